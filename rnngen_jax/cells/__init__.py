@@ -1,0 +1,85 @@
+"""Recurrent cells, one file each. A cell's name is its file's name and its function's."""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+from typing import Any
+
+from rnngen_jax.cells.base import Cell
+from rnngen_jax.cells.learned_carry import learned_carry
+from rnngen_jax.cells.stack import stack
+from rnngen_jax.config import nearest
+from rnngen_jax.errors import UserError
+
+_NOT_CELLS = {"base", "learned_carry", "stack"}
+
+
+def names() -> list[str]:
+    """Names of all cells: the files of this folder that hold one."""
+    return sorted({m.name for m in pkgutil.iter_modules(__path__)} - _NOT_CELLS)
+
+
+def from_spec(spec: str, features: int) -> Cell:
+    """The cell that a flag names.
+
+    Args:
+      spec: a cell's name and, after a colon, its options: `"lstm"`, `"lstm:forget_bias=0.5"`,
+        `"gru:variant=reset_before"`, `"rnn:activation=relu,input_weights=False"`.
+      features: size F of the cell's outputs.
+
+    Raises:
+      UserError: an unknown cell or option, or a value of the wrong type.
+    """
+    name, _, options = spec.partition(":")
+    if name not in names():
+        raise UserError(f"cell {name!r} is not known; {nearest(name, names())}")
+    function = getattr(importlib.import_module(f"{__name__}.{name}"), name)
+    return function(features, **_parse_options(name, options, function))
+
+
+def build(
+    spec: str,
+    features: int,
+    *,
+    layers: int = 1,
+    residual: bool = False,
+    learned: bool = False,
+) -> Cell:
+    """A stack of `layers` cells as in `from_spec`, with a learned first carry on request.
+
+    Raises:
+      UserError: as `from_spec`; fewer than one layer or feature.
+    """
+    if layers < 1 or features < 1:
+        raise UserError(f"layers={layers}, features={features} do not fit; allowed: 1 or more.")
+    cells = [from_spec(spec, features) for _ in range(layers)]
+    cell = cells[0] if layers == 1 else stack(cells, residual=residual)
+    return learned_carry(cell) if learned else cell
+
+
+def _parse_options(name: str, text: str, function: Callable[..., Cell]) -> dict[str, Any]:
+    """`"a=1,b=x"` as keyword arguments, each of the type of the function's default."""
+    defaults = {
+        parameter.name: parameter.default
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    values = {}
+    for item in filter(None, text.split(",")):
+        option, equals, value = item.partition("=")
+        if option not in defaults or not equals:
+            raise UserError(f"cell {name!r} has no option {item!r}; {nearest(option, defaults)}")
+        values[option] = _parse_value(f"{name}:{option}", value, type(defaults[option]))
+    return values
+
+
+def _parse_value(where: str, text: str, kind: type) -> Any:
+    if kind is bool:
+        if text in ("True", "False"):
+            return text == "True"
+        raise UserError(f"{where}={text!r} does not fit; allowed: True or False.")
+    try:
+        return kind(text)
+    except ValueError:
+        raise UserError(f"{where}={text!r} does not fit; allowed: {kind.__name__}.") from None

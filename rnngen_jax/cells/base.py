@@ -1,0 +1,123 @@
+"""The cell contract, and the few pieces that cells share.
+
+A cell is a NamedTuple of pure functions, in the manner of an optax gradient transformation:
+hyper-parameters live in the closure, parameters and carries are plain pytrees of arrays. Products
+are written for row vectors, `x @ W`, so a kernel is `[D, F]` and a recurrent kernel `[F, F]`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rnngen_jax.config import nearest
+from rnngen_jax.errors import UserError
+
+Params = dict[str, Any]
+Carry = Any  # a named tuple of arrays, or a tuple of carries
+Inputs = Any  # a pytree of arrays that share the leading axes of xs
+
+
+class Cell(NamedTuple):
+    """A recurrent cell.
+
+    Attributes:
+      features: size F of a step's output.
+      init: `init(key, in_features) -> params`, a nested dict of arrays.
+      carry: `carry(batch_shape, dtype) -> carry`, the carry before the first step, zeros.
+      inputs: `inputs(params, xs [..., D]) -> zs`, the part of the step without time dependence, for
+        any leading axes; done for all steps at once.
+      step: `step(params, carry, z) -> (carry, y [..., F])`, one step, in `jax.lax.scan` order.
+      linear: for cells whose step is linear in the carry, `linear(params, zs) -> (a, b)` with
+        `h[t] = a[t] * h[t-1] + b[t]`; `None` for all others.
+      learned: `learned(params, batch_shape, dtype) -> carry` for cells whose first carry is a
+        parameter; `None` where it is `carry`.
+    """
+
+    features: int
+    init: Callable[[Array, int], Params]
+    carry: Callable[[tuple[int, ...], Any], Carry]
+    inputs: Callable[[Params, Array], Inputs]
+    step: Callable[[Params, Carry, Inputs], tuple[Carry, Array]]
+    linear: Callable[[Params, Inputs], tuple[Array, Array]] | None = None
+    learned: Callable[[Params, tuple[int, ...], Any], Carry] | None = None
+
+
+def initial_carry(cell: Cell, params: Params, batch_shape: tuple[int, ...], dtype: Any) -> Carry:
+    """The carry before the first step: the learned one where the cell has one, else zeros."""
+    if cell.learned is not None:
+        return cell.learned(params, batch_shape, dtype)
+    return cell.carry(batch_shape, dtype)
+
+
+ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
+    "elu": jax.nn.elu,
+    "gelu": jax.nn.gelu,
+    "identity": lambda x: x,
+    "relu": jax.nn.relu,
+    "sigmoid": jax.nn.sigmoid,
+    "sin": jnp.sin,
+    "softplus": jax.nn.softplus,
+    "softsign": jax.nn.soft_sign,
+    "tanh": jnp.tanh,
+}
+
+
+def activation_named(name: str) -> Callable[[Array], Array]:
+    """The elementwise function `name`.
+
+    Raises:
+      UserError: it is not one of `ACTIVATIONS`.
+    """
+    if name not in ACTIVATIONS:
+        raise UserError(f"activation={name!r} is not known; {nearest(name, ACTIVATIONS)}")
+    return ACTIVATIONS[name]
+
+
+def sigmoid(x: Array) -> Array:
+    """σ(x), written with tanh: the same function, and quicker than the exponential on a CPU."""
+    return 0.5 + 0.5 * jnp.tanh(0.5 * x)
+
+
+def input_kernel(key: Array, in_features: int, features: int) -> Array:
+    """Glorot-uniform kernel `[D, F]` (Glorot and Bengio 2010, eq. 16)."""
+    return jax.nn.initializers.glorot_uniform()(key, (in_features, features))
+
+
+def recurrent_kernel(key: Array, features: int) -> Array:
+    """Orthogonal kernel `[F, F]`, which keeps the norm of a state (Saxe et al. 2014)."""
+    return jax.nn.initializers.orthogonal()(key, (features, features))
+
+
+def gate_params(
+    key: Array, in_features: int, features: int, gates: tuple[str, ...]
+) -> dict[str, dict[str, Array]]:
+    """`{"input": {gate: [D, F]}, "recurrent": {gate: [F, F]}, "bias": {gate: [F]}}`, biases zero.
+
+    Each gate has arrays of its own: the equations read as in the papers, and the products run
+    without splitting a wide result, which costs more than it saves on a CPU.
+    """
+    keys = jax.random.split(key, (2, len(gates)))
+    return {
+        "input": {
+            g: input_kernel(k, in_features, features) for g, k in zip(gates, keys[0], strict=True)
+        },
+        "recurrent": {
+            g: recurrent_kernel(k, features) for g, k in zip(gates, keys[1], strict=True)
+        },
+        "bias": {g: jnp.zeros(features) for g in gates},
+    }
+
+
+def gate_inputs(params: Params, xs: Array) -> dict[str, Array]:
+    """`x W_g + b_g` for every gate g that has input weights."""
+    return {g: xs @ w + params["bias"][g] for g, w in params["input"].items()}
+
+
+def layer_norm(x: Array, scale: Array, bias: Array, epsilon: float = 1e-5) -> Array:
+    """Normalises the last axis to mean 0 and variance 1 (Ba et al. 2016, eq. 4)."""
+    mean = x.mean(-1, keepdims=True)
+    variance = jnp.square(x - mean).mean(-1, keepdims=True)
+    return (x - mean) * jax.lax.rsqrt(variance + epsilon) * scale + bias

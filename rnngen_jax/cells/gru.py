@@ -1,0 +1,78 @@
+"""Gated recurrent units, in the three variants that the literature mixes up."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from rnngen_jax.cells.base import Cell, Params, gate_inputs, gate_params, sigmoid
+from rnngen_jax.config import require_choice
+
+VARIANTS = ("reset_after", "reset_before", "nested")
+
+
+class GRUCarry(NamedTuple):
+    """Hidden state h, `[..., F]`."""
+
+    h: Array
+
+
+def gru(features: int, *, variant: str = "reset_after") -> Cell:
+    """GRU. Update gate z and reset gate r are `σ(x W + h U + b)` in every variant.
+
+    Args:
+      features: size F of the hidden state.
+      variant: where the reset gate acts, and what the update gate keeps:
+
+        "reset_after": after the recurrent product, as cuDNN has it; z keeps the old state.
+
+            n = tanh(x W_n + b_n + r (h U_n + b_u)),  h' = (1 - z) n + z h
+
+        "reset_before": before the product (Cho et al. 2014, eqs. 5-8, with z and 1 - z swapped);
+        z takes the new state.
+
+            n = tanh(x W_n + (r h) U_n + b_n),  h' = (1 - z) h + z n
+
+        "nested": a published misprint of the above that shares the reset gate's input weights and
+        puts them inside the recurrent product, so the candidate has no input weights of its own.
+
+            n = tanh((r h + x W_r) U_n + b_n),  h' = (1 - z) h + z n
+
+    Raises:
+      UserError: an unknown variant.
+    """
+    require_choice("gru variant", variant, VARIANTS)
+
+    def init(key: Array, in_features: int) -> Params:
+        params = gate_params(key, in_features, features, ("z", "r", "n"))
+        if variant == "reset_after":
+            params["bias"]["u"] = jnp.zeros(features)
+        if variant == "nested":
+            del params["input"]["n"]
+        return params
+
+    def carry(batch_shape: tuple[int, ...], dtype: Any) -> GRUCarry:
+        return GRUCarry(jnp.zeros((*batch_shape, features), dtype))
+
+    def inputs(params: Params, xs: Array) -> dict[str, Array]:
+        zs = gate_inputs(params, xs)
+        if variant == "nested":
+            # (r h + x W_r) U_n = (r h) U_n + x W_r U_n: the second term needs no time loop.
+            shared = xs @ params["input"]["r"]
+            zs["n"] = shared @ params["recurrent"]["n"] + params["bias"]["n"]
+        return zs
+
+    def step(params: Params, carry: GRUCarry, z: dict[str, Array]) -> tuple[GRUCarry, Array]:
+        (h,) = carry
+        recurrent = params["recurrent"]
+        update = sigmoid(z["z"] + h @ recurrent["z"])
+        reset = sigmoid(z["r"] + h @ recurrent["r"])
+        if variant == "reset_after":
+            n = jnp.tanh(z["n"] + reset * (h @ recurrent["n"] + params["bias"]["u"]))
+            h = (1 - update) * n + update * h
+        else:
+            n = jnp.tanh(z["n"] + (reset * h) @ recurrent["n"])
+            h = (1 - update) * h + update * n
+        return GRUCarry(h), h
+
+    return Cell(features, init, carry, inputs, step)

@@ -1,0 +1,48 @@
+"""A cell whose first carry is a parameter instead of zeros."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rnngen_jax.cells.base import Carry, Cell, Inputs, Params
+
+
+def learned_carry(cell: Cell) -> Cell:
+    """Gives `cell` a trained first carry, the same for every sequence, zero at initialisation.
+
+    Parameters are `{"cell": ..., "carry": {"0": ..., ...}}`, the carry's leaves in order.
+    """
+
+    def init(key: Array, in_features: int) -> Params:
+        leaves = jax.tree.leaves(cell.carry((), jnp.float32))
+        return {
+            "cell": cell.init(key, in_features),
+            "carry": {str(n): leaf for n, leaf in enumerate(leaves)},
+        }
+
+    def learned(params: Params, batch_shape: tuple[int, ...], dtype: Any) -> Carry:
+        zeros, tree = jax.tree.flatten(cell.carry(batch_shape, dtype))
+        values = [
+            jnp.broadcast_to(params["carry"][str(n)].astype(zero.dtype), zero.shape)
+            for n, zero in enumerate(zeros)
+        ]
+        return jax.tree.unflatten(tree, values)
+
+    def inputs(params: Params, xs: Array) -> Inputs:
+        return cell.inputs(params["cell"], xs)
+
+    def step(params: Params, carry: Carry, z: Inputs) -> tuple[Carry, Array]:
+        return cell.step(params["cell"], carry, z)
+
+    linear = cell.linear
+    return Cell(
+        cell.features,
+        init,
+        cell.carry,
+        inputs,
+        step,
+        linear=None if linear is None else lambda params, zs: linear(params["cell"], zs),
+        learned=learned,
+    )

@@ -1,0 +1,62 @@
+"""The Elman recurrent network (Elman 1990), with any activation."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rnngen_jax.cells.base import (
+    Cell,
+    Params,
+    activation_named,
+    input_kernel,
+    recurrent_kernel,
+)
+
+
+class RNNCarry(NamedTuple):
+    """Hidden state h, `[..., F]`."""
+
+    h: Array
+
+
+def rnn(features: int, *, activation: str = "tanh", input_weights: bool = True) -> Cell:
+    """Elman cell, `h[t] = f(x[t] W + h[t-1] U + b)`, `y[t] = h[t]`.
+
+    The readout `y = h W_hy + b_y` of the textbook cell belongs to the model around it.
+
+    Args:
+      features: size F of the hidden state.
+      activation: a name in `cells.base.ACTIVATIONS`, the f of the equation.
+      input_weights: without them `x[t]` is added as it is, so it must have F features; a model that
+        ties its readout to its own input weights uses this.
+
+    Raises:
+      UserError: an unknown activation.
+    """
+    f = activation_named(activation)
+
+    def init(key: Array, in_features: int) -> Params:
+        key_input, key_recurrent = jax.random.split(key)
+        params = {
+            "recurrent": recurrent_kernel(key_recurrent, features),
+            "bias": jnp.zeros(features),
+        }
+        if input_weights:
+            params["input"] = input_kernel(key_input, in_features, features)
+        elif in_features != features:
+            raise ValueError(f"without input weights, inputs need {features} features")
+        return params
+
+    def carry(batch_shape: tuple[int, ...], dtype: Any) -> RNNCarry:
+        return RNNCarry(jnp.zeros((*batch_shape, features), dtype))
+
+    def inputs(params: Params, xs: Array) -> Array:
+        return (xs @ params["input"] if input_weights else xs) + params["bias"]
+
+    def step(params: Params, carry: RNNCarry, z: Array) -> tuple[RNNCarry, Array]:
+        h = f(z + carry.h @ params["recurrent"])
+        return RNNCarry(h), h
+
+    return Cell(features, init, carry, inputs, step)

@@ -1,0 +1,13 @@
+"""The verbs of the command line, one file each: a docstring, the flags it takes, and `run`.
+
+The first line of the docstring is the verb's line in `rnngen --help`, the rest is shown by
+`rnngen VERB --help`. `FLAGS` is a tuple of `base.Flag`; `run` takes their values by keyword and
+returns the exit code. JAX and all else that is slow to import is imported inside `run`.
+"""
+
+import pkgutil
+
+
+def names() -> list[str]:
+    """All verbs: the files of this folder, `base` apart."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "base")

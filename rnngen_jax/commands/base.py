@@ -1,0 +1,152 @@
+"""What verbs share: their flags, and opening a run from its folder."""
+
+import math
+import pathlib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rnngen_jax.config import require, require_choice
+from rnngen_jax.errors import UserError
+
+if TYPE_CHECKING:  # these import JAX, which --help must not wait for
+    from rnngen_jax.data.base import Dataset
+    from rnngen_jax.experiment import Experiment
+    from rnngen_jax.models.base import Extra, Model, Params
+
+
+class Flag(NamedTuple):
+    """A flag of the command line.
+
+    Attributes:
+      name: without dashes.
+      kind: "string", "integer", "float", or "config" for a config file with its overrides.
+      help: one line.
+      default: its value when not given; `None` for none.
+      required: whether the verb refuses to start without it.
+    """
+
+    name: str
+    kind: str
+    help: str
+    default: Any = None
+    required: bool = False
+
+
+CONFIG = Flag(
+    "config", "config", "FILE.py or FILE.py:ARG; then --config.SECTION.FIELD=VALUE sets a field"
+)
+WORKDIR = Flag("workdir", "string", "the run's folder", required=True)
+CHECKPOINT = Flag(
+    "checkpoint",
+    "string",
+    "best, latest or a step; by default best, or latest in a run that has no validation yet",
+)
+NUM = Flag("num", "integer", "how many images")
+LABEL = Flag("label", "string", "the class, a number")
+TEMPERATURE = Flag("temperature", "float", "above 0; below 1 draws more likely images", 1.0)
+SEED = Flag("seed", "integer", "seed of the draw, 0 or more", 0)
+OUT = Flag("out", "string", "the file to write; its ending picks the kind")
+SPLIT = Flag("split", "string", "train, validation or test", "test")
+MASK = Flag("mask", "string", "which pixels are missing")
+INPUT = Flag("input", "string", "images to work on")
+COMPLETIONS = Flag("completions", "integer", "how many completions of each image", 3)
+NAME = Flag("name", "string", "name of the data set to make")
+DATA_DIR = Flag("data_dir", "string", "folder of prepared data sets")
+
+
+class Run(NamedTuple):
+    """A trained run, opened from its folder.
+
+    Attributes:
+      workdir: the folder.
+      experiment: its checked config.
+      dataset: the data that the config names.
+      model: the model, built for that data.
+      params, extra: the checkpoint's parameters (their moving average where the run keeps one)
+        and state.
+      step: the checkpoint's step.
+    """
+
+    workdir: pathlib.Path
+    experiment: "Experiment"
+    dataset: "Dataset"
+    model: "Model"
+    params: "Params"
+    extra: "Extra"
+    step: int
+
+
+def open_run(workdir: str, checkpoint: str | None) -> Run:
+    """Opens a run: config, data, model and a checkpoint's parameters.
+
+    Args:
+      workdir: the run's folder.
+      checkpoint: "best", "latest", a step as a string, or `None` for the best, or the latest where
+        nothing has been validated.
+
+    Raises:
+      UserError: no run there, no such checkpoint, or one of another model.
+    """
+    import jax
+
+    from rnngen_jax import data, experiment
+    from rnngen_jax.training.checkpoints import open_checkpoints
+
+    folder = pathlib.Path(workdir)
+    settings = experiment.from_json(folder / "config.json")
+    dataset = data.load(settings.data)
+    model = experiment.build(settings, dataset.spec)
+    identity = experiment.identity(settings, dataset.spec)
+    with open_checkpoints(folder / "checkpoints") as checkpoints:
+        which = checkpoint or ("best" if checkpoints.has_best() else "latest")
+        found = checkpoints.restore_evaluated(which, model, identity)
+    params, extra = jax.device_put((found.params, found.extra))
+    return Run(folder, settings, dataset, model, params, extra, found.step)
+
+
+def check_split(split: str) -> None:
+    """Raises a `UserError` unless `split` is the name of one."""
+    from rnngen_jax.data.base import SPLITS
+
+    require_choice("--split", split, SPLITS)
+
+
+def check_label(label: str | None, model: "Model") -> int | None:
+    """The class that --label names, or `None` for none.
+
+    Raises:
+      UserError: not a class of the model, or any class for an unconditional model.
+    """
+    if label is None:
+        return None
+    if not model.conditional:
+        raise UserError(
+            f"--label={label}: the model is not class-conditional; leave --label out, "
+            "or train with --config.model.class_conditional."
+        )
+    number = int(label) if label.isascii() and label.isdigit() else -1
+    allowed = f"a class, 0 to {model.spec.classes - 1}"
+    require(0 <= number < model.spec.classes, "--label", label, allowed)
+    return number
+
+
+def check_seed(seed: int) -> None:
+    """Raises a `UserError` unless `seed` is one that JAX takes on every platform."""
+    require(0 <= seed < 2**31, "--seed", seed, "0 to 2147483647")
+
+
+def check_temperature(temperature: float) -> None:
+    """Raises a `UserError` unless `temperature` can divide logits."""
+    require(
+        temperature > 0 and math.isfinite(temperature),
+        "--temperature",
+        temperature,
+        "a number above 0",
+    )
+
+
+def bar(batches: range) -> Iterable[int]:
+    """A progress bar over batches, on a terminal; it goes away at the end."""
+    from tqdm import tqdm
+
+    return tqdm(batches, unit="batch", leave=False, disable=None)

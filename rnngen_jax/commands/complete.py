@@ -1,0 +1,165 @@
+"""Complete damaged images: several guesses for each, beside the original and the damaged one.
+
+  rnngen complete --workdir=runs/digits --mask=lower --num=10 --out=completed.png
+  rnngen complete --workdir=runs/digits --mask=hole.png --input=photo.png --completions=5
+
+The masks lower, upper and centre miss that half, or the box of half the height and width in the
+middle; random misses half of the pixels, others in each image. A mask image is black where pixels
+are missing and white where they are known, and of the images' size.
+
+The images are the first --num of --split, or those of --input: an image file, a folder of images,
+or an npz with the array `image`. In the picture each image is a column: the original, the damaged
+image with the missing pixels in blue, then the completions. An npz as --out holds `image`, `known`
+and `completed` ([N, completions, H, W, C]). A class-conditional model takes the images' own labels,
+or --label.
+"""
+
+from typing import TYPE_CHECKING
+
+from rnngen_jax.commands.base import (
+    CHECKPOINT,
+    COMPLETIONS,
+    INPUT,
+    LABEL,
+    MASK,
+    NUM,
+    OUT,
+    SEED,
+    SPLIT,
+    TEMPERATURE,
+    WORKDIR,
+    Run,
+    bar,
+    check_label,
+    check_seed,
+    check_split,
+    check_temperature,
+    open_run,
+)
+from rnngen_jax.config import require
+from rnngen_jax.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+FLAGS = (
+    WORKDIR,
+    CHECKPOINT,
+    MASK._replace(default="lower", help="lower, upper, centre, random or FILE.png (white: known)"),
+    INPUT._replace(help="image file, folder of images or FILE.npz; by default images of --split"),
+    SPLIT,
+    NUM._replace(default=8, help="how many images, from the start"),
+    COMPLETIONS,
+    LABEL._replace(help="the class, a number; by default each image's own"),
+    TEMPERATURE,
+    SEED,
+    OUT._replace(default="completed.png", help="FILE.png or FILE.npz"),
+)
+
+
+def run(
+    workdir: str,
+    checkpoint: str | None,
+    mask: str,
+    input: str | None,
+    split: str,
+    num: int,
+    completions: int,
+    label: str | None,
+    temperature: float,
+    seed: int,
+    out: str,
+) -> int:
+    """Completes images.
+
+    Args:
+      workdir: the run's folder.
+      checkpoint: "best", "latest", a step, or `None`.
+      mask: a mask's name, or the path of a mask image.
+      input: an image file, a folder or an npz, or `None` for the images of `split`.
+      split: the split whose images are taken.
+      num: how many images at most.
+      completions: how many completions of each.
+      label: a class, or `None` for the images' own.
+      temperature: what logits are divided by.
+      seed: seed of the draw and of random masks.
+      out: what to write.
+
+    Returns:
+      0.
+
+    Raises:
+      UserError: a flag that does not fit, no such run or checkpoint, images or a mask of another
+        size, or a model that cannot complete.
+    """
+    require(num >= 1, "--num", num, "1 or more")
+    require(completions >= 1, "--completions", completions, "1 or more")
+    check_split(split)
+    check_seed(seed)
+    check_temperature(temperature)
+    from rnngen_jax.evaluation import pictures
+
+    pictures.require_out(out, folder=False)
+    opened = open_run(workdir, checkpoint)
+
+    import jax
+    import numpy as np
+
+    from rnngen_jax.evaluation import inputs, sampling
+
+    one = check_label(label, opened.model)
+    spec = opened.model.spec
+    key = jax.random.key(seed)
+    complete = sampling.completer(opened.model, bar)
+    if input is None:
+        images, labels = _from_split(opened, split, num)
+    else:
+        images, labels = inputs.read_images(input, spec, num)
+    if one is not None:
+        labels = np.full(len(images), one, np.int32)
+    if opened.model.conditional and labels is None:
+        raise UserError(
+            f"--input={input} has no labels, and the model needs classes; "
+            f"give --label, 0 to {spec.classes - 1}."
+        )
+    known = inputs.known_pixels(mask, key, len(images), spec)
+
+    def each(array: np.ndarray) -> np.ndarray:
+        return np.repeat(array, completions, axis=0)
+
+    completed = complete(
+        opened.params,
+        opened.extra,
+        key,
+        each(images),
+        each(known),
+        None if labels is None or not opened.model.conditional else each(labels),
+        temperature,
+    ).reshape(len(images), completions, *spec.shape)
+    if out.lower().endswith(".npz"):
+        arrays = {"image": images, "known": known, "completed": completed}
+        pictures.write_npz(out, {**arrays, "levels": np.int32(spec.levels)})
+    else:
+        pictures.write_png(out, pictures.completions(images, known, completed, spec.levels))
+    print(out)
+    return 0
+
+
+def _from_split(opened: Run, split: str, num: int) -> "tuple[np.ndarray, np.ndarray]":
+    """The first images of a split as the model sees them, and their labels."""
+    import jax
+    import numpy as np
+
+    from rnngen_jax import keys
+    from rnngen_jax.data.transforms import evaluation_transform
+    from rnngen_jax.evaluation.likelihood import SEED as NOISE
+
+    source = opened.dataset.splits[split]
+    index = np.arange(min(num, source.num), dtype=np.int32)
+    image, label = source.read(index)
+    transform = jax.jit(evaluation_transform(opened.dataset))
+    batch = transform(
+        {"image": image, "label": label, "index": index},
+        keys.named(jax.random.key(NOISE), "transform"),
+    )
+    return np.asarray(batch["image"]), label

@@ -1,0 +1,190 @@
+"""Train a model on a data set, or go on with a run that was interrupted.
+
+  rnngen train --config=configs/pixel_rnn.py --workdir=runs/digits
+  rnngen train --config=configs/pixel_rnn.py --workdir=runs/digits --config.model.cell=lstm
+
+Without a checkpoint in --workdir a new run begins; with one, the same command goes on from the
+newest. A folder that holds a run of another config is refused.
+
+On several hosts, start the same command on each, with --workdir on a shared disk, and with the
+environment variables JAX_COORDINATOR_ADDRESS (HOST:PORT of the first), JAX_NUM_PROCESSES and
+JAX_PROCESS_ID; the latter two may be missing where JAX knows the cluster, such as Slurm.
+"""
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from rnngen_jax.commands.base import CONFIG, WORKDIR
+from rnngen_jax.config import require
+from rnngen_jax.errors import RunError, UserError
+
+if TYPE_CHECKING:
+    from rnngen_jax.experiment import Experiment
+    from rnngen_jax.models.base import Extra, Model, Params
+
+FLAGS = (CONFIG._replace(required=True), WORKDIR._replace(help="the run's folder, made if missing"))
+
+
+def run(config: Any, workdir: str) -> int:
+    """Trains.
+
+    Args:
+      config: the `ConfigDict` of --config.
+      workdir: the run's folder.
+
+    Returns:
+      0, also when SIGTERM has ended the run early: its state is saved then.
+
+    Raises:
+      UserError: a config that does not fit, or a folder that holds another run.
+      RunError: the training failed.
+    """
+    from rnngen_jax import experiment
+
+    settings = experiment.check(config)
+    folder = pathlib.Path(workdir)
+    refuse_other_run(folder, settings)
+
+    import jax
+
+    join_hosts()
+    from rnngen_jax import data
+    from rnngen_jax.data.feed import make_feed
+    from rnngen_jax.data.transforms import evaluation_transform, training_transform
+    from rnngen_jax.evaluation.likelihood import validator
+    from rnngen_jax.training.loop import train
+
+    dataset = data.load(settings.data)
+    model = experiment.build(settings, dataset.spec)
+    training = settings.training
+    feed = make_feed(
+        dataset.splits["train"], training.batch_size, training.seed, settings.data.placement
+    )
+    validate = None
+    if model.log_prob is not None:
+        validate = validator(model, evaluation_transform(dataset), dataset, settings.evaluation)
+    first = jax.process_index() == 0
+    with recorded(settings, folder / "config.json") if first else contextlib.nullcontext():
+        outcome = train(
+            model,
+            feed,
+            training_transform(settings.data, dataset),
+            training,
+            settings.optimizer,
+            folder,
+            experiment.identity(settings, dataset.spec),
+            validate=validate,
+            draw=drawer(model, settings, folder),
+        )
+    if first and not outcome.interrupted:
+        print(f"pictures: {folder / 'samples'}")
+        print(f"metrics: {folder / 'metrics.jsonl'}")
+        print(f"evaluate with: rnngen evaluate --workdir={folder}")
+    return 0
+
+
+def join_hosts() -> None:
+    """Joins the processes of a run on several hosts, if the environment tells of them.
+
+    Raises:
+      UserError: variables that are no numbers.
+      RunError: the other processes cannot be reached.
+    """
+    address = os.environ.get("JAX_COORDINATOR_ADDRESS")
+    if not address:
+        return
+    import jax
+
+    count, number = os.environ.get("JAX_NUM_PROCESSES"), os.environ.get("JAX_PROCESS_ID")
+    for name, value in (("JAX_NUM_PROCESSES", count), ("JAX_PROCESS_ID", number)):
+        require(value is None or value.isdecimal(), name, value, "a number, 0 or more")
+    try:
+        jax.distributed.initialize(
+            address,
+            num_processes=None if count is None else int(count),
+            process_id=None if number is None else int(number),
+        )
+    except (RuntimeError, ValueError) as error:
+        line = str(error).splitlines()[0]
+        raise RunError(f"the processes at {address} could not be joined: {line}") from None
+
+
+@contextlib.contextmanager
+def recorded(settings: "Experiment", path: pathlib.Path) -> Iterator[None]:
+    """Writes config.json; takes that back if the training refuses to start."""
+    from rnngen_jax import experiment
+    from rnngen_jax.files import replacing
+
+    old = path.read_bytes() if path.exists() else None
+    new = not path.parent.exists()
+    experiment.to_json(settings, path)
+    try:
+        yield
+    except UserError:
+        if old is None:
+            path.unlink()
+        else:
+            with replacing(path) as temporary:
+                temporary.write_bytes(old)
+        if new and not any(path.parent.iterdir()):
+            path.parent.rmdir()
+        raise
+
+
+def refuse_other_run(folder: pathlib.Path, settings: "Experiment") -> None:
+    """Raises a `UserError` if the folder holds a run that `settings` cannot continue.
+
+    A config.json alone, of a run that ended before its first step, protects nothing.
+    """
+    from rnngen_jax import experiment
+
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--workdir={folder} is a file; give a folder.")
+    begun = (folder / "metrics.jsonl", folder / "checkpoints")
+    if not (folder / "config.json").exists() or not any(map(_holds_something, begun)):
+        return
+    changed = experiment.difference(experiment.from_json(folder / "config.json"), settings)
+    if changed:
+        raise UserError(
+            f"{folder} holds a run of another config: {'; '.join(changed)}.\n"
+            "Choose another --workdir, or give that run's config to go on with it."
+        )
+
+
+def drawer(
+    model: "Model", settings: "Experiment", folder: pathlib.Path
+) -> "Callable[[Params, Extra, int], None] | None":
+    """`draw(params, extra, step)` writes a grid of samples to `samples/step_STEP.png`.
+
+    The same noise at every step, so that the grids can be compared.
+    """
+    if model.sample is None:
+        return None
+
+    import jax
+    import numpy as np
+
+    from rnngen_jax.evaluation import pictures, sampling
+
+    num = settings.training.num_samples
+    draw_images = sampling.sampler(model)
+    labels = sampling.cycled(model, num)
+    key = jax.random.key(settings.training.seed)
+
+    def draw(params: "Params", extra: "Extra", step: int) -> None:
+        images = draw_images(params, extra, key, num, labels, 1.0)
+        if jax.process_index() == 0:
+            path = folder / "samples" / f"step_{step:08}.png"
+            pictures.write_png(path, pictures.grid(np.asarray(images), model.spec.levels))
+
+    return draw
+
+
+def _holds_something(path: pathlib.Path) -> bool:
+    """Whether a file has content, or a folder an entry."""
+    if path.is_dir():
+        return any(path.iterdir())
+    return path.exists() and path.stat().st_size > 0

@@ -1,0 +1,74 @@
+"""Config sections as frozen dataclasses: an unknown, misspelt or ill-typed field is an error."""
+
+import dataclasses
+import difflib
+import math
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from rnngen_jax.errors import UserError
+
+Section = TypeVar("Section")
+
+
+def nearest(given: str, allowed: Iterable[str]) -> str:
+    """Ends an error message: the allowed name nearest to `given`, if one is near, and them all."""
+    allowed = sorted(allowed)
+    close = difflib.get_close_matches(given, allowed, n=1, cutoff=0.6)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}Allowed: {', '.join(allowed)}."
+
+
+def from_mapping(section: type[Section], values: Mapping[str, Any], where: str) -> Section:
+    """Builds the frozen dataclass `section` from a mapping, checking each field.
+
+    Args:
+      section: a frozen dataclass whose fields have plain types: int, float, bool, str.
+      values: field values by name; those left out keep their defaults.
+      where: the section's path in messages, such as "config.model".
+
+    Raises:
+      UserError: a name that is no field (the nearest field is named), or a value of another type.
+        The section's own `__post_init__` may raise it, too, for values out of range.
+    """
+    hints = typing.get_type_hints(section)
+    names = [field.name for field in dataclasses.fields(section)]  # type: ignore[arg-type]
+    checked = {}
+    for name, value in values.items():
+        if name not in names:
+            raise UserError(f"{where}.{name} is not a field; {nearest(name, names)}")
+        checked[name] = _typed(value, hints[name], f"{where}.{name}")
+    return section(**checked)
+
+
+def to_mapping(section: Any) -> dict[str, Any]:
+    """The fields of a section by name: what `from_mapping` reads back."""
+    return dataclasses.asdict(section)
+
+
+def require(condition: bool, where: str, given: Any, allowed: str) -> None:
+    """Raises a `UserError` that names the field, what was given and what is allowed."""
+    if not condition:
+        raise UserError(f"{where}={given!r} does not fit; allowed: {allowed}.")
+
+
+def require_choice(where: str, given: str, allowed: Iterable[str]) -> None:
+    """Raises a `UserError` unless `given` is one of `allowed`."""
+    allowed = tuple(allowed)
+    if given not in allowed:
+        raise UserError(f"{where}={given!r} is not known; {nearest(str(given), allowed)}")
+
+
+def _typed(value: Any, hint: type, where: str) -> Any:
+    """`value` as the plain type `hint`; an int stands for a float, nothing else is converted."""
+    if hint is float and type(value) is int:
+        value = float(value)
+    if type(value) is not hint:
+        raise UserError(
+            f"{where}={value!r} is of type {type(value).__name__}; "
+            f"allowed: a value of type {hint.__name__}."
+        )
+    if hint is float and not math.isfinite(value):
+        raise UserError(f"{where}={value!r} is not finite; allowed: a finite number.")
+    return value

@@ -1,0 +1,72 @@
+"""Images behind one door. A source's name is its file's name; what follows ":" is its argument.
+
+To add a source, add a file with `load_source(argument, config) -> Source`; nothing else changes.
+"""
+
+import importlib
+import pkgutil
+from types import ModuleType
+
+from rnngen_jax.config import nearest
+from rnngen_jax.data.base import DataConfig, Dataset
+from rnngen_jax.errors import UserError
+from rnngen_jax.shapes import ImageSpec
+
+
+def names() -> list[str]:
+    """Names of all sources: the files of this folder that define `load_source`."""
+    files = [module.name for module in pkgutil.iter_modules(__path__)]
+    return sorted(name for name in files if hasattr(_module(name), "load_source"))
+
+
+def load(config: DataConfig) -> Dataset:
+    """Opens a data set with its three splits, and binarises it as the config asks.
+
+    A source's own splits are kept. A missing test split is the last `validation_fraction` of
+    train; a missing validation split is the `validation_fraction` before that, or the last one
+    where the source has a test split. Static and threshold binarisation are done within `read`.
+
+    Args:
+      config: which images, and their binarisation and cut.
+
+    Returns:
+      The data set; `spec` has 2 levels under any binarisation.
+
+    Raises:
+      UserError: there is no such source, or its files are missing or do not fit.
+    """
+    # Imported here: the config floor imports this package for `DataConfig` and should stay quick.
+    from rnngen_jax.data import binarise, source
+
+    name, _, argument = config.name.partition(":")
+    files = [module.name for module in pkgutil.iter_modules(__path__)]
+    opener = getattr(_module(name), "load_source", None) if name in files else None
+    if opener is None:
+        raise UserError(
+            f"config.data.name={config.name!r} is not a data source; {nearest(name, names())}"
+        )
+    found = opener(argument, config)
+    splits = source.cut(found.splits, config.validation_fraction, config.name)
+    splits = {
+        split: binarise.binarised(split, images, config.binarisation, found.levels)
+        for split, images in splits.items()
+    }
+    fixed = config.binarisation in ("static", "threshold")
+    height, width, channels = found.shape
+    return Dataset(
+        name=config.name,
+        spec=ImageSpec(
+            height=height,
+            width=width,
+            channels=channels,
+            levels=found.levels if config.binarisation == "none" else 2,
+            classes=found.classes,
+        ),
+        splits=splits,
+        binarisation=config.binarisation,
+        raw_levels=2 if fixed else found.levels,
+    )
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"{__name__}.{name}")

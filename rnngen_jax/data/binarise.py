@@ -1,0 +1,60 @@
+"""Binarisation that is fixed once for ever: static draws and thresholds, in NumPy.
+
+Static: pixel j of image i of a split is 1 if `u < level / (levels - 1)`, with u the j-th number of
+a Philox generator with the key `(STATIC_SEED, split)`, split 0, 1, 2 for train, validation, test,
+and the counter `(0, 0, 0, i)`. A Philox generator's raw words are part of its definition, so the
+drawn images are the same on every machine, for every read order and under every NumPy version.
+"""
+
+import numpy as np
+
+from rnngen_jax.data.base import SPLITS, Split
+
+STATIC_SEED = 2008  # for the data set first used so, static MNIST of 2008; never to be changed
+
+
+def threshold(images: np.ndarray, levels: int) -> np.ndarray:
+    """1 where a pixel is brighter than half, `level > (levels - 1) / 2`; uint8, any shape."""
+    return (2 * images.astype(np.int32) > levels - 1).astype(np.uint8)
+
+
+def static(images: np.ndarray, indices: np.ndarray, split: str, levels: int) -> np.ndarray:
+    """Draws each pixel with its brightness as the probability, the same at every call.
+
+    Args:
+      images: uint8 `[N, H, W, C]`.
+      indices: the images' places in their split, `[N]`: they seed the draw.
+      split: "train", "validation" or "test".
+      levels: grey levels of `images`.
+
+    Returns:
+      uint8 of the same shape, 0 or 1.
+    """
+    key = np.array([STATIC_SEED, SPLITS.index(split)], np.uint64)
+    drawn = np.empty(images.shape, np.uint8)
+    for out, image, index in zip(drawn, images, np.asarray(indices), strict=True):
+        counter = np.array([0, 0, 0, index], np.uint64)
+        words = np.random.Philox(key=key, counter=counter).random_raw(image.size)
+        # The upper 53 bits as a float64 in [0, 1): level 0 is never drawn, the brightest always.
+        uniform = (words >> np.uint64(11)).reshape(image.shape) * 2.0**-53
+        out[...] = uniform * (levels - 1) < image
+    return drawn
+
+
+def binarised(name: str, split: Split, binarisation: str, levels: int) -> Split:
+    """The split as its `read` gives it under a binarisation; "none" and "dynamic" leave it as is.
+
+    Args:
+      name: the split's name, which seeds the static draw.
+      split: images with `levels` grey levels.
+      binarisation: as in `DataConfig`.
+      levels: grey levels of what `split.read` gives.
+    """
+
+    def read(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        images, labels = split.read(indices)
+        if binarisation == "static":
+            return static(images, indices, name, levels), labels
+        return threshold(images, levels), labels
+
+    return Split(split.num, read) if binarisation in ("static", "threshold") else split

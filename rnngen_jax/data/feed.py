@@ -1,0 +1,161 @@
+"""Batches as a pure function of (seed, step), the same for any number of hosts and devices.
+
+The stream of training examples is cut into batches wherever it stands: epoch after epoch, each in
+its own random order. Nothing needs to be saved for resuming, and a batch may straddle two epochs.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from rnngen_jax.config import require
+from rnngen_jax.data.base import Split
+from rnngen_jax.data.source import permutation
+from rnngen_jax.errors import UserError
+
+DEVICE_BYTES = 512 * 2**20  # the largest split that placement "auto" puts on the device
+_BUFFER_BYTES = 256 * 2**20  # about how much streaming reads ahead
+_THREADS = 4
+
+Chunks = Callable[[Sequence[tuple[int, int]], int, int], Iterator[dict[str, np.ndarray]]]
+
+
+class Feed(NamedTuple):
+    """Where training's batches come from; made by `make_feed`.
+
+    Attributes:
+      resident: "image" uint8 `[N, H, W, C]` and "label" int32 `[N]` in host memory, for the trainer
+        to put on the device; `None` when streaming.
+      chunks: `chunks(calls, process_index=0, process_count=1)` yields, for each call
+        `(start, stop)`, the batches of the training steps `start` to `stop - 1` as arrays with a
+        leading axis K of `stop - start` steps: "index" int32 `[K, b]`, and when streaming "image"
+        uint8 `[K, b, H, W, C]` and "label" int32 `[K, b]`, too. `b` is `batch_size /
+        process_count`: this process's contiguous part of each batch.
+    """
+
+    resident: dict[str, np.ndarray] | None
+    chunks: Chunks
+
+
+def order(seed: int, start: int, count: int, num: int) -> np.ndarray:
+    """Which examples stand at places `start` to `start + count - 1` of the stream.
+
+    Place p lies in epoch `p // num`, and each epoch is a fresh permutation of all `num` examples.
+
+    Args:
+      seed: of the whole stream.
+      start: first place, 0 or more.
+      count: how many places.
+      num: number of examples.
+
+    Returns:
+      Indices of examples, int32 `[count]`: a pure function of the arguments.
+    """
+    places = np.arange(start, start + count, dtype=np.int64)
+    epochs, within = np.divmod(places, num)
+    indices = np.empty(count, np.int32)
+    for epoch in np.unique(epochs):
+        here = epochs == epoch
+        indices[here] = permutation(seed, int(epoch), num)[within[here]]
+    return indices
+
+
+def make_feed(split: Split, batch_size: int, seed: int, placement: str) -> Feed:
+    """The feed of a split.
+
+    Args:
+      split: the images.
+      batch_size: of the global batch, over all processes.
+      seed: of the order.
+      placement: "device", "stream" or "auto", as in `DataConfig`. The batches are the same.
+
+    Raises:
+      UserError: a batch size that is not 1 to the number of images, an image that cannot be read.
+    """
+    require(1 <= batch_size <= split.num, "batch_size", batch_size, f"1 to {split.num} images")
+    image, _ = split.read(np.zeros(1, np.int64))
+    if placement == "auto":
+        placement = "device" if image.nbytes * split.num < DEVICE_BYTES else "stream"
+
+    def indices(call: tuple[int, int], process_index: int, process_count: int) -> np.ndarray:
+        start, stop = call
+        whole = order(seed, start * batch_size, (stop - start) * batch_size, split.num)
+        mine = batch_size // process_count
+        whole = whole.reshape(stop - start, batch_size)
+        return whole[:, process_index * mine : (process_index + 1) * mine]
+
+    def gathered(
+        calls: Sequence[tuple[int, int]], process_index: int = 0, process_count: int = 1
+    ) -> Iterator[dict[str, np.ndarray]]:
+        _check_divisible(batch_size, process_count)
+        return ({"index": indices(call, process_index, process_count)} for call in calls)
+
+    def streamed(
+        calls: Sequence[tuple[int, int]], process_index: int = 0, process_count: int = 1
+    ) -> Iterator[dict[str, np.ndarray]]:
+        _check_divisible(batch_size, process_count)
+
+        def read(call: tuple[int, int]) -> dict[str, np.ndarray]:
+            index = indices(call, process_index, process_count)
+            images, labels = split.read(index.reshape(-1))
+            shape = index.shape
+            return {
+                "image": images.reshape(shape + images.shape[1:]),
+                "label": labels.reshape(shape),
+                "index": index,
+            }
+
+        steps = max((stop - start for start, stop in calls), default=1)
+        bytes_a_call = max(1, image.nbytes * steps * batch_size // process_count)
+        ahead = int(np.clip(_BUFFER_BYTES // bytes_a_call, 1, _THREADS))
+        return _in_background(calls, read, ahead)
+
+    if placement == "device":
+        images, labels = split.read(np.arange(split.num))
+        return Feed({"image": images, "label": labels}, gathered)
+    return Feed(None, streamed)
+
+
+def fetch(resident: Mapping[str, Array] | None, item: Mapping[str, Array]) -> dict[str, Array]:
+    """One step's batch, within the jitted step; the same for both placements.
+
+    Args:
+      resident: the feed's `resident` arrays, on the device, or `None` when streaming.
+      item: one step of a chunk: "index" `[B]`, and when streaming "image" and "label".
+
+    Returns:
+      "image" uint8 `[B, H, W, C]`, "label" int32 `[B]`, "index" int32 `[B]`.
+    """
+    if resident is None:
+        return dict(item)
+    # Indices are in range by construction; "clip" spares the fill of those that are not.
+    taken = {name: jnp.take(a, item["index"], axis=0, mode="clip") for name, a in resident.items()}
+    return {**taken, "index": item["index"]}
+
+
+def _in_background(
+    calls: Sequence[tuple[int, int]],
+    read: Callable[[tuple[int, int]], dict[str, np.ndarray]],
+    ahead: int,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Reads the calls in order, `ahead` of them at a time in threads that end with the iterator."""
+    import grain  # here, as it takes seconds to import and small data sets do without
+
+    source = grain.MapDataset.source(list(calls)).map(read)
+    options = grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead)
+    iterator = iter(source.to_iter_dataset(options))
+    try:
+        yield from iterator
+    finally:
+        iterator.close()
+
+
+def _check_divisible(batch_size: int, process_count: int) -> None:
+    if batch_size % process_count:
+        raise UserError(
+            f"batch_size={batch_size} does not fit; allowed: a multiple of the "
+            f"{process_count} processes."
+        )

@@ -1,0 +1,195 @@
+"""`folder:FOLDER`: PNG, JPEG or WebP files, 8 bits a channel, grey or RGB, all of one size.
+
+The folder holds images; or one folder of images for each class; or the folders `train` and, if
+wanted, `validation` and `test`, each of them one of the former. Classes are numbered in the order
+of their names. Each split is put in a fixed random order, so that what is cut from the end of train
+holds every class. Hidden files are passed over; JPEG's rotation tags are not followed.
+"""
+
+import pathlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+from PIL import Image
+
+from rnngen_jax.data.base import SPLITS, DataConfig, Split
+from rnngen_jax.data.source import Source, from_arrays, need_argument, permutation
+from rnngen_jax.errors import UserError
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
+FORMATS = ("PNG", "JPEG", "WEBP")
+MAX_PIXELS = 4096 * 4096
+MEMORY_BYTES = 512 * 2**20  # folders up to this size are decoded once, when they are opened
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_DEPTH = 24  # where a PNG file gives its bits a channel
+
+
+def load_source(argument: str, config: DataConfig) -> Source:
+    """Images of a folder. Up to 512 MiB are kept in memory, more are decoded as they are read.
+
+    Raises:
+      UserError: a missing or empty folder, a file that is no whole image, of other bits, colours
+        or size than allowed, a link that leaves the folder, or folders that fit no layout. Where
+        images are decoded as they are read, a damaged one raises then.
+    """
+    need_argument(argument, "folder", "FOLDER")
+    root = pathlib.Path(argument).expanduser()
+    if not root.is_dir():
+        raise UserError(f"{root}: there is no such folder; give a folder of images.")
+    files = {
+        name: [listed[i] for i in permutation(0, 0, len(listed))]
+        for name, listed in _layout(root).items()
+    }
+    class_names = sorted({name for _, name in files["train"]})
+    labels = {name: _labels(listed, class_names) for name, listed in files.items()}
+    paths = {name: [path for path, _ in listed] for name, listed in files.items()}
+    shape = _common_shape([path for listed in paths.values() for path in listed])
+    splits = {name: _lazy(paths[name], labels[name], shape) for name in paths}
+    classes = 0 if class_names == [""] else len(class_names)
+    num = sum(split.num for split in splits.values())
+    if num * int(np.prod(shape)) > MEMORY_BYTES:
+        return Source(splits, shape, 256, classes)
+    arrays = {name: split.read(np.arange(split.num)) for name, split in splits.items()}
+    if not classes:
+        arrays = {name: (images, None) for name, (images, _) in arrays.items()}
+    return from_arrays(arrays, levels=256, where=str(root), classes=classes)
+
+
+def _layout(root: pathlib.Path) -> dict[str, list[tuple[pathlib.Path, str]]]:
+    """Image files and the names of their classes, "" without classes, by split."""
+    entries = _entries(root, root)
+    if not any(entry.is_dir() and entry.name in SPLITS for entry in entries):
+        return {"train": _classes(root, root)}
+    for entry in entries:
+        if not entry.is_dir() or entry.name not in SPLITS:
+            raise UserError(
+                f"{entry}: stands beside folders of splits; allowed there: {', '.join(SPLITS)}."
+            )
+    found = [entry.name for entry in entries]
+    if "train" not in found:
+        raise UserError(f"{root}: holds {' and '.join(found)} but no folder 'train'; give one.")
+    return {name: _classes(root / name, root) for name in SPLITS if name in found}
+
+
+def _classes(folder: pathlib.Path, root: pathlib.Path) -> list[tuple[pathlib.Path, str]]:
+    """Image files with their classes' names: of the folder itself, or of its folders."""
+    entries = _entries(folder, root)
+    if not any(entry.is_dir() for entry in entries):
+        return [(path, "") for path in entries]
+    listed = []
+    for entry in entries:
+        if not entry.is_dir():
+            raise UserError(f"{entry}: stands beside folders of classes; move it into one of them.")
+        for path in _entries(entry, root):
+            if path.is_dir():
+                raise UserError(f"{path}: is a folder within a class; only images may stand there.")
+            listed.append((path, entry.name))
+    return listed
+
+
+def _entries(folder: pathlib.Path, root: pathlib.Path) -> list[pathlib.Path]:
+    """What a folder holds, sorted: folders and files with an image's ending, none of them hidden.
+
+    Raises:
+      UserError: there is nothing, or anything else, or a link that leaves `root`.
+    """
+    within = root.resolve()
+    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    if not entries:
+        raise UserError(f"{folder}: the folder is empty; allowed: {', '.join(ENDINGS)} files.")
+    for entry in entries:
+        if not entry.resolve().is_relative_to(within):
+            raise UserError(f"{entry}: is a link that leaves {root}; put the file itself there.")
+        if not entry.is_dir() and not (entry.is_file() and entry.suffix.lower() in ENDINGS):
+            raise UserError(
+                f"{entry}: is no image file; allowed: {', '.join(ENDINGS)}; move it elsewhere."
+            )
+    return entries
+
+
+def _labels(listed: Sequence[tuple[pathlib.Path, str]], class_names: Sequence[str]) -> np.ndarray:
+    """Class numbers, int32 `[N]`, by the names of train's classes."""
+    for path, name in listed:
+        if name not in class_names:
+            raise UserError(
+                f"{path}: is of no class of train; allowed: {', '.join(class_names) or 'no class'}."
+            )
+    number = {name: place for place, name in enumerate(class_names)}
+    return np.array([number[name] for _, name in listed], np.int32)
+
+
+def _common_shape(paths: Sequence[pathlib.Path]) -> tuple[int, int, int]:
+    """The shape `(H, W, C)` that all files share, by their headers; PNGs' checksums are checked."""
+    first = None
+    for path in paths:
+        with _opened(path) as image:
+            shape = (image.height, image.width, len(image.getbands()))
+            image.verify()  # decoding a PNG ignores its checksums and what follows the pixels
+        if first is None:
+            first = shape
+        elif shape != first:
+            raise UserError(
+                f"{path}: is {_words(shape)} but {paths[0]} is {_words(first)}; "
+                "all images must be of one size and one kind."
+            )
+    assert first is not None  # _entries refuses an empty folder
+    return first
+
+
+def _words(shape: tuple[int, int, int]) -> str:
+    height, width, channels = shape
+    return f"{width}x{height} {'RGB' if channels == 3 else 'grey'}"
+
+
+def _lazy(paths: Sequence[pathlib.Path], labels: np.ndarray, shape: tuple[int, int, int]) -> Split:
+    """A split whose files are decoded as they are read."""
+
+    def read(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        images = np.empty((len(indices), *shape), np.uint8)
+        for place, index in enumerate(indices):
+            with _opened(paths[index]) as image:
+                pixels = np.asarray(image)
+            if pixels.size != images[place].size:
+                raise UserError(f"{paths[index]}: has changed since the folder was opened.")
+            images[place] = pixels.reshape(shape)
+        return images, labels[indices]
+
+    return Split(len(paths), read)
+
+
+@contextmanager
+def _opened(path: pathlib.Path) -> Iterator[Image.Image]:
+    """An image that is allowed, not yet decoded; errors of decoding name the file, too."""
+    try:
+        with open(path, "rb") as file, Image.open(file, formats=FORMATS) as image:
+            _check(image, path)
+            yield image
+    except Image.DecompressionBombError:
+        raise UserError(f"{path}: has more than {MAX_PIXELS} pixels; make it smaller.") from None
+    except (OSError, SyntaxError, ValueError, EOFError):
+        raise UserError(
+            f"{path}: is truncated, damaged or no {', '.join(FORMATS)} image; replace or remove it."
+        ) from None
+
+
+def _check(image: Image.Image, path: pathlib.Path) -> None:
+    """Raises a `UserError` for images that cannot be taken as they are."""
+    with open(path, "rb") as file:
+        header = file.read(_PNG_DEPTH + 1)
+    # Pillow opens 16-bit RGB as 8-bit RGB without a word, so the file itself is asked.
+    deep = image.mode.startswith("I") or (header.startswith(_PNG) and header[_PNG_DEPTH] == 16)
+    kind = "16-bit" if deep else image.mode
+    if kind not in ("L", "RGB"):
+        raise UserError(
+            f"{path}: is a {kind} image; allowed: 8-bit grey (L) or RGB. "
+            "Convert it, with Pillow: Image.open(path).convert('RGB').save(path)."
+        )
+    if "transparency" in image.info:
+        raise UserError(f"{path}: has a transparent colour; save it without, as grey or RGB.")
+    if getattr(image, "n_frames", 1) > 1:
+        raise UserError(f"{path}: has {image.n_frames} frames; allowed: still images.")  # type: ignore[attr-defined]
+    if image.width * image.height > MAX_PIXELS:
+        raise UserError(
+            f"{path}: has {image.width}x{image.height} pixels; allowed: up to {MAX_PIXELS}."
+        )

@@ -1,0 +1,114 @@
+"""`idx:FOLDER`: IDX files under MNIST's names, gzipped or not, with 256 grey levels.
+
+The folder holds `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, `t10k-images-idx3-ubyte` and
+`t10k-labels-idx1-ubyte`, each with or without `.gz`. Validation is cut from the end of train:
+a `validation_fraction` of 1/6 gives MNIST's customary last 10,000 images.
+"""
+
+import gzip
+import math
+import pathlib
+import struct
+import zlib
+from typing import BinaryIO
+
+import numpy as np
+
+from rnngen_jax.data.base import DataConfig
+from rnngen_jax.data.source import MAX_BYTES, Source, from_arrays, need_argument
+from rnngen_jax.errors import UserError
+
+_FILES = {"train": "train", "test": "t10k"}
+_PIECE = 2**24
+
+
+def load_source(argument: str, config: DataConfig) -> Source:
+    """Images and labels of a folder of IDX files.
+
+    Raises:
+      UserError: a missing folder or file, a file that is not IDX of unsigned bytes, empty,
+        shorter or longer than its header says, or counts of images and labels that differ.
+    """
+    need_argument(argument, "idx", "FOLDER")
+    folder = pathlib.Path(argument).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder; give the folder of the IDX files.")
+    arrays = {}
+    for split, prefix in _FILES.items():
+        images = read_idx(_find(folder, f"{prefix}-images-idx3-ubyte"), axes=3)
+        labels_path = _find(folder, f"{prefix}-labels-idx1-ubyte")
+        labels = read_idx(labels_path, axes=1)
+        if len(images) != len(labels):
+            raise UserError(
+                f"{labels_path}: {len(labels)} labels for {len(images)} images; "
+                "the counts must be equal."
+            )
+        arrays[split] = (images, labels)
+    return from_arrays(arrays, levels=256, where=str(folder))
+
+
+def read_idx(path: pathlib.Path, axes: int) -> np.ndarray:
+    """The array of one IDX file of unsigned bytes.
+
+    Args:
+      path: the file; gzipped if it ends in `.gz`.
+      axes: number of axes that the array must have.
+
+    Returns:
+      A read-only uint8 array.
+
+    Raises:
+      UserError: as for `load_source`.
+    """
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
+            return _read_idx(file, axes, path)
+    except (EOFError, zlib.error):
+        raise UserError(f"{path}: the gzip file is truncated or damaged; fetch it again.") from None
+    except OSError as error:  # gzip.BadGzipFile is one, too
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}.") from None
+
+
+def _read_idx(file: BinaryIO, axes: int, path: pathlib.Path) -> np.ndarray:
+    header = _at_most(file, 4 + 4 * axes)
+    if not header:
+        raise UserError(f"{path}: the file is empty; fetch it again.")
+    magic = b"\0\0\x08" + bytes([axes])
+    if header[:4] != magic:
+        raise UserError(
+            f"{path}: the magic number is 0x{header[:4].hex()}; "
+            f"allowed: 0x{magic.hex()}, IDX of unsigned bytes with {axes} axes."
+        )
+    if len(header) < 4 + 4 * axes:
+        raise UserError(f"{path}: the file ends within its header; fetch it again.")
+    shape = struct.unpack(f">{axes}I", header[4:])
+    size = math.prod(shape)
+    if size == 0:
+        raise UserError(f"{path}: the file holds nothing, its shape is {shape}.")
+    if size > MAX_BYTES:
+        raise UserError(
+            f"{path}: the header claims {size} bytes, shape {shape}; allowed: up to {MAX_BYTES}."
+        )
+    content = _at_most(file, size + 1)  # one more, to see whether the file goes on
+    if len(content) != size:
+        found = "more" if len(content) > size else f"only {len(content)}"
+        raise UserError(
+            f"{path}: the header claims {size} bytes, shape {shape}, but there are {found}; "
+            "fetch the file again."
+        )
+    return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def _at_most(file: BinaryIO, size: int) -> bytes:
+    """Up to `size` bytes, read in pieces so that a header that lies costs no memory."""
+    content = bytearray()
+    while len(content) < size and (piece := file.read(min(_PIECE, size - len(content)))):
+        content += piece
+    return bytes(content)
+
+
+def _find(folder: pathlib.Path, name: str) -> pathlib.Path:
+    for path in (folder / name, folder / f"{name}.gz"):
+        if path.is_file():
+            return path
+    raise UserError(f"{folder / name}: there is no such file, with or without .gz.")

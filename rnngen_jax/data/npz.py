@@ -1,0 +1,101 @@
+"""`npz:FILE`: arrays in one NumPy archive.
+
+Either `image` (uint8 `[N, H, W]` or `[N, H, W, C]`) with an optional `label` (integers `[N]`): then
+the images are put in a fixed random order, and test and validation are cut from its end, each a
+`validation_fraction`. Or `train_image`, `train_label`, `validation_image`, `test_image` and so on,
+kept in their order, with missing splits cut from the end of train. An optional scalar `levels`
+gives the number of grey levels, 256 by default.
+"""
+
+import pathlib
+import zipfile
+import zlib
+
+import numpy as np
+
+from rnngen_jax.config import nearest
+from rnngen_jax.data.base import SPLITS, DataConfig
+from rnngen_jax.data.source import (
+    MAX_BYTES,
+    Source,
+    checked,
+    from_arrays,
+    need_argument,
+    permutation,
+)
+from rnngen_jax.errors import UserError
+
+_BY_SPLIT = tuple(f"{split}_{array}" for split in SPLITS for array in ("image", "label"))
+_NAMES = ("levels", "image", "label", *_BY_SPLIT)
+
+
+def load_source(argument: str, config: DataConfig) -> Source:
+    """Images and labels of an npz file; nothing pickled is ever read.
+
+    Raises:
+      UserError: a missing file, one that is not an npz or is damaged, arrays of other names, types
+        or shapes, pickled objects among them.
+    """
+    need_argument(argument, "npz", "FILE")
+    path = pathlib.Path(argument).expanduser()
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file; give an npz file with an array 'image'.")
+    stored = _read(path)
+    levels = _levels(stored.pop("levels", None), path)
+    if "image" in stored:
+        split_names = sorted(set(stored) - {"image", "label"})
+        if split_names:
+            raise UserError(
+                f"{path}: holds 'image' and {', '.join(split_names)}; "
+                "give either 'image' or arrays by split."
+            )
+        images, labels = checked(stored["image"], stored.get("label"), str(path))
+        shuffled = permutation(0, 0, len(images))
+        arrays = {"train": (images[shuffled], None if labels is None else labels[shuffled])}
+    else:
+        arrays = {
+            split: (stored[f"{split}_image"], stored.get(f"{split}_label"))
+            for split in SPLITS
+            if f"{split}_image" in stored
+        }
+        lonely = {name for name in stored if name.endswith("label")} - {
+            f"{s}_label" for s in arrays
+        }
+        if lonely or not arrays:
+            raise UserError(
+                f"{path}: holds {', '.join(sorted(stored)) or 'nothing'} without images; "
+                "give 'image' or 'train_image'."
+            )
+    return from_arrays(arrays, levels, str(path))
+
+
+def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """The arrays of an npz file by name, after checking the names and the unpacked size."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > MAX_BYTES:
+            raise UserError(f"{path}: unpacks to {size} bytes; allowed: up to {MAX_BYTES}.")
+        with np.load(path, allow_pickle=False) as archive:
+            for name in archive.files:
+                if name not in _NAMES:
+                    raise UserError(f"{path}: {name!r} is not known; {nearest(name, _NAMES)}")
+            return {name: archive[name] for name in archive.files}
+    except zipfile.BadZipFile:
+        raise UserError(f"{path}: is not an npz file, or a damaged one; allowed: npz.") from None
+    except (ValueError, EOFError, zlib.error, OSError, NotImplementedError, RuntimeError) as error:
+        raise UserError(
+            f"{path}: cannot be read as plain arrays ({str(error).splitlines()[0]}); "
+            "allowed: uint8 images and integer labels, nothing pickled."
+        ) from None
+
+
+def _levels(stored: np.ndarray | None, path: pathlib.Path) -> int:
+    if stored is None:
+        return 256
+    if stored.shape != () or stored.dtype.kind not in "iu" or not 2 <= stored <= 256:
+        raise UserError(
+            f"{path}: 'levels' is {stored.dtype} of shape {stored.shape}; "
+            "allowed: one integer from 2 to 256."
+        )
+    return int(stored)

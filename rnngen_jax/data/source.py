@@ -1,0 +1,192 @@
+"""What a source file hands to the door, and the helpers that source files share.
+
+A source is one file of this folder with `load_source(argument, config) -> Source`.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from rnngen_jax.data.base import SPLITS, Split
+from rnngen_jax.errors import UserError
+
+MAX_BYTES = 2**33  # more than this is not unpacked into memory: a file's header may lie
+
+
+class Source(NamedTuple):
+    """Images as they lie on disk: before binarisation, and before missing splits are cut.
+
+    Attributes:
+      splits: by name; "train" must be there, "validation" and "test" may be missing.
+      shape: `(H, W, C)` of one image.
+      levels: grey levels, 2 to 256.
+      classes: number of classes, 0 without labels.
+    """
+
+    splits: Mapping[str, Split]
+    shape: tuple[int, int, int]
+    levels: int
+    classes: int
+
+
+def from_arrays(
+    arrays: Mapping[str, tuple[np.ndarray, np.ndarray | None]],
+    levels: int,
+    where: str,
+    classes: int | None = None,
+) -> Source:
+    """A source whose images lie in memory, after checking that they fit together.
+
+    Args:
+      arrays: images, uint8 `[N, H, W]` or `[N, H, W, C]`, and labels, integers `[N]` or `None`, by
+        split.
+      levels: grey levels.
+      where: what the messages call the data, such as the path of its file.
+      classes: number of classes where the source knows it; by default the greatest label of train
+        plus one.
+
+    Raises:
+      UserError: arrays of wrong type or shape, splits that differ in image size or in having
+        labels, a label or a grey level out of range.
+    """
+    fitting = {name: checked(*pair, f"{where}: {name}") for name, pair in arrays.items()}
+    if "train" not in fitting:
+        raise UserError(f"{where}: there is no train split; give one, beside {', '.join(fitting)}.")
+    shapes = {images.shape[1:] for images, _ in fitting.values()}
+    if len(shapes) > 1:
+        raise UserError(
+            f"{where}: the splits hold images of different sizes, {sorted(shapes)}; "
+            "all splits need one [H, W, C]."
+        )
+    labelled = {name for name, (_, labels) in fitting.items() if labels is not None}
+    if labelled and labelled != set(fitting):
+        missing = ", ".join(sorted(set(fitting) - labelled))
+        raise UserError(f"{where}: no labels for {missing}; give labels for all splits or none.")
+    if not labelled:
+        classes = 0
+    elif classes is None:
+        classes = int(fitting["train"][1].max()) + 1  # type: ignore[union-attr]
+    for name, (images, labels) in fitting.items():
+        if images.max() >= levels:
+            raise UserError(
+                f"{where}: {name} holds the grey level {images.max()}; "
+                f"allowed: 0 to {levels - 1}, for {levels} levels."
+            )
+        if labels is not None and labels.max() >= classes:
+            raise UserError(
+                f"{where}: {name} holds the label {labels.max()}; "
+                f"allowed: 0 to {classes - 1}, the labels of train."
+            )
+    splits = {name: array_split(*fitting[name]) for name in SPLITS if name in fitting}
+    return Source(splits, fitting["train"][0].shape[1:], levels, classes)  # type: ignore[arg-type]
+
+
+def checked(
+    images: np.ndarray, labels: np.ndarray | None, where: str
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Images as uint8 `[N, H, W, C]` and labels, where there are any, as int32 `[N]`.
+
+    Args:
+      images: must be uint8 `[N, H, W]` or `[N, H, W, C]` with C of 1 or 3, and not empty.
+      labels: must be integers `[N]` of 0 or more, or `None`.
+      where: what the messages call the data.
+
+    Raises:
+      UserError: something else was given.
+    """
+    if images.dtype != np.uint8:
+        raise UserError(f"{where}: images are of type {images.dtype}; allowed: uint8.")
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or images.shape[-1] not in (1, 3):
+        raise UserError(
+            f"{where}: images have the shape {images.shape}; "
+            "allowed: [N, H, W] or [N, H, W, C] with C of 1 or 3."
+        )
+    if images.size == 0:
+        raise UserError(f"{where}: there are no images, the shape is {images.shape}.")
+    if labels is None:
+        return images, None
+    if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
+        raise UserError(
+            f"{where}: labels are {labels.dtype} of shape {labels.shape}; "
+            f"allowed: integers of shape ({len(images)},), one for each image."
+        )
+    if labels.min() < 0 or labels.max() >= 2**31 - 1:
+        raise UserError(
+            f"{where}: labels range from {labels.min()} to {labels.max()}; allowed: 0 to 2^31 - 2."
+        )
+    return images, labels.astype(np.int32)
+
+
+def array_split(images: np.ndarray, labels: np.ndarray | None) -> Split:
+    """A split of images `[N, H, W, C]` and labels `[N]` that lie in memory; no labels read as 0."""
+
+    def read(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if labels is None:
+            return images[indices], np.zeros(len(indices), np.int32)
+        return images[indices], labels[indices]
+
+    return Split(len(images), read)
+
+
+def cut(splits: Mapping[str, Split], fraction: float, where: str) -> dict[str, Split]:
+    """All three splits, those that are missing cut from the end of train.
+
+    Without a test split, the last `fraction` of train becomes test; without a validation split,
+    the `fraction` before that becomes validation. Both are shares of train as it was given.
+
+    Args:
+      splits: at least "train".
+      fraction: the share of each missing split.
+      where: what the messages call the data.
+
+    Raises:
+      UserError: there are too few images to leave one for each split.
+    """
+    whole = splits["train"]
+    size = max(1, round(whole.num * fraction))
+    missing = [name for name in SPLITS if name not in splits]
+    kept = whole.num - size * len(missing)
+    if kept < 1:
+        raise UserError(
+            f"{where}: {whole.num} images are too few to cut {' and '.join(missing)} from train; "
+            "give more images or those splits."
+        )
+    complete = {"train": part(whole, 0, kept)} | {n: splits[n] for n in splits if n != "train"}
+    for place, name in enumerate(missing):
+        complete[name] = part(whole, kept + place * size, size)
+    return {name: complete[name] for name in SPLITS}
+
+
+def part(split: Split, start: int, num: int) -> Split:
+    """The images `start` to `start + num - 1` of a split."""
+    return Split(num, lambda indices: split.read(np.asarray(indices) + start))
+
+
+@functools.lru_cache(maxsize=4)
+def permutation(seed: int, epoch: int, num: int) -> np.ndarray:
+    """A random order of `num` things, int32 `[num]`, read-only: a pure function of its arguments.
+
+    It sorts the raw words of a Philox generator keyed by `(seed, epoch)`. Raw words are part of
+    the generator's definition, so the order is the same under every NumPy version, which
+    `Generator.permutation` does not promise.
+    """
+    words = np.random.Philox(key=np.array([seed % 2**64, epoch], np.uint64)).random_raw(num)
+    order = np.argsort(words, kind="stable").astype(np.int32)
+    order.flags.writeable = False
+    return order
+
+
+def no_argument(argument: str, name: str) -> None:
+    """Raises a `UserError` if a source that takes no argument was given one."""
+    if argument:
+        raise UserError(f"config.data.name='{name}:{argument}' does not fit; allowed: {name!r}.")
+
+
+def need_argument(argument: str, name: str, what: str) -> None:
+    """Raises a `UserError` if a source's argument, such as a folder, is missing."""
+    if not argument:
+        raise UserError(f"config.data.name={name!r} lacks its {what}; give '{name}:{what}'.")

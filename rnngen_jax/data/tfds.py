@@ -1,0 +1,222 @@
+"""`tfds:NAME`, `tfds:NAME:VERSION` or `tfds:PATH`: a prepared TFDS data set in ArrayRecord files.
+
+A name is looked for in the folder of the environment variable TFDS_DATA_DIR, by default
+`~/tensorflow_datasets`; the newest version is taken. An argument with a slash is a path: of the
+data set's folder, or of one version within it. TensorFlow is not needed. Images are the feature
+`image`, uint8 of one fixed shape; classes, if any, are the feature `label`, a ClassLabel. Other
+features, and splits other than train, validation and test, are passed over. `prepare` makes such
+data sets of any other source. Images are read from the files when they are asked for.
+"""
+
+import json
+import os
+import pathlib
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from rnngen_jax.config import nearest
+from rnngen_jax.data.base import SPLITS, DataConfig, Split
+from rnngen_jax.data.source import Source, need_argument
+from rnngen_jax.errors import UserError
+
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
+_FEATURES = "tensorflow_datasets.core.features."
+
+
+def data_dir() -> pathlib.Path:
+    """Where data sets are looked for by name: $TFDS_DATA_DIR or `~/tensorflow_datasets`."""
+    return pathlib.Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+
+
+def prepared(folder: pathlib.Path) -> list[str]:
+    """Names of the data sets in `folder` that are complete."""
+    if not folder.is_dir():
+        return []
+    return sorted(entry.name for entry in folder.iterdir() if _versions(entry))
+
+
+def load_source(argument: str, config: DataConfig) -> Source:
+    """A prepared data set, read by index.
+
+    Raises:
+      UserError: there is no such data set, it is not in ArrayRecord files, or its features are not
+        as above.
+    """
+    need_argument(argument, "tfds", "NAME")
+    folder = _find(argument)
+    _check_features(folder)
+    import tensorflow_datasets as tfds  # here, as it takes a second to import
+
+    try:
+        builder = tfds.builder_from_directory(folder)
+        described, found = builder.info.features, builder.info.splits
+        named = isinstance(described, tfds.features.FeaturesDict)
+        features = dict(described.items()) if named else {}
+        metadata = dict(builder.info.metadata or {})
+        file_format = builder.info.file_format
+    except Exception as error:  # whatever a damaged description makes the library raise
+        raise _damaged(folder, error) from error
+    if file_format is None or file_format.value != "array_record":
+        given = file_format.value if file_format else "nothing"
+        raise UserError(
+            f"{folder}: its files are {given}; allowed: array_record. "
+            "Prepare it again with TFDS's file_format='array_record'."
+        )
+    shape, classes = _image_shape(features, folder), _classes(features, folder)
+    levels = metadata.get("levels", 256)
+    if type(levels) is not int or not 2 <= levels <= 256:
+        raise UserError(f"{folder}: metadata.json says levels={levels!r}; allowed: 2 to 256.")
+    if "train" not in found:
+        raise UserError(
+            f"{folder}: has the splits {', '.join(found) or 'none'}; a split 'train' is needed."
+        )
+    splits = {}
+    for name in SPLITS:
+        if name in found:
+            splits[name] = _split(builder, name, shape, levels, bool(classes), folder)
+    return Source(splits, shape, levels, classes)
+
+
+def _split(
+    builder: Any,
+    name: str,
+    shape: tuple[int, int, int],
+    levels: int,
+    labelled: bool,
+    folder: pathlib.Path,
+) -> Split:
+    """A split that reads its records by index."""
+    try:
+        records = builder.as_data_source(split=name)
+        num = len(records)
+    except Exception as error:
+        raise _damaged(folder, error) from error
+    if not num:
+        raise UserError(f"{folder}: the split {name} is empty; prepare the data set again.")
+
+    def read(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        try:
+            examples = records.__getitems__([int(index) for index in indices])
+            images = np.stack([example["image"] for example in examples]).reshape(-1, *shape)
+        except Exception as error:
+            raise _damaged(folder, error) from error
+        labels = [example["label"] if labelled else 0 for example in examples]
+        if images.max() >= levels:
+            raise UserError(
+                f"{folder}: {name} holds the grey level {images.max()}; allowed: 0 to {levels - 1}."
+            )
+        return images, np.array(labels, np.int32)
+
+    read(np.array([0, num - 1]))  # a file that is missing or cut short shows now
+    return Split(num, read)
+
+
+def _find(argument: str) -> pathlib.Path:
+    """The folder of one version of a data set, by its path or its name."""
+    if "/" in argument or os.sep in argument:
+        path = pathlib.Path(argument).expanduser()
+        if not path.is_dir():
+            raise UserError(f"{path}: there is no such folder; give one that `prepare` made.")
+        if (path / "dataset_info.json").is_file():
+            return path
+        version = ""
+    else:
+        name, _, version = argument.partition(":")
+        path = data_dir() / name
+        if not _versions(path):
+            known = prepared(data_dir())
+            hint = nearest(name, known) if known else "There is none; make one with `prepare`."
+            raise UserError(
+                f"config.data.name='tfds:{argument}': no prepared data set in {data_dir()}; {hint}"
+            )
+    versions = _versions(path)
+    if not versions:
+        raise UserError(f"{path}: holds no prepared data set; make one with `prepare`.")
+    if version and version not in versions:
+        raise UserError(f"{path}: has no version {version!r}; {nearest(version, versions)}")
+    return path / (version or versions[-1])
+
+
+def _versions(folder: pathlib.Path) -> list[str]:
+    """Complete versions of a data set, oldest first; TFDS writes others under other names."""
+    if folder.name.startswith(".") or not folder.is_dir():
+        return []
+    complete = [
+        entry.name
+        for entry in folder.iterdir()
+        if _VERSION.fullmatch(entry.name) and (entry / "dataset_info.json").is_file()
+    ]
+    return sorted(complete, key=lambda version: [int(number) for number in version.split(".")])
+
+
+def _check_features(folder: pathlib.Path) -> None:
+    """Raises a `UserError` if features.json names Python classes that are not TFDS's own.
+
+    TFDS imports the module of any class that the file names, and running what a data set names is
+    not for us. Its older forms, which hide names deeper, are refused with them.
+    """
+    path = folder / "features.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UserError(f"{path}: is missing or damaged; prepare the data set again.") from None
+    if not isinstance(content, dict) or "type" in content:
+        raise UserError(f"{path}: is of an old form; prepare the data set again with a newer TFDS.")
+    for key, value in _items(content):
+        plain = key.replace("_", "").lower()
+        named = plain == "pythonclassname" and str(value).startswith(_FEATURES)
+        if plain in ("jsonfeature", "protocls") or (plain == "pythonclassname" and not named):
+            raise UserError(
+                f"{path}: {key} {value!r} is not allowed; only TFDS's own features are read."
+            )
+
+
+def _items(content: Any) -> Iterator[tuple[str, Any]]:
+    """All keys and values of nested JSON objects."""
+    if isinstance(content, dict):
+        for key, value in content.items():
+            yield key, value
+            yield from _items(value)
+    elif isinstance(content, list):
+        for value in content:
+            yield from _items(value)
+
+
+def _image_shape(features: Mapping[str, Any], folder: pathlib.Path) -> tuple[int, int, int]:
+    """The shape `(H, W, C)` that all images have by the data set's description."""
+    if "image" not in features:
+        given = ", ".join(features) or "unnamed"
+        raise UserError(f"{folder}: its features are {given}; a feature 'image' is needed.")
+    image = features["image"]
+    shape = image.shape
+    if np.dtype(image.np_dtype) != np.uint8 or len(shape) != 3 or shape[-1] not in (1, 3):
+        raise UserError(
+            f"{folder}: images are {np.dtype(image.np_dtype)} of shape {shape}; "
+            "allowed: uint8 of [H, W, C] with C of 1 or 3."
+        )
+    if None in shape:
+        raise UserError(
+            f"{folder}: images are of mixed sizes, shape {shape}; bring them to one size."
+        )
+    return tuple(shape)
+
+
+def _classes(features: Mapping[str, Any], folder: pathlib.Path) -> int:
+    """Number of classes, 0 without a feature `label`."""
+    if "label" not in features:
+        return 0
+    classes = getattr(features["label"], "num_classes", None)
+    if not classes:
+        raise UserError(
+            f"{folder}: 'label' is {type(features['label']).__name__}; "
+            "allowed: a ClassLabel with its number of classes."
+        )
+    return int(classes)
+
+
+def _damaged(folder: pathlib.Path, error: Exception) -> UserError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return UserError(f"{folder}: cannot be read ({reason}); prepare the data set again.")

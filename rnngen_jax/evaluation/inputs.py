@@ -1,0 +1,167 @@
+"""Images and masks that a user hands to `complete`."""
+
+import pathlib
+import zipfile
+import zlib
+
+import numpy as np
+from jax import Array
+
+from rnngen_jax import keys
+from rnngen_jax.config import nearest
+from rnngen_jax.data import folder
+from rnngen_jax.errors import UserError
+from rnngen_jax.evaluation.pictures import to_levels
+from rnngen_jax.ops import masks
+from rnngen_jax.shapes import ImageSpec
+
+
+def read_images(path: str, spec: ImageSpec, num: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """The images of a file, a folder or an npz, as grey levels of a model.
+
+    8-bit images are brought to the nearest of the model's levels. An npz holds levels already: its
+    array `levels`, 256 by default, must be the model's, or 256.
+
+    Args:
+      path: an image file, a folder of them (in the order of their names), or an npz with the array
+        `image`, and optionally `label`.
+      spec: the model's images.
+      num: how many images at most, from the start.
+
+    Returns:
+      uint8 `[N, H, W, C]`, and the labels int32 `[N]` of an npz that has them.
+
+    Raises:
+      UserError: missing, damaged or empty input, or images of another size or number of channels.
+    """
+    place = pathlib.Path(path)
+    if not place.exists():
+        raise UserError(f"--input={path}: there is no such file or folder.")
+    if place.suffix.lower() == ".npz":
+        return _read_npz(place, spec, num)
+    files = [place]
+    if place.is_dir():
+        files = sorted(file for file in place.iterdir() if not file.name.startswith("."))[:num]
+        if not files:
+            raise UserError(f"--input={path}: the folder is empty; give one with images.")
+    images = [_fitting(_read_image(file), spec, str(file)) for file in files]
+    return to_levels(np.stack(images), spec.levels), None
+
+
+def known_pixels(mask: str, key: Array, num: int, spec: ImageSpec) -> np.ndarray:
+    """Which pixels are known, bool `[N, H, W]`.
+
+    Args:
+      mask: "lower", "upper", "centre", "random", or the path of a mask image: white where pixels
+        are known, black where they are missing.
+      key: for random masks, one an image.
+      num: number of images N.
+      spec: the images.
+
+    Raises:
+      UserError: an unknown mask, or a mask image of another size, with other colours than black
+        and white, or with nothing missing.
+    """
+    height, width = spec.height, spec.width
+    if mask == "random":
+        index = np.arange(num, dtype=np.int32)
+        return np.asarray(masks.random_each(keys.named(key, "mask"), index, height, width))
+    if mask in masks.FIXED:
+        known = np.asarray(masks.FIXED[mask](height, width))
+    else:
+        known = _read_mask(mask, height, width)
+    return np.broadcast_to(known, (num, height, width))
+
+
+def _read_image(path: pathlib.Path) -> np.ndarray:
+    """One image file, uint8 `[H, W, C]`, under the rules of `folder:` data."""
+    with folder._opened(path) as image:
+        image.verify()  # decoding a PNG ignores its checksums and what follows the pixels
+    with folder._opened(path) as image:  # verifying has used it up
+        pixels = np.asarray(image)
+    return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def _read_mask(mask: str, height: int, width: int) -> np.ndarray:
+    """A mask image as bool `[H, W]`."""
+    path = pathlib.Path(mask)
+    if not path.suffix:
+        raise UserError(
+            f"--mask={mask} is not known; {nearest(mask, [*masks.FIXED, 'random', 'FILE.png'])}"
+        )
+    if not path.is_file():
+        raise UserError(f"--mask={mask}: there is no such file.")
+    pixels = _read_image(path)
+    if pixels.shape[:2] != (height, width):
+        raise UserError(
+            f"--mask={mask} is {pixels.shape[1]}x{pixels.shape[0]} pixels; "
+            f"the model's images are {width}x{height}."
+        )
+    known = pixels[..., 0] == 255
+    if not (np.isin(pixels, (0, 255)).all() and (pixels == pixels[..., :1]).all()):
+        raise UserError(f"--mask={mask} has other values than black (missing) and white (known).")
+    if known.all():
+        raise UserError(f"--mask={mask} is all white: nothing is missing; paint that part black.")
+    return known
+
+
+def _read_npz(
+    path: pathlib.Path, spec: ImageSpec, num: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Images and labels of an npz, as grey levels of the model."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            stored = {
+                name: archive[name] for name in ("image", "label", "levels") if name in archive
+            }
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"--input={path} cannot be read as plain arrays: {error}.") from None
+    if "image" not in stored:
+        raise UserError(f"--input={path} holds no array 'image'; save the images by that name.")
+    images, labels = stored["image"][:num], stored.get("label")
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or not images.size:
+        raise UserError(
+            f"--input={path}: 'image' is {images.dtype} of shape {images.shape}; "
+            "allowed: uint8 [N, H, W] or [N, H, W, C]."
+        )
+    levels = stored.get("levels", np.int32(256))
+    if levels.shape != () or int(levels) not in (spec.levels, 256):
+        raise UserError(
+            f"--input={path} has {levels} grey levels; allowed: {spec.levels}, the model's, or 256."
+        )
+    images = np.stack([_fitting(image, spec, str(path)) for image in images])
+    if int(levels) != spec.levels:
+        images = to_levels(images, spec.levels)
+    if images.max() >= spec.levels:
+        raise UserError(
+            f"--input={path} holds the grey level {images.max()}; allowed: 0 to {spec.levels - 1}."
+        )
+    if labels is None:
+        return images, None
+    labels = labels[:num]
+    fits = labels.shape == (len(images),) and labels.dtype.kind in "iu"
+    if not fits or labels.min() < 0 or labels.max() >= max(spec.classes, 1):
+        raise UserError(
+            f"--input={path}: 'label' does not fit; "
+            f"allowed: {len(images)} integers, 0 to {max(spec.classes, 1) - 1}."
+        )
+    return images, labels.astype(np.int32)
+
+
+def _fitting(image: np.ndarray, spec: ImageSpec, where: str) -> np.ndarray:
+    """One image as `[H, W, C]`, if it is of the model's size."""
+    image = image if image.ndim == 3 else image[..., None]
+    # Grey pictures are often saved as RGB.
+    if spec.channels == 1 and image.shape[-1] == 3 and (image == image[..., :1]).all():
+        image = image[..., :1]
+    if image.shape != spec.shape:
+        raise UserError(
+            f"{where}: {_size(image.shape)}; the model's images are {_size(spec.shape)}."
+        )
+    return image
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    """A shape `[H, W, C]` in words."""
+    height, width, channels = shape
+    return f"{width}x{height} {'RGB' if channels == 3 else 'grey'}"

@@ -1,0 +1,201 @@
+"""A whole experiment: its sections, their defaults, their check, and config.json."""
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from rnngen_jax import models
+from rnngen_jax.config import from_mapping, nearest, to_mapping
+from rnngen_jax.data.base import DataConfig
+from rnngen_jax.errors import UserError
+from rnngen_jax.evaluation.likelihood import EvaluationConfig
+from rnngen_jax.files import replacing
+from rnngen_jax.models.base import Model
+from rnngen_jax.shapes import ImageSpec
+from rnngen_jax.training.config import OptimizerConfig, TrainingConfig
+
+# The sections beside `model`, whose class depends on its field `name`.
+SECTIONS = {
+    "data": DataConfig,
+    "optimizer": OptimizerConfig,
+    "training": TrainingConfig,
+    "evaluation": EvaluationConfig,
+}
+
+# What may change when a run is continued: how long, how often and where, never what is computed.
+# `evaluation.num_images` is not here, since validations over other images cannot be compared when
+# the best checkpoint is picked.
+MAY_CHANGE = frozenset(
+    {
+        "data.placement",
+        "evaluation.batch_size",
+        "training.checkpoint_every",
+        "training.keep",
+        "training.log_every",
+        "training.num_samples",
+        "training.parallelism",
+        "training.patience",
+        "training.sample_every",
+        "training.steps",
+        "training.steps_per_call",
+        "training.validate_every",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A checked config.
+
+    Attributes:
+      name: the model's name, a file in `rnngen_jax/models`.
+      model: that file's `Config`.
+      data, optimizer, training, evaluation: the other sections.
+    """
+
+    name: str
+    model: Any
+    data: DataConfig
+    optimizer: OptimizerConfig
+    training: TrainingConfig
+    evaluation: EvaluationConfig
+
+
+def default(name: str) -> ConfigDict:
+    """The config of a model with every field of every section at its default.
+
+    All fields are there, so that each can be set in a config file or by
+    `--config.SECTION.FIELD=VALUE`.
+
+    Args:
+      name: the model's name.
+
+    Raises:
+      UserError: there is no such model.
+    """
+    model = models.config_class(name)
+    sections = {section: to_mapping(cls()) for section, cls in SECTIONS.items()}
+    return ConfigDict({"model": {"name": name, **to_mapping(model())}, **sections})
+
+
+def check(config: Mapping[str, Any]) -> Experiment:
+    """Checks a config, section by section and field by field.
+
+    Args:
+      config: a `ConfigDict` or nested dict; sections and fields left out keep their defaults, but
+        `model.name` must be there.
+
+    Returns:
+      The experiment.
+
+    Raises:
+      UserError: an unknown section, model or field, a value of another type or out of range.
+    """
+    values = config.to_dict() if isinstance(config, ConfigDict) else config
+    if not isinstance(values, Mapping):
+        raise UserError(f"config is of type {type(config).__name__}; allowed: a ConfigDict.")
+    allowed = ("model", *SECTIONS)
+    for section, fields in values.items():
+        if section not in allowed:
+            raise UserError(f"config.{section} is not a section; {nearest(str(section), allowed)}")
+        if not isinstance(fields, Mapping):
+            raise UserError(f"config.{section}={fields!r} is not a section of fields.")
+    model = dict(values.get("model", {}))
+    name = model.pop("name", None)
+    if not isinstance(name, str):
+        raise UserError(
+            f"config.model.name={name!r} is not a model; allowed: {', '.join(models.names())}."
+        )
+    sections = {
+        section: from_mapping(cls, values.get(section, {}), f"config.{section}")
+        for section, cls in SECTIONS.items()
+    }
+    return Experiment(
+        name=name,
+        model=from_mapping(models.config_class(name), model, "config.model"),
+        **sections,
+    )
+
+
+def build(experiment: Experiment, spec: ImageSpec) -> Model:
+    """The experiment's model, for images like `spec`.
+
+    Raises:
+      UserError: the model does not fit the images.
+    """
+    return models.build(experiment.name, to_mapping(experiment.model), spec)
+
+
+def to_dict(experiment: Experiment) -> dict[str, dict[str, Any]]:
+    """The nested dict that `check` reads back."""
+    sections = {name: to_mapping(getattr(experiment, name)) for name in SECTIONS}
+    return {"model": {"name": experiment.name, **to_mapping(experiment.model)}, **sections}
+
+
+def to_json(experiment: Experiment, path: str | os.PathLike[str]) -> None:
+    """Writes config.json; an existing one is replaced only by a complete one."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(to_dict(experiment), indent=2) + "\n")
+
+
+def from_json(path: str | os.PathLike[str]) -> Experiment:
+    """Reads config.json.
+
+    Raises:
+      UserError: it is missing, no JSON, or no config that fits this version.
+    """
+    path = pathlib.Path(path)
+    try:
+        values = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(
+            f"{path.parent} holds no run: there is no {path.name}. "
+            "Give the --workdir of a run that `train` has made."
+        ) from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged, it is no JSON: {error}.") from None
+    try:
+        return check(values)
+    except UserError as error:
+        raise UserError(f"{path} does not fit: {error}") from None
+
+
+def identity(experiment: Experiment, spec: ImageSpec) -> dict[str, Any]:
+    """What a checkpoint belongs to: the model with all its fields, and the images.
+
+    It is stored in each checkpoint, and a checkpoint of another identity is refused.
+    """
+    model = {"name": experiment.name, **to_mapping(experiment.model)}
+    return {"model": model, "spec": dict(spec._asdict())}
+
+
+def difference(old: Experiment, new: Experiment) -> list[str]:
+    """The fields that keep `new` from continuing the run of `old`.
+
+    `training.steps`, the cadences and the other fields in `MAY_CHANGE` are left out.
+
+    Returns:
+      A line a field, "model.cell: 'lstm' -> 'gru'"; empty if the run can go on.
+    """
+    before, after = _flat(old), _flat(new)
+    return [
+        f"{field}: {before.get(field)!r} -> {after.get(field)!r}"
+        for field in sorted(before.keys() | after.keys())
+        if before.get(field) != after.get(field) and field not in MAY_CHANGE
+    ]
+
+
+def _flat(experiment: Experiment) -> dict[str, Any]:
+    """Values by "section.field"."""
+    return {
+        f"{section}.{field}": value
+        for section, fields in to_dict(experiment).items()
+        for field, value in fields.items()
+    }

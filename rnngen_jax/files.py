@@ -1,0 +1,90 @@
+"""Writing files so that what is on disk is always whole: the old one or the new one."""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+from rnngen_jax.errors import UserError
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+    """Gives a temporary name beside `path` to write to; the file takes its place when complete.
+
+    An error inside the `with` block leaves `path` as it was and removes the temporary file.
+
+    Args:
+      path: the file to write or to replace; missing parent folders are made.
+
+    Yields:
+      The temporary name, with the ending of `path`.
+
+    Raises:
+      UserError: the folder cannot be made or written to, or `path` is a folder.
+    """
+    path = pathlib.Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}", dir=path.parent
+        )
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; choose another place.") from None
+    os.close(handle)
+    temporary = pathlib.Path(name)
+    try:
+        yield temporary
+        # mkstemp makes files that only their owner can read; outputs get the usual rights.
+        temporary.chmod(0o666 & ~_umask())
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        try:
+            temporary.replace(path)
+        except OSError as error:
+            raise UserError(
+                f"cannot write {path}: {error.strerror}; choose another place."
+            ) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def filling(folder: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+    """Gives a temporary folder beside `folder`; its files move into `folder` when all are written.
+
+    Each file replaces one of the same name; other files in `folder` stay.
+
+    Args:
+      folder: the folder to fill; made, with its parents, if missing.
+
+    Yields:
+      The temporary folder.
+
+    Raises:
+      UserError: the folder cannot be made or written to.
+    """
+    folder = pathlib.Path(folder)
+    new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder))
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror}.") from None
+    try:
+        yield temporary
+        for file in sorted(temporary.iterdir()):
+            file.replace(folder / file.name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if new and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _umask() -> int:
+    """The process's umask, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

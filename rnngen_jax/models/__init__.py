@@ -1,0 +1,41 @@
+"""Generators, one file a system. A model's name is its file's name."""
+
+import importlib
+import pkgutil
+from typing import Any
+
+from rnngen_jax.config import from_mapping, nearest
+from rnngen_jax.errors import UserError
+from rnngen_jax.models.base import Model
+from rnngen_jax.shapes import ImageSpec
+
+
+def names() -> list[str]:
+    """Names of all models: the files of this folder that build one."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "base")
+
+
+def config_class(name: str) -> type[Any]:
+    """The `Config` dataclass of a model.
+
+    Raises:
+      UserError: there is no such model.
+    """
+    if name not in names():
+        raise UserError(f"config.model.name={name!r} is not a model; {nearest(name, names())}")
+    return importlib.import_module(f"{__name__}.{name}").Config
+
+
+def build(name: str, fields: dict[str, Any], spec: ImageSpec) -> Model:
+    """Builds the model `name` for images like `spec`.
+
+    Args:
+      name: a file's name in this folder.
+      fields: values of the model's `Config` by name, without `name`.
+      spec: the images.
+
+    Raises:
+      UserError: an unknown model or field, or a value that does not fit the images.
+    """
+    config = from_mapping(config_class(name), fields, "config.model")
+    return importlib.import_module(f"{__name__}.{name}").build(config, spec)

@@ -1,0 +1,150 @@
+"""What pixel values become on the way into a network, and what comes out for each of them."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from rnngen_jax.config import require_choice
+
+ENCODINGS = ("onehot", "scalar")
+
+# Up to this many levels a product with one-hot rows beats a gather, whose gradient is a scatter.
+_DENSE_LEVELS = 32
+
+
+class PixelDense(nn.Module):
+    """A linear map of a set of pixel values, integers; those outside the image are `levels`.
+
+    With the encoding "onehot" each value picks a row of a table of its own (a kernel over one-hot
+    rows); with "scalar" it is scaled to [-1, 1] and comes with a flag for being inside the image.
+
+    Attributes:
+      features: size D of the result.
+      levels: grey levels L.
+      encoding: "onehot" or "scalar".
+    """
+
+    features: int
+    levels: int
+    encoding: str
+
+    @nn.compact
+    def __call__(self, values: Array) -> Array:
+        """Int `[..., K]` to `[..., D]`: the sum over the K values of their parts."""
+        count = values.shape[-1]
+        outside = values == self.levels
+        if self.encoding == "scalar":
+            scaled = jnp.where(outside, 0.0, 2.0 * values / (self.levels - 1) - 1.0)
+            flags = jnp.where(outside, 0.0, 1.0)
+            kernel = self.param(
+                "kernel", nn.initializers.lecun_normal(), (2 * count, self.features)
+            )
+            return jnp.concatenate([scaled, flags], axis=-1) @ kernel
+
+        # Of the rows, count are picked at a time, so that is the fan-in.
+        table = self.param(
+            "table",
+            nn.initializers.normal(count**-0.5),
+            (count, self.levels + 1, self.features),
+        )
+        if self.levels <= _DENSE_LEVELS:
+            rows = jax.nn.one_hot(values, self.levels + 1, dtype=table.dtype)
+            flat = rows.reshape(*values.shape[:-1], count * (self.levels + 1))
+            return flat @ table.reshape(-1, self.features)
+        return sum(table[k][values[..., k]] for k in range(count))  # type: ignore[return-value]
+
+
+class Table(nn.Module):
+    """A trained vector for each of `num` integers, such as rows, columns or classes.
+
+    Attributes:
+      num: how many.
+      features: size D of a vector.
+    """
+
+    num: int
+    features: int
+
+    @nn.compact
+    def __call__(self, index: Array) -> Array:
+        """Int `[...]` to `[..., D]`."""
+        scale = nn.initializers.normal(self.features**-0.5)
+        return self.param("table", scale, (self.num, self.features))[index]
+
+
+class Readout(nn.Module):
+    """Raw likelihood parameters of a pixel's channels, each channel given those before it.
+
+        p(pixel | y) = Π_c p(x_c | y, x_0 ... x_{c-1})   (van den Oord et al. 2016, eq. 2)
+
+    Attributes:
+      size: raw outputs P for one value.
+      channels: C.
+      levels: grey levels.
+      encoding: of the channels that a channel is given, as in `PixelDense`.
+      hidden: units of a hidden layer that sees y and the earlier channels; 0 for none, so that
+        earlier channels shift the raw outputs by amounts that do not depend on y.
+    """
+
+    size: int
+    channels: int
+    levels: int
+    encoding: str
+    hidden: int = 0
+
+    @nn.compact
+    def __call__(self, y: Array, values: Array) -> Array:
+        """`y [..., F]`, `values` int `[..., C]` to raw `[..., C, P]`; channel c sees values[:c]."""
+        width = self.hidden or self.size
+        own = () if self.hidden else (self.channels,)
+        base = nn.DenseGeneral((*own, width), name="base")(y)
+        if self.hidden:
+            base = base[..., None, :]
+        base = jnp.broadcast_to(base, (*y.shape[:-1], self.channels, width))
+        parts = [base[..., 0, :]]
+        for c in range(1, self.channels):
+            earlier = PixelDense(width, self.levels, self.encoding, name=f"channel_{c}")
+            parts.append(base[..., c, :] + earlier(values[..., :c]))
+        if self.hidden:
+            parts = [
+                nn.Dense(self.size, name=f"raw_{c}")(nn.relu(part)) for c, part in enumerate(parts)
+            ]
+        return jnp.stack(parts, axis=-2)
+
+
+def draw_pixel(
+    raw_of: Callable[[Array], Array],
+    draw: Callable[[Array, Array, Array | float], Array],
+    key: Array,
+    given: Array,
+    known: Array,
+    temperature: Array | float,
+) -> tuple[Array, Array]:
+    """Draws a pixel channel by channel, or takes it as given.
+
+    Args:
+      raw_of: `values int [B, C] -> raw [B, C, P]`; channel c depends on earlier ones only.
+      draw: a likelihood's `draw`.
+      key: for this pixel.
+      given: values for where the pixel is known, int `[B, C]`.
+      known: bool `[B]`.
+      temperature: as in the likelihood.
+
+    Returns:
+      The pixel, int `[B, C]`, and the raw outputs that it was drawn from, `[B, C, P]`.
+    """
+    values, used = jnp.zeros_like(given), []
+    for c in range(given.shape[-1]):
+        raw = raw_of(values)[:, c]
+        drawn = draw(jax.random.fold_in(key, c), raw, temperature)
+        values = values.at[:, c].set(jnp.where(known, given[:, c], drawn))
+        used.append(raw)
+    return values, jnp.stack(used, axis=1)
+
+
+def require_encoding(encoding: str) -> None:
+    """Raises a `UserError` unless `encoding` is known."""
+    require_choice("config.model.pixels", encoding, ENCODINGS)

@@ -1,0 +1,40 @@
+"""A Flax module around a recurrent cell."""
+
+from typing import Any
+
+from flax import linen as nn
+from jax import Array
+
+from rnngen_jax import recurrence
+from rnngen_jax.cells.base import Carry, Cell, initial_carry
+
+
+class Recurrent(nn.Module):
+    """Owns a cell's parameters; runs it over a sequence or for one step.
+
+    Attributes:
+      cell: any cell.
+      in_features: D.
+      remat: steps between kept carries, as in `recurrence.unroll`; 0 keeps all.
+    """
+
+    cell: Cell
+    in_features: int
+    remat: int = 0
+
+    def setup(self) -> None:
+        """Declares the cell's parameters."""
+        self.params = self.param("cell", self.cell.init, self.in_features)
+
+    def __call__(self, xs: Array) -> Array:
+        """`[T, B, D] -> [T, B, F]`."""
+        _, ys = recurrence.unroll(self.cell, self.params, xs, remat=self.remat or None)
+        return ys
+
+    def first(self, batch_shape: tuple[int, ...], dtype: Any) -> Carry:
+        """The carry before the first step."""
+        return initial_carry(self.cell, self.params, batch_shape, dtype)
+
+    def step(self, carry: Carry, x: Array) -> tuple[Carry, Array]:
+        """One step, `x [B, D] -> (carry, y [B, F])`."""
+        return self.cell.step(self.params, carry, self.cell.inputs(self.params, x))

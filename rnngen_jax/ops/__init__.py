@@ -1,0 +1,1 @@
+"""Pure maths: likelihoods of pixels, orders of pixels, masks."""

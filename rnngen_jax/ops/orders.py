@@ -1,0 +1,74 @@
+"""The orders in which an image's pixels become a sequence, and who is whose neighbour there."""
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from rnngen_jax.config import require_choice
+
+ORDERS = ("raster", "serpentine", "column")
+
+
+def positions(order: str, height: int, width: int) -> np.ndarray:
+    """Row and column of each step's pixel, int32 `[T, 2]` with T = H·W.
+
+    "raster" goes along each row from left to right, rows from the top; "serpentine" turns at each
+    row's end, so that every step is to an adjacent pixel; "column" goes down each column, columns
+    from the left.
+
+    Raises:
+      UserError: an unknown order.
+    """
+    require_choice("config.model.order", order, ORDERS)
+    rows, columns = np.mgrid[:height, :width].astype(np.int32)
+    if order == "serpentine":
+        columns[1::2] = columns[1::2, ::-1]
+    grid = np.stack([rows, columns], axis=-1)
+    if order == "column":
+        grid = grid.transpose(1, 0, 2)
+    return grid.reshape(-1, 2)
+
+
+def to_sequence(image: Array, order: str) -> Array:
+    """Image `[B, H, W, C]` as a time-major sequence of pixels `[T, B, C]`."""
+    rows, columns = positions(order, *image.shape[1:3]).T
+    return jnp.moveaxis(image[:, rows, columns], 1, 0)
+
+
+def from_sequence(sequence: Array, order: str, height: int, width: int) -> Array:
+    """The image `[B, H, W, C]` of a sequence `[T, B, C]`: undoes `to_sequence`."""
+    step = np.empty((height, width), np.int32)
+    step[tuple(positions(order, height, width).T)] = np.arange(height * width)
+    return jnp.moveaxis(sequence, 0, 1)[:, step]
+
+
+def neighbours(order: str, height: int, width: int, previous: int, above: int) -> np.ndarray:
+    """Which earlier pixels each step may look at.
+
+    Args:
+      order: as in `positions`.
+      height: H.
+      width: W.
+      previous: how many pixels just before it in the order.
+      above: from how many finished lines. A line is a row, or a column in the order "column"; from
+        each of the `above` lines before the pixel's own come the 2·above + 1 pixels nearest to it.
+
+    Returns:
+      int32 `[T, K]`, K = previous + above·(2·above + 1): the step of each neighbour, always smaller
+      than the pixel's own, or T where it would lie outside the image.
+    """
+    where = positions(order, height, width)
+    length = len(where)
+    step = {tuple(place): t for t, place in enumerate(where.tolist())}
+    line, place = (1, 0) if order == "column" else (0, 1)
+    table = np.full((length, previous + above * (2 * above + 1)), length, np.int32)
+    for t in range(length):
+        found = [t - n if t >= n else length for n in range(1, previous + 1)]
+        for up in range(1, above + 1):
+            for aside in range(-above, above + 1):
+                neighbour = where[t].copy()
+                neighbour[line] -= up
+                neighbour[place] += aside
+                found.append(step.get(tuple(neighbour.tolist()), length))
+        table[t] = found
+    return table

@@ -1,0 +1,1 @@
+"""Training: the optimisers, the step, parallelism, checkpoints, metric sinks and the loop."""

@@ -1,0 +1,443 @@
+"""Checkpoints: written whole, read with care. The one file that knows Orbax.
+
+A checkpoint is a folder `WORKDIR/checkpoints/STEP` with two items. `state` holds the arrays of the
+train state as NumPy arrays by name, such as "params.model.kernel", so that it can be read on any
+number of devices. `meta` is JSON: the step, what the checkpoint belongs to, where the metrics and
+the validation stand, library versions, and of each array its dtype, shape and SHA-256 digest; a
+digest over all of that stands beside it. Restoring checks every digest of what it reads.
+
+The newest checkpoints and the best are kept. Whether a checkpoint is the best is written in the
+meta of all later ones: `best` names its step and score.
+"""
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Self
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from rnngen_jax.errors import RunError, UserError
+from rnngen_jax.models.base import Extra, Model, Params
+from rnngen_jax.training.digests import check_identity, describe, digest, named, versions
+from rnngen_jax.training.state import TrainState
+
+Meta = dict[str, Any]
+
+
+class Health(NamedTuple):
+    """What is known of one checkpoint: `reason` says what is wrong where `ok` is false."""
+
+    step: int
+    ok: bool
+    reason: str
+
+
+class Evaluated(NamedTuple):
+    """What evaluating and sampling need of a checkpoint, as NumPy arrays.
+
+    `params` is the moving average where the run keeps one.
+    """
+
+    step: int
+    params: Params
+    extra: Extra
+    meta: Meta
+
+
+class _DamagedError(Exception):
+    """A checkpoint that cannot be read, or whose content is not what was written."""
+
+
+class Checkpoints:
+    """The checkpoints of one run; made by `open_checkpoints`.
+
+    As a context manager it waits at its end for the saves that are under way.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], keep: int | None) -> None:
+        """See `open_checkpoints`."""
+        # Orbax takes absolute paths alone.
+        self._folder = pathlib.Path(folder).absolute()
+        self._keep = keep
+        self._manager: ocp.CheckpointManager | None = None
+        self._policy = _KeepStep()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Waits for the saves under way and releases the folder.
+
+        Raises:
+          RunError: a save could not be written.
+        """
+        if self._manager is not None:
+            manager, self._manager = self._manager, None
+            with _writing(self._folder):
+                manager.close()
+
+    def wait(self) -> None:
+        """Waits for the saves under way.
+
+        Raises:
+          RunError: one could not be written.
+        """
+        if self._manager is not None:
+            with _writing(self._folder):
+                self._manager.wait_until_finished()
+
+    def steps(self) -> list[int]:
+        """Steps that have a folder, sound or not, in ascending order."""
+        if not self._folder.is_dir():
+            return []
+        return sorted(int(p.name) for p in self._folder.iterdir() if p.is_dir() and _is_step(p))
+
+    def save(self, step: int, state: TrainState, meta: Meta) -> None:
+        """Starts to write a checkpoint and returns; files get their names when they are whole.
+
+        Args:
+          step: number of steps done.
+          state: the state as NumPy arrays that nobody writes to.
+          meta: JSON values; `identity` and `best` are read back here: `best` is `None` or
+            `{"step", "score"}`, and the checkpoint of that step is kept.
+
+        Raises:
+          RunError: this checkpoint, or the one before, could not be written.
+        """
+        arrays = named(state)
+        meta = {
+            **meta,
+            "step": step,
+            "versions": versions(),
+            "arrays": {name: describe(array) for name, array in arrays.items()},
+        }
+        meta = {**meta, "digest": digest(meta)}
+        best = meta.get("best")
+        self._policy.step = best["step"] if best else None
+        # Orbax does not take arrays without elements; their shapes are in the meta.
+        stored = {name: array for name, array in arrays.items() if array.size}
+        items = ocp.args.Composite(state=ocp.args.PyTreeSave(stored), meta=ocp.args.JsonSave(meta))
+        with _writing(self._folder):
+            saved = self._writer().save(step, args=items)
+        if not saved:
+            raise AssertionError(f"step {step} is not after the checkpoints {self.steps()}")
+
+    def resume(
+        self,
+        abstract: TrainState,
+        identity: Mapping[str, Any],
+        warn: Callable[[str], None],
+    ) -> tuple[TrainState, Meta] | None:
+        """Restores the newest sound checkpoint, for a run to go on from.
+
+        Damaged ones that are newer are moved aside, to `STEP.damaged`, since the run comes to
+        their steps again.
+
+        Args:
+          abstract: the state's shapes and dtypes.
+          identity: what the checkpoint has to belong to.
+          warn: takes a line for each damaged checkpoint.
+
+        Returns:
+          The state as NumPy arrays and the meta, or `None` where there is no sound checkpoint.
+
+        Raises:
+          UserError: the newest sound checkpoint belongs to another model or another optimiser;
+            nothing is moved then.
+        """
+        damaged = []
+        found = None
+        for step in reversed(self.steps()):
+            try:
+                found = self._restore(step, abstract, identity)
+                break
+            except _DamagedError as error:
+                damaged.append((step, error))
+        for step, error in damaged:
+            if jax.process_index() == 0:
+                aside = _free_name(self._folder / f"{step}.damaged")
+                (self._folder / str(step)).rename(aside)
+                warn(f"checkpoint {step} is damaged ({error}); moved to {aside}, going back.")
+        return found
+
+    def restore(
+        self, which: str | int, abstract: TrainState, identity: Mapping[str, Any]
+    ) -> tuple[TrainState, Meta]:
+        """Restores one checkpoint.
+
+        Args:
+          which: "best", "latest" or a step.
+          abstract: the state's shapes and dtypes.
+          identity: what the checkpoint has to belong to.
+
+        Returns:
+          The state as NumPy arrays and the meta.
+
+        Raises:
+          UserError: there is none, it is damaged, or it belongs to another model or optimiser.
+        """
+        step = self.find(which)
+        try:
+            return self._restore(step, abstract, identity)
+        except _DamagedError as error:
+            raise self._unusable(step, error) from None
+
+    def restore_evaluated(
+        self, which: str | int, model: Model, identity: Mapping[str, Any]
+    ) -> Evaluated:
+        """Restores what evaluating and sampling need; no optimiser has to be known.
+
+        Args:
+          which: "best", "latest" or a step.
+          model: the model.
+          identity: what the checkpoint has to belong to.
+
+        Raises:
+          UserError: there is none, it is damaged, or it belongs to another model.
+        """
+        step = self.find(which)
+        try:
+            meta = self._meta(step)
+            check_identity(meta, identity, self._folder / str(step))
+            params, extra = jax.eval_shape(model.init, jax.random.key(0))
+            averaged = any(name.startswith("ema.") for name in meta["arrays"])
+            abstract = {"ema" if averaged else "params": params, "extra": extra}
+            tree = self._arrays(step, meta, abstract)
+        except _DamagedError as error:
+            raise self._unusable(step, error) from None
+        return Evaluated(step, tree["ema" if averaged else "params"], tree["extra"], meta)
+
+    def find(self, which: str | int) -> int:
+        """The step that "best", "latest" or a step names.
+
+        Raises:
+          UserError: there is no such checkpoint.
+        """
+        steps = self.steps()
+        if not steps:
+            raise UserError(f"{self._folder} holds no checkpoint; run train first.")
+        if which == "latest":
+            return steps[-1]
+        if which == "best":
+            return self._best(steps)
+        allowed = f"allowed: best, latest, {', '.join(map(str, steps))}"
+        if not str(which).isdecimal() or int(which) not in steps:
+            raise UserError(f"there is no checkpoint {which!r} in {self._folder}; {allowed}.")
+        return int(which)
+
+    def has_best(self) -> bool:
+        """Whether the run has a best checkpoint by now; false before its first validation."""
+        newest = self._newest_meta(self.steps())
+        return newest is not None and newest["best"] is not None
+
+    def health(self) -> list[Health]:
+        """Reads every checkpoint and checks all digests; changes nothing."""
+        found = []
+        for step in self.steps():
+            try:
+                meta = self._meta(step)
+                template = {
+                    name: jax.ShapeDtypeStruct(tuple(entry["shape"]), np.dtype(entry["dtype"]))
+                    for name, entry in meta["arrays"].items()
+                }
+                self._read(step, meta, template)
+                found.append(Health(step, True, ""))
+            except _DamagedError as error:
+                found.append(Health(step, False, str(error)))
+        return found
+
+    def _best(self, steps: Sequence[int]) -> int:
+        """The best step by validation, as the newest readable checkpoint knows it."""
+        newest = self._newest_meta(steps)
+        best = None if newest is None else newest["best"]
+        if best is None:
+            raise UserError(
+                f"{self._folder} has no best checkpoint, since nothing has been validated; "
+                "give --checkpoint=latest, or train with config.training.validate_every above 0."
+            )
+        if best["step"] not in steps:
+            raise UserError(
+                f"the best checkpoint, {best['step']}, is missing from {self._folder}; "
+                f"give --checkpoint=latest or one of {', '.join(map(str, steps))}."
+            )
+        return best["step"]
+
+    def _newest_meta(self, steps: Sequence[int]) -> Meta | None:
+        """The meta of the newest checkpoint whose meta can be read."""
+        for step in reversed(steps):
+            try:
+                return self._meta(step)
+            except _DamagedError:
+                continue
+        return None
+
+    def _restore(
+        self, step: int, abstract: TrainState, identity: Mapping[str, Any]
+    ) -> tuple[TrainState, Meta]:
+        """Restores a whole state."""
+        meta = self._meta(step)
+        check_identity(meta, identity, self._folder / str(step))
+        wanted = set(named(abstract))
+        if wanted != set(meta["arrays"]):
+            odd = sorted(wanted ^ set(meta["arrays"]))
+            raise UserError(
+                f"{self._folder / str(step)} is of a run with another optimizer or ema_decay: it "
+                f"{'lacks' if odd[0] in wanted else 'also has'} {odd[0]}. "
+                "Keep those settings, or give another --workdir."
+            )
+        return self._arrays(step, meta, abstract), meta
+
+    def _arrays(self, step: int, meta: Meta, abstract: Any) -> Any:
+        """The arrays of one checkpoint in the tree `abstract`, whose shapes and dtypes they have.
+
+        Orbax would cast to another dtype without a word.
+        """
+        leaves = named(abstract)
+        for name, leaf in leaves.items():
+            stored = meta["arrays"].get(name)
+            given = {"dtype": np.dtype(leaf.dtype).name, "shape": list(leaf.shape)}
+            if stored is None or {key: stored[key] for key in given} != given:
+                was = "missing" if stored is None else f"{stored['dtype']}{stored['shape']}"
+                raise UserError(
+                    f"{self._folder / str(step)} does not fit: {name} is {was} there and "
+                    f"{given['dtype']}{given['shape']} here; use the model and settings it was "
+                    "trained with."
+                )
+        arrays = self._read(step, meta, leaves)
+        return jax.tree.unflatten(jax.tree.structure(abstract), [arrays[name] for name in leaves])
+
+    def _meta(self, step: int) -> Meta:
+        """The meta of one checkpoint, its digest checked."""
+        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        meta = _orbax_restore(self._folder / str(step), args).get("meta")
+        if not isinstance(meta, dict) or "digest" not in meta:
+            raise _DamagedError("its meta is incomplete")
+        if meta["digest"] != digest({k: v for k, v in meta.items() if k != "digest"}):
+            raise _DamagedError("the digest of its meta differs")
+        return meta
+
+    def _read(self, step: int, meta: Meta, template: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """The arrays named in `template`, their digests checked."""
+        stored = {name: 0 for name, leaf in template.items() if np.prod(leaf.shape)}
+        how = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in stored}
+        restore = ocp.args.PyTreeRestore(item=stored, restore_args=how, partial_restore=True)
+        args = ocp.args.Composite(state=restore)
+        found = _orbax_restore(self._folder / str(step), args).get("state")
+        if not isinstance(found, dict):
+            raise _DamagedError("its state is missing")
+        arrays = {}
+        for name, leaf in template.items():
+            empty = np.zeros(leaf.shape, leaf.dtype)
+            array = found.get(name) if name in stored else empty
+            # Orbax hands the placeholder back for an array that is not there.
+            if not isinstance(array, np.ndarray):
+                raise _DamagedError(f"{name} is missing")
+            if describe(array) != meta["arrays"][name]:
+                raise _DamagedError(f"the digest of {name} differs")
+            arrays[name] = array
+        return arrays
+
+    def _unusable(self, step: int, error: _DamagedError) -> UserError:
+        """The error for a damaged checkpoint that was asked for."""
+        others = [str(other) for other in self.steps() if other != step]
+        advice = f"give --checkpoint={' or '.join(others)}" if others else "train again"
+        return UserError(f"checkpoint {self._folder / str(step)} is damaged ({error}); {advice}.")
+
+    def _writer(self) -> ocp.CheckpointManager:
+        """Orbax's manager, opened with the first save, so that reading never makes a file."""
+        if self._manager is None:
+            if self._keep is None:
+                raise AssertionError("opened for reading")
+            self._manager = ocp.CheckpointManager(
+                self._folder,
+                options=ocp.CheckpointManagerOptions(
+                    preservation_policy=checkpoint_managers.AnyPreservationPolicy(
+                        [checkpoint_managers.LatestN(self._keep), self._policy]
+                    ),
+                    cleanup_tmp_directories=True,
+                ),
+            )
+        return self._manager
+
+
+class _KeepStep:
+    """Keeps the checkpoint of one step, whatever its age: an Orbax preservation policy.
+
+    Orbax's own BestN would need the scores in a file of Orbax's besides the meta.
+    """
+
+    step: int | None = None
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Which of the checkpoints stay."""
+        del context
+        return [checkpoint.step == self.step for checkpoint in checkpoints]
+
+
+def open_checkpoints(folder: str | os.PathLike[str], keep: int | None = None) -> Checkpoints:
+    """Opens the checkpoints in a folder, which need not exist.
+
+    Args:
+      folder: usually `WORKDIR/checkpoints`.
+      keep: how many of the newest stay on disk, besides the best; `None` to read only, which
+        changes nothing on disk.
+    """
+    return Checkpoints(folder, keep)
+
+
+@contextlib.contextmanager
+def _writing(folder: pathlib.Path) -> Iterator[None]:
+    """Tells of a checkpoint that could not be written, such as on a full disk.
+
+    Orbax and TensorStore raise errors of many kinds for it.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise RunError(
+            f"a checkpoint could not be written to {folder}: {_first_line(error)}.\n"
+            "The checkpoints that are there are good; make room and give the same command again."
+        ) from error
+
+
+def _orbax_restore(path: pathlib.Path, args: ocp.args.Composite) -> Any:
+    """Reads items of a checkpoint.
+
+    Orbax, TensorStore and their codecs raise errors of many kinds for files that are not whole;
+    all of them mean the same here.
+    """
+    if not any(path.iterdir()):
+        raise _DamagedError("its folder is empty")
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler("state", "meta")) as checkpointer:
+        try:
+            return checkpointer.restore(path, args=args)
+        except Exception as error:
+            raise _DamagedError(f"it cannot be read: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    """The first line of an error's message, which may be long."""
+    lines = str(error).splitlines()
+    return lines[0][:200].rstrip(".") if lines else type(error).__name__
+
+
+def _is_step(path: pathlib.Path) -> bool:
+    """Whether a folder's name is a step; Orbax's unfinished ones and ours set aside are not."""
+    return path.name.isdecimal()
+
+
+def _free_name(path: pathlib.Path) -> pathlib.Path:
+    """`path`, or the first of `path.1`, `path.2`, ... that is not taken."""
+    tried, count = path, 0
+    while tried.exists():
+        count += 1
+        tried = path.with_name(f"{path.name}.{count}")
+    return tried

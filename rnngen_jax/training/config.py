@@ -1,0 +1,147 @@
+"""The config sections `optimizer` and `training`."""
+
+from dataclasses import dataclass, fields
+
+from rnngen_jax.config import require, require_choice
+from rnngen_jax.errors import UserError
+
+OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd")
+SCHEDULES = ("constant", "cosine", "linear", "exponential")
+PARALLELISMS = ("jit", "pmap")
+
+# Fields of `OptimizerConfig` that only some choices read: (the choosing field, its values).
+_READ_BY = {
+    "b1": ("name", ("adam", "adamw")),
+    "b2": ("name", ("adam", "adamw")),
+    "decay": ("name", ("rmsprop",)),
+    "eps": ("name", ("adam", "adamw", "rmsprop")),
+    "momentum": ("name", ("sgd", "rmsprop")),
+    "weight_decay": ("name", ("adamw",)),
+    "final_fraction": ("schedule", ("cosine", "linear", "exponential")),
+}
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """The optimiser; each player of a model gets one of its own with these settings.
+
+    A field that the chosen optimiser or schedule does not read must stay at its default, so that
+    no setting is without effect.
+
+    Attributes:
+      name: "adam", "adamw" (Adam with decoupled weight decay), "rmsprop" or "sgd".
+      learning_rate: its peak, reached after the warm-up.
+      schedule: "constant", or from the warm-up's end to the last step a half "cosine", a straight
+        line ("linear") or an "exponential" down to `final_fraction`.
+      warmup_steps: the learning rate grows over this many steps in equal parts, of which the first
+        step takes one already; 0 for none.
+      final_fraction: the learning rate at the end over `learning_rate`.
+      b1: Adam's decay of the mean of gradients.
+      b2: Adam's decay of the mean of squared gradients.
+      decay: RMSProp's decay of the mean of squared gradients, which starts at 0.
+      momentum: of SGD and of RMSProp's scaled gradients; 0 for none.
+      eps: Adam adds it to the square root of the mean of squared gradients, RMSProp under the root.
+      weight_decay: AdamW's; on arrays with two or more axes, so not on biases and scales.
+      l1: adds l1 · sign(w) to the gradient of arrays with two or more axes.
+      l2: adds l2 · w to the gradient of arrays with two or more axes.
+      clip_norm: gradients, the penalties l1 and l2 included, are scaled down to this global norm
+        (over one player's arrays); 0 for no clipping.
+    """
+
+    name: str = "adam"
+    learning_rate: float = 1e-3
+    schedule: str = "constant"
+    warmup_steps: int = 0
+    final_fraction: float = 0.01
+    b1: float = 0.9
+    b2: float = 0.999
+    decay: float = 0.9
+    momentum: float = 0.0
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    l1: float = 0.0
+    l2: float = 0.0
+    clip_norm: float = 0.0
+
+    def __post_init__(self) -> None:
+        at = "config.optimizer."
+        require_choice(f"{at}name", self.name, OPTIMIZERS)
+        require_choice(f"{at}schedule", self.schedule, SCHEDULES)
+        require(self.learning_rate > 0, f"{at}learning_rate", self.learning_rate, "above 0")
+        require(self.warmup_steps >= 0, f"{at}warmup_steps", self.warmup_steps, "0 or more")
+        for name in ("b1", "b2", "decay", "momentum"):
+            value = getattr(self, name)
+            require(0 <= value < 1, f"{at}{name}", value, "0 or more, below 1")
+        require(self.eps > 0, f"{at}eps", self.eps, "above 0")
+        for name in ("weight_decay", "l1", "l2", "clip_norm"):
+            require(getattr(self, name) >= 0, f"{at}{name}", getattr(self, name), "0 or more")
+        require(0 <= self.final_fraction <= 1, f"{at}final_fraction", self.final_fraction, "0 to 1")
+        if self.schedule == "exponential":
+            given, allowed = self.final_fraction, "above 0 with schedule=exponential"
+            require(given > 0, f"{at}final_fraction", given, allowed)
+        self._refuse_unread()
+
+    def _refuse_unread(self) -> None:
+        """Raises a `UserError` where a field is set that the other choices leave unread."""
+        defaults = {field.name: field.default for field in fields(self)}
+        for name, (choice, readers) in _READ_BY.items():
+            given, chosen = getattr(self, name), getattr(self, choice)
+            if chosen not in readers and given != defaults[name]:
+                raise UserError(
+                    f"config.optimizer.{name}={given!r} has no effect with {choice}={chosen}; "
+                    f"leave it at {defaults[name]!r}, or set config.optimizer.{choice} to "
+                    f"{' or '.join(readers)}."
+                )
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How long, on what and how often.
+
+    Attributes:
+      steps: number of training steps in all.
+      batch_size: images in a step, over all devices and hosts.
+      seed: of the initial parameters, of the order of the images and of all noise.
+      steps_per_call: steps that one dispatch to the device runs; the numbers do not depend on it.
+      parallelism: "jit", over all devices of all hosts, or "pmap", over those of one.
+      ema_decay: of the moving average of the parameters, which is what is evaluated; 0 for none.
+      log_every: steps between two lines of training metrics; a line is the mean over them.
+      validate_every: steps between two validations; 0 for none. Each validation that is better
+        than all before also saves a checkpoint, the best one.
+      checkpoint_every: steps between two checkpoints; 0 for one at the end alone.
+      sample_every: steps between two grids of samples; 0 for none.
+      num_samples: images in a grid of samples.
+      keep: how many of the newest checkpoints stay on disk; the best stays besides.
+      patience: training stops after this many validations in a row that are not better than the
+        best one; 0 for never.
+    """
+
+    steps: int = 2000
+    batch_size: int = 64
+    seed: int = 0
+    steps_per_call: int = 10
+    parallelism: str = "jit"
+    ema_decay: float = 0.0
+    log_every: int = 100
+    validate_every: int = 100
+    checkpoint_every: int = 500
+    sample_every: int = 500
+    num_samples: int = 64
+    keep: int = 2
+    patience: int = 0
+
+    def __post_init__(self) -> None:
+        at = "config.training."
+        require_choice(f"{at}parallelism", self.parallelism, PARALLELISMS)
+        for name in ("steps", "batch_size", "steps_per_call", "log_every", "num_samples", "keep"):
+            require(getattr(self, name) >= 1, f"{at}{name}", getattr(self, name), "1 or more")
+        for name in ("validate_every", "checkpoint_every", "sample_every", "patience"):
+            require(getattr(self, name) >= 0, f"{at}{name}", getattr(self, name), "0 or more")
+        require(0 <= self.seed < 2**31, f"{at}seed", self.seed, "0 to 2147483647")
+        require(0 <= self.ema_decay < 1, f"{at}ema_decay", self.ema_decay, "0 or more, below 1")
+        for name in ("log_every", "validate_every", "checkpoint_every", "sample_every"):
+            given, unit = getattr(self, name), self.steps_per_call
+            allowed = f"a multiple of config.training.steps_per_call={unit}"
+            require(given % unit == 0, f"{at}{name}", given, allowed)
+        possible = self.validate_every > 0 or self.patience == 0
+        require(possible, f"{at}patience", self.patience, "0 with config.training.validate_every=0")

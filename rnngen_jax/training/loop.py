@@ -1,0 +1,345 @@
+"""The training loop: calls to the device, and what happens between them."""
+
+import functools
+import math
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from rnngen_jax.data.feed import Feed, fetch
+from rnngen_jax.errors import UserError
+from rnngen_jax.models.base import Extra, Model, Params
+from rnngen_jax.training import sinks
+from rnngen_jax.training.checkpoints import Checkpoints, open_checkpoints
+from rnngen_jax.training.config import OptimizerConfig, TrainingConfig
+from rnngen_jax.training.digests import named
+from rnngen_jax.training.optimizers import make_optimizer
+from rnngen_jax.training.parallel import Parallel, make_parallel
+from rnngen_jax.training.preemption import watching
+from rnngen_jax.training.progress import Progress, make_progress
+from rnngen_jax.training.standing import Clock, Standing
+from rnngen_jax.training.state import TrainState, create, evaluated_params
+from rnngen_jax.training.step import Transform, train_step
+
+Validate = Callable[[Params, Extra], Mapping[str, float]]
+Draw = Callable[[Params, Extra, int], None]
+
+
+class Outcome(NamedTuple):
+    """How a call of `train` ended.
+
+    Attributes:
+      step: number of steps done.
+      interrupted: SIGTERM ended the run before its last step.
+      stopped_early: the validation did not get better for as long as `patience` allows.
+      best_step: step of the best validation, `None` without one.
+      best_score: its score.
+    """
+
+    step: int
+    interrupted: bool = False
+    stopped_early: bool = False
+    best_step: int | None = None
+    best_score: float | None = None
+
+
+def train(
+    model: Model,
+    feed: Feed,
+    transform: Transform,
+    config: TrainingConfig,
+    optimizer: OptimizerConfig,
+    workdir: str | os.PathLike[str],
+    identity: Mapping[str, Any],
+    *,
+    validate: Validate | None = None,
+    draw: Draw | None = None,
+    devices: Sequence[jax.Device] | None = None,
+) -> Outcome:
+    """Trains a model, from the newest sound checkpoint in `workdir` if there is one.
+
+    What falls due at a step is done in this order: the line of training metrics, the validation,
+    the grid of samples, the checkpoint. So all that a checkpoint's step gives is on disk before
+    the checkpoint, and a run that goes on from it drops later lines and writes them again. A
+    checkpoint is also written whenever a validation is better than all before, and after the last
+    step. After the last step there is a validation and a grid, too, unless they are turned off.
+
+    On SIGTERM the call under way is finished and its state saved.
+
+    Args:
+      model: the model.
+      feed: the training batches, of `config.batch_size` images.
+      transform: `transform(batch, key) -> batch`, inside the jitted step.
+      config: the section `training`. Its `num_samples` is for whoever makes `draw`.
+      optimizer: the section `optimizer`, for each player.
+      workdir: gets `metrics.jsonl`, `tensorboard/` and `checkpoints/`.
+      identity: JSON values that say what the checkpoints belong to.
+      validate: `validate(params, extra) -> metrics`; the first metric decides which checkpoint is
+        best, the lower the better. The arrays lie on one device and are gone after it returns.
+      draw: `draw(params, extra, step)` writes a grid of samples.
+      devices: the devices to use, all by default.
+
+    Returns:
+      How it ended.
+
+    Raises:
+      UserError: settings that do not fit each other, the devices, or the checkpoints in `workdir`.
+      RunError: a loss, a gradient, a parameter or a validation is not finite, or a checkpoint
+        cannot be written. The checkpoints there are stay good.
+    """
+    if config.patience and validate is None:
+        raise UserError(
+            f"config.training.patience={config.patience} needs a validation, which this model has "
+            "not; set it to 0."
+        )
+    optimizers = {player: make_optimizer(optimizer, config.steps) for player in model.losses}
+    parallel = make_parallel(
+        config.parallelism,
+        lambda reduce: train_step(model, optimizers, config.ema_decay, transform, reduce),
+        fetch,
+        config.seed,
+        config.batch_size,
+        devices,
+    )
+    make_state = functools.partial(create, model, optimizers, config.seed, ema=config.ema_decay > 0)
+    workdir = pathlib.Path(workdir)
+    with ExitStack() as stack:
+        checkpoints = stack.enter_context(open_checkpoints(workdir / "checkpoints", config.keep))
+        found = checkpoints.resume(jax.eval_shape(make_state), identity, _say)
+        if found is None:
+            state, standing = jax.jit(make_state)(), Standing()
+        else:
+            state, standing = found[0], Standing.of(found[1])
+        if standing.step >= config.steps or _out_of_patience(standing, config):
+            return _nothing_to_do(standing, config)
+        if found is not None:
+            _say(f"going on from step {standing.step}.")
+        sink = stack.enter_context(closing(_sink(workdir, standing.step)))
+        progress = stack.enter_context(
+            closing(make_progress(standing.step, config.steps, config.batch_size))
+        )
+        run = _Run(
+            players=tuple(model.losses),
+            config=config,
+            identity=identity,
+            parallel=parallel,
+            checkpoints=checkpoints,
+            sink=sink,
+            progress=progress,
+            validate=validate,
+            draw=draw,
+            standing=standing,
+        )
+        with watching() as asked:
+            outcome = run.go(state, feed, asked)
+            checkpoints.wait()
+        return outcome
+
+
+@dataclass
+class _Run:
+    """What the parts of the loop share."""
+
+    players: tuple[str, ...]
+    config: TrainingConfig
+    identity: Mapping[str, Any]
+    parallel: Parallel
+    checkpoints: Checkpoints
+    sink: sinks.Sink
+    progress: Progress
+    validate: Validate | None
+    draw: Draw | None
+    standing: Standing
+    clock: Clock = field(default_factory=Clock)
+
+    def go(self, state: TrainState, feed: Feed, asked: Callable[[int], bool]) -> Outcome:
+        """Runs the calls to the end, or until `asked` says to stop."""
+        config, standing = self.config, self.standing
+        state = self.parallel.place(state)
+        resident = self.parallel.place_resident(feed.resident)
+        calls = _calls(standing.step, config)
+        chunks = feed.chunks(calls, jax.process_index(), jax.process_count())
+        unread = None
+        self.clock.start()
+        for (_, stop), chunk in zip(calls, chunks, strict=True):
+            placed = self.parallel.place_chunk(chunk)
+            with self.clock.paused():
+                call = self.parallel.compiled(state, resident, placed)
+            state, metrics = call(state, resident, placed)
+            if unread is not None:  # read only now, so that the device is never without work
+                self.account(unread)
+            unread = metrics
+            interrupted, due = asked(stop), _due(stop, config)
+            if interrupted or due:
+                self.account(unread)
+                unread = None
+            if due:
+                self.between(state)
+            if standing.step == config.steps:
+                break
+            if _out_of_patience(standing, config):
+                return self.stop_early()
+            if interrupted:
+                return self.leave(state)
+        return _outcome(standing)
+
+    def account(self, metrics: Any) -> None:
+        """Waits for the metrics of a call and adds them."""
+        host = self.parallel.host(metrics)
+        before = self.standing.step
+        self.standing.account(host, self.players)
+        done = self.standing.step - before
+        self.clock.count(done * self.config.batch_size)
+        self.progress.advance(done, float(host[f"loss/{self.players[0]}"][-1]))
+
+    def between(self, state: TrainState) -> None:
+        """Does what is due at this step; see `train` for the order."""
+        config, standing = self.config, self.standing
+        step = standing.step
+        last = step == config.steps
+
+        def is_due(every: int) -> bool:
+            return every > 0 and (last or step % every == 0)
+
+        if is_due(config.log_every):
+            self.write("train", {**standing.means(), "images_per_second": self.clock.rate()})
+            if step % config.log_every == 0:  # the last line may be a part of a full one
+                standing.start_line()
+            self.clock.start()
+        with self.clock.paused():
+            improved = False
+            if self.validate is not None and is_due(config.validate_every):
+                improved = standing.judge(self.score(self.validate, state))
+                last = last or _out_of_patience(standing, config)
+            if self.draw is not None and is_due(config.sample_every):
+                view = self.parallel.local(state)
+                self.draw(evaluated_params(view), view.extra, step)
+            if improved or last or is_due(config.checkpoint_every):
+                self.save(state)
+
+    def score(self, validate: Validate, state: TrainState) -> float:
+        """Validates, writes the metrics and returns the first of them."""
+        view = self.parallel.local(state)
+        scores = validate(evaluated_params(view), view.extra)
+        for name, value in scores.items():
+            if not math.isfinite(value):
+                raise self.standing.not_finite(f"the validation's {name}", value)
+        self.write("validation", scores)
+        return float(next(iter(scores.values())))
+
+    def write(self, split: str, values: Mapping[str, float]) -> None:
+        """Writes a line of metrics and shows it."""
+        self.sink.write(self.standing.step, split, values)
+        self.progress.metrics(self.standing.step, split, values)
+
+    def save(self, state: TrainState) -> None:
+        """Starts to write a checkpoint, unless a number in it is not finite."""
+        host = self.parallel.host(state)
+        for name, array in named(host).items():
+            if not np.isfinite(array).all():
+                raise self.standing.not_finite(f"a number in {name}", _not_finite_in(array))
+        meta = {**self.standing.meta(), "identity": self.identity}
+        self.checkpoints.save(self.standing.step, host, meta)
+        self.standing.saved = self.standing.step
+
+    def stop_early(self) -> Outcome:
+        """Ends a run whose validation does not get better; its last state is saved already."""
+        self.progress.say(_stopped_early(self.standing))
+        return _outcome(self.standing, stopped_early=True)
+
+    def leave(self, state: TrainState) -> Outcome:
+        """Ends a run on SIGTERM."""
+        if self.standing.saved != self.standing.step:
+            self.save(state)
+        self.checkpoints.wait()
+        self.progress.say(
+            f"SIGTERM: saved at step {self.standing.step} of {self.config.steps}; "
+            "to go on, give the same command again."
+        )
+        return _outcome(self.standing, interrupted=True)
+
+
+def _calls(start: int, config: TrainingConfig) -> list[tuple[int, int]]:
+    """The calls `(start, stop)` that are left.
+
+    They end at multiples of `steps_per_call`, so that a run that was stopped elsewhere comes back
+    to the steps at which something is due.
+    """
+    unit = config.steps_per_call
+    stops = [*range((start // unit + 1) * unit, config.steps, unit), config.steps]
+    return list(zip([start, *stops], stops, strict=False))
+
+
+def _due(step: int, config: TrainingConfig) -> bool:
+    """Whether anything is to be done at `step` besides training."""
+    cadences = (
+        config.log_every,
+        config.validate_every,
+        config.sample_every,
+        config.checkpoint_every,
+    )
+    return step == config.steps or any(every and step % every == 0 for every in cadences)
+
+
+def _out_of_patience(standing: Standing, config: TrainingConfig) -> bool:
+    """Whether early stopping ends the run."""
+    return 0 < config.patience <= standing.stale
+
+
+def _nothing_to_do(standing: Standing, config: TrainingConfig) -> Outcome:
+    """Says why a run is at its end before it starts."""
+    if standing.step >= config.steps:
+        _say(
+            f"step {standing.step} is done already and config.training.steps={config.steps}; "
+            "raise it to train on."
+        )
+        return _outcome(standing)
+    _say(f"{_stopped_early(standing)} Raise config.training.patience to train on.")
+    return _outcome(standing, stopped_early=True)
+
+
+def _stopped_early(standing: Standing) -> str:
+    """The line that tells of early stopping."""
+    best = standing.best or {}
+    return (
+        f"stopped early at step {standing.step}: {standing.stale} validations in a row were no "
+        f"better than {best['score']:.6g} at step {best['step']}."
+    )
+
+
+def _outcome(
+    standing: Standing, *, interrupted: bool = False, stopped_early: bool = False
+) -> Outcome:
+    """The outcome of a run that stands there."""
+    best = standing.best or {"step": None, "score": None}
+    return Outcome(standing.step, interrupted, stopped_early, best["step"], best["score"])
+
+
+def _not_finite_in(array: np.ndarray) -> float:
+    """The first number of an array that is not finite."""
+    return float(array[~np.isfinite(array)][0])
+
+
+def _sink(workdir: pathlib.Path, step: int) -> sinks.Sink:
+    """The sinks of a run that goes on from `step`; the first process alone writes."""
+    if jax.process_index() != 0:
+        return sinks.together([])
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--workdir={workdir} cannot be made: {error.strerror}.") from None
+    lines = workdir / "metrics.jsonl"
+    sinks.truncate_after(lines, step)
+    return sinks.together([sinks.jsonl(lines), sinks.tensorboard(workdir / "tensorboard", step)])
+
+
+def _say(line: str) -> None:
+    """Prints a line, from the first process alone."""
+    if jax.process_index() == 0:
+        print(line, flush=True)

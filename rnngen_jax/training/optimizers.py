@@ -1,0 +1,107 @@
+"""Optimisers and learning rate schedules, from their config section to optax."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from rnngen_jax.config import require
+from rnngen_jax.training.config import OptimizerConfig
+
+
+def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
+    """The optimiser of one player.
+
+    The order is: penalties are added to the gradient, the sum is clipped, the optimiser scales it.
+
+    Args:
+      config: the settings.
+      steps: number of training steps, over which the learning rate's schedule runs.
+
+    Raises:
+      UserError: the warm-up is not shorter than the training.
+    """
+    given, allowed = config.warmup_steps, f"0 or more, below config.training.steps={steps}"
+    require(given < steps, "config.optimizer.warmup_steps", given, allowed)
+    parts = []
+    if config.l1 or config.l2:
+        parts.append(add_penalties(config.l1, config.l2))
+    if config.clip_norm:
+        parts.append(optax.clip_by_global_norm(config.clip_norm))
+    parts.append(_scaling(config, learning_rate(config, steps)))
+    return optax.chain(*parts)
+
+
+def learning_rate(config: OptimizerConfig, steps: int) -> Callable[[Array], Array]:
+    """The learning rate as a function of the number of steps done before.
+
+    Args:
+      config: the settings.
+      steps: number of training steps.
+    """
+    last = config.final_fraction
+
+    def rate(count: Array) -> Array:
+        warmup = jnp.minimum(1.0, (count + 1) / max(config.warmup_steps, 1))
+        done = jnp.clip((count - config.warmup_steps) / (steps - config.warmup_steps), 0.0, 1.0)
+        decay = {
+            "constant": lambda: jnp.ones_like(done),
+            "cosine": lambda: last + (1 - last) * 0.5 * (1 + jnp.cos(jnp.pi * done)),
+            "linear": lambda: 1 - (1 - last) * done,
+            "exponential": lambda: jnp.power(last, done),
+        }[config.schedule]()
+        return config.learning_rate * warmup * decay
+
+    return rate
+
+
+def add_penalties(l1: float, l2: float) -> optax.GradientTransformation:
+    """Adds the gradient of l1·|w| + l2·w²/2 to that of each array with two or more axes."""
+
+    def penalised(gradient: Array, weight: Array) -> Array:
+        if weight.ndim < 2:
+            return gradient
+        return gradient + l1 * jnp.sign(weight) + l2 * weight
+
+    def init(params: optax.Params) -> optax.EmptyState:
+        del params
+        return optax.EmptyState()
+
+    def update(
+        updates: optax.Updates, state: optax.EmptyState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.EmptyState]:
+        return jax.tree.map(penalised, updates, params), state
+
+    return optax.GradientTransformation(init, update)
+
+
+def _scaling(
+    config: OptimizerConfig, rate: Callable[[Array], Array]
+) -> optax.GradientTransformation:
+    """The optimiser proper."""
+    momentum = config.momentum or None
+    match config.name:
+        case "adam":
+            return optax.adam(rate, b1=config.b1, b2=config.b2, eps=config.eps)
+        case "adamw":
+            return optax.adamw(
+                rate,
+                b1=config.b1,
+                b2=config.b2,
+                eps=config.eps,
+                weight_decay=config.weight_decay,
+                mask=_matrices,
+            )
+        case "rmsprop":
+            return optax.rmsprop(rate, decay=config.decay, eps=config.eps, momentum=momentum)
+        case "sgd":
+            return optax.sgd(rate, momentum=momentum)
+    raise AssertionError(config.name)  # the config has checked it
+
+
+def _matrices(params: optax.Params) -> Any:
+    """A tree of bools: which arrays have two or more axes."""
+    return jax.tree.map(lambda weight: weight.ndim >= 2, params)

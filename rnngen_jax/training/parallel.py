@@ -1,0 +1,171 @@
+"""One interface over two ways to spread a batch over devices: `jax.jit` on a mesh, and `jax.pmap`.
+
+Under both the state lies whole on every device and each device works on an equal, contiguous part
+of each batch. Every random number belongs to an example or to the step, so the losses are those of
+one device up to the order of sums.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import Array
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from rnngen_jax.errors import UserError
+from rnngen_jax.training.state import TrainState
+from rnngen_jax.training.step import Fetch, Metrics, Reduce, Step, many_steps, mean_over
+
+AXIS = "data"
+Arrays = dict[str, np.ndarray]
+Call = Callable[[TrainState, Any, Any], tuple[TrainState, Metrics]]
+
+
+class Parallel(NamedTuple):
+    """Functions that put data on the devices, run steps there, and bring results back.
+
+    Attributes:
+      place: a state, as host or single-device arrays, to all devices. What is placed is a copy, so
+        that the donation of the placed state leaves the given one alone.
+      place_resident: the arrays of a data set, or `None`, to all devices.
+      place_chunk: this process's part of the batches of one call, leaves `[K, b, ...]`.
+      compiled: the executable for arguments like `(state, resident, chunk)`; compiled once for each
+        number of steps K. `call(state, resident, chunk) -> (state, metrics)` returns without
+        waiting for the result and gives up the given state's memory (donation).
+      local: a placed tree as arrays on one device, without copying where that is possible: of use
+        until the state is given to the next call.
+      host: a placed tree as NumPy copies.
+    """
+
+    place: Callable[[TrainState], TrainState]
+    place_resident: Callable[[Mapping[str, np.ndarray] | None], Any]
+    place_chunk: Callable[[Arrays], Any]
+    compiled: Callable[[TrainState, Any, Any], Call]
+    local: Callable[[Any], Any]
+    host: Callable[[Any], Any]
+
+
+def make_parallel(
+    kind: str,
+    make_step: Callable[[Reduce], Step],
+    fetch: Fetch,
+    seed: int,
+    batch_size: int,
+    devices: Sequence[jax.Device] | None = None,
+) -> Parallel:
+    """Spreads a train step over devices.
+
+    Args:
+      kind: "jit", for any number of processes, or "pmap", for one.
+      make_step: makes the train step from the mean over devices that it has to take.
+      fetch: `fetch(resident, item) -> batch`.
+      seed: the run's seed.
+      batch_size: images in a batch, over all devices of all processes.
+      devices: the devices of all processes to use; all there are by default.
+
+    Raises:
+      UserError: the batch does not divide over the devices, or pmap with several processes.
+    """
+    devices = jax.devices() if devices is None else devices
+    # By process, so that a process's part of the batch is one contiguous range.
+    devices = sorted(devices, key=lambda device: (device.process_index, device.id))
+    if batch_size % len(devices):
+        raise UserError(
+            f"config.training.batch_size={batch_size} does not divide over {len(devices)} devices; "
+            f"allowed: a multiple of {len(devices)}."
+        )
+    if kind == "pmap" and jax.process_count() > 1:
+        raise UserError(
+            "config.training.parallelism='pmap' runs in one process and there are "
+            f"{jax.process_count()}; use 'jit'."
+        )
+    if kind == "jit":
+        return _jit(many_steps(make_step(_unchanged), fetch, seed), devices)
+    return _pmap(many_steps(make_step(mean_over(AXIS)), fetch, seed), devices)
+
+
+def _jit(call: Call, devices: list[jax.Device]) -> Parallel:
+    """One program over global arrays: the state on every device, the batch axis cut up."""
+    # Not make_mesh, which may order the devices for fast links and mix processes.
+    mesh = Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
+    whole = NamedSharding(mesh, PartitionSpec())
+    batches = NamedSharding(mesh, PartitionSpec(None, AXIS))
+    jitted = jax.jit(
+        call,
+        in_shardings=(whole, whole, batches),
+        out_shardings=whole,
+        donate_argnums=0,
+    )
+    return Parallel(
+        place=lambda state: _put(_copies(state), whole),
+        place_resident=lambda resident: _put(resident, whole),
+        place_chunk=lambda chunk: _put(chunk, batches),
+        compiled=_compiling(jitted),
+        local=lambda tree: jax.tree.map(_first_shard, tree),
+        host=lambda tree: _copies(jax.tree.map(_first_shard, tree)),
+    )
+
+
+def _pmap(call: Call, devices: list[jax.Device]) -> Parallel:
+    """One program a device, over arrays with a leading axis of devices."""
+    count = len(devices)
+    mesh = Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
+    split = NamedSharding(mesh, PartitionSpec(AXIS))
+    pmapped = jax.pmap(call, axis_name=AXIS, devices=devices, donate_argnums=0)
+
+    def repeated(tree: Any) -> Any:
+        return jax.tree.map(lambda x: np.broadcast_to(x, (count, *np.shape(x))), tree)
+
+    def cut(x: np.ndarray) -> np.ndarray:
+        return x.reshape(x.shape[0], count, -1, *x.shape[2:]).swapaxes(0, 1)
+
+    def put(tree: Any) -> Any:
+        return jax.tree.map(lambda x: jax.device_put(x, split, may_alias=False), tree)
+
+    def local(tree: Any) -> Any:
+        return jax.tree.map(lambda x: _first_shard(x)[0], tree)
+
+    return Parallel(
+        place=lambda state: put(repeated(_copies(state))),
+        place_resident=lambda resident: put(repeated(resident)),
+        place_chunk=lambda chunk: put({name: cut(x) for name, x in chunk.items()}),
+        compiled=_compiling(pmapped),
+        local=local,
+        host=lambda tree: _copies(local(tree)),
+    )
+
+
+def _compiling(wrapped: Any) -> Callable[[TrainState, Any, Any], Call]:
+    """Compiles ahead of the first call, so that the time of compiling can be told apart."""
+    executables: dict[Any, Call] = {}
+
+    def compiled(state: TrainState, resident: Any, chunk: Any) -> Call:
+        shapes = tuple(sorted((name, x.shape) for name, x in chunk.items()))
+        if shapes not in executables:
+            executables[shapes] = wrapped.lower(state, resident, chunk).compile()
+        return executables[shapes]
+
+    return compiled
+
+
+def _put(tree: Any, sharding: NamedSharding) -> Any:
+    """Host arrays to all devices; of a sharded axis each process gives its own part."""
+    if jax.process_count() == 1:
+        return jax.tree.map(lambda x: jax.device_put(x, sharding, may_alias=False), tree)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), tree)
+
+
+def _copies(tree: Any) -> Any:
+    """NumPy copies; a mere view of a device's buffer would be lost with its donation."""
+    return jax.tree.map(lambda x: np.array(x), tree)
+
+
+def _first_shard(x: Array) -> Array:
+    """What lies on this process's first device."""
+    return x.addressable_shards[0].data
+
+
+def _unchanged(tree: Any) -> Any:
+    """No mean over devices: the program sees the whole batch."""
+    return tree

@@ -1,0 +1,121 @@
+"""Where metrics go: metrics.jsonl, which is the truth, and TensorBoard's event files."""
+
+import json
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from rnngen_jax.errors import UserError
+from rnngen_jax.files import replacing
+
+Line = dict[str, Any]
+
+
+class Sink(NamedTuple):
+    """A place for metrics.
+
+    Attributes:
+      write: `write(step, split, metrics)`, split "train" or "validation", metrics finite numbers
+        by name.
+      close: releases the file.
+    """
+
+    write: Callable[[int, str, Mapping[str, float]], None]
+    close: Callable[[], None]
+
+
+def jsonl(path: str | os.PathLike[str]) -> Sink:
+    """Appends a JSON object a line: {"step": 100, "split": "train", "loss/model": 1.5, ...}.
+
+    A line is with the operating system when `write` returns, so it outlives the process.
+    """
+    file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by `close`)
+
+    def write(step: int, split: str, metrics: Mapping[str, float]) -> None:
+        values = {name: float(value) for name, value in metrics.items()}
+        file.write(json.dumps({"step": step, "split": split, **values}, allow_nan=False) + "\n")
+        file.flush()
+
+    return Sink(write, file.close)
+
+
+def tensorboard(folder: str | os.PathLike[str], step: int) -> Sink:
+    """Writes event files, as `<split>/<metric>`.
+
+    Args:
+      folder: their folder.
+      step: where the run stands; what older event files hold after it, TensorBoard leaves out.
+    """
+    from tensorboardX import SummaryWriter
+
+    writer = SummaryWriter(os.fspath(folder), purge_step=step + 1)
+
+    def write(step: int, split: str, metrics: Mapping[str, float]) -> None:
+        for name, value in metrics.items():
+            writer.add_scalar(f"{split}/{name}", float(value), step)
+        writer.flush()
+
+    return Sink(write, writer.close)
+
+
+def together(sinks: Sequence[Sink]) -> Sink:
+    """Several sinks, or none, as one."""
+
+    def write(step: int, split: str, metrics: Mapping[str, float]) -> None:
+        for sink in sinks:
+            sink.write(step, split, metrics)
+
+    def close() -> None:
+        for sink in sinks:
+            sink.close()
+
+    return Sink(write, close)
+
+
+def read(path: str | os.PathLike[str]) -> list[Line]:
+    """The lines of metrics.jsonl, but for a last line that was torn by the end of a process.
+
+    Raises:
+      UserError: the file is missing, or a line is no metrics.
+    """
+    try:
+        return [line for line, _ in _lines(pathlib.Path(path))]
+    except FileNotFoundError:
+        raise UserError(f"there is no {path}; run train first.") from None
+
+
+def truncate_after(path: str | os.PathLike[str], step: int) -> None:
+    """Drops the lines after `step`, and a torn last line, for a run to go on from `step`.
+
+    The file is replaced in one piece, or not touched where there is nothing to drop.
+
+    Raises:
+      UserError: a line is no metrics.
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        return
+    kept = b"".join(raw for line, raw in _lines(path) if line["step"] <= step)
+    if kept != path.read_bytes():
+        with replacing(path) as temporary:
+            temporary.write_bytes(kept)
+
+
+def _lines(path: pathlib.Path) -> list[tuple[Line, bytes]]:
+    """The whole lines, parsed and as they are."""
+    lines = []
+    for number, raw in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
+        if not raw.endswith(b"\n"):
+            break  # torn: a whole line ends with its line break
+        try:
+            line = json.loads(raw)
+        except ValueError:
+            line = None
+        if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+            raise UserError(
+                f"{path}, line {number}, is no line of metrics; remove it, or give another "
+                "--workdir."
+            )
+        lines.append((line, raw))
+    return lines

@@ -1,0 +1,122 @@
+"""Where a run stands besides its arrays, and how fast it is."""
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+
+from rnngen_jax.errors import RunError
+
+
+@dataclass
+class Standing:
+    """What goes into each checkpoint's meta, so that a resumed run writes the same lines.
+
+    Attributes:
+      step: number of steps whose metrics are counted in.
+      best: `{"step", "score"}` of the best validation, `None` before the first.
+      stale: validations since then.
+      count, sums: number of steps since the last full line of training metrics, and the sums of
+        their metrics: float64, added step by step, so that stopping in between changes no bit.
+      saved: step of the newest checkpoint.
+    """
+
+    step: int = 0
+    best: dict[str, Any] | None = None
+    stale: int = 0
+    count: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    saved: int | None = None
+
+    @classmethod
+    def of(cls, meta: Mapping[str, Any]) -> Self:
+        """As a checkpoint's meta says."""
+        same = {name: meta[name] for name in ("step", "best", "stale", "count", "sums")}
+        return cls(**same, saved=meta["step"])
+
+    def meta(self) -> dict[str, Any]:
+        """JSON values that `of` reads back; a checkpoint adds the step by itself."""
+        return {
+            "best": self.best and dict(self.best),
+            "stale": self.stale,
+            "count": self.count,
+            "sums": dict(self.sums),
+        }
+
+    def account(self, metrics: Mapping[str, np.ndarray], players: Sequence[str]) -> None:
+        """Adds the metrics of the steps of one call.
+
+        Args:
+          metrics: by name, `[K]`.
+          players: in the order in which they are named when something is wrong.
+
+        Raises:
+          RunError: a metric is not finite.
+        """
+        of_players = [f"{kind}/{player}" for player in players for kind in ("loss", "grad_norm")]
+        names = of_players + sorted(metrics.keys() - set(of_players))
+        for k in range(len(metrics[names[0]])):
+            self.step += 1
+            for name in names:
+                value = float(metrics[name][k])
+                if not math.isfinite(value):
+                    raise self.not_finite(name, value)
+                self.sums[name] = self.sums.get(name, 0.0) + value
+            self.count += 1
+
+    def means(self) -> dict[str, float]:
+        """The mean of each metric since the last full line."""
+        return {name: total / self.count for name, total in sorted(self.sums.items())}
+
+    def start_line(self) -> None:
+        """Starts the sums of the next line."""
+        self.count, self.sums = 0, {}
+
+    def judge(self, score: float) -> bool:
+        """Takes in a validation's score; returns whether it is better than all before."""
+        improved = self.best is None or score < self.best["score"]
+        if improved:
+            self.best, self.stale = {"step": self.step, "score": score}, 0
+        else:
+            self.stale += 1
+        return improved
+
+    def not_finite(self, name: str, value: float) -> RunError:
+        """The error for a number of this step that is not finite."""
+        good = "none yet" if self.saved is None else f"step {self.saved}"
+        return RunError(
+            f"step {self.step}: {name} is {value}. Last good checkpoint: {good}.\n"
+            "Lower config.optimizer.learning_rate or set config.optimizer.clip_norm, and train in "
+            "another --workdir."
+        )
+
+
+class Clock:
+    """Images a second, without the time spent on anything but training."""
+
+    def __init__(self) -> None:
+        """Starts."""
+        self.start()
+
+    def start(self) -> None:
+        """Starts anew."""
+        self._begin, self._paused, self._images = time.perf_counter(), 0.0, 0
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves the time inside out."""
+        begin = time.perf_counter()
+        yield
+        self._paused += time.perf_counter() - begin
+
+    def count(self, images: int) -> None:
+        """Adds images that have been trained on."""
+        self._images += images
+
+    def rate(self) -> float:
+        """Images a second since the start."""
+        return self._images / (time.perf_counter() - self._begin - self._paused)

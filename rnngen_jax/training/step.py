@@ -1,0 +1,119 @@
+"""One training step as a pure function, and several of them in one call."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from rnngen_jax import keys
+from rnngen_jax.models.base import Aux, Batch, Model
+from rnngen_jax.training.state import TrainState
+
+Transform = Callable[[Batch, Array], Batch]
+Metrics = dict[str, Array]
+Step = Callable[[TrainState, Batch, Array], tuple[TrainState, Metrics]]
+Fetch = Callable[[Mapping[str, Array] | None, Mapping[str, Array]], Batch]
+Reduce = Callable[[Any], Any]
+
+
+def train_step(
+    model: Model,
+    optimizers: Mapping[str, optax.GradientTransformation],
+    ema_decay: float,
+    transform: Transform,
+    reduce: Reduce = lambda tree: tree,
+) -> Step:
+    """Makes the function of one training step.
+
+    Within a step the players take their turns in the order of `model.losses`. Each is
+    differentiated in its own branch of the parameters, with the others' as they are after their
+    turns, and hands its `extra` to the next. All see the same batch.
+
+    Args:
+      model: the model.
+      optimizers: by player.
+      ema_decay: decay of the moving average of the parameters; 0 for none.
+      transform: what is done to a batch first, such as augmentation.
+      reduce: the mean over devices of a tree of arrays, where each has a part of the batch only;
+        integers are left alone, since they are the same on all.
+
+    Returns:
+      `step(state, batch, key) -> (state, metrics)`. The metrics are scalars: `loss/<player>`,
+      `grad_norm/<player>` (the global norm of the loss's gradient, before penalties and clipping)
+      and the losses' own.
+    """
+
+    def turn(
+        player: str, state: TrainState, batch: Batch, key: Array
+    ) -> tuple[TrainState, Metrics]:
+        """Updates one player."""
+
+        def loss(own: Any) -> tuple[Array, Aux]:
+            params = {**state.params, player: own}
+            return model.losses[player](params, state.extra, batch, key, state.step)
+
+        own, opt_state = state.params[player], state.opt_state[player]
+        (value, aux), gradient = reduce(jax.value_and_grad(loss, has_aux=True)(own))
+        updates, opt_state = optimizers[player].update(gradient, opt_state, own)
+        metrics = {f"loss/{player}": value, f"grad_norm/{player}": optax.tree.norm(gradient)}
+        state = state._replace(
+            params={**state.params, player: optax.apply_updates(own, updates)},
+            opt_state={**state.opt_state, player: opt_state},
+            extra=aux.extra,
+        )
+        return state, {**aux.metrics, **metrics}
+
+    def step(state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, Metrics]:
+        batch = transform(batch, keys.named(key, "transform"))
+        metrics: Metrics = {}
+        for player in model.losses:
+            state, own = turn(player, state, batch, keys.named(key, f"loss/{player}"))
+            metrics |= own
+        if state.ema is not None:
+            ema = optax.incremental_update(state.params, state.ema, 1 - ema_decay)
+            state = state._replace(ema=ema)
+        return state._replace(step=state.step + 1), metrics
+
+    return step
+
+
+def many_steps(step: Step, fetch: Fetch, seed: int) -> Callable[..., tuple[TrainState, Metrics]]:
+    """Makes the function of one call: as many steps as the chunk is long.
+
+    The key of a step is folded from the seed's key and the number of the step, so that a run that
+    is resumed draws the same noise.
+
+    Args:
+      step: one step.
+      fetch: `fetch(resident, item) -> batch`, from one step's slice of a chunk.
+      seed: the run's seed.
+
+    Returns:
+      `call(state, resident, chunk) -> (state, metrics)`; chunk leaves and metrics have a leading
+      axis `[K]`.
+    """
+
+    def call(
+        state: TrainState, resident: Mapping[str, Array] | None, chunk: Mapping[str, Array]
+    ) -> tuple[TrainState, Metrics]:
+        seed_key = jax.random.key(seed)
+
+        def body(state: TrainState, item: Mapping[str, Array]) -> tuple[TrainState, Metrics]:
+            key = jax.random.fold_in(seed_key, state.step)
+            return step(state, fetch(resident, item), key)
+
+        return jax.lax.scan(body, state, chunk)
+
+    return call
+
+
+def mean_over(axis: str) -> Reduce:
+    """The mean over a pmap axis of a tree's floating arrays; integers are left alone."""
+
+    def mean(value: Array) -> Array:
+        return jax.lax.pmean(value, axis) if jnp.issubdtype(value.dtype, jnp.inexact) else value
+
+    return lambda tree: jax.tree.map(mean, tree)

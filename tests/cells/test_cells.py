@@ -1,0 +1,282 @@
+"""Every cell against its equations in NumPy float64, and against Flax's own cells."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from rnngen_jax import cells
+from rnngen_jax.cells.base import ACTIVATIONS, activation_named, initial_carry, sigmoid
+from rnngen_jax.errors import UserError
+from rnngen_jax.recurrence import unroll
+
+T, B, D, F = 5, 3, 4, 6
+
+SPECS = [
+    "rnn",
+    "rnn:activation=relu",
+    "lstm",
+    "lstm:forget_bias=-0.5",
+    "gru",
+    "gru:variant=reset_before",
+    "gru:variant=nested",
+    "layer_norm_lstm",
+    "layer_norm_gru",
+]
+
+
+def randomised(params, key):
+    """Every array random, so that no bias or scale hides behind a zero or a one."""
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(key, len(leaves))
+    drawn = [
+        leaf + 0.5 * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, keys, strict=True)
+    ]
+    return jax.tree.unflatten(tree, drawn)
+
+
+def as_numpy(params):
+    return jax.tree.map(lambda a: np.asarray(a, np.float64), params)
+
+
+def np_sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def np_norm(x, scale, bias):
+    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5) * scale + bias
+
+
+def rnn_step(f):
+    def step(p, state, x):
+        h = f(x @ p["input"] + state[0] @ p["recurrent"] + p["bias"])
+        return (h,), h
+
+    return step
+
+
+def lstm_step(p, state, x):
+    h, c = state
+    a = {g: x @ p["input"][g] + h @ p["recurrent"][g] + p["bias"][g] for g in "ifgo"}
+    c = np_sigmoid(a["f"]) * c + np_sigmoid(a["i"]) * np.tanh(a["g"])
+    h = np_sigmoid(a["o"]) * np.tanh(c)
+    return (h, c), h
+
+
+def gru_step(variant):
+    def step(p, state, x):
+        (h,) = state
+        w, u, b = p["input"], p["recurrent"], p["bias"]
+        z = np_sigmoid(x @ w["z"] + h @ u["z"] + b["z"])
+        r = np_sigmoid(x @ w["r"] + h @ u["r"] + b["r"])
+        if variant == "reset_after":
+            n = np.tanh(x @ w["n"] + b["n"] + r * (h @ u["n"] + b["u"]))
+            h = (1 - z) * n + z * h
+        elif variant == "reset_before":
+            n = np.tanh(x @ w["n"] + (r * h) @ u["n"] + b["n"])
+            h = (1 - z) * h + z * n
+        else:
+            n = np.tanh((r * h + x @ w["r"]) @ u["n"] + b["n"])
+            h = (1 - z) * h + z * n
+        return (h,), h
+
+    return step
+
+
+def layer_norm_lstm_step(p, state, x):
+    h, c = state
+    a = np_norm(h @ p["recurrent"], **p["recurrent_norm"])
+    a = a + np_norm(x @ p["input"], **p["input_norm"]) + p["bias"]
+    f, i, o, g = np.split(a, 4, axis=-1)
+    c = np_sigmoid(f) * c + np_sigmoid(i) * np.tanh(g)
+    h = np_sigmoid(o) * np.tanh(np_norm(c, **p["memory_norm"]))
+    return (h, c), h
+
+
+def layer_norm_gru_step(p, state, x):
+    (h,) = state
+
+    def products(name):
+        return (
+            np_norm(x @ p["input"][name], **p["input_norm"][name]) + p["bias"][name],
+            np_norm(h @ p["recurrent"][name], **p["recurrent_norm"][name]),
+        )
+
+    z, r = np.split(np_sigmoid(sum(products("gates"))), 2, axis=-1)
+    from_input, from_state = products("candidate")
+    h = (1 - z) * h + z * np.tanh(from_input + r * from_state)
+    return (h,), h
+
+
+EQUATIONS = {
+    "rnn": rnn_step(np.tanh),
+    "rnn:activation=relu": rnn_step(lambda x: np.maximum(x, 0)),
+    "lstm": lstm_step,
+    "lstm:forget_bias=-0.5": lstm_step,
+    "gru": gru_step("reset_after"),
+    "gru:variant=reset_before": gru_step("reset_before"),
+    "gru:variant=nested": gru_step("nested"),
+    "layer_norm_lstm": layer_norm_lstm_step,
+    "layer_norm_gru": layer_norm_gru_step,
+}
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_cell_is_its_equations(spec):
+    cell = cells.from_spec(spec, F)
+    params = randomised(cell.init(jax.random.key(0), D), jax.random.key(1))
+    xs = jax.random.normal(jax.random.key(2), (T, B, D))
+    with jax.enable_x64(True):
+        double = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), params)
+        carry, ys = unroll(cell, double, jnp.asarray(xs, jnp.float64))
+        assert ys.dtype == jnp.float64
+    p, state, expected = as_numpy(params), None, []
+    state = tuple(np.zeros((B, F)) for _ in carry)
+    for x in np.asarray(xs, np.float64):
+        state, y = EQUATIONS[spec](p, state, x)
+        expected.append(y)
+    np.testing.assert_allclose(ys, np.stack(expected), rtol=0, atol=1e-12)
+    for ours, theirs in zip(carry, state, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12)
+
+
+def flax_outputs(cell, variables, xs):
+    return nn.RNN(cell, time_major=True).apply(variables, xs)
+
+
+def dense(kernel, bias=None):
+    return {"kernel": kernel} if bias is None else {"kernel": kernel, "bias": bias}
+
+
+def test_lstm_is_flax_lstm():
+    cell = cells.from_spec("lstm", F)
+    p = randomised(cell.init(jax.random.key(0), D), jax.random.key(1))
+    xs = jax.random.normal(jax.random.key(2), (T, B, D))
+    theirs = {f"i{g}": dense(p["input"][g]) for g in "ifgo"}
+    theirs |= {f"h{g}": dense(p["recurrent"][g], p["bias"][g]) for g in "ifgo"}
+    _, ys = unroll(cell, p, xs)
+    expected = flax_outputs(nn.LSTMCell(F), {"params": {"cell": theirs}}, xs)
+    np.testing.assert_allclose(ys, expected, atol=1e-5)
+
+
+def test_gru_is_flax_gru():
+    cell = cells.from_spec("gru", F)
+    p = randomised(cell.init(jax.random.key(0), D), jax.random.key(1))
+    xs = jax.random.normal(jax.random.key(2), (T, B, D))
+    theirs = {f"i{g}": dense(p["input"][g], p["bias"][g]) for g in "zrn"}
+    theirs |= {f"h{g}": dense(p["recurrent"][g]) for g in "zr"}
+    theirs["hn"] = dense(p["recurrent"]["n"], p["bias"]["u"])
+    _, ys = unroll(cell, p, xs)
+    expected = flax_outputs(nn.GRUCell(F), {"params": {"cell": theirs}}, xs)
+    np.testing.assert_allclose(ys, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("spec", [*SPECS, "rnn:input_weights=False"])
+def test_init_is_finite_and_has_the_carry_and_outputs_promised(spec):
+    cell = cells.from_spec(spec, F)
+    params = cell.init(jax.random.key(0), F)
+    carry = cell.carry((B,), jnp.float32)
+    for leaf in jax.tree.leaves(params):
+        assert np.isfinite(leaf).all()
+    after, y = cell.step(params, carry, cell.inputs(params, jnp.ones((B, F))))
+    assert y.shape == (B, F) == (B, cell.features)
+    assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, carry)
+
+
+def test_forget_bias_is_where_it_should_be():
+    for value in (0.0, 2.0):
+        p = cells.from_spec(f"lstm:forget_bias={value}", F).init(jax.random.key(0), D)
+        assert (p["bias"]["f"] == value).all()
+        assert (p["bias"]["i"] == 0).all()
+        p = cells.from_spec(f"layer_norm_lstm:forget_bias={value}", F).init(jax.random.key(0), D)
+        assert (p["bias"][:F] == value).all()
+        assert (p["bias"][F:] == 0).all()
+
+
+def test_recurrent_kernels_are_orthogonal():
+    p = cells.from_spec("lstm", F).init(jax.random.key(0), D)
+    for u in p["recurrent"].values():
+        np.testing.assert_allclose(u @ u.T, np.eye(F), atol=1e-5)
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_stack_is_its_layers_one_after_another(residual):
+    layers = [cells.from_spec(spec, F) for spec in ("gru", "lstm", "rnn")]
+    cell = cells.stack(layers, residual=residual)
+    params = randomised(cell.init(jax.random.key(0), D), jax.random.key(1))
+    xs = jax.random.normal(jax.random.key(2), (T, B, D))
+    carry, ys = unroll(cell, params, xs)
+    expected = xs
+    for n, layer in enumerate(layers):
+        last, out = unroll(layer, params[str(n)], expected)
+        expected = expected + out if residual and n else out
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), carry[n], last)
+    np.testing.assert_allclose(ys, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_learned_carry_is_where_the_sequence_begins(layers):
+    plain = cells.build("lstm", F, layers=layers)
+    cell = cells.build("lstm", F, layers=layers, learned=True)
+    params = cell.init(jax.random.key(0), D)
+    xs = jax.random.normal(jax.random.key(2), (T, B, D))
+    np.testing.assert_array_equal(unroll(cell, params, xs)[1], unroll(plain, params["cell"], xs)[1])
+    params["carry"] = randomised(params["carry"], jax.random.key(3))
+    first = initial_carry(cell, params, (B,), jnp.float32)
+    _, ys = unroll(cell, params, xs)
+    np.testing.assert_array_equal(ys, unroll(plain, params["cell"], xs, first)[1])
+    gradient = jax.grad(lambda p: unroll(cell, p, xs)[1].sum())(params)
+    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient["carry"]))
+
+
+def test_a_learned_carry_inside_a_stack_is_used():
+    cell = cells.stack([cells.from_spec("gru", F), cells.learned_carry(cells.from_spec("gru", F))])
+    params = cell.init(jax.random.key(0), D)
+    params["1"]["carry"]["0"] = jnp.ones(F)
+    first = initial_carry(cell, params, (B,), jnp.float32)
+    assert (first[0].h == 0).all()
+    assert (first[1].h == 1).all()
+
+
+def test_sigmoid_is_the_logistic_function():
+    x = jnp.linspace(-30, 30, 201)
+    np.testing.assert_allclose(sigmoid(x), jax.nn.sigmoid(x), atol=2e-7)
+
+
+def test_names_are_the_files():
+    assert cells.names() == ["gru", "layer_norm_gru", "layer_norm_lstm", "lstm", "rnn"]
+    for name in cells.names():
+        assert cells.from_spec(name, F).features == F
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_every_activation_gives_numbers(name):
+    assert np.isfinite(activation_named(name)(jnp.linspace(-3, 3, 7))).all()
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("lstn", "did you mean 'lstm'"),
+        ("stack", "not known"),
+        ("lstm:forget_bais=1", "did you mean 'forget_bias'"),
+        ("lstm:forget_bias=much", "allowed: float"),
+        ("lstm:forget_bias", "no option"),
+        ("rnn:input_weights=no", "True or False"),
+        ("rnn:activation=tanhh", "did you mean 'tanh'"),
+        ("gru:variant=reset", "variant"),
+    ],
+)
+def test_a_cell_that_is_not_there_is_named_with_its_nearest(spec, message):
+    with pytest.raises(UserError, match=message):
+        cells.from_spec(spec, F)
+
+
+def test_impossible_stacks_are_refused():
+    with pytest.raises(UserError, match="layers=0"):
+        cells.build("gru", F, layers=0)
+    with pytest.raises(ValueError, match="same number of features"):
+        cells.stack([cells.from_spec("gru", 3), cells.from_spec("gru", 4)], residual=True)
+    with pytest.raises(ValueError, match="at least one"):
+        cells.stack([])

@@ -1,0 +1,218 @@
+"""Folders of pictures: layouts, and everything that must be refused."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rnngen_jax.data import folder as folder_source
+from rnngen_jax.data import load
+from rnngen_jax.data.base import DataConfig
+from rnngen_jax.data.feed import make_feed
+from rnngen_jax.errors import UserError
+
+
+def picture(path, value=0, size=(4, 3), mode="L", **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fill = value if len(mode) == 1 or ";" in mode else (value,) * len(mode)
+    Image.new(mode, size, fill).save(path, **options)
+
+
+def opened(folder):
+    return load(DataConfig(name=f"folder:{folder}"))
+
+
+def numbers(split):
+    return split.read(np.arange(split.num))[0][:, 0, 0, 0].tolist()
+
+
+def test_a_plain_folder(tmp_path):
+    for i in range(20):
+        picture(tmp_path / f"{i:02}.png", i)
+    (tmp_path / ".hidden").write_text("passed over")
+    data = opened(tmp_path)
+    assert data.spec == (3, 4, 1, 256, 0, 0)
+    read = [numbers(split) for split in data.splits.values()]
+    assert [len(r) for r in read] == [16, 2, 2]
+    assert sorted(np.concatenate(read).tolist()) == list(range(20))
+    assert read == [numbers(split) for split in opened(tmp_path).splits.values()]
+
+
+def test_a_folder_of_classes(tmp_path):
+    for i in range(30):
+        picture(
+            tmp_path / ("cat", "dog", "eel")[i // 10] / f"{i}.webp", i, mode="RGB", lossless=True
+        )
+    data = opened(tmp_path)
+    assert data.spec == (3, 4, 3, 256, 3, 0)
+    images, labels = data.splits["train"].read(np.arange(24))
+    np.testing.assert_array_equal(labels, images[:, 0, 0, 0] // 10)
+    _, last = data.splits["test"].read(np.arange(3))
+    assert len(set(last)) > 1, "cut after shuffling, so that no split is of one class"
+
+
+def test_a_folder_of_splits_and_classes(tmp_path):
+    for split, num in (("train", 8), ("validation", 4), ("test", 2)):
+        for i in range(num):
+            picture(tmp_path / split / "ab"[i % 2] / f"{i}.png", i)
+    data = opened(tmp_path)
+    assert {name: split.num for name, split in data.splits.items()} == {
+        "train": 8,
+        "validation": 4,
+        "test": 2,
+    }
+    images, labels = data.splits["validation"].read(np.arange(4))
+    np.testing.assert_array_equal(labels, images[:, 0, 0, 0] % 2)
+
+
+def test_a_large_folder_is_decoded_as_it_is_read(tmp_path, monkeypatch):
+    for i in range(30):
+        picture(tmp_path / "ab"[i % 2] / f"{i}.png", i)
+    whole = opened(tmp_path)
+    monkeypatch.setattr(folder_source, "MEMORY_BYTES", 10)
+    lazy = opened(tmp_path)
+    assert lazy.spec == whole.spec
+    for name, split in whole.splits.items():
+        some = np.array([1, 0, 1])
+        for one, other in zip(split.read(some), lazy.splits[name].read(some), strict=True):
+            np.testing.assert_array_equal(one, other)
+            assert one.dtype == other.dtype
+    for path in (tmp_path / "a").iterdir():
+        path.write_bytes(path.read_bytes()[:45])
+    with pytest.raises(UserError, match=r"a/\d+\.png: is truncated"):
+        lazy.splits["train"].read(np.arange(lazy.splits["train"].num))
+    feed = make_feed(lazy.splits["train"]._replace(read=mended(lazy)), 4, 0, "stream")
+    with pytest.raises(UserError, match=r"a/\d+\.png: is truncated"):
+        list(feed.chunks([(0, 6)]))
+
+
+def mended(data):
+    """Reads the first image well, so that the others fail within the feed's threads."""
+    good = (np.zeros((1, 3, 4, 1), np.uint8), np.zeros(1, np.int32))
+    return lambda indices: good if len(indices) == 1 else data.splits["train"].read(indices)
+
+
+def test_missing_and_empty_folders(tmp_path):
+    with pytest.raises(UserError, match="nowhere: there is no such folder"):
+        opened(tmp_path / "nowhere")
+    (tmp_path / "a").mkdir()
+    with pytest.raises(UserError, match="a: the folder is empty"):
+        opened(tmp_path)
+    with pytest.raises(UserError, match="a: the folder is empty"):
+        opened(tmp_path / "a")
+
+
+def sixteen_bit_rgb(path):
+    """A 16-bit RGB PNG, which Pillow itself cannot write but opens as if it were 8-bit."""
+    import struct
+    import zlib
+
+    def chunk(kind, content):
+        body = kind + content
+        return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+
+    rows = (b"\0" + bytes(4 * 6)) * 3
+    header = struct.pack(">IIBBBBB", 4, 3, 16, 2, 0, 0, 0)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
+
+
+def truncated(path):
+    picture(path)
+    path.write_bytes(path.read_bytes()[:-20])  # within the checksums: the pixels are all there
+
+
+def hollow(path):
+    """A PNG that begins and ends well but lacks a byte of its pixels."""
+    noise = np.random.default_rng(0).integers(0, 256, (3, 4), np.uint8)
+    Image.fromarray(noise).save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[:-25] + content[-24:])
+
+
+def truncated_jpeg(path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+    Image.fromarray(noise).resize((4, 3)).save(path, "JPEG")
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+def animated(path):
+    frames = [Image.new("L", (4, 3), i) for i in (0, 99)]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+
+
+def bomb(path):
+    Image.new("L", (5000, 5000)).save(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "message"),
+    [
+        ("z.png", truncated, "z.png: is truncated, damaged or no PNG"),
+        ("z.png", hollow, "z.png: is truncated, damaged or no PNG"),
+        ("z.jpg", truncated_jpeg, "z.jpg: is truncated, damaged or no PNG"),
+        ("z.png", lambda p: p.write_bytes(b""), "z.png: is truncated, damaged"),
+        ("z.png", lambda p: p.write_bytes(b"GIF89a" + bytes(99)), "z.png: is truncated, damaged"),
+        ("z.png", lambda p: Image.new("L", (4, 3)).save(p, "GIF"), "damaged or no PNG, JPEG, WEBP"),
+        ("z.png", lambda p: picture(p, mode="I;16"), "z.png: is a 16-bit image; allowed: 8-bit"),
+        ("z.png", sixteen_bit_rgb, "z.png: is a 16-bit image"),
+        ("z.jpg", lambda p: picture(p, mode="CMYK"), "z.jpg: is a CMYK image; .*convert"),
+        ("z.png", lambda p: picture(p, mode="P"), "z.png: is a P image"),
+        ("z.png", lambda p: picture(p, mode="RGBA"), "z.png: is a RGBA image"),
+        ("z.png", lambda p: picture(p, mode="LA"), "z.png: is a LA image"),
+        ("z.png", lambda p: picture(p, mode="1"), "z.png: is a 1 image"),
+        ("z.png", lambda p: picture(p, transparency=3), "z.png: has a transparent colour"),
+        ("z.png", animated, "z.png: has 2 frames"),
+        ("z.png", bomb, "z.png: has 5000x5000 pixels"),
+        ("z.png", lambda p: picture(p, size=(4, 4)), r"z.png: is 4x4 grey but .*00.png is 4x3 gr"),
+        ("z.png", lambda p: picture(p, mode="RGB"), r"z.png: is 4x3 RGB but .*is 4x3 grey"),
+        ("notes.txt", lambda p: p.write_text("x"), "notes.txt: is no image file; allowed: .png"),
+        ("class/z.png", picture, "00.png: stands beside folders of classes"),
+        ("train/z.png", picture, "00.png: stands beside folders of splits"),
+    ],
+)
+def test_files_that_are_refused(tmp_path, name, make, message):
+    for i in range(10):
+        picture(tmp_path / f"{i:02}.png", i)
+    make(tmp_path / name)
+    with pytest.raises(UserError, match=message) as caught:
+        opened(tmp_path)
+    assert len(str(caught.value).splitlines()) <= 2
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        (["validation/a.png", "test/b.png"], "holds test and validation but no folder 'train'"),
+        (["train/a.png", "test/x/b.png"], "x/b.png: is of no class of train; allowed: no class"),
+        (["train/x/a.png", "test/y/b.png"], "y/b.png: is of no class of train; allowed: x"),
+        (["x/y/a.png"], "x/y: is a folder within a class"),
+        (["x/a.png", "x/z/a.png"], "x/z: is a folder within a class"),
+        (["train/x/a.png", "train/b.png"], "train/b.png: stands beside folders of classes"),
+        (["train/a.png", "other/a.png"], "other: stands beside folders of splits"),
+    ],
+)
+def test_folders_that_fit_no_layout(tmp_path, paths, message):
+    for path in paths:
+        picture(tmp_path / path)
+    with pytest.raises(UserError, match=message):
+        opened(tmp_path)
+
+
+def test_links_that_leave_the_folder(tmp_path):
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    for i in range(10):
+        picture(inside / f"{i}.png", i)
+    (inside / "fine.png").symlink_to(inside / "0.png")
+    assert opened(inside).splits["train"].num == 9
+    picture(outside / "a.png")
+    (inside / "z.png").symlink_to(outside / "a.png")
+    with pytest.raises(UserError, match=r"z\.png: is a link that leaves"):
+        opened(inside)
+    (inside / "z.png").unlink()
+    (inside / "z").symlink_to(outside)
+    with pytest.raises(UserError, match=r"z: is a link that leaves"):
+        opened(inside)

@@ -1,0 +1,123 @@
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from rnngen_jax.errors import UserError
+from rnngen_jax.evaluation import inputs, pictures
+from rnngen_jax.ops import masks
+from rnngen_jax.shapes import ImageSpec
+
+SPEC = ImageSpec(4, 6, 1, levels=17, classes=3)
+KEY = jax.random.key(0)
+
+
+def images(num, levels=17, shape=SPEC.shape):
+    return np.random.default_rng(0).integers(0, levels, (num, *shape), dtype=np.uint8)
+
+
+def test_samples_in_a_folder_come_back_as_they_were(tmp_path):
+    drawn = images(12)
+    pictures.write_singles(tmp_path, drawn, 17)
+    got, labels = inputs.read_images(str(tmp_path), SPEC, 5)
+    np.testing.assert_array_equal(got, drawn[:5])
+    assert labels is None
+    got, _ = inputs.read_images(str(tmp_path / "00003.png"), SPEC, 5)
+    np.testing.assert_array_equal(got, drawn[3:4])
+
+
+def test_samples_in_an_npz_come_back_as_they_were(tmp_path):
+    drawn, classes = images(12), np.arange(12, dtype=np.int32) % 3
+    path = str(tmp_path / "a.npz")
+    pictures.write_npz(path, {"image": drawn, "label": classes, "levels": np.int32(17)})
+    got, labels = inputs.read_images(path, SPEC, 5)
+    np.testing.assert_array_equal(got, drawn[:5])
+    np.testing.assert_array_equal(labels, classes[:5])
+    pictures.write_npz(path, {"image": pictures.to_pixels(drawn, 17)[..., 0]})
+    got, labels = inputs.read_images(path, SPEC, 20)
+    np.testing.assert_array_equal(got, drawn)
+    assert labels is None
+
+
+def test_grey_pictures_saved_as_rgb_are_grey(tmp_path):
+    drawn = images(1)
+    Image.fromarray(pictures.to_pixels(drawn, 17)[0]).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(inputs.read_images(str(tmp_path / "a.png"), SPEC, 1)[0], drawn)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "expected"),
+    [
+        ({"picture": images(2)}, "no array 'image'"),
+        ({"image": images(2).astype(np.float32)}, "allowed: uint8"),
+        ({"image": images(2, shape=(3, 3, 1))}, "the model's images are 6x4 grey"),
+        ({"image": images(0)}, "allowed: uint8"),
+        ({"image": images(2), "levels": np.int32(9)}, "allowed: 17, the model's, or 256"),
+        ({"image": images(2) + np.uint8(9), "levels": np.int32(17)}, "allowed: 0 to 16"),
+        ({"image": images(2), "label": np.array([0, 3])}, "2 integers, 0 to 2"),
+        ({"image": images(2), "label": np.array([0])}, "2 integers, 0 to 2"),
+        ({"image": np.array([object()])}, "plain arrays"),
+    ],
+)
+def test_an_npz_that_does_not_fit(tmp_path, arrays, expected):
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(UserError, match=expected):
+        inputs.read_images(str(tmp_path / "a.npz"), SPEC, 5)
+
+
+def test_images_that_do_not_fit(tmp_path):
+    (tmp_path / "empty").mkdir()
+    Image.new("L", (6, 5)).save(tmp_path / "tall.png")
+    Image.new("RGB", (6, 4), (1, 2, 3)).save(tmp_path / "colour.png")
+    Image.new("CMYK", (6, 4)).save(tmp_path / "cmyk.jpg")
+    Image.new("L", (6, 4)).save(tmp_path / "cut.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:50])
+    (tmp_path / "cut.npz").write_bytes(b"PK\3\4")
+    for name, expected in {
+        "none.png": "no such file",
+        "empty": "is empty",
+        "tall.png": "6x5 grey; the model's images are 6x4 grey",
+        "colour.png": "6x4 RGB",
+        "cmyk.jpg": "CMYK",
+        "cut.png": "cut.png",
+        "cut.npz": "plain arrays",
+    }.items():
+        with pytest.raises(UserError, match=expected):
+            inputs.read_images(str(tmp_path / name), SPEC, 5)
+
+
+@pytest.mark.parametrize("name", ["lower", "upper", "centre"])
+def test_named_masks_are_the_same_for_every_image(name):
+    known = inputs.known_pixels(name, KEY, 3, SPEC)
+    assert known.shape == (3, 4, 6)
+    np.testing.assert_array_equal(known[2], masks.FIXED[name](4, 6))
+
+
+def test_random_masks_differ_and_follow_the_key():
+    known = inputs.known_pixels("random", KEY, 3, SPEC)
+    assert (known[0] != known[1]).any()
+    np.testing.assert_array_equal(known, inputs.known_pixels("random", KEY, 3, SPEC))
+    assert (known != inputs.known_pixels("random", jax.random.key(1), 3, SPEC)).any()
+
+
+def test_a_mask_image_is_white_where_pixels_are_known(tmp_path):
+    mask = np.random.default_rng(0).random((4, 6)) < 0.5
+    path = str(tmp_path / "m.png")
+    Image.fromarray((mask * 255).astype(np.uint8)).save(path)
+    np.testing.assert_array_equal(inputs.known_pixels(path, KEY, 2, SPEC), [mask, mask])
+
+
+def test_masks_that_do_not_fit(tmp_path):
+    grey, white, small = (str(tmp_path / f"{name}.png") for name in ("grey", "white", "small"))
+    Image.new("L", (6, 4), 100).save(grey)
+    Image.new("L", (6, 4), 255).save(white)
+    Image.new("L", (4, 6), 0).save(small)
+    for mask, expected in {
+        "lowre": "did you mean 'lower'",
+        "none.png": "no such file",
+        grey: "black .missing. and white",
+        white: "nothing is missing",
+        small: "is 4x6 pixels; the model's images are 6x4",
+    }.items():
+        with pytest.raises(UserError, match=expected):
+            inputs.known_pixels(mask, KEY, 2, SPEC)

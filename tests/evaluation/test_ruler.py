@@ -1,0 +1,147 @@
+"""The ruler against plain sums over a split, whatever the batch size."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rnngen_jax import keys
+from rnngen_jax.data.base import Dataset, Split
+from rnngen_jax.errors import UserError
+from rnngen_jax.evaluation import likelihood
+from rnngen_jax.models.base import Model
+from rnngen_jax.shapes import ImageSpec
+
+SPEC = ImageSpec(3, 2, 1, levels=4, classes=5)
+PARAMS = {"model": {"table": np.linspace(-1, 2, 24, dtype=np.float32).reshape(6, 4)}}
+
+
+def toy_model(**changes):
+    """Independent categorical pixels, plus noise keyed by the image and a term of its label."""
+
+    def log_prob(params, extra, batch, key):
+        logits = jax.nn.log_softmax(params["model"]["table"])
+        flat = batch["image"].reshape(-1, 6)
+        noise = jax.vmap(jax.random.uniform)(keys.per_example(key, batch["index"]))
+        return logits[jnp.arange(6), flat].sum(1) - 0.1 * noise - batch["label"]
+
+    fields = {"likelihood": "exact", "log_prob": log_prob, **changes}
+    return Model("toy", SPEC, False, lambda key: (PARAMS, {}), {}, **fields)
+
+
+def toy_split(num, seed=0):
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 4, (num, *SPEC.shape), dtype=np.uint8)
+    labels = rng.integers(0, 5, num).astype(np.int32)
+    return Split(num, lambda index: (images[index], labels[index]))
+
+
+def identity(batch, key):
+    return batch
+
+
+def measure(num, batch_size, num_images=0, transform=identity):
+    score = likelihood.scorer(toy_model(), transform)
+    return likelihood.evaluate(score, PARAMS, {}, toy_split(num), SPEC.dims, batch_size, num_images)
+
+
+def direct(num):
+    """All images at once, in float64."""
+    image, label = toy_split(num).read(np.arange(num))
+    table = PARAMS["model"]["table"].astype(np.float64)
+    logits = table - np.log(np.exp(table).sum(1, keepdims=True))
+    key = keys.named(jax.random.key(likelihood.SEED), "log_prob")
+    noise = [float(jax.random.uniform(jax.random.fold_in(key, i))) for i in range(num)]
+    return -logits[np.arange(6), image.reshape(num, 6)].sum(1) + 0.1 * np.array(noise) + label
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 7, 22, 23, 50])
+def test_every_image_counts_once_at_any_batch_size(batch_size):
+    nats = direct(23)
+    got = measure(23, batch_size)
+    assert got.num_images == 23
+    assert got.nats_per_image == pytest.approx(nats.mean(), rel=1e-6)
+    assert got.nats_per_image_error == pytest.approx(nats.std(ddof=1) / math.sqrt(23), rel=1e-5)
+    bits = 6 * math.log(2)
+    assert got.bits_per_dim == pytest.approx(nats.mean() / bits, rel=1e-6)
+    assert got.bits_per_dim_error == pytest.approx(got.nats_per_image_error / bits)
+
+
+def test_one_batch_shape_is_compiled_once():
+    traced = []
+
+    def transform(batch, key):
+        traced.append(batch["image"].shape)
+        return batch
+
+    measure(23, 5, transform=transform)
+    assert traced == [(5, 3, 2, 1)]
+
+
+def test_num_images_takes_the_first():
+    assert measure(23, 4, num_images=10).nats_per_image == pytest.approx(
+        direct(23)[:10].mean(), rel=1e-6
+    )
+    assert measure(23, 4, num_images=100).num_images == 23
+    assert measure(1, 4).nats_per_image_error == 0.0
+
+
+def test_noise_of_the_transform_does_not_depend_on_the_batch():
+    def transform(batch, key):
+        flips = jax.vmap(lambda k: jax.random.bernoulli(k, 0.5, SPEC.shape))(
+            keys.per_example(key, batch["index"])
+        )
+        return {**batch, "image": jnp.where(flips, 3 - batch["image"], batch["image"])}
+
+    values = [measure(23, size, transform=transform).nats_per_image for size in (3, 23)]
+    assert values[0] == pytest.approx(values[1], rel=1e-6)
+    assert values[0] != pytest.approx(measure(23, 3).nats_per_image, rel=1e-3)
+
+
+def test_a_likelihood_that_is_not_finite_shows():
+    def log_prob(params, extra, batch, key):
+        return jnp.where(batch["index"] == 11, -jnp.inf, 0.0)
+
+    score = likelihood.scorer(toy_model(log_prob=log_prob), identity)
+    got = likelihood.evaluate(score, PARAMS, {}, toy_split(23), SPEC.dims, 5)
+    assert not math.isfinite(got.nats_per_image)
+
+
+def test_a_model_without_a_likelihood_is_refused():
+    with pytest.raises(UserError, match="toy has no likelihood"):
+        likelihood.scorer(toy_model(log_prob=None, likelihood=None), identity)
+
+
+def dataset(binarisation="none"):
+    splits = {name: toy_split(9, seed) for seed, name in enumerate(("train", "validation", "test"))}
+    return Dataset("toys", SPEC, splits, binarisation, 4)
+
+
+def test_validator_scores_the_validation_split():
+    config = likelihood.EvaluationConfig(batch_size=4, num_images=5)
+    validate = likelihood.validator(toy_model(), identity, dataset(), config)
+    score = likelihood.scorer(toy_model(), identity)
+    want = likelihood.evaluate(score, PARAMS, {}, toy_split(9, seed=1), SPEC.dims, 4, 5)
+    got = validate(PARAMS, {})
+    assert list(got) == ["bits_per_dim", "nats_per_image"]  # the first decides which is best
+    assert got == {"bits_per_dim": want.bits_per_dim, "nats_per_image": want.nats_per_image}
+
+
+def test_protocol_says_what_the_number_means():
+    facts = likelihood.protocol(toy_model(), dataset(), "test", 9)
+    assert facts == {
+        "likelihood": "exact",
+        "dataset": "toys",
+        "levels": 4,
+        "binarisation": "none",
+        "split": "test",
+        "num_images": 9,
+    }
+    drawn = likelihood.protocol(toy_model(), dataset("dynamic"), "test", 9)
+    assert drawn == {**facts, "binarisation": "dynamic", "seed": likelihood.SEED}
+    assert likelihood.describe(drawn) == (
+        "exact likelihood, 4 levels, dynamic binarisation with seed 0, "
+        "9 images of toys's test split"
+    )

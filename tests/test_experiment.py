@@ -1,0 +1,117 @@
+import dataclasses
+import json
+
+import pytest
+from ml_collections import ConfigDict
+
+from rnngen_jax import experiment, models
+from rnngen_jax.errors import UserError
+from rnngen_jax.shapes import ImageSpec
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_default_holds_every_field_and_checks(name):
+    config = experiment.default(name)
+    assert isinstance(config, ConfigDict)
+    checked = experiment.check(config)
+    assert checked.name == name
+    assert checked.model == models.config_class(name)()
+    for section, cls in experiment.SECTIONS.items():
+        assert getattr(checked, section) == cls()
+        assert set(config[section]) == {field.name for field in dataclasses.fields(cls)}
+    fields = {field.name for field in dataclasses.fields(models.config_class(name))}
+    assert set(config.model) == {"name"} | fields
+
+
+def test_sections_and_fields_left_out_keep_their_defaults():
+    got = experiment.check({"model": {"name": "pixel_rnn"}, "training": {"steps": 7}})
+    want = experiment.check(experiment.default("pixel_rnn"))
+    assert got == dataclasses.replace(want, training=dataclasses.replace(want.training, steps=7))
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (None, "NoneType"),
+        ({}, "config.model.name=None"),
+        ({"model": {"name": 3}}, "config.model.name=3"),
+        ({"model": {"name": "pixel_rmn"}}, "pixel_rnn"),
+        ({"model": {"name": "pixel_rnn", "cel": "gru"}}, "did you mean 'cell'"),
+        ({"model": {"name": "pixel_rnn"}, "trainnig": {}}, "did you mean 'training'"),
+        ({"model": {"name": "pixel_rnn"}, "training": 3}, "config.training=3"),
+        ({"model": {"name": "pixel_rnn"}, "training": {"steps": "x"}}, "type int"),
+        ({"model": {"name": "pixel_rnn"}, "evaluation": {"batch_size": 0}}, "1 or more"),
+        ({"model": {"name": "pixel_rnn"}, "evaluation": {"num_images": -1}}, "whole split"),
+    ],
+)
+def test_check_refuses(config, expected):
+    with pytest.raises(UserError, match=expected):
+        experiment.check(config)
+
+
+def test_json_round_trip(tmp_path):
+    config = experiment.default("row_rnn")
+    config.training.steps = 123
+    config.optimizer.learning_rate = 0.3
+    checked = experiment.check(config)
+    path = tmp_path / "run" / "config.json"
+    experiment.to_json(checked, path)
+    assert experiment.from_json(path) == checked
+    assert [p.name for p in path.parent.iterdir()] == ["config.json"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("{", "damaged"), ("[]", "does not fit"), ('{"model": {"name": "x"}}', "does not fit")],
+)
+def test_a_config_json_that_does_not_fit(tmp_path, text, expected):
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=expected):
+        experiment.from_json(path)
+
+
+def test_identity_names_model_and_images_in_json():
+    checked = experiment.check(experiment.default("pixel_rnn"))
+    facts = experiment.identity(checked, ImageSpec(8, 8, levels=17, classes=10))
+    assert json.loads(json.dumps(facts)) == facts
+    assert facts["model"]["name"] == "pixel_rnn"
+    assert facts["model"]["cell"] == checked.model.cell
+    assert facts["spec"]["levels"] == 17
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value", "allowed"),
+    [
+        ("training", "steps", 77, True),
+        ("training", "log_every", 50, True),
+        ("training", "patience", 5, True),
+        ("training", "keep", 9, True),
+        ("evaluation", "batch_size", 9, True),
+        ("evaluation", "num_images", 9, False),
+        ("training", "seed", 9, False),
+        ("training", "batch_size", 9, False),
+        ("training", "ema_decay", 0.5, False),
+        ("optimizer", "learning_rate", 0.5, False),
+        ("data", "binarisation", "static", False),
+        ("model", "cell", "lstm", False),
+        ("model", "name", "row_rnn", False),
+    ],
+)
+def test_difference_tells_what_may_change(section, field, value, allowed):
+    old = experiment.check(experiment.default("pixel_rnn"))
+    config = experiment.default("row_rnn" if field == "name" else "pixel_rnn")
+    config[section][field] = value
+    found = experiment.difference(old, experiment.check(config))
+    if allowed:
+        assert found == []
+    else:
+        assert any(line.startswith(f"{section}.{field}: ") for line in found)
+        assert repr(value) in "".join(found)
+
+
+def test_what_may_change_are_fields():
+    config = experiment.default("pixel_rnn")
+    for path in experiment.MAY_CHANGE:
+        section, field = path.split(".")
+        assert field in config[section]

@@ -1,0 +1,51 @@
+import os
+
+import pytest
+
+from rnngen_jax.errors import UserError
+from rnngen_jax.files import filling, replacing
+
+
+def test_replacing_writes_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    with replacing(path) as temporary:
+        temporary.write_text("one")
+        assert not path.exists()
+        assert temporary.parent == path.parent
+        assert temporary.suffix == ".txt"
+    assert path.read_text() == "one"
+    with pytest.raises(ZeroDivisionError), replacing(path) as temporary:
+        temporary.write_text(f"{1 / 0}")
+    assert path.read_text() == "one"
+    assert os.listdir(path.parent) == ["a.txt"]
+
+
+def test_replacing_gives_the_usual_rights(tmp_path):
+    (tmp_path / "plain").write_text("")
+    with replacing(tmp_path / "a") as temporary:
+        temporary.write_text("")
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_replacing_refuses_what_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "file" / "a.txt", tmp_path / "folder"):
+        with pytest.raises(UserError, match="cannot write"), replacing(path) as temporary:
+            temporary.write_text("x")
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
+def test_filling_moves_files_at_the_end(tmp_path):
+    folder = tmp_path / "new"
+    with filling(folder) as temporary:
+        (temporary / "a").write_text("one")
+        assert not (folder / "a").exists()
+    (folder / "b").write_text("other")
+    with pytest.raises(ZeroDivisionError), filling(folder) as temporary:
+        (temporary / "a").write_text(f"{1 / 0}")
+    assert sorted(os.listdir(folder)) == ["a", "b"]
+    assert (folder / "a").read_text() == "one"
+    with pytest.raises(ZeroDivisionError), filling(tmp_path / "never"):
+        raise ZeroDivisionError
+    assert not (tmp_path / "never").exists()

@@ -1,0 +1,217 @@
+"""The command line's own errors: each is one or two plain lines and exit code 2."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from rnngen_jax import commands, main
+from rnngen_jax.errors import RunError
+
+CONFIG = """
+from rnngen_jax import experiment
+
+def get_config(arg=""):
+    if arg == "key":
+        raise KeyError("no such preset")
+    if arg == "value":
+        raise ValueError("no such preset")
+    if arg == "file":
+        open("/no/such/file")
+    if arg == "nothing":
+        return None
+    config = experiment.default("pixel_rnn")
+    if arg == "field":
+        config.model.cel = "gru"
+    if arg == "section":
+        config.modle = {}
+    if arg == "type":
+        config.training.steps = "many"
+    return config
+"""
+
+
+@pytest.fixture
+def rnngen(tmp_path, monkeypatch, capsys):
+    """`rnngen(*arguments) -> (code, stdout, stderr)` in an empty folder with some configs."""
+    (tmp_path / "c.py").write_text(CONFIG)
+    (tmp_path / "syntax.py").write_text("x = (\n")
+    (tmp_path / "empty.py").write_text("x = 1\n")
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        # config_flags reuses the module of the last config file within a process.
+        sys.modules.pop("config_config", None)
+        capsys.readouterr()
+        code = main.run(["rnngen", *arguments])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+REFUSED = [
+    ([], "a verb is missing"),
+    (["trian"], "did you mean 'train'"),
+    (["--workdir=w", "train"], "stands before the verb"),
+    (["base"], "not a verb"),
+    (["train"], "--config, --workdir missing"),
+    (["train", "--workdir=w"], "--config missing"),
+    (["train", "--config=c.py"], "--workdir missing"),
+    (["train", "--config=c.py", "--workdir="], "--workdir missing"),
+    (["train", "--workdir=w", "--config"], "Missing value for flag --config"),
+    (["train", "--workdir=w", "--config=none.py"], "there is no file 'none.py'"),
+    (["train", "--workdir=w", "--config=."], "there is no file"),
+    (["train", "--workdir=w", "--config=c.py", "--config=c.py"], "given twice"),
+    (["train", "--workdir=w", "--config=syntax.py"], "raised SyntaxError"),
+    (["train", "--workdir=w", "--config=empty.py"], "get_config"),
+    (["train", "--workdir=w", "--config=c.py:key"], "raised KeyError: 'no such preset'"),
+    (["train", "--workdir=w", "--config=c.py:value"], "raised ValueError: no such preset"),
+    (["train", "--workdir=w", "--config=c.py:file"], "/no/such/file"),
+    (["train", "--workdir=w", "--config=c.py:nothing"], "must return a ConfigDict"),
+    (["train", "--workdir=w", "--config=c.py:type"], "raised TypeError"),
+    (["train", "--workdir=w", "--config=c.py:field"], "did you mean 'cell'"),
+    (["train", "--workdir=w", "--config=c.py:section"], "did you mean 'model'"),
+    (["train", "--workdir=w", "--config=c.py", "--config.model.laeyrs=3"], "did you mean 'layers'"),
+    (["train", "--workdir=w", "--config=c.py", "--config.modl.layers=3"], "did you mean 'model'"),
+    (["train", "--workdir=w", "--config=c.py", "--config.model.cell.x=3"], "it has no fields"),
+    (["train", "--workdir=w", "--config=c.py", "--config.model.layers=1.5"], "an integer"),
+    (["train", "--workdir=w", "--config=c.py", "--config.model.dropout=x"], "a number"),
+    (["train", "--workdir=w", "--config=c.py", "--config.model.position=x"], "true or false"),
+    (["train", "--workdir=w", "--config=c.py", "--config.model=3"], "--config.model.FIELD=VALUE"),
+    (["train", "--workdir=w", "--config=c.py", "--config.model.layers"], "Missing value"),
+    (["train", "--workdir=w", "--config.model.layers=3", "--config=c.py"], "=FILE.py first"),
+    (["train", "--workdir=w", "--config.model.layers=3"], "=FILE.py first"),
+    (["train", "--workdir=w", "--config=c.py", "--config.model.name=gan"], "'gan' is not a model"),
+    (["train", "--workdir=w", "--config=c.py", "--config.model.cell=gur"], "gru"),
+    (["train", "--workdir=w", "--config=c.py", "--config.training.steps=0"], "allowed: 1 or more"),
+    (["train", "--workdir=w", "--config=c.py", "--config.data.name=digit"], "digits"),
+    (["train", "--workdir=w", "--config=c.py", "--mask=lower"], "a flag of complete, not of train"),
+    (["train", "--workdir=w", "--config=c.py", "--wrokdir=x"], "did you mean '--workdir'"),
+    (["train", "--workdir=w", "--config=c.py", "more"], "'more' is not a flag"),
+    (["train", "--workdir=c.py", "--config=c.py"], "is a file; give a folder"),
+    (["evaluate", "--workdir=w"], "holds no run"),
+    (["evaluate", "--workdir=w", "--config=c.py"], "reads WORKDIR/config.json"),
+    (["evaluate", "--workdir=w", "--config.model.layers=2"], "reads WORKDIR/config.json"),
+    (["evaluate", "--workdir=w", "--split=tests"], "did you mean 'test'"),
+    (["sample", "--workdir=w", "--num=many"], "an integer, how many images"),
+    (["sample", "--workdir=w", "--num=0"], "1 or more"),
+    (["sample", "--workdir=w", "--temperature=warm"], "a number"),
+    (["sample", "--workdir=w", "--temperature=0"], "above 0"),
+    (["sample", "--workdir=w", "--temperature=-1"], "above 0"),
+    (["sample", "--workdir=w", "--temperature=nan"], "above 0"),
+    (["sample", "--workdir=w", "--temperature=inf"], "above 0"),
+    (["sample", "--workdir=w", "--seed=-1"], "0 to 2147483647"),
+    (["sample", "--workdir=w", "--out=x.gif"], ".png or .npz"),
+    (["sample", "--workdir=w", "--out=c.py/"], "is a file"),
+    (["complete", "--workdir=w", "--completions=0"], "1 or more"),
+    (["complete", "--workdir=w", "--out=folder/"], ".png or .npz"),
+    (["prepare", "--name=x"], "--input missing"),
+    (["prepare", "--input=digits", "--name=A b"], "lower-case"),
+    (["prepare", "--input=folder:none", "--name=x", "--data_dir=d"], "no such folder"),
+    (["doctor", "--workdir=w"], "holds no run"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"), REFUSED, ids=[" ".join(a)[:60] or "nothing" for a, _ in REFUSED]
+)
+def test_refused_in_plain_lines(rnngen, tmp_path, arguments, expected):
+    before = sorted(path.name for path in tmp_path.rglob("*") if "__pycache__" not in path.parts)
+    code, out, err = rnngen(*arguments)
+    assert code == 2
+    assert expected in err
+    assert out == ""
+    assert len(err.strip().splitlines()) <= 2
+    assert "Traceback" not in err
+    after = sorted(path.name for path in tmp_path.rglob("*") if "__pycache__" not in path.parts)
+    assert after == before
+
+
+def test_a_config_that_raises_a_user_error_keeps_its_message(rnngen, tmp_path):
+    (tmp_path / "preset.py").write_text(
+        textwrap.dedent("""
+        from rnngen_jax.errors import UserError
+        def get_config(arg=""):
+            raise UserError(f"no preset {arg!r}; allowed: mnist.")
+        """)
+    )
+    assert rnngen("train", "--workdir=w", "--config=preset.py:x") == (
+        2,
+        "",
+        "error: no preset 'x'; allowed: mnist.\n",
+    )
+
+
+def test_overrides_reach_the_verb(rnngen, monkeypatch):
+    from rnngen_jax.commands import train
+
+    seen = {}
+    monkeypatch.setattr(train, "run", lambda config, workdir: seen.update(config=config, w=workdir))
+    arguments = (
+        "--config.model.layers=3",
+        "--config.model.cell",
+        "lstm",
+        "--noconfig.model.position",
+    )
+    assert rnngen("train", "--config", "c.py", *arguments, "--workdir", "w")[0] == 0
+    model = seen["config"].model
+    assert (model.layers, model.cell, model.position, seen["w"]) == (3, "lstm", False, "w")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [(RunError("it failed."), 1, "error: it failed.\n"), (KeyboardInterrupt(), 130, "interrupted")],
+)
+def test_exit_codes(rnngen, monkeypatch, error, code, message):
+    from rnngen_jax.commands import doctor
+
+    def fail(config, workdir):
+        raise error
+
+    monkeypatch.setattr(doctor, "run", fail)
+    got, _, err = rnngen("doctor")
+    assert got == code
+    assert message in err
+
+
+def test_a_bug_keeps_its_traceback(rnngen, monkeypatch):
+    from rnngen_jax.commands import doctor
+
+    monkeypatch.setattr(doctor, "run", lambda config, workdir: [][0])
+    with pytest.raises(IndexError):
+        rnngen("doctor")
+
+
+def test_help_names_every_verb_and_flag(rnngen):
+    code, out, _ = rnngen("--help")
+    assert code == 0
+    for name in commands.names():
+        assert f"  {name} " in out
+        code, verb_help, _ = rnngen(name, "--help")
+        assert code == 0
+        assert rnngen("help", name)[1] == verb_help
+        for flag in main._verb(name).FLAGS:
+            assert f"--{flag.name}" in out
+            assert f"--{flag.name}" in verb_help
+    assert "rnngen train --config=" in out
+
+
+def test_help_in_a_process_of_its_own_imports_nothing_slow():
+    code = (
+        "import sys; from rnngen_jax import main;"
+        "main.run(['rnngen', '--help']); main.run(['rnngen', 'train', '--help']);"
+        "slow = {'jax', 'flax', 'orbax', 'numpy', 'PIL', 'tensorflow_datasets'} & set(sys.modules);"
+        "sys.exit(f'imported {slow}' if slow else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "verbs:" in done.stdout
+
+
+def test_module_entry_point_exits_with_the_code():
+    done = subprocess.run(
+        [sys.executable, "-m", "rnngen_jax.main", "trian"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: 'trian' is not a verb")

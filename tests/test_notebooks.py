@@ -1,0 +1,87 @@
+"""Every committed notebook runs, and its stored outputs are those of its code."""
+
+import contextlib
+import io
+import json
+import pathlib
+import re
+import warnings
+
+import jax
+import matplotlib
+import pytest
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+FOLDER = pathlib.Path(__file__).parents[1] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+NUMBER = re.compile(r"[-+]?\d[\d.,]*(e[-+]?\d+)?")
+
+every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def code_cells(path):
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return [cell for cell in cells if cell["cell_type"] == "code"]
+
+
+def printed(cell):
+    """What a cell has printed, as it is stored."""
+    streams = (out for out in cell["outputs"] if out["output_type"] == "stream")
+    return "".join("".join(out["text"]) for out in streams)
+
+
+def shape_of(text):
+    """Text without its numbers, whose last digits differ between machines."""
+    return " ".join(NUMBER.sub("#", text).split())
+
+
+@pytest.fixture
+def as_it_was(tmp_path, monkeypatch):
+    """Runs in a folder of its own; puts back JAX's precision and Matplotlib's state."""
+    monkeypatch.chdir(tmp_path)
+    wide = jax.config.jax_enable_x64
+    with plt.rc_context():
+        yield
+    plt.close("all")
+    jax.config.update("jax_enable_x64", wide)
+
+
+def test_the_notebooks_are_there():
+    stems = {path.stem for path in NOTEBOOKS}
+    assert {"01_recurrent_cells", "02_how_far_a_gradient_reaches"} <= stems
+
+
+@every_notebook
+def test_runs_and_prints_what_is_stored(path, as_it_was, monkeypatch):
+    figures = []
+    monkeypatch.setattr(plt, "show", lambda: (figures.extend(plt.get_fignums()), plt.close("all")))
+    names = {"__name__": "notebook"}
+    for number, cell in enumerate(code_cells(path), start=1):
+        code = compile("".join(cell["source"]), f"{path.name}, cell {number}", "exec")
+        out = io.StringIO()
+        figures.clear()
+        with warnings.catch_warnings(), contextlib.redirect_stdout(out):
+            for deprecated in (DeprecationWarning, FutureWarning):
+                warnings.filterwarnings("error", category=deprecated, module="notebook|rnngen_jax")
+            exec(code, names)
+        assert shape_of(out.getvalue()) == shape_of(printed(cell)), f"cell {number} is stale"
+        assert len(figures) == stored_figures(cell), f"cell {number} shows other figures"
+
+
+@every_notebook
+def test_is_stored_as_it_ran(path):
+    cells = code_cells(path)
+    counts = [cell["execution_count"] for cell in cells]
+    assert counts == list(range(1, len(cells) + 1))
+    for cell in cells:
+        assert all(out["output_type"] != "error" for out in cell["outputs"])
+        assert all(out.get("name") != "stderr" for out in cell["outputs"])
+        assert stored_figures(cell) == "".join(cell["source"]).count("plt.show()")
+    assert sum(map(stored_figures, cells)) > 0
+    assert path.stat().st_size < 400_000
+
+
+def stored_figures(cell):
+    return sum("image/png" in out.get("data", {}) for out in cell["outputs"])

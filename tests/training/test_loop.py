@@ -1,0 +1,449 @@
+"""The loop: what is written when, what every field changes, and how a run ends."""
+
+import dataclasses
+import math
+import os
+import re
+import signal
+import threading
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import training_toys as toys
+
+from rnngen_jax.errors import RunError, UserError
+from rnngen_jax.models.base import Aux
+from rnngen_jax.training import loop, sinks
+from rnngen_jax.training.checkpoints import open_checkpoints
+from rnngen_jax.training.config import OptimizerConfig, TrainingConfig
+
+
+def lines(workdir, split="train"):
+    """The lines of one split, without what depends on the clock."""
+    return [
+        {k: v for k, v in line.items() if k not in ("images_per_second", "split")}
+        for line in sinks.read(workdir / "metrics.jsonl")
+        if line["split"] == split
+    ]
+
+
+def final(workdir, model=None, which="latest"):
+    model = model or toys.autoencoder()
+    return open_checkpoints(workdir / "checkpoints").restore_evaluated(which, model, toys.IDENTITY)
+
+
+def kernel(workdir):
+    return final(workdir).params["model"]["encoder"]["kernel"]
+
+
+def saved(workdir):
+    return open_checkpoints(workdir / "checkpoints").steps()
+
+
+def test_a_run_learns_and_leaves_what_it_should(tmp_path, capsys):
+    outcome = toys.run(
+        tmp_path, steps=100, log_every=50, validate_every=50, validate=toys.validator()
+    )
+    train, validation = lines(tmp_path), lines(tmp_path, "validation")
+    assert [line["step"] for line in train] == [50, 100]
+    assert train[1]["loss/model"] < 0.5 * train[0]["loss/model"]
+    assert set(train[0]) == {"step", "loss/model", "grad_norm/model", "brightness"}
+    assert [set(line) for line in validation] == [{"step", "bits_per_dim", "nats_per_image"}] * 2
+    rates = [line["images_per_second"] for line in sinks.read(tmp_path / "metrics.jsonl")[::2]]
+    assert all(rate > 0 for rate in rates)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "checkpoints",
+        "metrics.jsonl",
+        "tensorboard",
+    ]
+    assert outcome.step == 100
+    assert not outcome.interrupted
+    assert not outcome.stopped_early
+    printed = capsys.readouterr().out
+    assert re.search(r"^step 50/100  train .*loss/model", printed, re.MULTILINE)
+    assert re.search(r"^step 100/100  validation  bits_per_dim", printed, re.MULTILINE)
+
+
+def test_a_line_is_the_mean_over_its_steps(tmp_path):
+    toys.run(tmp_path / "each", steps_per_call=1, log_every=1)
+    toys.run(tmp_path / "mean", steps_per_call=1, log_every=10)
+    each = [line["loss/model"] for line in lines(tmp_path / "each")]
+    means = [line["loss/model"] for line in lines(tmp_path / "mean")]
+    np.testing.assert_allclose(means, [np.mean(each[:10]), np.mean(each[10:])], rtol=1e-6)
+
+
+def test_steps_per_call_changes_no_number(tmp_path):
+    dispatched = {}
+    for unit in (1, 5):
+        workdir = tmp_path / str(unit)
+        toys.run(workdir, steps_per_call=unit, log_every=5)
+        dispatched[unit] = lines(workdir)
+    for one, five in zip(*dispatched.values(), strict=True):
+        assert one.keys() == five.keys()
+        np.testing.assert_allclose(list(one.values()), list(five.values()), rtol=1e-6)
+    np.testing.assert_allclose(kernel(tmp_path / "1"), kernel(tmp_path / "5"), rtol=1e-5)
+
+
+def test_a_gan_trains_on_all_devices_with_pmap(tmp_path):
+    model = toys.adversaries()
+    toys.run(tmp_path, model, parallelism="pmap", devices=jax.devices())
+    assert {"loss/generator", "grad_norm/discriminator", "gap"} <= set(lines(tmp_path)[0])
+    assert set(final(tmp_path, model).params) == {"generator", "discriminator"}
+
+
+def test_saved_on_eight_devices_restored_on_one(tmp_path):
+    for kind in ("jit", "pmap"):
+        workdir = tmp_path / kind
+        toys.run(workdir, steps=10, parallelism=kind, devices=jax.devices())
+        toys.run(workdir, steps=20)
+    toys.run(tmp_path / "one", steps=20)
+    for kind in ("jit", "pmap"):
+        assert saved(tmp_path / kind) == [10, 20]
+        np.testing.assert_allclose(kernel(tmp_path / kind), kernel(tmp_path / "one"), rtol=1e-4)
+        for ours, other in zip(lines(tmp_path / kind), lines(tmp_path / "one"), strict=True):
+            np.testing.assert_allclose(list(ours.values()), list(other.values()), rtol=1e-5)
+
+
+# What each field of TrainingConfig changes, as (changes, what is looked at). The base is a run of
+# 20 steps with everything on.
+def drawn(workdir):
+    return sorted(int(p.name) for p in (workdir / "drawn").iterdir())
+
+
+def steps_of(split):
+    return lambda workdir: [line["step"] for line in lines(workdir, split)]
+
+
+def numbers(workdir):
+    return kernel(workdir).tobytes()
+
+
+def calls(workdir):
+    return (workdir / "calls").read_text()
+
+
+FIELDS = {
+    "steps": ({"steps": 15}, steps_of("train")),
+    "batch_size": ({"batch_size": 16}, numbers),
+    "seed": ({"seed": 1}, numbers),
+    "steps_per_call": ({"steps_per_call": 1}, calls),
+    "parallelism": ({"parallelism": "pmap"}, calls),
+    "ema_decay": ({"ema_decay": 0.5}, numbers),
+    "log_every": ({"log_every": 10}, steps_of("train")),
+    "validate_every": ({"validate_every": 10}, steps_of("validation")),
+    "checkpoint_every": ({"checkpoint_every": 15, "validate_every": 0}, saved),
+    "sample_every": ({"sample_every": 10}, drawn),
+    "keep": ({"keep": 5}, saved),
+    "patience": ({"patience": 1}, steps_of("train")),
+}
+# `num_samples` is read by whoever makes `draw`, and tested there.
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return observed(tmp_path_factory.mktemp("base"))
+
+
+def observed(workdir, **changes):
+    """Runs with everything on, and notes the dispatches and grids."""
+    (workdir / "drawn").mkdir()
+    made = loop.make_parallel
+
+    def spying(kind, *args):
+        parallel = made(kind, *args)
+
+        def place_chunk(chunk):
+            with open(workdir / "calls", "a") as file:
+                file.write(f"{kind} {len(chunk['index'])}\n")
+            return parallel.place_chunk(chunk)
+
+        return parallel._replace(place_chunk=place_chunk)
+
+    settings = {"validate_every": 5, "checkpoint_every": 5, "sample_every": 5, **changes}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "make_parallel", spying)
+        toys.run(
+            workdir,
+            validate=toys.validator([3.0, 4.0, 5.0, 6.0]),
+            draw=lambda params, extra, step: (workdir / "drawn" / str(step)).touch(),
+            **settings,
+        )
+    return workdir
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_every_field_changes_the_run(tmp_path, base, field):
+    changes, look = FIELDS[field]
+    assert look(observed(tmp_path, **changes)) != look(base)
+
+
+def test_the_fields_above_are_all_of_them():
+    fields = {field.name for field in dataclasses.fields(TrainingConfig)}
+    assert fields == set(FIELDS) | {"num_samples"}
+
+
+def test_cadences(base):
+    assert steps_of("train")(base) == [5, 10, 15, 20]
+    assert steps_of("validation")(base) == [5, 10, 15, 20]
+    assert drawn(base) == [5, 10, 15, 20]
+    assert saved(base) == [5, 15, 20]  # the best, and the two newest
+    assert calls(base) == "jit 5\n" * 4
+
+
+def test_the_last_step_has_everything_though_no_cadence_meets_it(tmp_path):
+    at = []
+    toys.run(
+        tmp_path,
+        steps=7,
+        validate_every=5,
+        sample_every=10,
+        checkpoint_every=0,
+        validate=toys.validator([2.0, 3.0]),
+        draw=lambda params, extra, step: at.append(step),
+    )
+    assert [line["step"] for line in lines(tmp_path)] == [5, 7]
+    assert [line["step"] for line in lines(tmp_path, "validation")] == [5, 7]
+    assert at == [7]
+    assert saved(tmp_path) == [5, 7]
+
+
+def test_the_best_checkpoint_is_that_of_the_best_validation(tmp_path):
+    scores = [5.0, 3.0, 4.0, 3.0]  # equal is not better
+    outcome = toys.run(
+        tmp_path, validate_every=5, checkpoint_every=0, keep=1, validate=toys.validator(scores)
+    )
+    assert (outcome.best_step, outcome.best_score) == (10, 3.0)
+    assert saved(tmp_path) == [10, 20]
+    assert final(tmp_path, which="best").step == 10
+    assert final(tmp_path, which="best").extra["seen"] == 10
+
+
+def test_validation_and_samples_see_the_moving_average(tmp_path):
+    seen = {}
+
+    def validate(params, extra):
+        seen["validate"] = np.array(params["model"]["encoder"]["kernel"])
+        seen["extra"] = int(extra["seen"])
+        return {"bits_per_dim": 1.0}
+
+    def draw(params, extra, step):
+        seen["draw"] = np.array(params["model"]["encoder"]["kernel"])
+
+    on = {"validate_every": 20, "sample_every": 20, "validate": validate, "draw": draw}
+    toys.run(tmp_path, ema_decay=0.9, **on)
+    np.testing.assert_array_equal(seen["validate"], kernel(tmp_path))  # evaluated: the average
+    np.testing.assert_array_equal(seen["draw"], kernel(tmp_path))
+    assert seen["extra"] == 20
+
+
+def test_early_stopping(tmp_path, capsys):
+    given = {"steps": 100, "validate_every": 5, "patience": 2}
+    scores = [4.0, 3.0, 3.5, 3.0, 1.0]
+    outcome = toys.run(tmp_path, validate=toys.validator(scores), **given)
+    assert outcome == (20, False, True, 10, 3.0)
+    assert saved(tmp_path) == [10, 20]
+    assert "stopped early at step 20: 2 validations in a row" in capsys.readouterr().out
+    # The same command again does not train on; more patience does.
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    assert toys.run(tmp_path, validate=toys.validator([]), **given).stopped_early
+    assert "Raise config.training.patience" in capsys.readouterr().out
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+    more = toys.run(tmp_path, validate=toys.validator([3.6, 3.7]), **{**given, "patience": 4})
+    assert (more.step, more.stopped_early) == (30, True)
+
+
+def test_patience_without_a_validation_is_refused(tmp_path):
+    with pytest.raises(UserError, match="patience=2 needs a validation"):
+        toys.run(tmp_path / "run", validate_every=5, patience=2)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_is_done_says_so(tmp_path, capsys):
+    toys.run(tmp_path)
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    for steps in (20, 15):
+        assert toys.run(tmp_path, steps=steps).step == 20
+        assert "step 20 is done already" in capsys.readouterr().out
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
+
+
+def test_more_steps_go_on_where_the_run_ended_as_if_it_had_not(tmp_path, capsys):
+    toys.run(tmp_path / "parts", steps=7)  # in the middle of a call, and of a line
+    toys.run(tmp_path / "parts", steps=20)
+    assert "going on from step 7." in capsys.readouterr().out
+    toys.run(tmp_path / "whole", steps=20)
+    parts, whole = lines(tmp_path / "parts"), lines(tmp_path / "whole")
+    assert [line["step"] for line in parts] == [5, 7, 10, 15, 20]
+    for ours, other in zip([parts[0], *parts[2:]], whole, strict=True):
+        np.testing.assert_allclose(list(ours.values()), list(other.values()), rtol=1e-6)
+    np.testing.assert_allclose(kernel(tmp_path / "parts"), kernel(tmp_path / "whole"), rtol=1e-5)
+
+
+def failing(at, what):
+    """A model whose loss or gradient is not finite at one step."""
+    base = toys.autoencoder()
+
+    def loss(params, extra, batch, key, step):
+        value, aux = base.losses["model"](params, extra, batch, key, step)
+        bad = step == at - 1
+        if what == "loss":
+            return jnp.where(bad, jnp.nan, value), aux
+        if what == "metric":
+            return value, Aux({"brightness": jnp.where(bad, jnp.inf, 0.0)}, aux.extra)
+        # The root of 0, whose value is finite and whose gradient is not.
+        weight = params["model"]["decoder"]["bias"][0]
+        root = jnp.sqrt(jnp.where(bad, weight - jax.lax.stop_gradient(weight), 1.0))
+        return value + root, aux
+
+    return base._replace(losses={"model": loss})
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("loss", "loss/model is nan"),
+        ("gradient", "grad_norm/model is (nan|inf)"),
+        ("metric", "brightness is inf"),
+    ],
+)
+def test_a_number_that_is_not_finite_stops_the_run(tmp_path, what, said):
+    model = failing(13, what)
+    with pytest.raises(RunError, match=rf"^step 13: {said}\. Last good checkpoint: step 10\."):
+        toys.run(tmp_path, model)
+    assert saved(tmp_path) == [10]
+    assert all(health.ok for health in open_checkpoints(tmp_path / "checkpoints").health())
+    assert [line["step"] for line in lines(tmp_path)] == [5, 10]
+
+
+def test_without_a_checkpoint_the_error_says_so(tmp_path):
+    with pytest.raises(RunError, match=r"step 3: .*Last good checkpoint: none yet"):
+        toys.run(tmp_path, failing(3, "loss"))
+    assert saved(tmp_path) == []
+
+
+def test_a_state_that_is_not_finite_is_never_written(tmp_path):
+    """The last update overflows, though its loss and gradient are finite."""
+    optimizer = OptimizerConfig(name="sgd", learning_rate=3e38)
+    with pytest.raises(RunError, match=r"step 1: a number in params\.model\.\S+ is -?inf"):
+        toys.run(
+            tmp_path,
+            transform=lambda batch, key: {**batch, "image": batch["image"] + jnp.uint8(200)},
+            optimizer=optimizer,
+            steps=1,
+            steps_per_call=1,
+        )
+    assert saved(tmp_path) == []
+
+
+def test_a_validation_that_is_not_finite_stops_the_run(tmp_path):
+    scores = toys.validator([1.0, math.nan])
+    with pytest.raises(RunError, match=r"step 10: the validation's bits_per_dim is nan.*step 5"):
+        toys.run(tmp_path, validate_every=5, checkpoint_every=5, validate=scores)
+    assert saved(tmp_path) == [5]
+
+
+def test_the_player_is_named(tmp_path):
+    base = toys.adversaries()
+
+    def bad(params, extra, batch, key, step):
+        value, aux = base.losses["generator"](params, extra, batch, key, step)
+        return value * jnp.where(step == 6, jnp.nan, 1.0), aux
+
+    model = base._replace(losses={**base.losses, "generator": bad})
+    with pytest.raises(RunError, match=r"^step 7: loss/generator is nan"):
+        toys.run(tmp_path, model)
+
+
+def stop_at(step):
+    """A validation that sends this process SIGTERM."""
+    at = []
+
+    def validate(params, extra):
+        at.append(len(at))
+        if len(at) == step // 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return toys.validator()(params, extra)
+
+    return validate
+
+
+def test_sigterm_saves_and_the_run_goes_on_bit_by_bit(tmp_path, capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    on = {"validate_every": 5, "checkpoint_every": 20, "log_every": 10, "steps": 30}
+    outcome = toys.run(tmp_path / "parts", validate=stop_at(10), **on)
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert outcome.interrupted
+    assert outcome.step == 15  # the signal came after step 10; the call then was finished
+    assert "SIGTERM: saved at step 15 of 30; to go on, give the same command again." in (
+        capsys.readouterr().out
+    )
+    assert saved(tmp_path / "parts")[-1] == 15
+    again = toys.run(tmp_path / "parts", validate=toys.validator(), **on)
+    assert (again.step, again.interrupted) == (30, False)
+    whole = toys.run(tmp_path / "whole", validate=toys.validator(), **on)
+    assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
+    assert lines(tmp_path / "parts", "validation") == lines(tmp_path / "whole", "validation")
+    assert numbers(tmp_path / "parts") == numbers(tmp_path / "whole")
+    assert again == whole
+
+
+def test_training_in_another_thread_leaves_signals_alone(tmp_path):
+    results = []
+    thread = threading.Thread(target=lambda: results.append(toys.run(tmp_path)))
+    thread.start()
+    thread.join()
+    assert results[0].step == 20
+
+
+def test_settings_that_do_not_fit_touch_nothing(tmp_path):
+    with pytest.raises(UserError, match="batch_size=12 does not divide over 8"):
+        toys.run(tmp_path / "run", batch_size=12, devices=jax.devices())
+    assert not (tmp_path / "run").exists()
+    toys.run(tmp_path / "run")
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*")}
+    with pytest.raises(UserError, match=r"another model: model\.features is 5 there and 6 here"):
+        toys.run(
+            tmp_path / "run",
+            steps=40,
+            identity={**toys.IDENTITY, "model": {"name": "toy", "features": 6}},
+        )
+    with pytest.raises(UserError, match="another optimizer or ema_decay"):
+        toys.run(tmp_path / "run", steps=40, ema_decay=0.5)
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*")} == before
+
+
+def test_a_workdir_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(UserError, match="cannot be made"):
+        toys.run(tmp_path / "file" / "run")
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_images_per_second_leaves_out_compiling_validating_and_drawing(tmp_path, monkeypatch):
+    made = loop.make_parallel
+
+    def slow(*args):
+        parallel = made(*args)
+
+        def compiled(*arguments):
+            time.sleep(0.5)
+            return parallel.compiled(*arguments)
+
+        return parallel._replace(compiled=compiled)
+
+    def validate(params, extra):
+        time.sleep(0.5)
+        return {"bits_per_dim": 1.0}
+
+    def draw(params, extra, step):
+        time.sleep(0.5)
+
+    monkeypatch.setattr(loop, "make_parallel", slow)
+    toys.run(tmp_path, validate_every=5, sample_every=5, validate=validate, draw=draw)
+    rates = [line.get("images_per_second") for line in sinks.read(tmp_path / "metrics.jsonl")]
+    # 40 images a line: with any of the pauses counted it would be 80 images/s at most.
+    assert max(rate for rate in rates[:2] if rate) > 100
+    assert max(rate for rate in rates[2:] if rate) > 100

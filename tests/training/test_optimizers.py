@@ -1,0 +1,141 @@
+"""Each optimiser against its update rule written out in NumPy, over several steps."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from rnngen_jax.errors import UserError
+from rnngen_jax.training.config import OptimizerConfig
+from rnngen_jax.training.optimizers import learning_rate, make_optimizer
+
+STEPS = 10
+RNG = np.random.default_rng(0)
+START = {"kernel": RNG.normal(size=(3, 2)), "bias": RNG.normal(size=2)}
+GRADIENTS = [{k: RNG.normal(size=v.shape) for k, v in START.items()} for _ in range(4)]
+
+
+def trained(config):
+    """Parameters after the four gradients, as optax moves them, in float64."""
+    with jax.enable_x64(True):
+        optimizer = make_optimizer(config, STEPS)
+        params = jax.tree.map(jnp.asarray, START)
+        state = optimizer.init(params)
+        for gradient in GRADIENTS:
+            updates, state = optimizer.update(jax.tree.map(jnp.asarray, gradient), state, params)
+            params = optax.apply_updates(params, updates)
+        return jax.tree.map(np.asarray, params)
+
+
+def by_hand(config):
+    """The same, written out."""
+    params = {k: v.copy() for k, v in START.items()}
+    m = {k: np.zeros_like(v) for k, v in params.items()}
+    v = {k: np.zeros_like(v) for k, v in params.items()}
+    for t, given in enumerate(GRADIENTS):
+        gradient = dict(given)
+        gradient["kernel"] = (
+            gradient["kernel"]
+            + config.l1 * np.sign(params["kernel"])
+            + config.l2 * params["kernel"]
+        )
+        norm = np.sqrt(sum(np.sum(g**2) for g in gradient.values()))
+        if config.clip_norm and norm > config.clip_norm:
+            gradient = {k: g * config.clip_norm / norm for k, g in gradient.items()}
+        rate = config.learning_rate * min(1, (t + 1) / max(config.warmup_steps, 1))
+        for k, g in gradient.items():
+            if config.name in ("adam", "adamw"):
+                m[k] = config.b1 * m[k] + (1 - config.b1) * g
+                v[k] = config.b2 * v[k] + (1 - config.b2) * g**2
+                update = m[k] / (1 - config.b1 ** (t + 1))
+                update /= np.sqrt(v[k] / (1 - config.b2 ** (t + 1))) + config.eps
+                if k == "kernel":
+                    update = update + config.weight_decay * params[k]
+                params[k] = params[k] - rate * update
+            elif config.name == "rmsprop":
+                v[k] = config.decay * v[k] + (1 - config.decay) * g**2
+                m[k] = config.momentum * m[k] + rate * g / np.sqrt(v[k] + config.eps)
+                params[k] = params[k] - m[k]
+            else:
+                m[k] = config.momentum * m[k] + g
+                params[k] = params[k] - rate * m[k]
+    return params
+
+
+CASES = [
+    {"name": "adam"},
+    {"name": "adam", "b1": 0.7, "b2": 0.9, "eps": 0.01},
+    {"name": "adamw", "weight_decay": 0.3},
+    {"name": "rmsprop"},
+    {"name": "rmsprop", "momentum": 0.8, "decay": 0.5, "eps": 0.01},
+    {"name": "sgd"},
+    {"name": "sgd", "momentum": 0.8},
+    {"name": "sgd", "l1": 0.1},
+    {"name": "sgd", "l2": 0.1},
+    {"name": "sgd", "clip_norm": 0.5},
+    {"name": "sgd", "l1": 0.4, "l2": 0.3, "clip_norm": 0.5, "warmup_steps": 3},
+]
+
+
+@pytest.mark.parametrize("fields", CASES, ids=str)
+def test_the_update_is_the_one_written_out(fields):
+    config = OptimizerConfig(learning_rate=0.1, **fields)
+    actual, expected = trained(config), by_hand(config)
+    for name, value in expected.items():
+        np.testing.assert_allclose(actual[name], value, rtol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("base", "change"),
+    [
+        ({}, {"name": "sgd"}),
+        ({}, {"learning_rate": 0.2}),
+        ({}, {"schedule": "cosine"}),
+        ({}, {"schedule": "linear"}),
+        ({}, {"schedule": "exponential"}),
+        ({}, {"warmup_steps": 2}),
+        ({"schedule": "cosine"}, {"final_fraction": 0.5}),
+        ({}, {"b1": 0.5}),
+        ({}, {"b2": 0.5}),
+        ({"name": "rmsprop"}, {"decay": 0.5}),
+        ({"name": "rmsprop"}, {"momentum": 0.5}),
+        ({"name": "sgd"}, {"momentum": 0.5}),
+        ({}, {"eps": 0.1}),
+        ({"name": "adamw"}, {"weight_decay": 0.1}),
+        ({}, {"l1": 0.1}),
+        ({}, {"l2": 0.1}),
+        ({"name": "sgd"}, {"clip_norm": 0.1}),
+    ],
+    ids=str,
+)
+def test_every_field_changes_the_update(base, change):
+    before = trained(OptimizerConfig(**{"learning_rate": 0.1, **base}))
+    after = trained(OptimizerConfig(**{"learning_rate": 0.1, **base, **change}))
+    assert not np.array_equal(before["kernel"], after["kernel"])
+
+
+def test_the_fields_above_are_all_of_them():
+    cases = test_every_field_changes_the_update.pytestmark[0].args[1]
+    fields = {field.name for field in dataclasses.fields(OptimizerConfig)}
+    assert fields == {name for _, change in cases for name in change}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "middle"),
+    [("constant", 1.0), ("cosine", 0.55), ("linear", 0.55), ("exponential", 0.1**0.5)],
+)
+def test_schedules(schedule, middle):
+    final = {} if schedule == "constant" else {"final_fraction": 0.1}
+    config = OptimizerConfig(learning_rate=2.0, schedule=schedule, warmup_steps=4, **final)
+    rate = learning_rate(config, 24)
+    got = [float(rate(jnp.int32(count))) / 2 for count in (0, 1, 3, 4, 14, 24)]
+    last = 1.0 if schedule == "constant" else 0.1
+    np.testing.assert_allclose(got, [0.25, 0.5, 1, 1, middle, last], rtol=1e-6)
+
+
+def test_a_warmup_as_long_as_the_training_is_refused():
+    with pytest.raises(UserError, match=r"warmup_steps=10 .*training\.steps=10"):
+        make_optimizer(OptimizerConfig(warmup_steps=10), 10)

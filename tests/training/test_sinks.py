@@ -1,0 +1,120 @@
+"""metrics.jsonl and TensorBoard's files: written at once, cut back on resuming."""
+
+import json
+import struct
+
+import pytest
+
+from rnngen_jax.errors import UserError
+from rnngen_jax.training import sinks
+
+
+def written(path, steps):
+    sink = sinks.jsonl(path)
+    for step in steps:
+        sink.write(step, "train", {"loss/model": step / 3})
+    sink.close()
+
+
+def test_lines_are_on_disk_at_once_and_read_back_exactly(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    sink = sinks.jsonl(path)
+    sink.write(5, "validation", {"bits_per_dim": 1 / 3})
+    assert (
+        path.read_text()
+        == json.dumps({"step": 5, "split": "validation", "bits_per_dim": 1 / 3}) + "\n"
+    )
+    sink.close()
+    written(path, [10])  # appends
+    assert sinks.read(path) == [
+        {"step": 5, "split": "validation", "bits_per_dim": 1 / 3},
+        {"step": 10, "split": "train", "loss/model": 10 / 3},
+    ]
+
+
+def test_numbers_that_are_no_json_are_refused(tmp_path):
+    sink = sinks.jsonl(tmp_path / "metrics.jsonl")
+    with pytest.raises(ValueError):
+        sink.write(1, "train", {"loss/model": float("nan")})
+    sink.close()
+    assert sinks.read(tmp_path / "metrics.jsonl") == []
+
+
+def test_truncate_drops_later_lines_and_a_torn_one(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    written(path, [5, 10, 15])
+    whole = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(path.read_bytes() + b'{"step": 20, "spl')
+    assert [line["step"] for line in sinks.read(path)] == [5, 10, 15]
+    sinks.truncate_after(path, 10)
+    assert path.read_bytes() == whole[0] + whole[1]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_truncate_drops_a_torn_line_of_an_early_step(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    written(path, [5])
+    path.write_bytes(path.read_bytes() + b'{"step": 6}')  # whole JSON, but no line break
+    sinks.truncate_after(path, 10)
+    assert [line["step"] for line in sinks.read(path)] == [5]
+
+
+def test_truncate_leaves_a_file_alone_that_has_nothing_to_drop(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    sinks.truncate_after(path, 10)
+    assert not path.exists()
+    written(path, [5, 10])
+    before = path.stat()
+    sinks.truncate_after(path, 10)
+    after = path.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+@pytest.mark.parametrize("line", ["{broken", "[1]", '{"loss": 1}', '{"step": "5"}'])
+def test_a_line_that_is_no_metrics_is_named_and_kept(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    written(path, [5])
+    path.write_text(path.read_text() + line + "\n")
+    before = path.read_bytes()
+    for use in (sinks.read, lambda path: sinks.truncate_after(path, 1)):
+        with pytest.raises(UserError, match="line 2"):
+            use(path)
+    assert path.read_bytes() == before
+
+
+def test_reading_a_missing_file(tmp_path):
+    with pytest.raises(UserError, match="run train first"):
+        sinks.read(tmp_path / "metrics.jsonl")
+
+
+def events(folder):
+    """(step, tag or session start) of each event, in the order of the files."""
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+    found = []
+    for path in sorted(folder.iterdir()):
+        data, at = path.read_bytes(), 0
+        while at < len(data):
+            (length,) = struct.unpack("<Q", data[at : at + 8])
+            event = Event.FromString(data[at + 12 : at + 12 + length])
+            at += 12 + length + 4
+            found += [(event.step, v.tag, v.simple_value) for v in event.summary.value]
+            if event.session_log.status == SessionLog.START:
+                found.append((event.step, "start", None))
+    return found
+
+
+def test_tensorboard_has_the_metrics_and_purges_on_resuming(tmp_path):
+    sink = sinks.tensorboard(tmp_path, 10)
+    sink.write(15, "train", {"loss/model": 0.5})
+    sink.close()
+    assert events(tmp_path) == [(11, "start", None), (15, "train/loss/model", 0.5)]
+
+
+def test_together_passes_on_to_all():
+    seen = []
+    one = sinks.Sink(lambda *a: seen.append(("one", *a)), lambda: seen.append("closed"))
+    both = sinks.together([one, one])
+    both.write(1, "train", {})
+    both.close()
+    assert seen == [("one", 1, "train", {})] * 2 + ["closed"] * 2
