@@ -104,7 +104,8 @@ class TrainingConfig:
       seed: of the initial parameters, of the order of the images and of all noise.
       steps_per_call: steps that one dispatch to the device runs; the numbers do not depend on it.
       parallelism: "jit", over all devices of all hosts, or "pmap", over those of one.
-      ema_decay: of the moving average of the parameters, which is what is evaluated; 0 for none.
+      ema_decay: of the moving average of the parameters, which is what is evaluated; at step t no
+        more than (1 + t) / (10 + t), so that the start is soon forgotten. 0 for none.
       log_every: steps between two lines of training metrics; a line is the mean over them.
       validate_every: steps between two validations; 0 for none. Each validation that is better
         than all before also saves a checkpoint, the best one.

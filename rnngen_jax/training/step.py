@@ -35,7 +35,8 @@ def train_step(
     Args:
       model: the model.
       optimizers: by player.
-      ema_decay: decay of the moving average of the parameters; 0 for none.
+      ema_decay: decay of the moving average of the parameters, at step t no more than
+        (1 + t) / (10 + t); 0 for none.
       transform: what is done to a batch first, such as augmentation.
       reduce: the mean over devices of a tree of arrays, where each has a part of the batch only;
         integers are left alone, since they are the same on all.
@@ -73,7 +74,9 @@ def train_step(
             state, own = turn(player, state, batch, keys.named(key, f"loss/{player}"))
             metrics |= own
         if state.ema is not None:
-            ema = optax.incremental_update(state.params, state.ema, 1 - ema_decay)
+            # Young averages forget faster, so that the initial parameters do not linger in them.
+            decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
+            ema = optax.incremental_update(state.params, state.ema, 1 - decay)
             state = state._replace(ema=ema)
         return state._replace(step=state.step + 1), metrics
 

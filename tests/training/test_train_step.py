@@ -85,11 +85,12 @@ def test_each_player_has_its_own_optimizer_state():
 def test_moving_average_is_written_out_and_evaluated():
     model = toys.autoencoder()
     optimizers, state = start(model, ema=True)
-    step = train_step(model, optimizers, 0.8, toys.keep)
+    step = train_step(model, optimizers, 0.2, toys.keep)
     expected = state.params
     for number in range(3):
         state, _ = step(state, BATCH, jax.random.key(number))
-        expected = jax.tree.map(lambda e, w: 0.8 * e + 0.2 * w, expected, state.params)
+        decay = [0.1, 2 / 11, 0.2][number]  # (1 + t) / (10 + t), but at most 0.2
+        expected = jax.tree.map(lambda e, w, d=decay: d * e + (1 - d) * w, expected, state.params)
     close(evaluated_params(state), expected)
     assert evaluated_params(state._replace(ema=None)) is state.params
 

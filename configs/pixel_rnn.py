@@ -1,0 +1,46 @@
+"""Pixel RNN: each pixel one time step, any cell, sampled pixel by pixel.
+
+Presets, each with its command, hardware, time and what `evaluate` then gives on the test split:
+
+TABLE
+"""
+
+from rnngen_jax import experiment
+from rnngen_jax.errors import UserError
+
+PRESETS = ("digits", "binary_mnist", "mnist", "binary_fashion_mnist", "fashion_mnist")
+
+
+def get_config(arg: str = "digits"):
+    if arg not in PRESETS:
+        raise UserError(f"pixel_rnn.py:{arg} is not a preset; allowed: {', '.join(PRESETS)}.")
+    config = experiment.default("pixel_rnn")
+    config.model.cell = "gru"
+    config.model.features = 128
+    config.model.input_features = 64
+    config.model.pixels = "scalar"
+    config.model.dropout = 0.3
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 5e-3
+    config.optimizer.schedule = "cosine"
+    config.optimizer.warmup_steps = 50
+    config.optimizer.weight_decay = 0.1
+    config.optimizer.clip_norm = 1.0
+    config.training.steps = 1000
+    config.training.ema_decay = 0.99
+    if arg == "digits":
+        return config
+
+    config.data.name = f"idx:datasets/{arg.removeprefix('binary_')}"
+    config.data.validation_fraction = 1 / 6  # the last 10,000 of 60,000 images
+    config.model.dropout = 0.0
+    config.model.above = 2
+    config.training.log_every = config.training.validate_every = 200
+    config.evaluation.num_images = 1000
+    if arg.startswith("binary_"):
+        config.data.binarisation = "static"
+        config.model.readout = "bernoulli"
+    else:
+        config.model.readout = "logistic_mixture"
+        config.model.mixtures = 10
+    return config

@@ -1,0 +1,85 @@
+"""Every preset of every file in configs/ builds and trains two steps, and says what it gives."""
+
+import importlib.util
+import pathlib
+
+import numpy as np
+import pytest
+
+from rnngen_jax import experiment, main, models
+from rnngen_jax.errors import UserError
+
+ROOT = pathlib.Path(__file__).parent.parent
+FILES = sorted((ROOT / "configs").glob("*.py"))
+
+# Sizes that change how much is computed, not what.
+TINY = {
+    "model": {"features": 8, "input_features": 8, "within_features": 8, "mixtures": 2},
+    "training": {
+        "steps": 2,
+        "steps_per_call": 1,
+        "log_every": 1,
+        "batch_size": 8,
+        "validate_every": 2,
+        "sample_every": 2,
+        "num_samples": 2,
+    },
+    "optimizer": {"warmup_steps": 0},
+}
+
+
+def module(file):
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+CASES = [(file, preset) for file in FILES for preset in module(file).PRESETS]
+
+
+def write_images(folder):
+    """A small data set in place of one that is not shipped."""
+    rng = np.random.default_rng(0)
+    path = folder / "images.npz"
+    arrays = {"image": rng.integers(0, 256, (60, 28, 28), np.uint8), "label": np.arange(60) % 10}
+    np.savez(path, **arrays)
+    return f"npz:{path}"
+
+
+@pytest.mark.parametrize(("file", "preset"), CASES, ids=lambda value: getattr(value, "stem", value))
+def test_a_preset_trains_two_steps(file, preset, tmp_path):
+    config = module(file).get_config(preset)
+    experiment.check(config)
+    overrides = []
+    for section, fields in TINY.items():
+        overrides += [
+            f"--config.{section}.{name}={value}"
+            for name, value in fields.items()
+            if name in config[section]
+        ]
+    if config.data.name != "digits":
+        overrides.append(f"--config.data.name={write_images(tmp_path)}")
+    run = ["rnngen", "train", f"--config={file}:{preset}", f"--workdir={tmp_path / 'run'}"]
+    assert main.run([*run, *overrides]) == 0
+    assert (tmp_path / "run" / "samples").is_dir()
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_config_file_says_how_to_run_each_preset_and_what_it_gives(file):
+    loaded = module(file)
+    assert file.stem in models.names()
+    assert loaded.get_config().to_dict() == loaded.get_config("digits").to_dict()
+    assert loaded.get_config().data.name == "digits"
+    for preset in loaded.PRESETS:
+        argument = "" if preset == "digits" else f":{preset}"
+        rows = [line for line in loaded.__doc__.splitlines() if f"/{file.name}{argument} " in line]
+        assert rows, f"the docstring of {file.name} has no command for {preset}"
+    for word in ("cores", "min", "dim"):
+        assert word in loaded.__doc__
+    with pytest.raises(UserError, match="not a preset"):
+        loaded.get_config("mnits")
+
+
+def test_every_model_has_a_config():
+    assert [file.stem for file in FILES] == models.names()

@@ -1,0 +1,94 @@
+"""Every command and every piece of Python in README.md works.
+
+The two commands of its start, which install, are run as they stand by `.ci/run`. All others run
+here, in their order and in one folder, through the command line's own entry; training is cut short.
+"""
+
+import gzip
+import pathlib
+import re
+import shlex
+import shutil
+import struct
+
+import numpy as np
+import pytest
+
+from rnngen_jax import main
+
+ROOT = pathlib.Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+# What makes a training short; the model and everything else stay as the command says.
+SHORT = ["steps=2", "steps_per_call=1", "validate_every=2", "sample_every=2", "num_samples=4"]
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def commands():
+    for block in blocks("sh"):
+        for line in block.strip().splitlines():
+            for part in line.split(" && "):
+                yield shlex.split(part)
+
+
+def write_idx(folder, num, size=28):
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for part in ("train", "t10k"):
+        images = rng.integers(0, 256, (num, size, size), np.uint8)
+        labels = np.arange(num, dtype=np.uint8) % 10
+        for name, array in (("images-idx3", images), ("labels-idx1", labels)):
+            head = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+            with gzip.open(folder / f"{part}-{name}-ubyte.gz", "wb") as file:
+                file.write(head + array.tobytes())
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder like a clone of the project, with data sets in the format of MNIST."""
+    folder = tmp_path_factory.mktemp("clone")
+    shutil.copytree(ROOT / "configs", folder / "configs")
+    for name in ("mnist", "fashion_mnist"):
+        write_idx(folder / "datasets" / name, 80)
+    return folder
+
+
+def test_every_command_works(place, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    ran = []
+    for words in commands():
+        if words[0] in ("pip", "pytest"):
+            continue  # these are in the blocks that .ci/run runs
+        assert words[0] == "rnngen", words
+        if words[1] == "train":
+            words = words + [f"--config.training.{field}" for field in SHORT]
+            words.append("--config.optimizer.warmup_steps=0")
+            if "mnist" in " ".join(words):
+                words.append("--config.training.batch_size=8")
+        assert main.run(words) == 0, (words, capsys.readouterr().err)
+        ran += [words[1]]
+        for out in [word.removeprefix("--out=") for word in words if word.startswith("--out=")]:
+            assert (place / out).stat().st_size > 0
+    assert set(ran) == {"train", "evaluate", "sample", "complete", "doctor", "prepare"}
+
+
+def test_ci_runs_the_two_commands_of_the_start():
+    script = (ROOT / ".ci" / "run").read_text()
+    for name in ("quickstart", "tests"):
+        assert f"<!-- ci: {name} -->\n```sh\n" in README
+        assert f"block {name}" in script
+    installing = [words for words in commands() if words[0] in ("pip", "pytest")]
+    assert len(installing) == 3  # pip; pip and pytest: nothing that installs stands elsewhere
+
+
+def test_the_python_in_the_readme_runs():
+    for code in blocks("python"):
+        exec(code, {})
+
+
+def test_every_file_and_picture_that_is_linked_is_there():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / target).is_file(), target
