@@ -48,7 +48,7 @@ class Config:
       position: the number of the next row is an input.
       class_conditional: the class is an input.
       within: "independent", or "autoregressive" with a second cell of the same kind along each row.
-      within_features: size of that second cell.
+      within_features: size of that second cell and of its inputs.
       tied_readout: the readout is the transpose of the input weights, `y = Wᵀ h + b`; needs
         independent values and `input_features` equal to `features`, and "scalar" pixels with the
         Bernoulli readout or "onehot" ones with the categorical.

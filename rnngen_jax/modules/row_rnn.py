@@ -53,11 +53,12 @@ class RowRNN(nn.Module):
         self.recurrent = Recurrent(self.cell, width, self.remat)
         outputs = values * self.readout_size
         if self.within is not None:
-            self.context = nn.Dense(width)
-            self.left = PixelDense(width, spec.levels, self.encoding)
+            inner = self.within.features
+            self.context = nn.Dense(inner)
+            self.left = PixelDense(inner, spec.levels, self.encoding)
             if self.position:
-                self.column = Table(spec.width, width)
-            self.along = Recurrent(self.within, width)
+                self.column = Table(spec.width, inner)
+            self.along = Recurrent(self.within, inner)
             self.pixel_readout = Readout(
                 self.readout_size, spec.channels, spec.levels, self.encoding
             )
