@@ -35,7 +35,9 @@ def get_config(arg: str = "digits"):
     config.data.validation_fraction = 1 / 6  # the last 10,000 of 60,000 images
     config.model.dropout = 0.0
     config.model.above = 2
-    config.training.log_every = config.training.validate_every = 200
+    config.training.steps = 400
+    config.training.log_every = config.training.validate_every = 100
+    config.training.checkpoint_every = config.training.sample_every = 200
     config.evaluation.num_images = 1000
     if arg.startswith("binary_"):
         config.data.binarisation = "static"

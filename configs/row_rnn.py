@@ -47,7 +47,9 @@ def get_config(arg: str = "digits"):
     config.model.features = 256
     config.model.input_features = 256
     config.model.dropout = 0.0
-    config.training.log_every = config.training.validate_every = 200
+    config.training.steps = 600
+    config.training.log_every = config.training.validate_every = 100
+    config.training.checkpoint_every = config.training.sample_every = 300
     config.evaluation.num_images = 1000
     if arg.startswith("binary_"):
         config.data.binarisation = "static"

@@ -78,6 +78,7 @@ class Model(NamedTuple):
 
 
 RawOutputs = Callable[[Params, Array, Array, tuple[Array, Array] | None], Array]
+StepByStep = Callable[[Params, Array, Array, Array, Array, Array | float], tuple[Array, Array]]
 
 
 def autoregressive_model(
@@ -86,7 +87,7 @@ def autoregressive_model(
     conditional: bool,
     init: Callable[[Array], tuple[Params, Extra]],
     raw_outputs: RawOutputs,
-    walk: Callable[..., tuple[Array, Array]],
+    step_by_step: StepByStep,
     log_prob_of: Callable[[Array, Array], Array],
 ) -> Model:
     """A model from the two ways through an autoregressive network, which must agree.
@@ -99,7 +100,8 @@ def autoregressive_model(
       raw_outputs: the whole image at once, `raw_outputs(params, image, label, train)` to
         `[B, H, W, C, P]`; `train` is `(key, index [B])` in training, for what is random there, or
         `None`.
-      walk: step by step, as in `Model`.
+      step_by_step: as the sampler goes, `step_by_step(params, key, image, known, label,
+        temperature)`, to what `walk` gives.
       log_prob_of: a likelihood's `log_prob`.
     """
 
@@ -126,6 +128,20 @@ def autoregressive_model(
     def log_prob(params: Params, extra: Extra, batch: Batch, key: Array) -> Array:
         del extra, key
         return score(params, batch, None)
+
+    def walk(
+        params: Params,
+        extra: Extra,
+        key: Array,
+        image: Array,
+        known: Array,
+        label: Array | None = None,
+        temperature: Array | float = 1.0,
+    ) -> tuple[Array, Array]:
+        del extra
+        label = labels_for(label, image.shape[0])
+        completed, raw = step_by_step(params, key, image, known, label, temperature)
+        return completed.astype(jnp.uint8), raw
 
     def complete(
         params: Params,

@@ -20,7 +20,6 @@ from rnngen_jax.models.base import (
     Params,
     autoregressive_model,
     dropout_masks,
-    labels_for,
     require_classes,
     require_dropout,
 )
@@ -140,19 +139,16 @@ def build(config: Config, spec: ImageSpec) -> Model:
         raw = net.apply({"params": params["model"]}, context, place, sequence, label, masks)
         return orders.from_sequence(raw, config.order, height, width)
 
-    def walk(
+    def step_by_step(
         params: Params,
-        extra: Extra,
         key: Array,
         image: Array,
         known: Array,
-        label: Array | None = None,
-        temperature: Array | float = 1.0,
+        label: Array,
+        temperature: Array | float,
     ) -> tuple[Array, Array]:
         """Pixel by pixel in order; each is given all pixels before it, known or drawn."""
-        del extra
         num = image.shape[0]
-        label = labels_for(label, num)
         variables = {"params": params["model"]}
         given = orders.to_sequence(image, config.order).astype(jnp.int32)
         fixed = orders.to_sequence(known[..., None], config.order)[..., 0]
@@ -180,7 +176,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
         start = (pixel, jnp.zeros((*pixel.shape, likelihood.size)))
         _, (sequence, raw) = generate(step, (first, drawn), start, key, length)
         completed = orders.from_sequence(sequence, config.order, height, width)
-        return completed.astype(jnp.uint8), orders.from_sequence(raw, config.order, height, width)
+        return completed, orders.from_sequence(raw, config.order, height, width)
 
     return autoregressive_model(
         "pixel_rnn",
@@ -188,6 +184,6 @@ def build(config: Config, spec: ImageSpec) -> Model:
         config.class_conditional,
         init,
         raw_outputs,
-        walk,
+        step_by_step,
         likelihood.log_prob,
     )

@@ -18,7 +18,6 @@ from rnngen_jax.models.base import (
     Params,
     autoregressive_model,
     dropout_masks,
-    labels_for,
     require_classes,
     require_dropout,
 )
@@ -143,19 +142,16 @@ def build(config: Config, spec: ImageSpec) -> Model:
         raw = net.apply({"params": params["model"]}, rows, label, masks)
         return jnp.moveaxis(raw, 0, 1)
 
-    def walk(
+    def step_by_step(
         params: Params,
-        extra: Extra,
         key: Array,
         image: Array,
         known: Array,
-        label: Array | None = None,
-        temperature: Array | float = 1.0,
+        label: Array,
+        temperature: Array | float,
     ) -> tuple[Array, Array]:
         """Row by row; each is given all rows above, known or drawn."""
-        del extra
         num = image.shape[0]
-        label = labels_for(label, num)
         variables = {"params": params["model"]}
         given = jnp.moveaxis(image, 1, 0).astype(jnp.int32)
         fixed = jnp.moveaxis(known, 1, 0)
@@ -197,7 +193,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
         outside = jnp.full((num, width, channels), spec.levels, jnp.int32)
         start = (outside, jnp.zeros((*outside.shape, likelihood.size)))
         _, (rows, raw) = generate(step, first, start, key, height)
-        return jnp.moveaxis(rows, 0, 1).astype(jnp.uint8), jnp.moveaxis(raw, 0, 1)
+        return jnp.moveaxis(rows, 0, 1), jnp.moveaxis(raw, 0, 1)
 
     return autoregressive_model(
         "row_rnn",
@@ -205,6 +201,6 @@ def build(config: Config, spec: ImageSpec) -> Model:
         config.class_conditional,
         init,
         raw_outputs,
-        walk,
+        step_by_step,
         likelihood.log_prob,
     )
