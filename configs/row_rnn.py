@@ -1,8 +1,24 @@
 """Row RNN: each row one time step; its values independent given the rows above, or not.
 
-Presets, each with its command, hardware, time and what `evaluate` then gives on the test split:
+    rnngen train --config=configs/row_rnn.py --workdir=runs/rows
+        one CPU core, 0.4 min; 1.983 ± 0.003 bits per dimension (seeds 0 to 2)
 
-TABLE
+    rnngen train --config=configs/row_rnn.py:digits_autoregressive --workdir=runs/along
+        one CPU core, 1.3 min; 1.750 ± 0.002 bits per dimension (seeds 0 to 2)
+
+    rnngen train --config=configs/row_rnn.py:binary_mnist --workdir=runs/binary_mnist
+        one CPU core, 9 min; 87.73 nats per image, 0.161 bits per dimension, static binarisation
+
+    rnngen train --config=configs/row_rnn.py:mnist --workdir=runs/mnist
+        ROWMNIST
+
+    rnngen train --config=configs/row_rnn.py:binary_fashion_mnist --workdir=runs/binary_fashion
+        ROWBINFASHION
+
+    rnngen train --config=configs/row_rnn.py:fashion_mnist --workdir=runs/fashion_mnist
+        one CPU core, 9 min; 1884 nats per image, 3.466 bits per dimension, 256 levels
+
+The figures are what `rnngen evaluate` then gives on the test split.
 """
 
 from rnngen_jax import experiment

@@ -41,12 +41,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         temporary.chmod(0o666 & ~_umask())
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
-        try:
-            temporary.replace(path)
-        except OSError as error:
-            raise UserError(
-                f"cannot write {path}: {error.strerror}; choose another place."
-            ) from None
+        temporary.replace(path)
+    except OSError as error:  # such as a full disk, while the block writes
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; choose another place."
+        ) from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -75,8 +74,14 @@ def filling(folder: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         raise UserError(f"cannot write to {folder}: {error.strerror}.") from None
     try:
         yield temporary
-        for file in sorted(temporary.iterdir()):
+        files = sorted(temporary.iterdir())
+        for file in files:  # look first, so that a folder of that name leaves all as it was
+            if (folder / file.name).is_dir():
+                raise UserError(f"cannot write {folder / file.name}: it is a folder; move it away.")
+        for file in files:
             file.replace(folder / file.name)
+    except OSError as error:  # such as a full disk, while the block writes
+        raise UserError(f"cannot write to {folder}: {error.strerror or error}.") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         if new and not any(folder.iterdir()):

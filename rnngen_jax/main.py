@@ -44,6 +44,9 @@ def run(argv: Sequence[str] | None = None) -> int:
         return _complain(error, 2)
     except RunError as error:
         return _complain(error, 1)
+    except OSError as error:
+        # What no check foresees is the machine's word, such as a folder that may not be read.
+        return _complain(_refused(error), 1)
     except KeyboardInterrupt:
         return _complain("interrupted.", 130)
 
@@ -272,6 +275,12 @@ def _verb_help(verb: ModuleType) -> str:
             note = "" if flag.default is None else f" (default {flag.default})"
         lines.append(f"  --{flag.name:<{width}}  {flag.help}{note}")
     return "\n".join(lines)
+
+
+def _refused(error: OSError) -> str:
+    """What the operating system refused, and where."""
+    where = "" if error.filename is None else f"{error.filename}: "
+    return f"{where}{error.strerror or _one_line(error)}."
 
 
 def _complain(message: object, code: int) -> int:

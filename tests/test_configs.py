@@ -2,6 +2,7 @@
 
 import importlib.util
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -73,10 +74,10 @@ def test_a_config_file_says_how_to_run_each_preset_and_what_it_gives(file):
     assert loaded.get_config().data.name == "digits"
     for preset in loaded.PRESETS:
         argument = "" if preset == "digits" else f":{preset}"
-        rows = [line for line in loaded.__doc__.splitlines() if f"/{file.name}{argument} " in line]
-        assert rows, f"the docstring of {file.name} has no command for {preset}"
-    for word in ("cores", "min", "dim"):
-        assert word in loaded.__doc__
+        lines = loaded.__doc__.splitlines()
+        at = [n for n, line in enumerate(lines) if f"=configs/{file.name}{argument} " in line]
+        assert len(at) == 1, f"the docstring of {file.name} has no command for {preset}"
+        assert re.search(r"(core|GPU).*\bmin\b.*(nats|bits)", lines[at[0] + 1])
     with pytest.raises(UserError, match="not a preset"):
         loaded.get_config("mnits")
 

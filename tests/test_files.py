@@ -1,3 +1,4 @@
+import errno
 import os
 
 import pytest
@@ -49,3 +50,27 @@ def test_filling_moves_files_at_the_end(tmp_path):
     with pytest.raises(ZeroDivisionError), filling(tmp_path / "never"):
         raise ZeroDivisionError
     assert not (tmp_path / "never").exists()
+
+
+def test_filling_leaves_all_as_it_was_where_a_folder_is_in_the_way(tmp_path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "a").write_text("old")
+
+    def fill():
+        with filling(tmp_path) as temporary:
+            (temporary / "a").write_text("new")
+            (temporary / "b").write_text("new")
+
+    with pytest.raises(UserError, match="b: it is a folder"):
+        fill()
+    assert (tmp_path / "a").read_text() == "old"
+    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+
+
+def test_a_disk_that_is_full_is_one_line(tmp_path):
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(UserError, match="No space left"), replacing(tmp_path / "a"):
+        raise full
+    with pytest.raises(UserError, match="No space left"), filling(tmp_path):
+        raise full
+    assert os.listdir(tmp_path) == []

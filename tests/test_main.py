@@ -97,10 +97,10 @@ REFUSED = [
     (["sample", "--workdir=w", "--num=many"], "an integer, how many images"),
     (["sample", "--workdir=w", "--num=0"], "1 or more"),
     (["sample", "--workdir=w", "--temperature=warm"], "a number"),
-    (["sample", "--workdir=w", "--temperature=0"], "above 0"),
-    (["sample", "--workdir=w", "--temperature=-1"], "above 0"),
-    (["sample", "--workdir=w", "--temperature=nan"], "above 0"),
-    (["sample", "--workdir=w", "--temperature=inf"], "above 0"),
+    (["sample", "--workdir=w", "--temperature=0"], "1e-06 to 1e+06"),
+    (["sample", "--workdir=w", "--temperature=-1"], "1e-06 to 1e+06"),
+    (["sample", "--workdir=w", "--temperature=nan"], "1e-06 to 1e+06"),
+    (["sample", "--workdir=w", "--temperature=inf"], "1e-06 to 1e+06"),
     (["sample", "--workdir=w", "--seed=-1"], "0 to 2147483647"),
     (["sample", "--workdir=w", "--out=x.gif"], ".png or .npz"),
     (["sample", "--workdir=w", "--out=c.py/"], "is a file"),
@@ -215,3 +215,18 @@ def test_module_entry_point_exits_with_the_code():
     )
     assert done.returncode == 2
     assert done.stderr.startswith("error: 'trian' is not a verb")
+
+
+def test_what_the_system_refuses_is_one_line(monkeypatch, capsys):
+    def refuse(argv):
+        raise PermissionError(13, "Permission denied", "/locked")
+
+    monkeypatch.setattr(main, "_run", refuse)
+    assert main.run(["rnngen", "doctor"]) == 1
+    assert capsys.readouterr().err == "error: /locked: Permission denied.\n"
+
+
+@pytest.mark.parametrize("given", ["1e-45", "1e-50", "1e300"])
+def test_a_temperature_that_float32_cannot_bear(given, capsys):
+    assert main.run(["rnngen", "sample", "--workdir=none", f"--temperature={given}"]) == 2
+    assert "allowed: 1e-06 to 1e+06" in capsys.readouterr().err

@@ -34,7 +34,7 @@ def commands():
                 yield shlex.split(part)
 
 
-def write_idx(folder, num, size=28):
+def write_idx(folder, num, size=12):
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     for part in ("train", "t10k"):

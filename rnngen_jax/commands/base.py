@@ -1,6 +1,5 @@
 """What verbs share: their flags, and opening a run from its folder."""
 
-import math
 import pathlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -42,8 +41,11 @@ CHECKPOINT = Flag(
     "best, latest or a step; by default best, or latest in a run that has no validation yet",
 )
 NUM = Flag("num", "integer", "how many images")
+TEMPERATURES = (1e-6, 1e6)  # below, logits may overflow, and what is drawn then is no sample
 LABEL = Flag("label", "string", "the class, a number")
-TEMPERATURE = Flag("temperature", "float", "above 0; below 1 draws more likely images", 1.0)
+TEMPERATURE = Flag(
+    "temperature", "float", "below 1 draws more likely images, above 1 more varied ones", 1.0
+)
 SEED = Flag("seed", "integer", "seed of the draw, 0 or more", 0)
 OUT = Flag("out", "string", "the file to write; its ending picks the kind")
 SPLIT = Flag("split", "string", "train, validation or test", "test")
@@ -136,13 +138,9 @@ def check_seed(seed: int) -> None:
 
 
 def check_temperature(temperature: float) -> None:
-    """Raises a `UserError` unless `temperature` can divide logits."""
-    require(
-        temperature > 0 and math.isfinite(temperature),
-        "--temperature",
-        temperature,
-        "a number above 0",
-    )
+    """Raises a `UserError` unless `temperature` can divide float32 logits and leave numbers."""
+    low, high = TEMPERATURES
+    require(low <= temperature <= high, "--temperature", temperature, f"{low:g} to {high:g}")
 
 
 def bar(batches: range) -> Iterable[int]:

@@ -123,7 +123,7 @@ def recorded(settings: "Experiment", path: pathlib.Path) -> Iterator[None]:
     experiment.to_json(settings, path)
     try:
         yield
-    except UserError:
+    except (UserError, OSError):
         if old is None:
             path.unlink()
         else:

@@ -56,6 +56,19 @@ def load_source(argument: str, config: DataConfig) -> Source:
     return from_arrays(arrays, levels=256, where=str(root), classes=classes)
 
 
+def read_image(path: pathlib.Path) -> np.ndarray:
+    """One whole image file, uint8 `[H, W, C]` with C of 1 or 3.
+
+    Raises:
+      UserError: missing, damaged, truncated, or of other bits or colours than allowed.
+    """
+    with _opened(path) as image:
+        image.verify()  # decoding a PNG ignores its checksums and what follows the pixels
+    with _opened(path) as image:  # verifying has used it up
+        pixels = np.asarray(image)
+    return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
 def _layout(root: pathlib.Path) -> dict[str, list[tuple[pathlib.Path, str]]]:
     """Image files and the names of their classes, "" without classes, by split."""
     entries = _entries(root, root)

@@ -7,6 +7,7 @@ kept in their order, with missing splits cut from the end of train. An optional 
 gives the number of grey levels, 256 by default.
 """
 
+import lzma
 import pathlib
 import zipfile
 import zlib
@@ -27,6 +28,17 @@ from rnngen_jax.errors import UserError
 
 _BY_SPLIT = tuple(f"{split}_{array}" for split in SPLITS for array in ("image", "label"))
 _NAMES = ("levels", "image", "label", *_BY_SPLIT)
+# What zipfile, its decompressors and NumPy raise for files that are not as they should be; the
+# memory runs out where an array's header lies.
+_UNREADABLE = (
+    ValueError,
+    EOFError,
+    OSError,
+    RuntimeError,
+    MemoryError,
+    zlib.error,
+    lzma.LZMAError,
+)
 
 
 def load_source(argument: str, config: DataConfig) -> Source:
@@ -40,7 +52,10 @@ def load_source(argument: str, config: DataConfig) -> Source:
     path = pathlib.Path(argument).expanduser()
     if not path.is_file():
         raise UserError(f"{path}: there is no such file; give an npz file with an array 'image'.")
-    stored = _read(path)
+    stored = read_arrays(path)
+    for name in stored:
+        if name not in _NAMES:
+            raise UserError(f"{path}: {name!r} is not known; {nearest(name, _NAMES)}")
     levels = _levels(stored.pop("levels", None), path)
     if "image" in stored:
         split_names = sorted(set(stored) - {"image", "label"})
@@ -69,25 +84,31 @@ def load_source(argument: str, config: DataConfig) -> Source:
     return from_arrays(arrays, levels, str(path))
 
 
-def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """The arrays of an npz file by name, after checking the names and the unpacked size."""
+def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """The arrays of an npz file by name, none of them pickled, after checking the unpacked size.
+
+    Raises:
+      UserError: it is not an npz file, is damaged, too large, or holds other things than arrays.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(member.file_size for member in archive.infolist())
         if size > MAX_BYTES:
             raise UserError(f"{path}: unpacks to {size} bytes; allowed: up to {MAX_BYTES}.")
         with np.load(path, allow_pickle=False) as archive:
-            for name in archive.files:
-                if name not in _NAMES:
-                    raise UserError(f"{path}: {name!r} is not known; {nearest(name, _NAMES)}")
-            return {name: archive[name] for name in archive.files}
+            arrays = {name: archive[name] for name in archive.files}
     except zipfile.BadZipFile:
         raise UserError(f"{path}: is not an npz file, or a damaged one; allowed: npz.") from None
-    except (ValueError, EOFError, zlib.error, OSError, NotImplementedError, RuntimeError) as error:
+    except _UNREADABLE as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"{path}: cannot be read as plain arrays ({str(error).splitlines()[0]}); "
+            f"{path}: cannot be read as plain arrays ({reason}); "
             "allowed: uint8 images and integer labels, nothing pickled."
         ) from None
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):  # NumPy hands other files out as bytes
+            raise UserError(f"{path}: {name!r} is no array; write the file with numpy.savez.")
+    return arrays
 
 
 def _levels(stored: np.ndarray | None, path: pathlib.Path) -> int:

@@ -1,15 +1,14 @@
 """Images and masks that a user hands to `complete`."""
 
 import pathlib
-import zipfile
-import zlib
 
 import numpy as np
 from jax import Array
 
 from rnngen_jax import keys
 from rnngen_jax.config import nearest
-from rnngen_jax.data import folder
+from rnngen_jax.data.folder import read_image
+from rnngen_jax.data.npz import read_arrays
 from rnngen_jax.errors import UserError
 from rnngen_jax.evaluation.pictures import to_levels
 from rnngen_jax.ops import masks
@@ -44,7 +43,7 @@ def read_images(path: str, spec: ImageSpec, num: int) -> tuple[np.ndarray, np.nd
         files = sorted(file for file in place.iterdir() if not file.name.startswith("."))[:num]
         if not files:
             raise UserError(f"--input={path}: the folder is empty; give one with images.")
-    images = [_fitting(_read_image(file), spec, str(file)) for file in files]
+    images = [_fitting(read_image(file), spec, str(file)) for file in files]
     return to_levels(np.stack(images), spec.levels), None
 
 
@@ -73,15 +72,6 @@ def known_pixels(mask: str, key: Array, num: int, spec: ImageSpec) -> np.ndarray
     return np.broadcast_to(known, (num, height, width))
 
 
-def _read_image(path: pathlib.Path) -> np.ndarray:
-    """One image file, uint8 `[H, W, C]`, under the rules of `folder:` data."""
-    with folder._opened(path) as image:
-        image.verify()  # decoding a PNG ignores its checksums and what follows the pixels
-    with folder._opened(path) as image:  # verifying has used it up
-        pixels = np.asarray(image)
-    return pixels if pixels.ndim == 3 else pixels[..., None]
-
-
 def _read_mask(mask: str, height: int, width: int) -> np.ndarray:
     """A mask image as bool `[H, W]`."""
     path = pathlib.Path(mask)
@@ -91,7 +81,7 @@ def _read_mask(mask: str, height: int, width: int) -> np.ndarray:
         )
     if not path.is_file():
         raise UserError(f"--mask={mask}: there is no such file.")
-    pixels = _read_image(path)
+    pixels = read_image(path)
     if pixels.shape[:2] != (height, width):
         raise UserError(
             f"--mask={mask} is {pixels.shape[1]}x{pixels.shape[0]} pixels; "
@@ -109,13 +99,7 @@ def _read_npz(
     path: pathlib.Path, spec: ImageSpec, num: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Images and labels of an npz, as grey levels of the model."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            stored = {
-                name: archive[name] for name in ("image", "label", "levels") if name in archive
-            }
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"--input={path} cannot be read as plain arrays: {error}.") from None
+    stored = read_arrays(path)
     if "image" not in stored:
         raise UserError(f"--input={path} holds no array 'image'; save the images by that name.")
     images, labels = stored["image"][:num], stored.get("label")
@@ -125,7 +109,8 @@ def _read_npz(
             "allowed: uint8 [N, H, W] or [N, H, W, C]."
         )
     levels = stored.get("levels", np.int32(256))
-    if levels.shape != () or int(levels) not in (spec.levels, 256):
+    whole = levels.shape == () and levels.dtype.kind in "iu"
+    if not whole or int(levels) not in (spec.levels, 256):
         raise UserError(
             f"--input={path} has {levels} grey levels; allowed: {spec.levels}, the model's, or 256."
         )

@@ -139,7 +139,8 @@ def require_out(out: str, folder: bool) -> None:
     Raises:
       UserError: another ending, or a folder where none is allowed.
     """
-    is_folder = out.endswith(("/", os.sep)) or pathlib.Path(out).is_dir()
+    # An empty --out, such as of an unset shell variable, would be the current folder.
+    is_folder = out.endswith(("/", os.sep)) or (out != "" and pathlib.Path(out).is_dir())
     allowed = "a file that ends in .png or .npz" + (", or a folder/" if folder else "")
     fits = folder if is_folder else pathlib.Path(out).suffix.lower() in ENDINGS
     require(fits, "--out", out, allowed)

@@ -229,7 +229,7 @@ class Checkpoints:
         if which == "best":
             return self._best(steps)
         allowed = f"allowed: best, latest, {', '.join(map(str, steps))}"
-        if not str(which).isdecimal() or int(which) not in steps:
+        if str(which) not in map(str, steps):
             raise UserError(f"there is no checkpoint {which!r} in {self._folder}; {allowed}.")
         return int(which)
 
@@ -322,6 +322,8 @@ class Checkpoints:
             raise _DamagedError("its meta is incomplete")
         if meta["digest"] != digest({k: v for k, v in meta.items() if k != "digest"}):
             raise _DamagedError("the digest of its meta differs")
+        if meta["step"] != step:
+            raise _DamagedError(f"its folder was renamed, it is of step {meta['step']}")
         return meta
 
     def _read(self, step: int, meta: Meta, template: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from rnngen_jax.data.feed import Feed, fetch
-from rnngen_jax.errors import UserError
+from rnngen_jax.errors import RunError, UserError
 from rnngen_jax.models.base import Extra, Model, Params
 from rnngen_jax.training import sinks
 from rnngen_jax.training.checkpoints import Checkpoints, open_checkpoints
@@ -90,8 +90,8 @@ def train(
 
     Raises:
       UserError: settings that do not fit each other, the devices, or the checkpoints in `workdir`.
-      RunError: a loss, a gradient, a parameter or a validation is not finite, or a checkpoint
-        cannot be written. The checkpoints there are stay good.
+      RunError: a loss, a gradient, a parameter or a validation is not finite, or an image cannot
+        be read or a file written after the first step. The checkpoints there are stay good.
     """
     if config.patience and validate is None:
         raise UserError(
@@ -136,8 +136,15 @@ def train(
             draw=draw,
             standing=standing,
         )
+        start = standing.step
         with watching() as asked:
-            outcome = run.go(state, feed, asked)
+            try:
+                outcome = run.go(state, feed, asked)
+            except (UserError, OSError) as error:
+                if standing.step == start:
+                    raise
+                # What stops a run that has begun is no refusal: what is on disk is kept.
+                raise RunError(f"step {standing.step}: {error}") from error
             checkpoints.wait()
         return outcome
 

@@ -375,3 +375,38 @@ def test_two_processes_train_one_run(config, runs, tmp_path):
         return [json.loads(line)["bits_per_dim"] for line in lines]
 
     assert losses(tmp_path / "w") == pytest.approx(losses(runs / "pixel"), rel=1e-5)
+
+
+def test_what_stands_in_the_way_of_a_run_that_has_begun_leaves_its_config(config, tmp_path, capsys):
+    (tmp_path / "samples").write_text("no folder")
+    assert rnngen("train", f"--config={config}", f"--workdir={tmp_path}") == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: step 4: cannot write")
+    assert error.count("\n") == 1
+    assert (tmp_path / "config.json").exists()
+    (tmp_path / "samples").unlink()
+    assert rnngen("train", f"--config={config}", f"--workdir={tmp_path}") == 0
+
+
+def test_a_checkpoint_whose_folder_was_renamed(pixel, tmp_path, capsys):
+    folder = pixel
+    (folder / "checkpoints" / "4").rename(folder / "checkpoints" / "9")
+    before = tree(folder)
+    for step in ("9", "9" * 5000):
+        arguments = (f"--workdir={folder}", f"--checkpoint={step}", f"--out={tmp_path / 'a.png'}")
+        assert rnngen("sample", *arguments) == 2
+    error = capsys.readouterr().err
+    assert "it is of step 4" in error
+    assert "there is no checkpoint" in error
+    assert tree(folder) == before
+
+
+def test_metrics_that_are_a_folder_change_nothing(config, pixel, capsys):
+    folder = pixel
+    (folder / "metrics.jsonl").unlink()
+    (folder / "metrics.jsonl").mkdir()
+    before = tree(folder)
+    more = "--config.training.steps=8"
+    assert rnngen("train", f"--config={config}", more, f"--workdir={folder}") == 1
+    assert "Is a directory" in capsys.readouterr().err
+    assert tree(folder) == before

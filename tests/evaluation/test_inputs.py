@@ -1,3 +1,5 @@
+import zipfile
+
 import jax
 import numpy as np
 import pytest
@@ -80,7 +82,7 @@ def test_images_that_do_not_fit(tmp_path):
         "colour.png": "6x4 RGB",
         "cmyk.jpg": "CMYK",
         "cut.png": "cut.png",
-        "cut.npz": "plain arrays",
+        "cut.npz": "not an npz file",
     }.items():
         with pytest.raises(UserError, match=expected):
             inputs.read_images(str(tmp_path / name), SPEC, 5)
@@ -121,3 +123,26 @@ def test_masks_that_do_not_fit(tmp_path):
     }.items():
         with pytest.raises(UserError, match=expected):
             inputs.known_pixels(mask, KEY, 2, SPEC)
+
+
+def test_archives_that_are_no_archives_of_arrays(tmp_path):
+    path = tmp_path / "a.npz"
+
+    def refused(expected):
+        with pytest.raises(UserError, match=expected):
+            inputs.read_images(str(path), SPEC, 1)
+
+    np.savez(path, image=images(1), levels=np.array("abc"))
+    refused("allowed: 17, the model's, or 256")
+    np.savez(path, image=images(1), levels=np.array(17.5))
+    refused("allowed: 17, the model's, or 256")
+    with open(path, "wb") as file:
+        np.save(file, images(1))  # an npy under another name
+    refused("not an npz file")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("image", b"no array")
+    refused("'image' is no array")
+    claim = {"descr": "|u1", "fortran_order": False, "shape": (10**14, 8)}
+    with zipfile.ZipFile(path, "w") as archive, archive.open("image.npy", "w") as member:
+        np.lib.format.write_array_header_1_0(member, claim)
+    refused("plain arrays")

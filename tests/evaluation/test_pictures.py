@@ -114,7 +114,13 @@ def test_an_old_file_stays_when_writing_fails(tmp_path, monkeypatch):
         raise OSError("no space")
 
     monkeypatch.setattr(Image.Image, "save", fail)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(UserError, match="no space"):
         pictures.write_png(path, np.zeros((2, 2, 3), np.uint8))
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["a.png"]
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_an_empty_out_is_not_the_current_folder(folder):
+    with pytest.raises(UserError, match="--out='' does not fit"):
+        pictures.require_out("", folder=folder)
