@@ -52,7 +52,9 @@ def build(
       UserError: as `from_spec`; fewer than one layer or feature.
     """
     if layers < 1 or features < 1:
-        raise UserError(f"layers={layers}, features={features} do not fit; allowed: 1 or more.")
+        raise UserError(
+            f"config.model.layers={layers}, features={features} do not fit; allowed: 1 or more."
+        )
     cells = [from_spec(spec, features) for _ in range(layers)]
     cell = cells[0] if layers == 1 else stack(cells, residual=residual)
     return learned_carry(cell) if learned else cell

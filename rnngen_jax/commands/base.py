@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rnngen_jax.config import require, require_choice
 from rnngen_jax.errors import UserError
+from rnngen_jax.shapes import ImageSpec
 
 if TYPE_CHECKING:  # these import JAX, which --help must not wait for
     from rnngen_jax.data.base import Dataset
@@ -41,6 +42,8 @@ CHECKPOINT = Flag(
     "best, latest or a step; by default best, or latest in a run that has no validation yet",
 )
 NUM = Flag("num", "integer", "how many images")
+MOST_IN_PICTURE = 10_000
+MOST_BYTES = 2**31
 TEMPERATURES = (1e-6, 1e6)  # below, logits may overflow, and what is drawn then is no sample
 LABEL = Flag("label", "string", "the class, a number")
 TEMPERATURE = Flag(
@@ -130,6 +133,21 @@ def check_label(label: str | None, model: "Model") -> int | None:
     allowed = f"a class, 0 to {model.spec.classes - 1}"
     require(0 <= number < model.spec.classes, "--label", label, allowed)
     return number
+
+
+def check_amount(flag: str, num: int, spec: ImageSpec, out: str) -> None:
+    """Raises a `UserError` for more images than fit in one picture or in memory.
+
+    Args:
+      flag: the flags that ask for them, for the message.
+      num: how many there would be.
+      spec: the images.
+      out: the file to write.
+    """
+    most = MOST_BYTES // spec.dims
+    if out.lower().endswith(".png"):
+        most = min(most, MOST_IN_PICTURE)
+    require(num <= most, flag, num, f"up to {most} images of this size in {out!r}")
 
 
 def check_seed(seed: int) -> None:

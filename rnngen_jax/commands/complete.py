@@ -30,6 +30,7 @@ from rnngen_jax.commands.base import (
     WORKDIR,
     Run,
     bar,
+    check_amount,
     check_label,
     check_seed,
     check_split,
@@ -115,6 +116,7 @@ def run(
         images, labels = _from_split(opened, split, num)
     else:
         images, labels = inputs.read_images(input, spec, num)
+    check_amount("--num times --completions", len(images) * completions, spec, out)
     if one is not None:
         labels = np.full(len(images), one, np.int32)
     if opened.model.conditional and labels is None:

@@ -19,6 +19,7 @@ from rnngen_jax.commands.base import (
     TEMPERATURE,
     WORKDIR,
     bar,
+    check_amount,
     check_label,
     check_seed,
     check_temperature,
@@ -70,6 +71,7 @@ def run(
 
     pictures.require_out(out, folder=True)
     opened = open_run(workdir, checkpoint)
+    check_amount("--num", num, opened.model.spec, out)
 
     import jax
     import numpy as np

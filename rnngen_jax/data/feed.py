@@ -156,6 +156,6 @@ def _in_background(
 def _check_divisible(batch_size: int, process_count: int) -> None:
     if batch_size % process_count:
         raise UserError(
-            f"batch_size={batch_size} does not fit; allowed: a multiple of the "
+            f"config.training.batch_size={batch_size} does not fit; allowed: a multiple of the "
             f"{process_count} processes."
         )

@@ -196,7 +196,7 @@ def _check(image: Image.Image, path: pathlib.Path) -> None:
     if kind not in ("L", "RGB"):
         raise UserError(
             f"{path}: is a {kind} image; allowed: 8-bit grey (L) or RGB. "
-            "Convert it, with Pillow: Image.open(path).convert('RGB').save(path)."
+            "Convert it, such as with ImageMagick: convert IN -depth 8 -type TrueColor OUT."
         )
     if "transparency" in image.info:
         raise UserError(f"{path}: has a transparent colour; save it without, as grey or RGB.")

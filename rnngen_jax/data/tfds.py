@@ -128,7 +128,7 @@ def _find(argument: str) -> pathlib.Path:
         path = data_dir() / name
         if not _versions(path):
             known = prepared(data_dir())
-            hint = nearest(name, known) if known else "There is none; make one with `prepare`."
+            hint = nearest(name, known) if known else "make one with `prepare`."
             raise UserError(
                 f"config.data.name='tfds:{argument}': no prepared data set in {data_dir()}; {hint}"
             )

@@ -147,11 +147,11 @@ class Checkpoints:
           warn: takes a line for each damaged checkpoint.
 
         Returns:
-          The state as NumPy arrays and the meta, or `None` where there is no sound checkpoint.
+          The state as NumPy arrays and the meta, or `None` where there is no checkpoint.
 
         Raises:
-          UserError: the newest sound checkpoint belongs to another model or another optimiser;
-            nothing is moved then.
+          UserError: the newest sound checkpoint belongs to another model or another optimiser, or
+            none of them is sound; nothing is moved then.
         """
         damaged = []
         found = None
@@ -161,6 +161,12 @@ class Checkpoints:
                 break
             except _DamagedError as error:
                 damaged.append((step, error))
+        if damaged and found is None:
+            step, error = damaged[0]
+            raise UserError(
+                f"no checkpoint in {self._folder} is sound; the newest, {step}, is damaged "
+                f"({error}). Give another --workdir, or move that folder away to begin anew."
+            )
         for step, error in damaged:
             if jax.process_index() == 0:
                 aside = _free_name(self._folder / f"{step}.damaged")
@@ -328,24 +334,27 @@ class Checkpoints:
 
     def _read(self, step: int, meta: Meta, template: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """The arrays named in `template`, their digests checked."""
-        stored = {name: 0 for name, leaf in template.items() if np.prod(leaf.shape)}
-        how = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in stored}
-        restore = ocp.args.PyTreeRestore(item=stored, restore_args=how, partial_restore=True)
-        args = ocp.args.Composite(state=restore)
-        found = _orbax_restore(self._folder / str(step), args).get("state")
-        if not isinstance(found, dict):
-            raise _DamagedError("its state is missing")
         arrays = {}
         for name, leaf in template.items():
-            empty = np.zeros(leaf.shape, leaf.dtype)
-            array = found.get(name) if name in stored else empty
-            # Orbax hands the placeholder back for an array that is not there.
-            if not isinstance(array, np.ndarray):
-                raise _DamagedError(f"{name} is missing")
+            array = np.zeros(leaf.shape, leaf.dtype) if leaf.size == 0 else self._array(step, name)
             if describe(array) != meta["arrays"][name]:
                 raise _DamagedError(f"the digest of {name} differs")
             arrays[name] = array
         return arrays
+
+    def _array(self, step: int, name: str) -> np.ndarray:
+        """One array. Where one cannot be read, others under way would print errors of their own."""
+        args = ocp.args.PyTreeRestore(
+            item={name: 0},
+            restore_args={name: ocp.RestoreArgs(restore_type=np.ndarray)},
+            partial_restore=True,
+        )
+        found = _orbax_restore(self._folder / str(step), ocp.args.Composite(state=args))
+        array = (found.get("state") or {}).get(name)
+        # Orbax hands the placeholder back for an array that is not there.
+        if not isinstance(array, np.ndarray):
+            raise _DamagedError(f"{name} is missing")
+        return array
 
     def _unusable(self, step: int, error: _DamagedError) -> UserError:
         """The error for a damaged checkpoint that was asked for."""
@@ -391,7 +400,12 @@ def open_checkpoints(folder: str | os.PathLike[str], keep: int | None = None) ->
       folder: usually `WORKDIR/checkpoints`.
       keep: how many of the newest stay on disk, besides the best; `None` to read only, which
         changes nothing on disk.
+
+    Raises:
+      UserError: a file is in the folder's place.
     """
+    if pathlib.Path(folder).exists() and not pathlib.Path(folder).is_dir():
+        raise UserError(f"{folder} is a file; checkpoints need a folder there: move it away.")
     return Checkpoints(folder, keep)
 
 

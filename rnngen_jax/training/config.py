@@ -8,6 +8,7 @@ from rnngen_jax.errors import UserError
 OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd")
 SCHEDULES = ("constant", "cosine", "linear", "exponential")
 PARALLELISMS = ("jit", "pmap")
+MOST_CALLS = 10_000_000  # of the device in one run, which are listed before it begins
 
 # Fields of `OptimizerConfig` that only some choices read: (the choosing field, its values).
 _READ_BY = {
@@ -138,6 +139,9 @@ class TrainingConfig:
             require(getattr(self, name) >= 1, f"{at}{name}", getattr(self, name), "1 or more")
         for name in ("validate_every", "checkpoint_every", "sample_every", "patience"):
             require(getattr(self, name) >= 0, f"{at}{name}", getattr(self, name), "0 or more")
+        calls = self.steps / self.steps_per_call
+        most = f"up to {MOST_CALLS} times config.training.steps_per_call={self.steps_per_call}"
+        require(calls <= MOST_CALLS, f"{at}steps", self.steps, most)
         require(0 <= self.seed < 2**31, f"{at}seed", self.seed, "0 to 2147483647")
         require(0 <= self.ema_decay < 1, f"{at}ema_decay", self.ema_decay, "0 or more, below 1")
         for name in ("log_every", "validate_every", "checkpoint_every", "sample_every"):

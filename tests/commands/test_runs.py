@@ -212,6 +212,8 @@ def test_own_samples_can_be_completed(row, tmp_path, capsys):
         (["complete", "--input=none"], "no such file or folder"),
         (["complete", "--input=wrong.png"], "5x5 grey; the model's images are 8x8 grey"),
         (["sample", "--out=a/b.png"], "cannot write"),
+        (["sample", "--num=10001"], "up to 10000 images of this size in 'new.png'"),
+        (["complete", "--num=10", "--completions=1001"], "--num times --completions=10010"),
     ],
 )
 def test_what_does_not_fit_the_run_is_refused(

@@ -174,7 +174,7 @@ def test_data_sets_that_are_not_there(home, tmp_path, monkeypatch):
         with pytest.raises(UserError, match=message):
             load(DataConfig(name=f"tfds:{name}"))
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "empty"))
-    with pytest.raises(UserError, match="There is none; make one with `prepare`"):
+    with pytest.raises(UserError, match="make one with `prepare`"):
         load(DataConfig(name="tfds:my_digits"))
 
 

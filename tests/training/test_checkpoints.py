@@ -150,7 +150,7 @@ def test_names_of_checkpoints_that_are_not_there(tmp_path, state):
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-def test_a_damaged_checkpoint_is_an_error_and_resuming_walks_back(tmp_path, state, how):
+def test_a_damaged_checkpoint_is_an_error_and_resuming_walks_back(tmp_path, state, how, capfd):
     write(tmp_path, state, [1, 2])
     damage(tmp_path / "2", how)
     reading = open_checkpoints(tmp_path)
@@ -170,6 +170,25 @@ def test_a_damaged_checkpoint_is_an_error_and_resuming_walks_back(tmp_path, stat
     assert "checkpoint 2 is damaged" in lines[0]
     assert (tmp_path / "2.damaged").is_dir()
     assert open_checkpoints(tmp_path).steps() == [1, 2]
+    assert "Traceback" not in capfd.readouterr().err  # nor from a thread that was still reading
+
+
+def test_where_no_checkpoint_is_sound_nothing_begins_anew(tmp_path, state):
+    write(tmp_path, state, [1, 2])
+    for step in ("1", "2"):
+        damage(tmp_path / step, DAMAGES[0])
+    with (
+        open_checkpoints(tmp_path, 5) as checkpoints,
+        pytest.raises(UserError, match="is sound; the newest, 2, is damaged"),
+    ):
+        checkpoints.resume(ABSTRACT(), toys.IDENTITY, print)
+    assert open_checkpoints(tmp_path).steps() == [1, 2]
+
+
+def test_a_file_in_the_place_of_the_folder_is_seen_at_once(tmp_path):
+    (tmp_path / "checkpoints").write_text("")
+    with pytest.raises(UserError, match="is a file; checkpoints need a folder"):
+        open_checkpoints(tmp_path / "checkpoints", 1)
 
 
 def test_any_flipped_bit_of_the_arrays_is_seen(tmp_path, state):
@@ -284,9 +303,10 @@ def test_unfinished_saves_are_not_checkpoints_and_are_cleared(tmp_path, state):
 
 def test_a_save_that_cannot_be_written_is_told(tmp_path, state):
     folder = pathlib.Path(tmp_path / "checkpoints")
+    checkpoints = open_checkpoints(folder, 1)
     folder.write_text("a file in the way")
     with pytest.raises(RunError, match="could not be written"):
-        write(folder, state, [1])
+        checkpoints.save(1, at(state, 1), meta())
     assert folder.read_text() == "a file in the way"
 
 

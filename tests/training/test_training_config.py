@@ -57,6 +57,7 @@ def test_a_field_that_nothing_reads_is_refused(fields, reader):
         ({"steps_per_call": 0}, "steps_per_call=0"),
         ({"parallelism": "xmap"}, "did you mean 'pmap'"),
         ({"ema_decay": 1.0}, "ema_decay=1.0"),
+        ({"steps": 10**9}, "up to 10000000 times config.training.steps_per_call=10"),
         ({"log_every": 0}, "log_every=0"),
         ({"num_samples": 0}, "num_samples=0"),
         ({"keep": 0}, "keep=0"),
