@@ -10,10 +10,10 @@
         one CPU core, 9 min; 87.73 nats per image, 0.161 bits per dimension, static binarisation
 
     rnngen train --config=configs/row_rnn.py:mnist --workdir=runs/mnist
-        ROWMNIST
+        one CPU core, 9 min; 740 nats per image, 1.362 bits per dimension, 256 levels
 
     rnngen train --config=configs/row_rnn.py:binary_fashion_mnist --workdir=runs/binary_fashion
-        ROWBINFASHION
+        one CPU core, 8 min; 235.9 nats per image, 0.434 bits per dimension, static binarisation
 
     rnngen train --config=configs/row_rnn.py:fashion_mnist --workdir=runs/fashion_mnist
         one CPU core, 9 min; 1884 nats per image, 3.466 bits per dimension, 256 levels
