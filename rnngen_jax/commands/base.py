@@ -42,9 +42,6 @@ CHECKPOINT = Flag(
     "best, latest or a step; by default best, or latest in a run that has no validation yet",
 )
 NUM = Flag("num", "integer", "how many images")
-MOST_IN_PICTURE = 10_000
-MOST_BYTES = 2**31
-TEMPERATURES = (1e-6, 1e6)  # below, logits may overflow, and what is drawn then is no sample
 LABEL = Flag("label", "string", "the class, a number")
 TEMPERATURE = Flag(
     "temperature", "float", "below 1 draws more likely images, above 1 more varied ones", 1.0
@@ -57,6 +54,10 @@ INPUT = Flag("input", "string", "images to work on")
 COMPLETIONS = Flag("completions", "integer", "how many completions of each image", 3)
 NAME = Flag("name", "string", "name of the data set to make")
 DATA_DIR = Flag("data_dir", "string", "folder of prepared data sets")
+
+MOST_IN_PICTURE = 10_000  # images in one grid, a hundred a side
+MOST_BYTES = 2**31  # of all images of one command, which are held in memory
+TEMPERATURES = (1e-6, 1e6)  # beyond, float32 logits overflow, and what is drawn is no sample
 
 
 class Run(NamedTuple):

@@ -143,16 +143,8 @@ def autoregressive_model(
         completed, raw = step_by_step(params, key, image, known, label, temperature)
         return completed.astype(jnp.uint8), raw
 
-    def complete(
-        params: Params,
-        extra: Extra,
-        key: Array,
-        image: Array,
-        known: Array,
-        label: Array | None = None,
-        temperature: Array | float = 1.0,
-    ) -> Array:
-        return walk(params, extra, key, image, known, label, temperature)[0]
+    def complete(*arguments: Any, **named: Any) -> Array:
+        return walk(*arguments, **named)[0]
 
     def sample(
         params: Params,
