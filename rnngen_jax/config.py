@@ -2,9 +2,10 @@
 
 import dataclasses
 import difflib
+import inspect
 import math
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from rnngen_jax.errors import UserError
@@ -58,6 +59,42 @@ def require_choice(where: str, given: str, allowed: Iterable[str]) -> None:
     allowed = tuple(allowed)
     if given not in allowed:
         raise UserError(f"{where}={given!r} is not known; {nearest(str(given), allowed)}")
+
+
+def options(function: Callable[..., Any], name: str, text: str) -> dict[str, Any]:
+    """Reads `"a=1,b=x"` as keyword arguments of `function`, each of the type of its default.
+
+    Args:
+      function: takes plain types (int, float, bool, str) by keyword only.
+      name: what a user calls it, such as "cell 'lstm'".
+      text: the options, comma between; the empty string has none.
+
+    Raises:
+      UserError: an option that the function lacks, or a value of another type.
+    """
+    defaults = {
+        parameter.name: parameter.default
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    values = {}
+    for item in filter(None, text.split(",")):
+        option, equals, value = item.partition("=")
+        if option not in defaults or not equals:
+            raise UserError(f"{name} has no option {item!r}; {nearest(option, defaults)}")
+        values[option] = _parsed(value, type(defaults[option]), f"{name}: {option}")
+    return values
+
+
+def _parsed(text: str, kind: type, where: str) -> Any:
+    if kind is bool:
+        if text in ("True", "False"):
+            return text == "True"
+        raise UserError(f"{where}={text!r} does not fit; allowed: True or False.")
+    try:
+        return kind(text)
+    except ValueError:
+        raise UserError(f"{where}={text!r} does not fit; allowed: {kind.__name__}.") from None
 
 
 def _typed(value: Any, hint: type, where: str) -> Any:

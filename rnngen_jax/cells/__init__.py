@@ -1,15 +1,12 @@
 """Recurrent cells, one file each. A cell's name is its file's name and its function's."""
 
 import importlib
-import inspect
 import pkgutil
-from collections.abc import Callable
-from typing import Any
 
 from rnngen_jax.cells.base import Cell
 from rnngen_jax.cells.learned_carry import learned_carry
 from rnngen_jax.cells.stack import stack
-from rnngen_jax.config import nearest
+from rnngen_jax.config import nearest, options
 from rnngen_jax.errors import UserError
 
 _NOT_CELLS = {"base", "learned_carry", "stack"}
@@ -31,11 +28,11 @@ def from_spec(spec: str, features: int) -> Cell:
     Raises:
       UserError: an unknown cell or option, or a value of the wrong type.
     """
-    name, _, options = spec.partition(":")
+    name, _, text = spec.partition(":")
     if name not in names():
         raise UserError(f"cell {name!r} is not known; {nearest(name, names())}")
     function = getattr(importlib.import_module(f"{__name__}.{name}"), name)
-    return function(features, **_parse_options(name, options, function))
+    return function(features, **options(function, f"cell {name!r}", text))
 
 
 def build(
@@ -58,30 +55,3 @@ def build(
     cells = [from_spec(spec, features) for _ in range(layers)]
     cell = cells[0] if layers == 1 else stack(cells, residual=residual)
     return learned_carry(cell) if learned else cell
-
-
-def _parse_options(name: str, text: str, function: Callable[..., Cell]) -> dict[str, Any]:
-    """`"a=1,b=x"` as keyword arguments, each of the type of the function's default."""
-    defaults = {
-        parameter.name: parameter.default
-        for parameter in inspect.signature(function).parameters.values()
-        if parameter.kind is parameter.KEYWORD_ONLY
-    }
-    values = {}
-    for item in filter(None, text.split(",")):
-        option, equals, value = item.partition("=")
-        if option not in defaults or not equals:
-            raise UserError(f"cell {name!r} has no option {item!r}; {nearest(option, defaults)}")
-        values[option] = _parse_value(f"{name}:{option}", value, type(defaults[option]))
-    return values
-
-
-def _parse_value(where: str, text: str, kind: type) -> Any:
-    if kind is bool:
-        if text in ("True", "False"):
-            return text == "True"
-        raise UserError(f"{where}={text!r} does not fit; allowed: True or False.")
-    try:
-        return kind(text)
-    except ValueError:
-        raise UserError(f"{where}={text!r} does not fit; allowed: {kind.__name__}.") from None

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from rnngen_jax import cells
+from rnngen_jax.errors import UserError
 from rnngen_jax.recurrence import bidirectional, generate, unroll
 
 T, B, D, F = 5, 3, 4, 5
@@ -137,7 +138,7 @@ def test_generate_feeds_a_sampler_its_own_output():
 def test_wrong_options_are_refused():
     cell = cells.build("gru", F)
     params = cell.init(jax.random.key(0), D)
-    with pytest.raises(ValueError, match="allowed: sequential, loop"):
+    with pytest.raises(UserError, match="parallel"):
         unroll(cell, params, jnp.ones((T, B, D)), strategy="parallel")
     with pytest.raises(ValueError, match="remat=0"):
         unroll(cell, params, jnp.ones((T, B, D)), remat=0)

@@ -1,5 +1,10 @@
-"""The only place with a time loop: `unroll` runs a cell over a sequence, `generate` a sampler."""
+"""The only place with a time loop: `unroll` runs a cell over a sequence, `generate` a sampler.
 
+A strategy is one way of running a cell over time, one file each; its name is its file's name.
+"""
+
+import importlib
+import pkgutil
 from collections.abc import Callable
 from typing import Any
 
@@ -8,10 +13,33 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnngen_jax.cells.base import Carry, Cell, Params, initial_carry
+from rnngen_jax.config import nearest, options
+from rnngen_jax.errors import UserError
+from rnngen_jax.recurrence.base import Sequence, Strategy
 
-STRATEGIES = ("sequential", "loop")
+_NOT_STRATEGIES = {"base"}
 
-Body = Callable[[Carry, Any], tuple[Carry, Array]]
+
+def names() -> list[str]:
+    """Names of all strategies."""
+    return sorted({m.name for m in pkgutil.iter_modules(__path__)} - _NOT_STRATEGIES)
+
+
+def from_spec(spec: str) -> Strategy:
+    """The strategy that a flag names.
+
+    Args:
+      spec: a strategy's name and, after a colon, its options: `"sequential"`,
+        `"sequential:remat=28"`.
+
+    Raises:
+      UserError: an unknown strategy or option, or a value of the wrong type.
+    """
+    name, _, text = spec.partition(":")
+    if name not in names():
+        raise UserError(f"strategy {name!r} is not known; {nearest(name, names())}")
+    function = getattr(importlib.import_module(f"{__name__}.{name}"), name)
+    return function(**options(function, f"strategy {name!r}", text))
 
 
 def unroll(
@@ -20,7 +48,7 @@ def unroll(
     xs: Array,
     carry: Carry | None = None,
     *,
-    strategy: str = "sequential",
+    strategy: str | Strategy = "sequential",
     reset: Array | None = None,
     reverse: bool = False,
     remat: int | None = None,
@@ -33,38 +61,31 @@ def unroll(
       params: its parameters.
       xs: inputs, `[T, B, D]`; any batch axes, also none, between T and D.
       carry: the carry before the first step; the cell's own first carry if `None`.
-      strategy: "sequential" is one `jax.lax.scan`. "loop" is the plain Python loop, step after step
-        with nothing hoisted, that the others are tested against.
+      strategy: the way through time, by name with options as in `from_spec`, or made by its
+        function. All give the same numbers as "loop", the plain Python loop.
       reset: bool `[T, B]`; where true, the sequence begins anew: the step sees the cell's first
         carry, not the one before. With `reverse`, "before" is in the order of running.
       reverse: runs from the last step to the first; ys keep their places.
-      remat: number of steps after which the carry is kept for the gradient; what lies between is
-        computed again. About the square root of T needs the least memory. `None` keeps all.
-      unroll: steps in one iteration of the compiled loop.
+      remat: for the sequential strategy, number of steps after which the carry is kept for the
+        gradient; what lies between is computed again. About the square root of T needs the least
+        memory. `None` keeps all.
+      unroll: for the sequential strategy, steps in one iteration of the compiled loop.
 
     Returns:
       The carry after the last step run, and the outputs `[T, B, F]`.
 
     Raises:
-      ValueError: an unknown strategy, or `remat` below 1.
+      UserError: an unknown strategy or option.
+      ValueError: `remat` below 1.
     """
-    if strategy not in STRATEGIES:
-        raise ValueError(f"strategy={strategy!r} is not known; allowed: {', '.join(STRATEGIES)}")
     if remat is not None and remat < 1:
         raise ValueError(f"remat={remat} does not fit; allowed: 1 or more steps, or None")
+    if strategy == "sequential":
+        strategy = f"sequential:remat={remat or 0},unroll={unroll}"
+    run = from_spec(strategy) if isinstance(strategy, str) else strategy
     first = initial_carry(cell, params, xs.shape[1:-1], xs.dtype)
     carry = first if carry is None else carry
-
-    def body(carry: Carry, step: tuple[Any, Array | None]) -> tuple[Carry, Array]:
-        z, begins = step
-        if begins is not None:
-            carry = _where(begins, first, carry)
-        return cell.step(params, carry, z)
-
-    if strategy == "loop":
-        return _loop(cell, params, body, carry, xs, reset, reverse)
-    steps = (cell.inputs(params, xs), reset)
-    return _scan(body, carry, steps, xs.shape[0], reverse, remat, unroll)
+    return run(cell, params, Sequence(xs, first, carry, reset, reverse))
 
 
 def bidirectional(
@@ -128,60 +149,3 @@ def generate(
 
     (carry, _), xs = jax.lax.scan(body, (carry, first), jnp.arange(length))
     return carry, xs
-
-
-def _where(mask: Array, chosen: Carry, other: Carry) -> Carry:
-    """Picks whole carries by a mask over the batch axes."""
-
-    def pick(a: Array, b: Array) -> Array:
-        return jnp.where(mask.reshape(mask.shape + (1,) * (a.ndim - mask.ndim)), a, b)
-
-    return jax.tree.map(pick, chosen, other)
-
-
-def _loop(
-    cell: Cell,
-    params: Params,
-    body: Body,
-    carry: Carry,
-    xs: Array,
-    reset: Array | None,
-    reverse: bool,
-) -> tuple[Carry, Array]:
-    ys: list[Array | None] = [None] * xs.shape[0]
-    times = range(xs.shape[0])
-    for t in reversed(times) if reverse else times:
-        z = cell.inputs(params, xs[t])
-        carry, ys[t] = body(carry, (z, None if reset is None else reset[t]))
-    return carry, jnp.stack(ys)
-
-
-def _scan(
-    body: Body,
-    carry: Carry,
-    steps: Any,
-    length: int,
-    reverse: bool,
-    remat: int | None,
-    unroll: int,
-) -> tuple[Carry, Array]:
-    """`lax.scan`, with the carry alone kept at every `remat` steps."""
-
-    def scan(carry: Carry, steps: Any) -> tuple[Carry, Array]:
-        return jax.lax.scan(body, carry, steps, reverse=reverse, unroll=unroll)
-
-    if remat is None:
-        return scan(carry, steps)
-
-    # Whole chunks run in an outer scan; the odd steps left over are run last, in time's order.
-    chunks = length // remat
-    cut = (length - chunks * remat) if reverse else chunks * remat
-    head = jax.tree.map(lambda a: a[:cut], steps)
-    tail = jax.tree.map(lambda a: a[cut:], steps)
-    whole, rest = (tail, head) if reverse else (head, tail)
-    whole = jax.tree.map(lambda a: a.reshape(chunks, remat, *a.shape[1:]), whole)
-    chunk = jax.checkpoint(scan, prevent_cse=False)
-    carry, ys = jax.lax.scan(chunk, carry, whole, reverse=reverse)
-    ys = ys.reshape(chunks * remat, *ys.shape[2:])
-    carry, ys_rest = jax.checkpoint(scan)(carry, rest)
-    return carry, jnp.concatenate([ys_rest, ys] if reverse else [ys, ys_rest])
