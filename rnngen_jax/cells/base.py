@@ -5,6 +5,8 @@ hyper-parameters live in the closure, parameters and carries are plain pytrees o
 are written for row vectors, `x @ W`, so a kernel is `[D, F]` and a recurrent kernel `[F, F]`.
 """
 
+import functools
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -18,6 +20,27 @@ from rnngen_jax.errors import UserError
 Params = dict[str, Any]
 Carry = Any  # a named tuple of arrays, or a tuple of carries
 Inputs = Any  # a pytree of arrays that share the leading axes of xs
+
+# Inputs of at most so many features are taken as narrow: one or three colour channels, say.
+NARROW = 4
+
+
+class Gated(NamedTuple):
+    """The inside of a cell whose step is one product of h a gate, and elementwise for the rest.
+
+    The pre-activation of gate g is `a_g = z_g + h U_g + c_g`, where a gate may lack z or U. A cell
+    that says so gets the tuned gradient of the sequential strategy; its `step` is `gated_step`.
+
+    Attributes:
+      kernels: `kernels(params) -> {gate: U [F, F]}`.
+      biases: `biases(params) -> {gate: c [F]}`, for gates without inputs; others have theirs in z.
+      combine: `combine(carry, a) -> carry`, elementwise and without parameters; the first field of
+        the carry is h, which is also the output.
+    """
+
+    kernels: Callable[[Params], dict[str, Array]]
+    biases: Callable[[Params], dict[str, Array]]
+    combine: Callable[[Carry, dict[str, Array]], Carry]
 
 
 class Cell(NamedTuple):
@@ -34,6 +57,10 @@ class Cell(NamedTuple):
         `h[t] = a[t] * h[t-1] + b[t]`; `None` for all others.
       learned: `learned(params, batch_shape, dtype) -> carry` for cells whose first carry is a
         parameter; `None` where it is `carry`.
+      gated: the step's inside, for cells that are `Gated`; `None` for all others.
+      compose: for cells made of others, `compose(run, params, xs, first, carry) -> (carry, ys)`:
+        runs its parts over the whole sequence one by one, `run(cell, params, xs, first, carry)`,
+        which gives the numbers of `step` after `step`; `first` is the cell's own first carry.
     """
 
     features: int
@@ -43,6 +70,8 @@ class Cell(NamedTuple):
     step: Callable[[Params, Carry, Inputs], tuple[Carry, Array]]
     linear: Callable[[Params, Inputs], tuple[Array, Array]] | None = None
     learned: Callable[[Params, tuple[int, ...], Any], Carry] | None = None
+    gated: Gated | None = None
+    compose: Callable[[Any, Params, Array, Carry, Carry], tuple[Carry, Array]] | None = None
 
 
 def initial_carry(cell: Cell, params: Params, batch_shape: tuple[int, ...], dtype: Any) -> Carry:
@@ -113,7 +142,47 @@ def gate_params(
 
 def gate_inputs(params: Params, xs: Array) -> dict[str, Array]:
     """`x W_g + b_g` for every gate g that has input weights."""
-    return {g: xs @ w + params["bias"][g] for g, w in params["input"].items()}
+    return {g: product(xs, w) + params["bias"][g] for g, w in params["input"].items()}
+
+
+def is_narrow(xs: Array) -> bool:
+    """Whether a product with `xs [..., D]` is better a sum of D elementwise terms."""
+    return xs.shape[-1] <= NARROW
+
+
+def product(xs: Array, kernel: Array) -> Array:
+    """`x W`, for a few features written as a sum that fuses with what follows.
+
+    With one input channel a matrix product is all overhead, and stands in the way of fusion.
+    """
+    if not is_narrow(xs):
+        # In two dimensions the kernel's gradient needs no transposed copy of a long array.
+        return (xs.reshape(-1, xs.shape[-1]) @ kernel).reshape(*xs.shape[:-1], kernel.shape[-1])
+    terms = [xs[..., d, None] * kernel[d] for d in range(xs.shape[-1])]
+    return functools.reduce(operator.add, terms)
+
+
+def gated_step(gated: Gated) -> Callable[[Params, Carry, Inputs], tuple[Carry, Array]]:
+    """The step of a gated cell whose inputs are `{gate: [..., F]}`."""
+
+    def step(params: Params, carry: Carry, z: dict[str, Array]) -> tuple[Carry, Array]:
+        biases = gated.biases(params)
+        products = {g: carry[0] @ u for g, u in gated.kernels(params).items()}
+        carry = gated.combine(carry, preactivations(z, products, biases))
+        return carry, carry[0]
+
+    return step
+
+
+def preactivations(
+    z: dict[str, Array], products: dict[str, Array], biases: dict[str, Array]
+) -> dict[str, Array]:
+    """`a_g = z_g + h U_g + c_g` for every gate, from the parts that it has."""
+    a = dict(z)
+    for part in (products, biases):
+        for gate, value in part.items():
+            a[gate] = a[gate] + value if gate in a else value
+    return a
 
 
 def layer_norm(x: Array, scale: Array, bias: Array, epsilon: float = 1e-5) -> Array:

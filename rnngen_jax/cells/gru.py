@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from rnngen_jax.cells.base import Cell, Params, gate_inputs, gate_params, sigmoid
+from rnngen_jax.cells.base import Cell, Gated, Params, gate_inputs, gate_params, gated_step, sigmoid
 from rnngen_jax.config import require_choice
 
 VARIANTS = ("reset_after", "reset_before", "nested")
@@ -62,17 +62,27 @@ def gru(features: int, *, variant: str = "reset_after") -> Cell:
             zs["n"] = shared @ params["recurrent"]["n"] + params["bias"]["n"]
         return zs
 
-    def step(params: Params, carry: GRUCarry, z: dict[str, Array]) -> tuple[GRUCarry, Array]:
+    def kernels(params: Params) -> dict[str, Array]:
+        recurrent = params["recurrent"]
+        return {"z": recurrent["z"], "r": recurrent["r"], "u": recurrent["n"]}
+
+    def combine(carry: GRUCarry, a: dict[str, Array]) -> GRUCarry:
+        update = sigmoid(a["z"])
+        n = jnp.tanh(a["n"] + sigmoid(a["r"]) * a["u"])
+        return GRUCarry((1 - update) * n + update * carry.h)
+
+    def reset_before(
+        params: Params, carry: GRUCarry, z: dict[str, Array]
+    ) -> tuple[GRUCarry, Array]:
         (h,) = carry
         recurrent = params["recurrent"]
         update = sigmoid(z["z"] + h @ recurrent["z"])
         reset = sigmoid(z["r"] + h @ recurrent["r"])
-        if variant == "reset_after":
-            n = jnp.tanh(z["n"] + reset * (h @ recurrent["n"] + params["bias"]["u"]))
-            h = (1 - update) * n + update * h
-        else:
-            n = jnp.tanh(z["n"] + (reset * h) @ recurrent["n"])
-            h = (1 - update) * h + update * n
+        n = jnp.tanh(z["n"] + (reset * h) @ recurrent["n"])
+        h = (1 - update) * h + update * n
         return GRUCarry(h), h
 
-    return Cell(features, init, carry, inputs, step)
+    if variant != "reset_after":
+        return Cell(features, init, carry, inputs, reset_before)
+    gated = Gated(kernels, lambda params: {"u": params["bias"]["u"]}, combine)
+    return Cell(features, init, carry, inputs, gated_step(gated), gated=gated)

@@ -36,13 +36,9 @@ def learned_carry(cell: Cell) -> Cell:
     def step(params: Params, carry: Carry, z: Inputs) -> tuple[Carry, Array]:
         return cell.step(params["cell"], carry, z)
 
-    linear = cell.linear
-    return Cell(
-        cell.features,
-        init,
-        cell.carry,
-        inputs,
-        step,
-        linear=None if linear is None else lambda params, zs: linear(params["cell"], zs),
-        learned=learned,
-    )
+    def compose(
+        run: Any, params: Params, xs: Array, first: Carry, carry: Carry
+    ) -> tuple[Carry, Array]:
+        return run(cell, params["cell"], xs, first, carry)
+
+    return Cell(cell.features, init, cell.carry, inputs, step, learned=learned, compose=compose)

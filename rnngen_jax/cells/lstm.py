@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from rnngen_jax.cells.base import Cell, Params, gate_inputs, gate_params, sigmoid
+from rnngen_jax.cells.base import Cell, Gated, Params, gate_inputs, gate_params, gated_step, sigmoid
 
 GATES = ("i", "f", "g", "o")
 
@@ -38,10 +38,9 @@ def lstm(features: int, *, forget_bias: float = 1.0) -> Cell:
         zeros = jnp.zeros((*batch_shape, features), dtype)
         return LSTMCarry(zeros, zeros)
 
-    def step(params: Params, carry: LSTMCarry, z: dict[str, Array]) -> tuple[LSTMCarry, Array]:
-        a = {gate: z[gate] + carry.h @ params["recurrent"][gate] for gate in GATES}
+    def combine(carry: LSTMCarry, a: dict[str, Array]) -> LSTMCarry:
         c = sigmoid(a["f"]) * carry.c + sigmoid(a["i"]) * jnp.tanh(a["g"])
-        h = sigmoid(a["o"]) * jnp.tanh(c)
-        return LSTMCarry(h, c), h
+        return LSTMCarry(sigmoid(a["o"]) * jnp.tanh(c), c)
 
-    return Cell(features, init, carry, gate_inputs, step)
+    gated = Gated(lambda params: params["recurrent"], lambda params: {}, combine)
+    return Cell(features, init, carry, gate_inputs, gated_step(gated), gated=gated)

@@ -8,9 +8,12 @@ from jax import Array
 
 from rnngen_jax.cells.base import (
     Cell,
+    Gated,
     Params,
     activation_named,
+    gated_step,
     input_kernel,
+    product,
     recurrent_kernel,
 )
 
@@ -52,11 +55,11 @@ def rnn(features: int, *, activation: str = "tanh", input_weights: bool = True) 
     def carry(batch_shape: tuple[int, ...], dtype: Any) -> RNNCarry:
         return RNNCarry(jnp.zeros((*batch_shape, features), dtype))
 
-    def inputs(params: Params, xs: Array) -> Array:
-        return (xs @ params["input"] if input_weights else xs) + params["bias"]
+    def inputs(params: Params, xs: Array) -> dict[str, Array]:
+        return {"h": (product(xs, params["input"]) if input_weights else xs) + params["bias"]}
 
-    def step(params: Params, carry: RNNCarry, z: Array) -> tuple[RNNCarry, Array]:
-        h = f(z + carry.h @ params["recurrent"])
-        return RNNCarry(h), h
+    def combine(carry: RNNCarry, a: dict[str, Array]) -> RNNCarry:
+        return RNNCarry(f(a["h"]))
 
-    return Cell(features, init, carry, inputs, step)
+    gated = Gated(lambda params: {"h": params["recurrent"]}, lambda params: {}, combine)
+    return Cell(features, init, carry, inputs, gated_step(gated), gated=gated)

@@ -58,7 +58,23 @@ def stack(cells: Sequence[Cell], *, residual: bool = False) -> Cell:
             y = y + out if residual else out
         return tuple(carries), y
 
+    def compose(
+        run: Any, params: Params, xs: Array, first: Carry, carry: Carry
+    ) -> tuple[Carry, Array]:
+        carries, ys = [], xs
+        for n, (name, cell) in enumerate(zip(names, cells, strict=True)):
+            last, out = run(cell, params[name], ys, first[n], carry[n])
+            carries.append(last)
+            ys = ys + out if residual and n > 0 else out
+        return tuple(carries), ys
+
     has_learned = any(cell.learned is not None for cell in cells)
     return Cell(
-        cells[-1].features, init, carry, inputs, step, learned=learned if has_learned else None
+        cells[-1].features,
+        init,
+        carry,
+        inputs,
+        step,
+        learned=learned if has_learned else None,
+        compose=compose,
     )

@@ -17,7 +17,7 @@ from rnngen_jax.config import nearest, options
 from rnngen_jax.errors import UserError
 from rnngen_jax.recurrence.base import Sequence, Strategy
 
-_NOT_STRATEGIES = {"base"}
+_NOT_STRATEGIES = {"base", "stacked"}
 
 
 def names() -> list[str]:

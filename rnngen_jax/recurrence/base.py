@@ -1,7 +1,7 @@
 """The strategy contract: one way of running a cell over time."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,3 +39,60 @@ def pick(mask: Array, chosen: Carry, other: Carry) -> Carry:
         return jnp.where(mask.reshape(mask.shape + (1,) * (a.ndim - mask.ndim)), a, b)
 
     return jax.tree.map(where, chosen, other)
+
+
+def composed(strategy: Strategy) -> Strategy:
+    """A strategy for all cells from one for cells that are not made of others.
+
+    A stack runs layer by layer, each over the whole sequence: every layer's input product is then
+    one product for many steps, and each layer is run in the way that suits it.
+    """
+
+    def run(cell: Cell, params: Params, sequence: Sequence) -> tuple[Carry, Array]:
+        if cell.compose is None:
+            return strategy(cell, params, sequence)
+
+        def part(
+            cell: Cell, params: Params, xs: Array, first: Carry, carry: Carry
+        ) -> tuple[Carry, Array]:
+            return run(cell, params, sequence._replace(xs=xs, first=first, carry=carry))
+
+        return cell.compose(part, params, sequence.xs, sequence.first, sequence.carry)
+
+    return run
+
+
+def in_chunks(
+    advance: Callable[[Carry, Any], tuple[Carry, Any]],
+    carry: Carry,
+    steps: Any,
+    size: int,
+    reverse: bool,
+) -> tuple[Carry, Any]:
+    """Runs `advance(carry, steps [size, ...]) -> (carry, ys [size, ...])` over all chunks of time.
+
+    Whole chunks run in one loop; the odd steps left over are a last chunk, in time's order.
+
+    Args:
+      advance: runs one chunk, of any number of steps.
+      carry: before the first chunk run.
+      steps: a pytree of arrays `[T, ...]`.
+      size: steps in a chunk, at least 1.
+      reverse: runs from the last chunk to the first.
+    """
+    length = jax.tree.leaves(steps)[0].shape[0]
+    count, odd = divmod(length, size)
+    if count == 1 and not odd:
+        return advance(carry, steps)
+    cut = odd if reverse else length - odd
+    head = jax.tree.map(lambda x: x[:cut], steps)
+    tail = jax.tree.map(lambda x: x[cut:], steps)
+    whole, rest = (tail, head) if reverse else (head, tail)
+    whole = jax.tree.map(lambda x: x.reshape(count, size, *x.shape[1:]), whole)
+    carry, ys = jax.lax.scan(advance, carry, whole, reverse=reverse)
+    ys = jax.tree.map(lambda y: y.reshape(count * size, *y.shape[2:]), ys)
+    if not odd:
+        return carry, ys
+    carry, last = advance(carry, rest)
+    pairs = (last, ys) if reverse else (ys, last)
+    return carry, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), *pairs)

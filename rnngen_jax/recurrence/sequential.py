@@ -1,51 +1,83 @@
-"""One step after another in one compiled loop."""
+"""One step after another in one compiled loop, with a gradient of its own."""
 
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 
-from rnngen_jax.cells.base import Carry, Cell, Params
-from rnngen_jax.recurrence.base import Sequence, Strategy, pick
+from rnngen_jax.cells.base import Carry, Cell, Params, is_narrow
+from rnngen_jax.config import require, require_choice
+from rnngen_jax.recurrence.base import Sequence, Strategy, composed, in_chunks, pick
+from rnngen_jax.recurrence.stacked import stacked
+
+GRADIENTS = ("stacked", "autodiff")
+GATES = ("auto", "store", "recompute")
 
 
-def sequential(*, remat: int = 0, unroll: int = 1) -> Strategy:
-    """One `jax.lax.scan`.
+def sequential(
+    *,
+    gradient: str = "stacked",
+    gates: str = "auto",
+    chunk: int = 0,
+    remat: int = 0,
+    unroll: int = 1,
+) -> Strategy:
+    """A `jax.lax.scan` over time.
 
     Args:
-      remat: number of steps after which the carry is kept for the gradient; what lies between is
-        computed again. About the square root of T needs the least memory. 0 keeps all.
+      gradient: "stacked" has gated cells' weight gradients as one product over a chunk of steps
+        (`stacked.py`); for all other cells, and with "autodiff", it is JAX's own, which adds each
+        step's share to sums that travel with the loop, but has forward mode as well.
+      gates: for the stacked gradient, whether the gates are stored for it or computed again, a
+        chunk at a time; "auto" chooses by shape and backend.
+      chunk: steps in a chunk of the stacked gradient; 0 chooses by shape and backend.
+      remat: number of steps after which the carry alone is kept for the gradient; what lies between
+        is computed again. About the square root of T needs the least memory. 0 keeps all.
       unroll: steps in one iteration of the compiled loop.
+
+    Raises:
+      UserError: an option out of range.
     """
+    require_choice("strategy 'sequential': gradient", gradient, GRADIENTS)
+    require_choice("strategy 'sequential': gates", gates, GATES)
+    require(chunk >= 0, "strategy 'sequential': chunk", chunk, "0 or more")
+    require(remat >= 0, "strategy 'sequential': remat", remat, "0 or more")
+    require(unroll >= 1, "strategy 'sequential': unroll", unroll, "1 or more")
+
+    @composed
+    def through(cell: Cell, params: Params, sequence: Sequence) -> tuple[Carry, Array]:
+        if gradient == "stacked" and cell.gated is not None:
+            return stacked(cell, params, sequence, gates=gates, chunk=chunk, unroll=unroll)
+        return _scan(cell, params, sequence, unroll)
 
     def run(cell: Cell, params: Params, sequence: Sequence) -> tuple[Carry, Array]:
-        def body(carry: Carry, step: tuple[Any, Array | None]) -> tuple[Carry, Array]:
-            z, begins = step
-            if begins is not None:
-                carry = pick(begins, sequence.first, carry)
-            return cell.step(params, carry, z)
-
-        def scan(carry: Carry, steps: Any) -> tuple[Carry, Array]:
-            return jax.lax.scan(body, carry, steps, reverse=reverse, unroll=unroll)
-
-        reverse, carry = sequence.reverse, sequence.carry
-        steps = (cell.inputs(params, sequence.xs), sequence.reset)
         if not remat:
-            return scan(carry, steps)
+            return through(cell, params, sequence)
 
-        # Whole chunks run in an outer scan; the odd steps left over are run last, in time's order.
-        length = sequence.xs.shape[0]
-        chunks = length // remat
-        cut = (length - chunks * remat) if reverse else chunks * remat
-        head = jax.tree.map(lambda a: a[:cut], steps)
-        tail = jax.tree.map(lambda a: a[cut:], steps)
-        whole, rest = (tail, head) if reverse else (head, tail)
-        whole = jax.tree.map(lambda a: a.reshape(chunks, remat, *a.shape[1:]), whole)
-        chunk = jax.checkpoint(scan, prevent_cse=False)
-        carry, ys = jax.lax.scan(chunk, carry, whole, reverse=reverse)
-        ys = ys.reshape(chunks * remat, *ys.shape[2:])
-        carry, ys_rest = jax.checkpoint(scan)(carry, rest)
-        return carry, jnp.concatenate([ys_rest, ys] if reverse else [ys, ys_rest])
+        # The loop over chunks keeps a chunk's first computation and its second one apart.
+        @jax.checkpoint
+        def advance(carry: Carry, steps: tuple[Array, Array | None]) -> tuple[Carry, Array]:
+            xs, reset = steps
+            return through(cell, params, sequence._replace(xs=xs, carry=carry, reset=reset))
+
+        steps = (sequence.xs, sequence.reset)
+        return in_chunks(advance, sequence.carry, steps, remat, sequence.reverse)
 
     return run
+
+
+def _scan(cell: Cell, params: Params, sequence: Sequence, unroll: int) -> tuple[Carry, Array]:
+    """Any cell, differentiated by JAX."""
+    # The input product is hoisted, unless it is cheaper to do than to write down and read again.
+    hoisted = not is_narrow(sequence.xs)
+    inputs = cell.inputs(params, sequence.xs) if hoisted else sequence.xs
+
+    def body(carry: Carry, step: tuple[Any, Array | None]) -> tuple[Carry, Array]:
+        z, begins = step
+        if begins is not None:
+            carry = pick(begins, sequence.first, carry)
+        return cell.step(params, carry, z if hoisted else cell.inputs(params, z))
+
+    return jax.lax.scan(
+        body, sequence.carry, (inputs, sequence.reset), reverse=sequence.reverse, unroll=unroll
+    )

@@ -1,0 +1,242 @@
+"""The gradient of gated cells with weight gradients taken after the loop.
+
+The transpose of a scan adds each step's share of the weight gradients to sums in its carry, so
+every step reads and writes arrays as large as the weights, and its products have only B rows. Here
+the loop backwards in time finds the gradients of the pre-activations alone, and stacks them; one
+product over a chunk of steps then gives the weights'. No array of T steps is kept but the carries
+(and the gates, on request): the rest exists for a chunk at a time, in a core's cache.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rnngen_jax.cells.base import Carry, Cell, Params, is_narrow, preactivations
+from rnngen_jax.recurrence.base import Sequence, pick
+
+# Rows (steps times sequences) in a chunk on a CPU: enough for a product to run at its best, and few
+# enough that a chunk's arrays stay in cache.
+_CPU_ROWS = 1024
+
+# Features from which on a CPU stores the gates.
+_CPU_STORED = 192
+
+# Bytes of recurrent weights up to which one wide product of all gates beats one product a gate on a
+# CPU: beyond a core's second-level cache, a narrower kernel is used better.
+_CPU_WIDE = 2**21
+
+
+def stacked(
+    cell: Cell, params: Params, sequence: Sequence, *, gates: str, chunk: int, unroll: int
+) -> tuple[Carry, Array]:
+    """Runs a gated cell.
+
+    Args:
+      cell: has `gated`.
+      params: its parameters.
+      sequence: what to run it over.
+      gates: "store" keeps pre-activations for the gradient, "recompute" has them again from the
+        carries; "auto" chooses.
+      chunk: steps in a chunk; 0 chooses.
+      unroll: steps in one iteration of the compiled loop.
+    """
+    gated, reverse = cell.gated, sequence.reverse
+    length, rows = sequence.xs.shape[0], sequence.carry[0].size // cell.features
+    size = min(chunk or _chunk_steps(rows), length)
+    stored = gates == "store" or (gates == "auto" and _stores(cell.features))
+    narrow = is_narrow(sequence.xs)
+
+    def weights(params: Params) -> tuple[dict[str, Array], dict[str, Array]]:
+        return dict(gated.kernels(params)), dict(gated.biases(params))
+
+    forward, backward = _products(weights(params)[0])
+
+    def run_forward(
+        params: Params, xs: Array, first: Carry, carry: Carry, reset: Array | None, keep: bool
+    ) -> tuple[Carry, Array, Any]:
+        """The last carry, ys and, if asked to `keep`, each step's carry before it and its gates."""
+        kernels, biases = weights(params)
+        multiply = forward(kernels)
+
+        def step(carry: Carry, z: Any, begins: Array | None) -> tuple[Carry, Any]:
+            begun = carry if begins is None else pick(begins, first, carry)
+            z = cell.inputs(params, z) if narrow else z
+            a = preactivations(z, multiply(begun[0]), biases)
+            carry = gated.combine(begun, a)
+            return carry, (carry[0], (begun, a if stored else None) if keep else None)
+
+        def advance(state: Any, start: Array | int, steps: int) -> Any:
+            zs = _cut(xs, start, steps)
+            zs = zs if narrow else cell.inputs(params, zs)
+
+            def body(n: Array, state: Any) -> Any:
+                carry, written = state
+                n = steps - 1 - n if reverse else n
+                carry, values = step(carry, _at(zs, n), _at(reset, start + n))
+                return carry, _write(written, values, start + n)
+
+            return jax.lax.fori_loop(0, steps, body, state, unroll=unroll)
+
+        written = jax.eval_shape(
+            lambda: step(carry, _at(xs if narrow else cell.inputs(params, xs), 0), _at(reset, 0))[1]
+        )
+        written = jax.tree.map(lambda a: jnp.zeros((length, *a.shape), a.dtype), written)
+        last, (ys, kept) = _over_chunks(advance, (carry, written), length, size, reverse)
+        return last, ys, kept
+
+    @jax.custom_vjp
+    def run(
+        params: Params, xs: Array, first: Carry, carry: Carry, reset: Array | None
+    ) -> tuple[Carry, Array]:
+        return run_forward(params, xs, first, carry, reset, keep=False)[:2]
+
+    def run_and_keep(
+        params: Params, xs: Array, first: Carry, carry: Carry, reset: Array | None
+    ) -> tuple[tuple[Carry, Array], Any]:
+        last, ys, kept = run_forward(params, xs, first, carry, reset, keep=True)
+        return (last, ys), (params, xs, first, reset, kept)
+
+    def run_backward(residuals: Any, gradients: tuple[Carry, Array]) -> tuple[Any, ...]:
+        params, xs, first, reset, (begun, a) = residuals
+        d_last, d_ys = gradients
+        kernels, biases = weights(params)
+        multiply, transposed = forward(kernels), backward(kernels)
+
+        def retreat(state: Any, start: Array | int, steps: int) -> Any:
+            d_carry, d_first, (d_params, d_kernels, d_biases), d_xs, d_a = state
+            here = _cut(begun, start, steps)
+            zs, inputs_back = jax.vjp(cell.inputs, params, _cut(xs, start, steps))
+            a_here = None if stored else preactivations(zs, multiply(here[0]), biases)
+
+            def body(n: Array, state: Any) -> Any:
+                d_carry, d_first, d_a = state
+                n = n if reverse else steps - 1 - n
+                t = start + n
+                _, combine_back = jax.vjp(
+                    gated.combine, _at(begun, t), _at(a, t) if stored else _at(a_here, n)
+                )
+                d_carry, d_a_t = combine_back(_add_to_h(d_carry, _at(d_ys, t)))
+                d_carry = _add_to_h(d_carry, transposed(d_a_t))
+                if reset is not None:
+                    begins, zeros = _at(reset, t), _zeros(d_carry)
+                    d_first = _add(d_first, pick(begins, d_carry, zeros))
+                    d_carry = pick(begins, zeros, d_carry)
+                return d_carry, d_first, _write(d_a, d_a_t, n)
+
+            d_carry, d_first, d_a = jax.lax.fori_loop(
+                0, steps, body, (d_carry, d_first, d_a), unroll=unroll
+            )
+            d_a_here = _cut(d_a, 0, steps)
+            d_params_here, d_xs_here = inputs_back({gate: d_a_here[gate] for gate in zs})
+            d_rows = {gate: _rows(d) for gate, d in d_a_here.items()}
+            h = _rows(here[0])
+            sums = (
+                _add(d_params, d_params_here),
+                {gate: d + h.T @ d_rows[gate] for gate, d in d_kernels.items()},
+                {gate: d + d_rows[gate].sum(0) for gate, d in d_biases.items()},
+            )
+            d_xs = jax.lax.dynamic_update_slice_in_dim(d_xs, d_xs_here, start, 0)
+            return d_carry, d_first, sums, d_xs, d_a
+
+        # The gradients of one chunk's pre-activations; every chunk writes over the one before.
+        d_a = jax.eval_shape(
+            lambda: preactivations(
+                cell.inputs(params, xs[:size]), multiply(begun[0][:size]), biases
+            )
+        )
+        d_a = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), d_a)
+        sums = (_zeros(params), _zeros(kernels), _zeros(biases))
+        state = (d_last, _zeros(first), sums, _zeros(xs), d_a)
+        # The gradient walks against the order of running.
+        state = _over_chunks(retreat, state, length, size, not reverse)
+        d_carry, d_first, (d_params, d_kernels, d_biases), d_xs, _ = state
+        _, select_back = jax.vjp(weights, params)
+        return (
+            _add(d_params, *select_back((d_kernels, d_biases))),
+            d_xs,
+            d_first,
+            d_carry,
+            None,
+        )
+
+    run.defvjp(run_and_keep, run_backward)
+    return run(params, sequence.xs, sequence.first, sequence.carry, sequence.reset)
+
+
+def _chunk_steps(rows: int) -> int:
+    """Steps in a chunk; elsewhere than on a CPU, all of them."""
+    return max(_CPU_ROWS // rows, 8) if jax.default_backend() == "cpu" else 2**30
+
+
+def _stores(features: int) -> bool:
+    """Whether gates are stored: computing one again costs F products, storing it one number."""
+    return jax.default_backend() != "cpu" or features >= _CPU_STORED
+
+
+def _products(kernels: dict[str, Array]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """How a step multiplies, forwards and backwards: as a rule all kernels side by side as one."""
+    names = list(kernels)
+    size = sum(kernel.size * kernel.dtype.itemsize for kernel in kernels.values())
+
+    def apart(kernels: dict[str, Array]) -> Callable[[Array], dict[str, Array]]:
+        return lambda h: {gate: h @ kernel for gate, kernel in kernels.items()}
+
+    def wide(kernels: dict[str, Array]) -> Callable[[Array], dict[str, Array]]:
+        kernel = jnp.concatenate([kernels[gate] for gate in names], 1)
+        return lambda h: dict(zip(names, jnp.split(h @ kernel, len(names), -1), strict=True))
+
+    def backward(kernels: dict[str, Array]) -> Callable[[dict[str, Array]], Array]:
+        kernel = jnp.concatenate([kernels[gate] for gate in names], 1).T
+        return lambda d_a: jnp.concatenate([d_a[gate] for gate in names], -1) @ kernel
+
+    is_large = jax.default_backend() == "cpu" and size > _CPU_WIDE
+    return (apart if is_large else wide), backward
+
+
+def _over_chunks(
+    run_chunk: Callable[[Any, Any, int], Any], state: Any, length: int, size: int, reverse: bool
+) -> Any:
+    """`state = run_chunk(state, start, steps)` for whole chunks in a loop, then the odd rest."""
+    count, odd = divmod(length, size)
+
+    def body(n: Array, state: Any) -> Any:
+        return run_chunk(state, length - (n + 1) * size if reverse else n * size, size)
+
+    state = jax.lax.fori_loop(0, count, body, state)
+    return run_chunk(state, 0 if reverse else count * size, odd) if odd else state
+
+
+def _cut(tree: Any, start: Array | int, steps: int) -> Any:
+    return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, steps), tree)
+
+
+def _at(tree: Any, t: Array | int) -> Any:
+    index = jax.lax.dynamic_index_in_dim
+    return jax.tree.map(lambda x: index(x, t, keepdims=False), tree)
+
+
+def _write(buffers: Any, values: Any, t: Array) -> Any:
+    """Writes one step in its place: XLA does so without a copy, and nothing is stacked twice."""
+    update = jax.lax.dynamic_update_index_in_dim
+    return jax.tree.map(lambda buffer, value: update(buffer, value, t, 0), buffers, values)
+
+
+def _add(*trees: Any) -> Any:
+    return jax.tree.map(lambda *leaves: sum(leaves), *trees)
+
+
+def _add_to_h(carry: Carry, value: Array) -> Carry:
+    """The first field of a gated cell's carry is h."""
+    return type(carry)(carry[0] + value, *carry[1:])
+
+
+def _rows(x: Array) -> Array:
+    """`[T, ..., F] -> [T * ..., F]`."""
+    return x.reshape(-1, x.shape[-1])
+
+
+def _zeros(tree: Any) -> Any:
+    return jax.tree.map(jnp.zeros_like, tree)
