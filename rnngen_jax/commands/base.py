@@ -52,6 +52,7 @@ SPLIT = Flag("split", "string", "train, validation or test", "test")
 MASK = Flag("mask", "string", "which pixels are missing")
 INPUT = Flag("input", "string", "images to work on")
 COMPLETIONS = Flag("completions", "integer", "how many completions of each image", 3)
+REPLICA = Flag("replica", "integer", "which replica of a run of several, counted from 0", 0)
 NAME = Flag("name", "string", "name of the data set to make")
 DATA_DIR = Flag("data_dir", "string", "folder of prepared data sets")
 
@@ -69,8 +70,9 @@ class Run(NamedTuple):
       dataset: the data that the config names.
       model: the model, built for that data.
       params, extra: the checkpoint's parameters (their moving average where the run keeps one)
-        and state.
+        and state, of one replica.
       step: the checkpoint's step.
+      replica: which replica; 0 of a run that has one.
     """
 
     workdir: pathlib.Path
@@ -80,34 +82,70 @@ class Run(NamedTuple):
     params: "Params"
     extra: "Extra"
     step: int
+    replica: int
 
 
-def open_run(workdir: str, checkpoint: str | None) -> Run:
+def open_run(workdir: str, checkpoint: str | None, replica: int) -> Run:
     """Opens a run: config, data, model and a checkpoint's parameters.
+
+    Of a run of several replicas it prints which one is taken.
 
     Args:
       workdir: the run's folder.
       checkpoint: "best", "latest", a step as a string, or `None` for the best, or the latest where
         nothing has been validated.
+      replica: which replica.
 
     Raises:
-      UserError: no run there, no such checkpoint, or one of another model.
+      UserError: no run there, no such checkpoint or replica, or a checkpoint of another model.
+    """
+    (opened,) = open_replicas(workdir, checkpoint, replica)
+    replicas = opened.experiment.training.replicas
+    if replicas > 1:
+        print(f"replica {replica} of {replicas}; --replica=0 to {replicas - 1} picks one.")
+    return opened
+
+
+def open_replicas(workdir: str, checkpoint: str | None, replica: int | None) -> list[Run]:
+    """Opens each replica of a run, or one of them; they share all but parameters and state.
+
+    Args:
+      workdir, checkpoint: as for `open_run`.
+      replica: which replica, or `None` for all.
+
+    Raises:
+      UserError: as `open_run`.
     """
     import jax
 
     from rnngen_jax import data, experiment
     from rnngen_jax.training.checkpoints import open_checkpoints
+    from rnngen_jax.training.replicas import pick
 
     folder = pathlib.Path(workdir)
     settings = experiment.from_json(folder / "config.json")
+    replicas = settings.training.replicas
+    if replica is not None:
+        check_replica(replica, replicas)
     dataset = data.load(settings.data)
     model = experiment.build(settings, dataset.spec)
     identity = experiment.identity(settings, dataset.spec)
     with open_checkpoints(folder / "checkpoints") as checkpoints:
         which = checkpoint or ("best" if checkpoints.has_best() else "latest")
-        found = checkpoints.restore_evaluated(which, model, identity)
-    params, extra = jax.device_put((found.params, found.extra))
-    return Run(folder, settings, dataset, model, params, extra, found.step)
+        found = checkpoints.restore_evaluated(which, model, identity, replicas)
+
+    def of(replica: int) -> Run:
+        arrays = pick((found.params, found.extra), replica, replicas)
+        params, extra = jax.device_put(arrays)
+        return Run(folder, settings, dataset, model, params, extra, found.step, replica)
+
+    return [of(r) for r in (range(replicas) if replica is None else [replica])]
+
+
+def check_replica(replica: int, replicas: int) -> None:
+    """Raises a `UserError` unless a run of so many replicas has this one."""
+    allowed = "0, as the run has one replica" if replicas == 1 else f"0 to {replicas - 1}"
+    require(0 <= replica < replicas, "--replica", replica, allowed)
 
 
 def check_split(split: str) -> None:

@@ -24,6 +24,7 @@ from rnngen_jax.commands.base import (
     MASK,
     NUM,
     OUT,
+    REPLICA,
     SEED,
     SPLIT,
     TEMPERATURE,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 FLAGS = (
     WORKDIR,
     CHECKPOINT,
+    REPLICA,
     MASK._replace(default="lower", help="lower, upper, centre, random or FILE.png (white: known)"),
     INPUT._replace(help="image file, folder of images or FILE.npz; by default images of --split"),
     SPLIT,
@@ -61,6 +63,7 @@ FLAGS = (
 def run(
     workdir: str,
     checkpoint: str | None,
+    replica: int,
     mask: str,
     input: str | None,
     split: str,
@@ -76,6 +79,7 @@ def run(
     Args:
       workdir: the run's folder.
       checkpoint: "best", "latest", a step, or `None`.
+      replica: which replica of a run of several.
       mask: a mask's name, or the path of a mask image.
       input: an image file, a folder or an npz, or `None` for the images of `split`.
       split: the split whose images are taken.
@@ -90,8 +94,8 @@ def run(
       0.
 
     Raises:
-      UserError: a flag that does not fit, no such run or checkpoint, images or a mask of another
-        size, or a model that cannot complete.
+      UserError: a flag that does not fit, no such run, checkpoint or replica, images or a mask of
+        another size, or a model that cannot complete.
     """
     require(num >= 1, "--num", num, "1 or more")
     require(completions >= 1, "--completions", completions, "1 or more")
@@ -101,7 +105,7 @@ def run(
     from rnngen_jax.evaluation import pictures
 
     pictures.require_out(out, folder=False)
-    opened = open_run(workdir, checkpoint)
+    opened = open_run(workdir, checkpoint, replica)
 
     import jax
     import numpy as np

@@ -4,78 +4,133 @@
   rnngen evaluate --workdir=runs/digits --split=validation --checkpoint=latest
 
 Prints nats per image and bits per dimension with their standard errors, and writes them to
-WORKDIR/evaluation.json. The numbers do not depend on the batch size.
+WORKDIR/evaluation.json. The numbers do not depend on the batch size. A run of several replicas is
+measured replica by replica: the numbers are the mean over them and its standard error.
 """
 
 import json
 import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from rnngen_jax.commands.base import CHECKPOINT, SPLIT, WORKDIR, bar, check_split, open_run
+from rnngen_jax.commands.base import (
+    CHECKPOINT,
+    REPLICA,
+    SPLIT,
+    WORKDIR,
+    Run,
+    bar,
+    check_split,
+    open_replicas,
+)
 from rnngen_jax.errors import RunError
 
-FLAGS = (WORKDIR, CHECKPOINT, SPLIT)
+if TYPE_CHECKING:
+    from rnngen_jax.evaluation.likelihood import Result
+
+FLAGS = (
+    WORKDIR,
+    CHECKPOINT,
+    REPLICA._replace(help=f"{REPLICA.help}; by default all of them", default=None),
+    SPLIT,
+)
 
 
-def run(workdir: str, checkpoint: str | None, split: str) -> int:
+def run(workdir: str, checkpoint: str | None, replica: int | None, split: str) -> int:
     """Evaluates.
 
     Args:
       workdir: the run's folder.
       checkpoint: "best", "latest", a step, or `None`.
+      replica: which replica of a run of several, or `None` for all.
       split: the split to score.
 
     Returns:
       0.
 
     Raises:
-      UserError: no such run, checkpoint or split, or a model without a likelihood.
+      UserError: no such run, checkpoint, replica or split, or a model without a likelihood.
       RunError: a likelihood that is not finite.
     """
     check_split(split)
-    opened = open_run(workdir, checkpoint)
+    opened = open_replicas(workdir, checkpoint, replica)
 
-    from rnngen_jax.data.transforms import evaluation_transform
     from rnngen_jax.evaluation import likelihood
     from rnngen_jax.files import replacing
+    from rnngen_jax.training.replicas import gather, summarise
 
-    result = likelihood.evaluate(
-        likelihood.scorer(opened.model, evaluation_transform(opened.dataset)),
-        opened.params,
-        opened.extra,
-        opened.dataset.splits[split],
-        opened.model.spec.dims,
-        opened.experiment.evaluation.batch_size,
-        track=bar,
-    )
-    if not math.isfinite(result.nats_per_image):
-        raise RunError(
-            f"the likelihood of {workdir} at step {opened.step} is not finite; "
-            "give another --checkpoint."
-        )
-    protocol = likelihood.protocol(opened.model, opened.dataset, split, result.num_images)
+    results = _measure(opened, split)
+    first, num_images = opened[0], results[0].num_images
+    metrics = summarise(gather([_metrics(result) for result in results]))
+    protocol = likelihood.protocol(first.model, first.dataset, split, num_images, len(opened))
     record = {
-        "step": opened.step,
-        "dataset": opened.dataset.name,
+        "step": first.step,
+        "dataset": first.dataset.name,
         "split": split,
-        "num_images": result.num_images,
-        "metrics": {
-            "nats_per_image": result.nats_per_image,
-            "nats_per_image_error": result.nats_per_image_error,
-            "bits_per_dim": result.bits_per_dim,
-            "bits_per_dim_error": result.bits_per_dim_error,
-        },
+        "num_images": num_images,
+        "metrics": metrics,
         "protocol": protocol,
         "versions": _versions(),
     }
-    path = opened.workdir / "evaluation.json"
+    whose = "" if len(opened) == 1 else f", {len(opened)} replicas"
+    if len(opened) < first.experiment.training.replicas:  # one of several, by --replica
+        record["replica"] = first.replica
+        whose = f", replica {first.replica}"
+    path = first.workdir / "evaluation.json"
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(record, indent=2) + "\n")
-    print(f"checkpoint:     step {opened.step} of {workdir}")
-    print(f"nats per image: {result.nats_per_image:.4f} ± {result.nats_per_image_error:.4f}")
-    print(f"bits per dim:   {result.bits_per_dim:.4f} ± {result.bits_per_dim_error:.4f}")
+    print(f"checkpoint:     step {first.step} of {workdir}{whose}")
+    _print_metrics(metrics, len(opened))
     print(f"protocol:       {likelihood.describe(protocol)}")
     print(path)
     return 0
+
+
+def _measure(opened: Sequence[Run], split: str) -> "list[Result]":
+    """The likelihood of each replica, with one compiled program."""
+    from rnngen_jax.data.transforms import evaluation_transform
+    from rnngen_jax.evaluation import likelihood
+
+    score = likelihood.scorer(opened[0].model, evaluation_transform(opened[0].dataset))
+    results = []
+    for run in opened:
+        result = likelihood.evaluate(
+            score,
+            run.params,
+            run.extra,
+            run.dataset.splits[split],
+            run.model.spec.dims,
+            run.experiment.evaluation.batch_size,
+            track=bar,
+        )
+        if not math.isfinite(result.nats_per_image):
+            whose = f" of replica {run.replica}" if run.experiment.training.replicas > 1 else ""
+            raise RunError(
+                f"the likelihood{whose} of {run.workdir} at step {run.step} is not finite; "
+                "give another --checkpoint."
+            )
+        results.append(result)
+    return results
+
+
+def _metrics(result: "Result") -> dict[str, float]:
+    """What goes into evaluation.json of one replica's likelihood."""
+    return {
+        "nats_per_image": result.nats_per_image,
+        "nats_per_image_error": result.nats_per_image_error,
+        "bits_per_dim": result.bits_per_dim,
+        "bits_per_dim_error": result.bits_per_dim_error,
+    }
+
+
+def _print_metrics(metrics: Mapping[str, float], replicas: int) -> None:
+    """Prints the likelihood; ± is over images, or over replicas where there are several."""
+    error = "_error" if replicas == 1 else "/standard_error"
+    for title, name in (("nats per image:", "nats_per_image"), ("bits per dim:", "bits_per_dim")):
+        print(f"{title:<15} {metrics[name]:.4f} ± {metrics[name + error]:.4f}")
+        if replicas > 1:
+            each = (f"{metrics[f'{name}/replica_{r}']:.4f}" for r in range(replicas))
+            print(f"{'  of each:':<15} {', '.join(each)}")
 
 
 def _versions() -> dict[str, str]:

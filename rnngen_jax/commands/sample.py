@@ -15,6 +15,7 @@ from rnngen_jax.commands.base import (
     LABEL,
     NUM,
     OUT,
+    REPLICA,
     SEED,
     TEMPERATURE,
     WORKDIR,
@@ -30,6 +31,7 @@ from rnngen_jax.config import require
 FLAGS = (
     WORKDIR,
     CHECKPOINT,
+    REPLICA,
     NUM._replace(default=64),
     LABEL._replace(help="the class, a number, or all to go round the classes", default="all"),
     TEMPERATURE,
@@ -41,6 +43,7 @@ FLAGS = (
 def run(
     workdir: str,
     checkpoint: str | None,
+    replica: int,
     num: int,
     label: str,
     temperature: float,
@@ -52,6 +55,7 @@ def run(
     Args:
       workdir: the run's folder.
       checkpoint: "best", "latest", a step, or `None`.
+      replica: which replica of a run of several.
       num: how many images.
       label: a class, or "all".
       temperature: what logits are divided by.
@@ -62,7 +66,8 @@ def run(
       0.
 
     Raises:
-      UserError: a flag that does not fit, no such run or checkpoint, or a model that cannot sample.
+      UserError: a flag that does not fit, no such run, checkpoint or replica, or a model that
+        cannot sample.
     """
     require(num >= 1, "--num", num, "1 or more")
     check_seed(seed)
@@ -70,7 +75,7 @@ def run(
     from rnngen_jax.evaluation import pictures
 
     pictures.require_out(out, folder=True)
-    opened = open_run(workdir, checkpoint)
+    opened = open_run(workdir, checkpoint, replica)
     check_amount("--num", num, opened.model.spec, out)
 
     import jax

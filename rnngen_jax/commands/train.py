@@ -3,6 +3,10 @@
   rnngen train --config=configs/pixel_rnn.py --workdir=runs/digits
   rnngen train --config=configs/pixel_rnn.py --workdir=runs/digits --config.model.cell=lstm
 
+--config.training.replicas=4 trains four runs at once, replica r with the seed
+config.training.seed + r: metrics.jsonl then has each metric's mean, its standard error and each
+replica's value.
+
 Without a checkpoint in --workdir a new run begins; with one, the same command goes on from the
 newest. A folder that holds a run of another config is refused.
 
@@ -61,7 +65,11 @@ def run(config: Any, workdir: str) -> int:
     model = experiment.build(settings, dataset.spec)
     training = settings.training
     feed = make_feed(
-        dataset.splits["train"], training.batch_size, training.seed, settings.data.placement
+        dataset.splits["train"],
+        training.batch_size,
+        training.seed,
+        settings.data.placement,
+        training.replicas,
     )
     validate = None
     if model.log_prob is not None:
@@ -159,7 +167,7 @@ def drawer(
 ) -> "Callable[[Params, Extra, int], None] | None":
     """`draw(params, extra, step)` writes a grid of samples to `samples/step_STEP.png`.
 
-    The same noise at every step, so that the grids can be compared.
+    The same noise at every step, so that the grids can be compared. Of several replicas, the first.
     """
     if model.sample is None:
         return None

@@ -4,6 +4,7 @@ The stream of training examples is cut into batches wherever it stands: epoch af
 its own random order. Nothing needs to be saved for resuming, and a batch may straddle two epochs.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -33,14 +34,21 @@ class Feed(NamedTuple):
         `(start, stop)`, the batches of the training steps `start` to `stop - 1` as arrays with a
         leading axis K of `stop - start` steps: "index" int32 `[K, b]`, and when streaming "image"
         uint8 `[K, b, H, W, C]` and "label" int32 `[K, b]`, too. `b` is `batch_size /
-        process_count`: this process's contiguous part of each batch.
+        process_count`: this process's contiguous part of each batch. With N > 1 replicas the
+        leading axes are `[K, N, b]`: each has batches of its own.
     """
 
     resident: dict[str, np.ndarray] | None
     chunks: Chunks
 
 
-def order(seed: int, start: int, count: int, num: int) -> np.ndarray:
+def order(
+    seed: int,
+    start: int,
+    count: int,
+    num: int,
+    permuted: Callable[[int, int, int], np.ndarray] = permutation,
+) -> np.ndarray:
     """Which examples stand at places `start` to `start + count - 1` of the stream.
 
     Place p lies in epoch `p // num`, and each epoch is a fresh permutation of all `num` examples.
@@ -50,6 +58,7 @@ def order(seed: int, start: int, count: int, num: int) -> np.ndarray:
       start: first place, 0 or more.
       count: how many places.
       num: number of examples.
+      permuted: `permutation`, with a memory of the caller's choice.
 
     Returns:
       Indices of examples, int32 `[count]`: a pure function of the arguments.
@@ -59,11 +68,11 @@ def order(seed: int, start: int, count: int, num: int) -> np.ndarray:
     indices = np.empty(count, np.int32)
     for epoch in np.unique(epochs):
         here = epochs == epoch
-        indices[here] = permutation(seed, int(epoch), num)[within[here]]
+        indices[here] = permuted(seed, int(epoch), num)[within[here]]
     return indices
 
 
-def make_feed(split: Split, batch_size: int, seed: int, placement: str) -> Feed:
+def make_feed(split: Split, batch_size: int, seed: int, placement: str, replicas: int = 1) -> Feed:
     """The feed of a split.
 
     Args:
@@ -71,6 +80,7 @@ def make_feed(split: Split, batch_size: int, seed: int, placement: str) -> Feed:
       batch_size: of the global batch, over all processes.
       seed: of the order.
       placement: "device", "stream" or "auto", as in `DataConfig`. The batches are the same.
+      replicas: how many runs the feed is for; run r has the order of `seed + r`.
 
     Raises:
       UserError: a batch size that is not 1 to the number of images, an image that cannot be read.
@@ -80,12 +90,17 @@ def make_feed(split: Split, batch_size: int, seed: int, placement: str) -> Feed:
     if placement == "auto":
         placement = "device" if image.nbytes * split.num < DEVICE_BYTES else "stream"
 
+    # Every replica is in an epoch of its own order, or in two.
+    permuted = functools.lru_cache(maxsize=4 * replicas)(permutation)
+
     def indices(call: tuple[int, int], process_index: int, process_count: int) -> np.ndarray:
         start, stop = call
-        whole = order(seed, start * batch_size, (stop - start) * batch_size, split.num)
+        first, count = start * batch_size, (stop - start) * batch_size
+        orders = [order(seed + r, first, count, split.num, permuted) for r in range(replicas)]
+        wholes = [whole.reshape(stop - start, batch_size) for whole in orders]
+        whole = wholes[0] if replicas == 1 else np.stack(wholes, axis=1)
         mine = batch_size // process_count
-        whole = whole.reshape(stop - start, batch_size)
-        return whole[:, process_index * mine : (process_index + 1) * mine]
+        return whole[..., process_index * mine : (process_index + 1) * mine]
 
     def gathered(
         calls: Sequence[tuple[int, int]], process_index: int = 0, process_count: int = 1
@@ -109,7 +124,7 @@ def make_feed(split: Split, batch_size: int, seed: int, placement: str) -> Feed:
             }
 
         steps = max((stop - start for start, stop in calls), default=1)
-        bytes_a_call = max(1, image.nbytes * steps * batch_size // process_count)
+        bytes_a_call = max(1, image.nbytes * steps * replicas * batch_size // process_count)
         ahead = int(np.clip(_BUFFER_BYTES // bytes_a_call, 1, _THREADS))
         return _in_background(calls, read, ahead)
 

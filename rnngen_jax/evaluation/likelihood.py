@@ -164,12 +164,15 @@ def validator(
     return validate
 
 
-def protocol(model: Model, dataset: Dataset, split: str, num_images: int) -> dict[str, Any]:
+def protocol(
+    model: Model, dataset: Dataset, split: str, num_images: int, replicas: int = 1
+) -> dict[str, Any]:
     """What a likelihood means: numbers whose protocols differ must never be compared.
 
     Returns:
       `likelihood` ("exact" or the bound's name), `levels`, `binarisation`, `dataset`, `split` and
-      `num_images`; under dynamic binarisation also the `seed` of the one draw that was scored.
+      `num_images`; under dynamic binarisation also the `seed` of the one draw that was scored; for
+      the mean over several replicas of a run also how many `replicas`.
     """
     facts: dict[str, Any] = {
         "likelihood": model.likelihood,
@@ -181,6 +184,8 @@ def protocol(model: Model, dataset: Dataset, split: str, num_images: int) -> dic
     }
     if dataset.binarisation == "dynamic":
         facts["seed"] = SEED
+    if replicas > 1:
+        facts["replicas"] = replicas
     return facts
 
 
@@ -190,9 +195,10 @@ def describe(facts: Mapping[str, Any]) -> str:
     binarisation = facts["binarisation"]
     drawn = "not binarised" if binarisation == "none" else f"{binarisation} binarisation"
     seed = f" with seed {facts['seed']}" if "seed" in facts else ""
+    replicas = f", mean over {facts['replicas']} replicas" if "replicas" in facts else ""
     return (
         f"{likelihood}, {facts['levels']} levels, {drawn}{seed}, "
-        f"{facts['num_images']} images of {facts['dataset']}'s {facts['split']} split"
+        f"{facts['num_images']} images of {facts['dataset']}'s {facts['split']} split{replicas}"
     )
 
 

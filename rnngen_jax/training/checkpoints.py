@@ -24,6 +24,7 @@ from orbax.checkpoint import checkpoint_managers
 from rnngen_jax.errors import RunError, UserError
 from rnngen_jax.models.base import Extra, Model, Params
 from rnngen_jax.training.digests import check_identity, describe, digest, named, versions
+from rnngen_jax.training.replicas import with_axis
 from rnngen_jax.training.state import TrainState
 
 Meta = dict[str, Any]
@@ -40,7 +41,8 @@ class Health(NamedTuple):
 class Evaluated(NamedTuple):
     """What evaluating and sampling need of a checkpoint, as NumPy arrays.
 
-    `params` is the moving average where the run keeps one.
+    `params` is the moving average where the run keeps one. With several replicas all arrays have a
+    leading axis of them.
     """
 
     step: int
@@ -197,7 +199,7 @@ class Checkpoints:
             raise self._unusable(step, error) from None
 
     def restore_evaluated(
-        self, which: str | int, model: Model, identity: Mapping[str, Any]
+        self, which: str | int, model: Model, identity: Mapping[str, Any], replicas: int = 1
     ) -> Evaluated:
         """Restores what evaluating and sampling need; no optimiser has to be known.
 
@@ -205,6 +207,7 @@ class Checkpoints:
           which: "best", "latest" or a step.
           model: the model.
           identity: what the checkpoint has to belong to.
+          replicas: how many the run has.
 
         Raises:
           UserError: there is none, it is damaged, or it belongs to another model.
@@ -213,7 +216,8 @@ class Checkpoints:
         try:
             meta = self._meta(step)
             check_identity(meta, identity, self._folder / str(step))
-            params, extra = jax.eval_shape(model.init, jax.random.key(0))
+            one = jax.eval_shape(model.init, jax.random.key(0))
+            params, extra = with_axis(one, replicas)
             averaged = any(name.startswith("ema.") for name in meta["arrays"])
             abstract = {"ema" if averaged else "params": params, "extra": extra}
             tree = self._arrays(step, meta, abstract)

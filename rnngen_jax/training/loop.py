@@ -1,7 +1,6 @@
 """The training loop: calls to the device, and what happens between them."""
 
 import functools
-import math
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +22,7 @@ from rnngen_jax.training.optimizers import make_optimizer
 from rnngen_jax.training.parallel import Parallel, make_parallel
 from rnngen_jax.training.preemption import watching
 from rnngen_jax.training.progress import Progress, make_progress
+from rnngen_jax.training.replicas import Values, create_each, gather, mean, summarise
 from rnngen_jax.training.standing import Clock, Standing
 from rnngen_jax.training.state import TrainState, create, evaluated_params
 from rnngen_jax.training.step import Transform, train_step
@@ -72,16 +72,20 @@ def train(
 
     On SIGTERM the call under way is finished and its state saved.
 
+    With `config.replicas` above 1, a metric is the mean over replicas and stands with its standard
+    error and each replica's value; see `summarise`. The grids are replica 0's.
+
     Args:
       model: the model.
-      feed: the training batches, of `config.batch_size` images.
+      feed: the training batches, of `config.batch_size` images, for `config.replicas`.
       transform: `transform(batch, key) -> batch`, inside the jitted step.
       config: the section `training`. Its `num_samples` is for whoever makes `draw`.
       optimizer: the section `optimizer`, for each player.
       workdir: gets `metrics.jsonl`, `tensorboard/` and `checkpoints/`.
       identity: JSON values that say what the checkpoints belong to.
       validate: `validate(params, extra) -> metrics`; the first metric decides which checkpoint is
-        best, the lower the better. The arrays lie on one device and are gone after it returns.
+        best, the lower the better. It is called for each replica. The arrays lie on one device and
+        are gone after it returns.
       draw: `draw(params, extra, step)` writes a grid of samples.
       devices: the devices to use, all by default.
 
@@ -106,8 +110,10 @@ def train(
         config.seed,
         config.batch_size,
         devices,
+        config.replicas,
     )
-    make_state = functools.partial(create, model, optimizers, config.seed, ema=config.ema_decay > 0)
+    make_one = functools.partial(create, model, optimizers, ema=config.ema_decay > 0)
+    make_state = functools.partial(create_each, make_one, config.seed, config.replicas)
     workdir = pathlib.Path(workdir)
     with ExitStack() as stack:
         checkpoints = stack.enter_context(open_checkpoints(workdir / "checkpoints", config.keep))
@@ -122,7 +128,7 @@ def train(
             _say(f"going on from step {standing.step}.")
         sink = stack.enter_context(closing(_sink(workdir, standing.step)))
         progress = stack.enter_context(
-            closing(make_progress(standing.step, config.steps, config.batch_size))
+            closing(make_progress(standing.step, config.steps, config.replicas * config.batch_size))
         )
         run = _Run(
             players=tuple(model.losses),
@@ -202,8 +208,8 @@ class _Run:
         before = self.standing.step
         self.standing.account(host, self.players)
         done = self.standing.step - before
-        self.clock.count(done * self.config.batch_size)
-        self.progress.advance(done, float(host[f"loss/{self.players[0]}"][-1]))
+        self.clock.count(done * self.config.replicas * self.config.batch_size)
+        self.progress.advance(done, mean(host[f"loss/{self.players[0]}"][-1]))
 
     def between(self, state: TrainState) -> None:
         """Does what is due at this step; see `train` for the order."""
@@ -225,24 +231,28 @@ class _Run:
                 improved = standing.judge(self.score(self.validate, state))
                 last = last or _out_of_patience(standing, config)
             if self.draw is not None and is_due(config.sample_every):
-                view = self.parallel.local(state)
-                self.draw(evaluated_params(view), view.extra, step)
+                self.draw(*self.evaluated(state, 0), step)
             if improved or last or is_due(config.checkpoint_every):
                 self.save(state)
 
     def score(self, validate: Validate, state: TrainState) -> float:
         """Validates, writes the metrics and returns the first of them."""
-        view = self.parallel.local(state)
-        scores = validate(evaluated_params(view), view.extra)
-        for name, value in scores.items():
-            if not math.isfinite(value):
-                raise self.standing.not_finite(f"the validation's {name}", value)
+        replicas = self.config.replicas
+        scores = gather([validate(*self.evaluated(state, r)) for r in range(replicas)])
+        for name, values in scores.items():
+            if not np.isfinite(values).all():
+                name = f"the validation's {name}"
+                raise self.standing.not_finite(name, np.asarray(values), replicas)
         self.write("validation", scores)
-        return float(next(iter(scores.values())))
+        return mean(next(iter(scores.values())))
 
-    def write(self, split: str, values: Mapping[str, float]) -> None:
+    def evaluated(self, state: TrainState, replica: int) -> tuple[Params, Extra]:
+        """What is evaluated and drawn with, of one replica, on one device."""
+        return self.parallel.local((evaluated_params(state), state.extra), replica)
+
+    def write(self, split: str, values: Mapping[str, Values]) -> None:
         """Writes a line of metrics and shows it."""
-        self.sink.write(self.standing.step, split, values)
+        self.sink.write(self.standing.step, split, summarise(values))
         self.progress.metrics(self.standing.step, split, values)
 
     def save(self, state: TrainState) -> None:
@@ -250,7 +260,8 @@ class _Run:
         host = self.parallel.host(state)
         for name, array in named(host).items():
             if not np.isfinite(array).all():
-                raise self.standing.not_finite(f"a number in {name}", _not_finite_in(array))
+                name = f"a number in {name}"
+                raise self.standing.not_finite(name, array, self.config.replicas)
         meta = {**self.standing.meta(), "identity": self.identity}
         self.checkpoints.save(self.standing.step, host, meta)
         self.standing.saved = self.standing.step
@@ -326,11 +337,6 @@ def _outcome(
     """The outcome of a run that stands there."""
     best = standing.best or {"step": None, "score": None}
     return Outcome(standing.step, interrupted, stopped_early, best["step"], best["score"])
-
-
-def _not_finite_in(array: np.ndarray) -> float:
-    """The first number of an array that is not finite."""
-    return float(array[~np.isfinite(array)][0])
 
 
 def _sink(workdir: pathlib.Path, step: int) -> sinks.Sink:

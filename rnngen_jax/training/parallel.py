@@ -3,8 +3,12 @@
 Under both the state lies whole on every device and each device works on an equal, contiguous part
 of each batch. Every random number belongs to an example or to the step, so the losses are those of
 one device up to the order of sums.
+
+Replicas need nothing of each other, so they are spread over the devices before the batch is; see
+`make_mesh`.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,12 +18,13 @@ from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from rnngen_jax.errors import UserError
+from rnngen_jax.training.replicas import many_steps_each
 from rnngen_jax.training.state import TrainState
-from rnngen_jax.training.step import Fetch, Metrics, Reduce, Step, many_steps, mean_over
+from rnngen_jax.training.step import Call, Fetch, Reduce, Step, many_steps, mean_over
 
 AXIS = "data"
+REPLICA = "replica"
 Arrays = dict[str, np.ndarray]
-Call = Callable[[TrainState, Any, Any], tuple[TrainState, Metrics]]
 
 
 class Parallel(NamedTuple):
@@ -29,20 +34,21 @@ class Parallel(NamedTuple):
       place: a state, as host or single-device arrays, to all devices. What is placed is a copy, so
         that the donation of the placed state leaves the given one alone.
       place_resident: the arrays of a data set, or `None`, to all devices.
-      place_chunk: this process's part of the batches of one call, leaves `[K, b, ...]`.
+      place_chunk: this process's part of the batches of one call, leaves `[K, b, ...]`, or
+        `[K, N, b, ...]` for N replicas.
       compiled: the executable for arguments like `(state, resident, chunk)`; compiled once for each
         number of steps K. `call(state, resident, chunk) -> (state, metrics)` returns without
         waiting for the result and gives up the given state's memory (donation).
-      local: a placed tree as arrays on one device, without copying where that is possible: of use
-        until the state is given to the next call.
-      host: a placed tree as NumPy copies.
+      local: `local(tree, replica=0)`: one replica's part of a placed state as arrays on one device,
+        without copying where that is possible: of use until the state is given to the next call.
+      host: a placed tree as NumPy copies, with all replicas.
     """
 
     place: Callable[[TrainState], TrainState]
     place_resident: Callable[[Mapping[str, np.ndarray] | None], Any]
     place_chunk: Callable[[Arrays], Any]
     compiled: Callable[[TrainState, Any, Any], Call]
-    local: Callable[[Any], Any]
+    local: Callable[..., Any]
     host: Callable[[Any], Any]
 
 
@@ -53,6 +59,7 @@ def make_parallel(
     seed: int,
     batch_size: int,
     devices: Sequence[jax.Device] | None = None,
+    replicas: int = 1,
 ) -> Parallel:
     """Spreads a train step over devices.
 
@@ -61,8 +68,9 @@ def make_parallel(
       make_step: makes the train step from the mean over devices that it has to take.
       fetch: `fetch(resident, item) -> batch`.
       seed: the run's seed.
-      batch_size: images in a batch, over all devices of all processes.
+      batch_size: images in a replica's batch, over all devices of all processes.
       devices: the devices of all processes to use; all there are by default.
+      replicas: how many the state has, with "jit".
 
     Raises:
       UserError: the batch does not divide over the devices, or pmap with several processes.
@@ -70,10 +78,13 @@ def make_parallel(
     devices = jax.devices() if devices is None else devices
     # By process, so that a process's part of the batch is one contiguous range.
     devices = sorted(devices, key=lambda device: (device.process_index, device.id))
-    if batch_size % len(devices):
+    mesh = make_mesh(devices, replicas)
+    parts = mesh.shape[AXIS]
+    if batch_size % parts:
+        whose = "" if replicas == 1 else " of each replica"
         raise UserError(
-            f"config.training.batch_size={batch_size} does not divide over {len(devices)} devices; "
-            f"allowed: a multiple of {len(devices)}."
+            f"config.training.batch_size={batch_size} does not divide over {parts} devices{whose}; "
+            f"allowed: a multiple of {parts}."
         )
     if kind == "pmap" and jax.process_count() > 1:
         raise UserError(
@@ -81,29 +92,63 @@ def make_parallel(
             f"{jax.process_count()}; use 'jit'."
         )
     if kind == "jit":
-        return _jit(many_steps(make_step(_unchanged), fetch, seed), devices)
+        return _jit(many_steps_each(make_step(_unchanged), fetch, seed, replicas), mesh, replicas)
     return _pmap(many_steps(make_step(mean_over(AXIS)), fetch, seed), devices)
 
 
-def _jit(call: Call, devices: list[jax.Device]) -> Parallel:
-    """One program over global arrays: the state on every device, the batch axis cut up."""
-    # Not make_mesh, which may order the devices for fast links and mix processes.
-    mesh = Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
+def make_mesh(devices: Sequence[jax.Device], replicas: int) -> Mesh:
+    """A mesh with the axes "replica" and "data".
+
+    Of the L devices of a process, as many go to the axis of replicas as divide both L and the
+    number of replicas N: their greatest common divisor R. Each of these holds N / R replicas, and
+    the L / R devices beside it share their batches. 8 replicas on 8 devices so have one each, which
+    never talk; 4 have two each, and 3, as they do not divide 8, all lie on every device.
+
+    The processes lie along the data axis, so that each of them holds all replicas, for the
+    checkpoints and validations, and a contiguous part of every batch, as the feed gives it.
+
+    Args:
+      devices: in the order of their processes, of which each has as many.
+      replicas: how many, N.
+    """
+    processes = len({device.process_index for device in devices})
+    rows = math.gcd(len(devices) // processes, replicas)
+    grid = np.array(devices).reshape(processes, rows, -1).swapaxes(0, 1).reshape(rows, -1)
+    # Not jax.make_mesh, which may order the devices for fast links and mix processes.
+    return Mesh(grid, (REPLICA, AXIS), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def _jit(call: Call, mesh: Mesh, replicas: int) -> Parallel:
+    """One program over global arrays: the axes of replicas and of the batch cut up."""
+    axis = () if replicas == 1 else (REPLICA,)
     whole = NamedSharding(mesh, PartitionSpec())
-    batches = NamedSharding(mesh, PartitionSpec(None, AXIS))
+    states = NamedSharding(mesh, PartitionSpec(*axis))
+    metrics = NamedSharding(mesh, PartitionSpec(None, *axis))
+    batches = NamedSharding(mesh, PartitionSpec(None, *axis, AXIS))
     jitted = jax.jit(
         call,
-        in_shardings=(whole, whole, batches),
-        out_shardings=whole,
+        in_shardings=(states, whole, batches),
+        out_shardings=(states, metrics),
         donate_argnums=0,
     )
+    take = jax.jit(lambda tree, place: jax.tree.map(lambda x: x[place], tree))
+
+    def local(tree: Any, replica: int = 0) -> Any:
+        if replicas == 1:
+            return jax.tree.map(_first_shard, tree)
+        row, place = divmod(replica, replicas // mesh.shape[REPLICA])
+        holder = next(device for device in mesh.devices[row] if device in mesh.local_devices)
+        held = jax.tree.map(lambda x: _shard_on(holder, x), tree)
+        # All to one device, so that what works on a replica is compiled once.
+        return take(jax.device_put(held, mesh.local_devices[0]), place)
+
     return Parallel(
-        place=lambda state: _put(_copies(state), whole),
+        place=lambda state: _put(_copies(state), states),
         place_resident=lambda resident: _put(resident, whole),
         place_chunk=lambda chunk: _put(chunk, batches),
         compiled=_compiling(jitted),
-        local=lambda tree: jax.tree.map(_first_shard, tree),
-        host=lambda tree: _copies(jax.tree.map(_first_shard, tree)),
+        local=local,
+        host=lambda tree: jax.tree.map(_gathered, tree),
     )
 
 
@@ -123,7 +168,8 @@ def _pmap(call: Call, devices: list[jax.Device]) -> Parallel:
     def put(tree: Any) -> Any:
         return jax.tree.map(lambda x: jax.device_put(x, split, may_alias=False), tree)
 
-    def local(tree: Any) -> Any:
+    def local(tree: Any, replica: int = 0) -> Any:
+        del replica  # there is one
         return jax.tree.map(lambda x: _first_shard(x)[0], tree)
 
     return Parallel(
@@ -164,6 +210,21 @@ def _copies(tree: Any) -> Any:
 def _first_shard(x: Array) -> Array:
     """What lies on this process's first device."""
     return x.addressable_shards[0].data
+
+
+def _shard_on(device: jax.Device, x: Array) -> Array:
+    """What lies on one of this process's devices."""
+    return next(shard.data for shard in x.addressable_shards if shard.device == device)
+
+
+def _gathered(x: Array) -> np.ndarray:
+    """A NumPy copy of an array of which this process's devices hold all parts."""
+    if x.is_fully_replicated:
+        return np.array(_first_shard(x))
+    whole = np.zeros(x.shape, x.dtype)
+    for shard in {str(shard.index): shard for shard in x.addressable_shards}.values():
+        whole[shard.index] = shard.data
+    return whole
 
 
 def _unchanged(tree: Any) -> Any:

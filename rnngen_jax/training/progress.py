@@ -6,26 +6,28 @@ from typing import NamedTuple
 
 import jax
 
+from rnngen_jax.training.replicas import Values, mean, standard_error
+
 
 class Progress(NamedTuple):
     """Shows how far a run is; on processes other than the first it shows nothing.
 
     Attributes:
       say: prints a line, above the bar where there is one.
-      metrics: `metrics(step, split, values)` prints a line of metrics; on a terminal those of
-        training are in the bar instead.
+      metrics: `metrics(step, split, values)` prints a line of metrics, of several replicas the
+        mean and its standard error; on a terminal those of training are in the bar instead.
       advance: `advance(steps, loss)` moves the bar on.
       close: ends the bar.
     """
 
     say: Callable[[str], None]
-    metrics: Callable[[int, str, Mapping[str, float]], None]
+    metrics: Callable[[int, str, Mapping[str, Values]], None]
     advance: Callable[[int, float], None]
     close: Callable[[], None]
 
 
 def make_progress(start: int, steps: int, batch_size: int) -> Progress:
-    """Shows a run from step `start` to `steps` of `batch_size` images each."""
+    """Shows a run from step `start` to `steps` of `batch_size` images each, of all replicas."""
     if jax.process_index() != 0:
         return Progress(_nothing, _nothing, _nothing, _nothing)
     if sys.stderr.isatty():
@@ -39,7 +41,7 @@ def _lines(steps: int) -> Progress:
     def say(line: str) -> None:
         print(line, flush=True)
 
-    def metrics(step: int, split: str, values: Mapping[str, float]) -> None:
+    def metrics(step: int, split: str, values: Mapping[str, Values]) -> None:
         say(_metrics_line(step, steps, split, values))
 
     return Progress(say, metrics, _nothing, _nothing)
@@ -54,7 +56,7 @@ def _bar(start: int, steps: int, batch_size: int) -> Progress:
     def say(line: str) -> None:
         tqdm.write(line)
 
-    def metrics(step: int, split: str, values: Mapping[str, float]) -> None:
+    def metrics(step: int, split: str, values: Mapping[str, Values]) -> None:
         if split != "train":
             say(_metrics_line(step, steps, split, values))
 
@@ -66,10 +68,16 @@ def _bar(start: int, steps: int, batch_size: int) -> Progress:
     return Progress(say, metrics, advance, bar.close)
 
 
-def _metrics_line(step: int, steps: int, split: str, values: Mapping[str, float]) -> str:
+def _metrics_line(step: int, steps: int, split: str, values: Mapping[str, Values]) -> str:
     """One line of metrics."""
-    numbers = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+    numbers = "  ".join(f"{name} {_shown(value)}" for name, value in values.items())
     return f"step {step}/{steps}  {split}  {numbers}"
+
+
+def _shown(values: Values) -> str:
+    """A metric, of several replicas the mean and its standard error."""
+    error = f" ± {standard_error(values):.2g}" if isinstance(values, list) else ""
+    return f"{mean(values):.4g}{error}"
 
 
 def _nothing(*args: object) -> None:

@@ -1,7 +1,6 @@
 """Where a run stands besides its arrays, and how fast it is."""
 
 import contextlib
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from rnngen_jax.errors import RunError
+from rnngen_jax.training.replicas import Values, first_not_finite
 
 
 @dataclass
@@ -21,7 +21,8 @@ class Standing:
       best: `{"step", "score"}` of the best validation, `None` before the first.
       stale: validations since then.
       count, sums: number of steps since the last full line of training metrics, and the sums of
-        their metrics: float64, added step by step, so that stopping in between changes no bit.
+        their metrics, of each replica where there are several: float64, added step by step, so
+        that stopping in between changes no bit.
       saved: step of the newest checkpoint.
     """
 
@@ -29,7 +30,7 @@ class Standing:
     best: dict[str, Any] | None = None
     stale: int = 0
     count: int = 0
-    sums: dict[str, float] = field(default_factory=dict)
+    sums: dict[str, Values] = field(default_factory=dict)
     saved: int | None = None
 
     @classmethod
@@ -51,7 +52,7 @@ class Standing:
         """Adds the metrics of the steps of one call.
 
         Args:
-          metrics: by name, `[K]`.
+          metrics: by name, `[K]`, or `[K, N]` of N replicas.
           players: in the order in which they are named when something is wrong.
 
         Raises:
@@ -62,15 +63,16 @@ class Standing:
         for k in range(len(metrics[names[0]])):
             self.step += 1
             for name in names:
-                value = float(metrics[name][k])
-                if not math.isfinite(value):
-                    raise self.not_finite(name, value)
-                self.sums[name] = self.sums.get(name, 0.0) + value
+                value = np.asarray(metrics[name][k], np.float64)
+                if not np.isfinite(value).all():
+                    raise self.not_finite(name, value, value.size)
+                self.sums[name] = (self.sums.get(name, 0.0) + value).tolist()
             self.count += 1
 
-    def means(self) -> dict[str, float]:
-        """The mean of each metric since the last full line."""
-        return {name: total / self.count for name, total in sorted(self.sums.items())}
+    def means(self) -> dict[str, Values]:
+        """The mean of each metric since the last full line, of each replica for itself."""
+        sums = sorted(self.sums.items())
+        return {name: (np.asarray(total) / self.count).tolist() for name, total in sums}
 
     def start_line(self) -> None:
         """Starts the sums of the next line."""
@@ -85,8 +87,9 @@ class Standing:
             self.stale += 1
         return improved
 
-    def not_finite(self, name: str, value: float) -> RunError:
-        """The error for a number of this step that is not finite."""
+    def not_finite(self, name: str, values: np.ndarray, replicas: int) -> RunError:
+        """The error for a number of this step that is not finite; see `first_not_finite`."""
+        name, value = first_not_finite(name, values, replicas)
         good = "none yet" if self.saved is None else f"step {self.saved}"
         return RunError(
             f"step {self.step}: {name} is {value}. Last good checkpoint: {good}.\n"

@@ -13,7 +13,7 @@ from rnngen_jax.models.base import Extra, Model, Params
 
 
 class TrainState(NamedTuple):
-    """The state of a run.
+    """The state of a run; of a run of N replicas, every array has a leading axis `[N]`.
 
     Attributes:
       step: number of steps done, int32.
@@ -33,7 +33,7 @@ class TrainState(NamedTuple):
 def create(
     model: Model,
     optimizers: Mapping[str, optax.GradientTransformation],
-    seed: int,
+    seed: int | Array,
     ema: bool = False,
 ) -> TrainState:
     """The state before the first step, as a pure function of its arguments.
@@ -41,7 +41,7 @@ def create(
     Args:
       model: the model.
       optimizers: by player, as `model.losses`.
-      seed: the run's seed; the parameters come from its key named "init".
+      seed: the run's seed, which may be traced; the parameters come from its key named "init".
       ema: whether a moving average of the parameters is kept; it starts at the parameters.
     """
     params, extra = model.init(keys.named(jax.random.key(seed), "init"))

@@ -17,6 +17,7 @@ Metrics = dict[str, Array]
 Step = Callable[[TrainState, Batch, Array], tuple[TrainState, Metrics]]
 Fetch = Callable[[Mapping[str, Array] | None, Mapping[str, Array]], Batch]
 Reduce = Callable[[Any], Any]
+Call = Callable[[TrainState, Any, Any], tuple[TrainState, Metrics]]
 
 
 def train_step(
@@ -83,7 +84,7 @@ def train_step(
     return step
 
 
-def many_steps(step: Step, fetch: Fetch, seed: int) -> Callable[..., tuple[TrainState, Metrics]]:
+def many_steps(step: Step, fetch: Fetch, seed: int | Array) -> Call:
     """Makes the function of one call: as many steps as the chunk is long.
 
     The key of a step is folded from the seed's key and the number of the step, so that a run that

@@ -89,6 +89,21 @@ def test_batches_do_not_depend_on_calls_or_processes(placement):
     np.testing.assert_array_equal(resumed["index"], whole["index"][7:9])
 
 
+@pytest.mark.parametrize("placement", ["device", "stream"])
+def test_every_replica_has_the_batches_of_its_seed(placement):
+    chunk = next(make_feed(split_of(10), 4, 5, placement, 3).chunks([(2, 8)]))
+    for r in range(3):
+        of_one = next(make_feed(split_of(10), 4, 5 + r, placement).chunks([(2, 8)]))
+        assert chunk.keys() == of_one.keys()
+        for name in chunk:
+            np.testing.assert_array_equal(chunk[name][:, r], of_one[name])
+    parts = make_feed(split_of(10), 4, 5, placement, 3).chunks
+    halves = [next(parts([(2, 8)], process, 2)) for process in (0, 1)]
+    for name in chunk:
+        joined = np.concatenate([half[name] for half in halves], axis=2)
+        np.testing.assert_array_equal(joined, chunk[name])
+
+
 def test_placement_auto_goes_by_size(monkeypatch):
     assert make_feed(split_of(10), 4, 0, "auto").resident is not None
     monkeypatch.setattr(feeds, "DEVICE_BYTES", 60)

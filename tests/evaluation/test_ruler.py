@@ -141,6 +141,9 @@ def test_protocol_says_what_the_number_means():
     }
     drawn = likelihood.protocol(toy_model(), dataset("dynamic"), "test", 9)
     assert drawn == {**facts, "binarisation": "dynamic", "seed": likelihood.SEED}
+    several = likelihood.protocol(toy_model(), dataset(), "test", 9, replicas=3)
+    assert several == {**facts, "replicas": 3}
+    assert likelihood.describe(several).endswith("toys's test split, mean over 3 replicas")
     assert likelihood.describe(drawn) == (
         "exact likelihood, 4 levels, dynamic binarisation with seed 0, "
         "9 images of toys's test split"

@@ -22,17 +22,18 @@ import jax
 jax.distributed.initialize("127.0.0.1:{port}", 2, {index})
 sys.path.insert(0, {here!r})
 import test_hosts
-test_hosts.go({workdir!r}, {placement!r}, steps=10)
-test_hosts.go({workdir!r}, {placement!r})
+test_hosts.go({workdir!r}, {placement!r}, {replicas}, steps=10)
+test_hosts.go({workdir!r}, {placement!r}, {replicas})
 """
 
 
-def go(workdir, placement, **changes):
+def go(workdir, placement, replicas, **changes):
     return toys.run(
         workdir,
         devices=jax.devices()[:4],
         validate=toys.validator(),
         placement=placement,
+        replicas=replicas,
         **{**SETTINGS, **changes},
     )
 
@@ -43,8 +44,10 @@ def read(workdir):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("placement", ["device", "stream"])
-def test_two_hosts_give_the_numbers_of_one(tmp_path, placement):
+@pytest.mark.parametrize(
+    ("placement", "replicas"), [("device", 1), ("stream", 1), ("stream", 2), ("device", 3)]
+)
+def test_two_hosts_give_the_numbers_of_one(tmp_path, placement, replicas):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -56,7 +59,12 @@ def test_two_hosts_give_the_numbers_of_one(tmp_path, placement):
                 sys.executable,
                 "-c",
                 HOST.format(
-                    port=port, index=i, here=str(HERE), workdir=str(two), placement=placement
+                    port=port,
+                    index=i,
+                    here=str(HERE),
+                    workdir=str(two),
+                    placement=placement,
+                    replicas=replicas,
                 ),
             ],
             cwd=HERE.parents[1],
@@ -71,7 +79,7 @@ def test_two_hosts_give_the_numbers_of_one(tmp_path, placement):
     assert [host.returncode for host in hosts] == [0, 0], outputs
     assert "step 20/20" in outputs[0]
     assert "step 20/20" not in outputs[1]  # the first process alone prints
-    go(tmp_path / "one", placement)
+    go(tmp_path / "one", placement, replicas)
     ours, other = read(two), read(tmp_path / "one")
     assert len(ours) == len(other) == 6
     for line, expected in zip(ours, other, strict=True):

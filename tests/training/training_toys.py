@@ -151,7 +151,7 @@ def run(workdir, model=None, optimizer=None, transform=jitter, placement="device
     identity = passed.pop("identity", IDENTITY)
     return train(
         model or autoencoder(),
-        make_feed(split(), config.batch_size, config.seed, placement),
+        make_feed(split(), config.batch_size, config.seed, placement, config.replicas),
         transform,
         config,
         optimizer or OptimizerConfig(learning_rate=0.05),

@@ -1,0 +1,120 @@
+"""Replicas: several runs of one config, that differ in the seed alone, trained in one program.
+
+Replica r is the run that the seed `seed + r` makes: its parameters, its batches and its noise. The
+arrays of N replicas have a leading axis `[N, ...]`, the state as well as the gradients, and one
+program runs over that axis with `jax.vmap`. A run of one replica has no such axis anywhere.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from rnngen_jax.training.state import TrainState
+from rnngen_jax.training.step import Call, Fetch, Step, many_steps
+
+Values = float | list[float]  # of the one replica, or of each of several
+
+
+def create_each(make: Callable[[Any], TrainState], seed: int, replicas: int) -> TrainState:
+    """The states before the first step.
+
+    Args:
+      make: `make(seed) -> state` of one replica.
+      seed: the first replica's.
+      replicas: how many, N.
+
+    Returns:
+      The states along a leading axis `[N, ...]`; for one replica its state as it is.
+    """
+    return make(seed) if replicas == 1 else jax.vmap(make)(_seeds(seed, replicas))
+
+
+def many_steps_each(step: Step, fetch: Fetch, seed: int, replicas: int) -> Call:
+    """Makes the function of one call, as `many_steps` does, for all replicas.
+
+    Args:
+      step: one step of one replica.
+      fetch: `fetch(resident, item) -> batch` of one replica.
+      seed: the first replica's.
+      replicas: how many, N.
+
+    Returns:
+      `call(state, resident, chunk) -> (state, metrics)`: state leaves have a leading axis `[N]`,
+      chunk leaves and metrics leading axes `[K, N]`. For one replica it is that of `many_steps`.
+    """
+    if replicas == 1:
+        return many_steps(step, fetch, seed)
+
+    def one(seed: Any, state: TrainState, resident: Any, chunk: Any) -> Any:
+        return many_steps(step, fetch, seed)(state, resident, chunk)
+
+    each = jax.vmap(one, in_axes=(0, 0, None, 1), out_axes=(0, 1))
+    return lambda state, resident, chunk: each(_seeds(seed, replicas), state, resident, chunk)
+
+
+def with_axis(abstract: Any, replicas: int) -> Any:
+    """The shapes and dtypes of all replicas' arrays, from those of one."""
+    if replicas == 1:
+        return abstract
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((replicas, *x.shape), x.dtype), abstract)
+
+
+def pick(tree: Any, replica: int, replicas: int) -> Any:
+    """The arrays of one replica, from those of all."""
+    return tree if replicas == 1 else jax.tree.map(lambda x: x[replica], tree)
+
+
+def gather(metrics: Sequence[Mapping[str, float]]) -> dict[str, Values]:
+    """Each metric's value in each replica, from the metrics of the replicas; of one, as it is."""
+    if len(metrics) == 1:
+        return dict(metrics[0])
+    return {name: [float(one[name]) for one in metrics] for name in metrics[0]}
+
+
+def mean(values: Values) -> float:
+    """The mean over replicas."""
+    return float(np.mean(values))
+
+
+def standard_error(values: Sequence[float]) -> float:
+    """Of the mean over two replicas or more: the sample standard deviation over √N."""
+    return float(np.std(values, ddof=1)) / math.sqrt(len(values))
+
+
+def summarise(metrics: Mapping[str, Values]) -> dict[str, float]:
+    """Numbers to write down.
+
+    Returns:
+      The metrics of one replica as they are. Of several, for each metric the mean under its own
+      name, `<metric>/standard_error`, and each one's value as `<metric>/replica_<r>`.
+    """
+    summary: dict[str, float] = {}
+    for name, values in metrics.items():
+        summary[name] = mean(values)
+        if isinstance(values, list):
+            summary[f"{name}/standard_error"] = standard_error(values)
+            summary |= {f"{name}/replica_{r}": value for r, value in enumerate(values)}
+    return summary
+
+
+def first_not_finite(name: str, values: np.ndarray, replicas: int) -> tuple[str, float]:
+    """The first number that is not finite, and what to call it.
+
+    Args:
+      name: of the values.
+      values: with several replicas `[N, ...]`; one of them at least is not finite.
+      replicas: how many, N.
+
+    Returns:
+      The name, which with several replicas says which one, and the number.
+    """
+    at = tuple(np.argwhere(~np.isfinite(values))[0])
+    return name if replicas == 1 else f"{name} of replica {at[0]}", float(values[at])
+
+
+def _seeds(seed: int, replicas: int) -> np.ndarray:
+    """The replicas' seeds `[N]`, of which each makes the key that the same Python int makes."""
+    return np.arange(seed, seed + replicas, dtype=np.uint32)
