@@ -110,6 +110,11 @@ REFUSED = [
     (["prepare", "--input=digits", "--name=A b"], "lower-case"),
     (["prepare", "--input=folder:none", "--name=x", "--data_dir=d"], "no such folder"),
     (["doctor", "--workdir=w"], "holds no run"),
+    (["bench", "--suite=trainin"], "did you mean 'training'"),
+    (["bench", "--suite="], "Allowed: all, compile"),
+    (["bench", "--rounds=0"], "1 or more"),
+    (["bench", "--shapes=64,16,128"], "T,B,I,H;T,B,I,H;... of whole numbers from 1"),
+    (["bench", "--out=c.py"], "a folder"),
 ]
 
 

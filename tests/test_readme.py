@@ -68,11 +68,14 @@ def test_every_command_works(place, monkeypatch, capsys):
             words.append("--config.optimizer.warmup_steps=0")
             if "mnist" in " ".join(words):
                 words.append("--config.training.batch_size=8")
+        if words[1] == "bench":
+            words += ["--rounds=1", "--shapes=8,2,3,4"]
         assert main.run(words) == 0, (words, capsys.readouterr().err)
         ran += [words[1]]
         for out in [word.removeprefix("--out=") for word in words if word.startswith("--out=")]:
             assert (place / out).stat().st_size > 0
-    assert set(ran) == {"train", "evaluate", "sample", "complete", "doctor", "prepare"}
+    verbs = {"train", "evaluate", "sample", "complete", "doctor", "prepare", "bench"}
+    assert set(ran) == verbs
 
 
 def test_ci_runs_the_two_commands_of_the_start():

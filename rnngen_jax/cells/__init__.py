@@ -22,17 +22,20 @@ def from_spec(spec: str, features: int) -> Cell:
 
     Args:
       spec: a cell's name and, after a colon, its options: `"lstm"`, `"lstm:forget_bias=0.5"`,
-        `"gru:variant=reset_before"`, `"rnn:activation=relu,input_weights=False"`.
+        `"gru:variant=reset_before"`, `"rnn:activation=relu,input_weights=False"`. After an @, how
+        it is run over time (`recurrence.from_spec`): `"lstm@sequential:gradient=autodiff"`.
       features: size F of the cell's outputs.
 
     Raises:
       UserError: an unknown cell or option, or a value of the wrong type.
     """
+    spec, _, strategy = spec.partition("@")
     name, _, text = spec.partition(":")
     if name not in names():
         raise UserError(f"cell {name!r} is not known; {nearest(name, names())}")
     function = getattr(importlib.import_module(f"{__name__}.{name}"), name)
-    return function(features, **options(function, f"cell {name!r}", text))
+    cell = function(features, **options(function, f"cell {name!r}", text))
+    return cell._replace(strategy=strategy or None)
 
 
 def build(

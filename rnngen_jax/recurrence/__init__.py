@@ -15,7 +15,7 @@ from jax import Array
 from rnngen_jax.cells.base import Carry, Cell, Params, initial_carry
 from rnngen_jax.config import nearest, options
 from rnngen_jax.errors import UserError
-from rnngen_jax.recurrence.base import Sequence, Strategy
+from rnngen_jax.recurrence.base import Sequence, Strategy, checkpointed
 
 _NOT_STRATEGIES = {"base", "stacked"}
 
@@ -30,7 +30,7 @@ def from_spec(spec: str) -> Strategy:
 
     Args:
       spec: a strategy's name and, after a colon, its options: `"sequential"`,
-        `"sequential:remat=28"`.
+        `"sequential:gates=recompute,remat=28"`.
 
     Raises:
       UserError: an unknown strategy or option, or a value of the wrong type.
@@ -48,7 +48,7 @@ def unroll(
     xs: Array,
     carry: Carry | None = None,
     *,
-    strategy: str | Strategy = "sequential",
+    strategy: str | Strategy = "auto",
     reset: Array | None = None,
     reverse: bool = False,
     remat: int | None = None,
@@ -62,27 +62,32 @@ def unroll(
       xs: inputs, `[T, B, D]`; any batch axes, also none, between T and D.
       carry: the carry before the first step; the cell's own first carry if `None`.
       strategy: the way through time, by name with options as in `from_spec`, or made by its
-        function. All give the same numbers as "loop", the plain Python loop.
+        function. All give the same numbers as "loop", the plain Python loop. "auto" is the one that
+        the cell asks for, else "associative" for cells linear in the carry and "sequential" for all
+        others.
       reset: bool `[T, B]`; where true, the sequence begins anew: the step sees the cell's first
         carry, not the one before. With `reverse`, "before" is in the order of running.
       reverse: runs from the last step to the first; ys keep their places.
-      remat: for the sequential strategy, number of steps after which the carry is kept for the
-        gradient; what lies between is computed again. About the square root of T needs the least
-        memory. `None` keeps all.
-      unroll: for the sequential strategy, steps in one iteration of the compiled loop.
+      remat: number of steps after which the carry is kept for the gradient; what lies between is
+        computed again. About the square root of T needs the least memory. `None` keeps what the
+        strategy keeps.
+      unroll: for the strategies "auto" and "sequential", steps in one iteration of the loop.
 
     Returns:
       The carry after the last step run, and the outputs `[T, B, F]`.
 
     Raises:
       UserError: an unknown strategy or option.
-      ValueError: `remat` below 1.
+      ValueError: `remat` below 1, or `unroll` with another strategy.
     """
     if remat is not None and remat < 1:
         raise ValueError(f"remat={remat} does not fit; allowed: 1 or more steps, or None")
-    if strategy == "sequential":
-        strategy = f"sequential:remat={remat or 0},unroll={unroll}"
+    if unroll != 1:
+        if strategy not in ("auto", "sequential"):
+            raise ValueError(f"unroll={unroll} does not fit strategy={strategy!r}")
+        strategy = f"{strategy}:unroll={unroll}"
     run = from_spec(strategy) if isinstance(strategy, str) else strategy
+    run = checkpointed(run, remat) if remat else run
     first = initial_carry(cell, params, xs.shape[1:-1], xs.dtype)
     carry = first if carry is None else carry
     return run(cell, params, Sequence(xs, first, carry, reset, reverse))

@@ -1,5 +1,6 @@
 """The strategy contract: one way of running a cell over time."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -96,3 +97,30 @@ def in_chunks(
     carry, last = advance(carry, rest)
     pairs = (last, ys) if reverse else (ys, last)
     return carry, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), *pairs)
+
+
+def chunk_steps(most: int, length: int) -> int:
+    """Steps in a chunk: at most `most`, or down to half as many to leave no odd steps over."""
+    most = max(min(most, length), 1)
+    even = max(n for n in range(1, most + 1) if length % n == 0)
+    return even if 2 * even >= most else most
+
+
+def checkpointed(strategy: Strategy, steps: int) -> Strategy:
+    """Keeps the carry alone at every `steps` steps; the gradient computes again what lies between.
+
+    Memory is that of T / steps carries and of one run over `steps` steps, so least at about the
+    square root of T (Chen et al. 2016, section 4.1).
+    """
+
+    def run(cell: Cell, params: Params, sequence: Sequence) -> tuple[Carry, Array]:
+        # The chunks are a loop's body or the last in line: nothing merges the two computations.
+        @functools.partial(jax.checkpoint, prevent_cse=False)
+        def advance(carry: Carry, chunk: tuple[Array, Array | None]) -> tuple[Carry, Array]:
+            xs, reset = chunk
+            return strategy(cell, params, sequence._replace(xs=xs, carry=carry, reset=reset))
+
+        chunks = (sequence.xs, sequence.reset)
+        return in_chunks(advance, sequence.carry, chunks, steps, sequence.reverse)
+
+    return run

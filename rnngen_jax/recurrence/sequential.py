@@ -7,7 +7,7 @@ from jax import Array
 
 from rnngen_jax.cells.base import Carry, Cell, Params, is_narrow
 from rnngen_jax.config import require, require_choice
-from rnngen_jax.recurrence.base import Sequence, Strategy, composed, in_chunks, pick
+from rnngen_jax.recurrence.base import Sequence, Strategy, checkpointed, composed, pick
 from rnngen_jax.recurrence.stacked import stacked
 
 GRADIENTS = ("stacked", "autodiff")
@@ -30,7 +30,7 @@ def sequential(
         step's share to sums that travel with the loop, but has forward mode as well.
       gates: for the stacked gradient, whether the gates are stored for it or computed again, a
         chunk at a time; "auto" chooses by shape and backend.
-      chunk: steps in a chunk of the stacked gradient; 0 chooses by shape and backend.
+      chunk: steps in a chunk of the stacked gradient, at most; 0 chooses by shape and backend.
       remat: number of steps after which the carry alone is kept for the gradient; what lies between
         is computed again. About the square root of T needs the least memory. 0 keeps all.
       unroll: steps in one iteration of the compiled loop.
@@ -50,20 +50,7 @@ def sequential(
             return stacked(cell, params, sequence, gates=gates, chunk=chunk, unroll=unroll)
         return _scan(cell, params, sequence, unroll)
 
-    def run(cell: Cell, params: Params, sequence: Sequence) -> tuple[Carry, Array]:
-        if not remat:
-            return through(cell, params, sequence)
-
-        # The loop over chunks keeps a chunk's first computation and its second one apart.
-        @jax.checkpoint
-        def advance(carry: Carry, steps: tuple[Array, Array | None]) -> tuple[Carry, Array]:
-            xs, reset = steps
-            return through(cell, params, sequence._replace(xs=xs, carry=carry, reset=reset))
-
-        steps = (sequence.xs, sequence.reset)
-        return in_chunks(advance, sequence.carry, steps, remat, sequence.reverse)
-
-    return run
+    return checkpointed(through, remat) if remat else through
 
 
 def _scan(cell: Cell, params: Params, sequence: Sequence, unroll: int) -> tuple[Carry, Array]:

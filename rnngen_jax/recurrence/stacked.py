@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnngen_jax.cells.base import Carry, Cell, Params, is_narrow, preactivations
-from rnngen_jax.recurrence.base import Sequence, pick
+from rnngen_jax.recurrence.base import Sequence, chunk_steps, pick
 
 # Rows (steps times sequences) in a chunk on a CPU: enough for a product to run at its best, and few
 # enough that a chunk's arrays stay in cache.
@@ -40,12 +40,12 @@ def stacked(
       sequence: what to run it over.
       gates: "store" keeps pre-activations for the gradient, "recompute" has them again from the
         carries; "auto" chooses.
-      chunk: steps in a chunk; 0 chooses.
+      chunk: steps in a chunk at most; 0 chooses.
       unroll: steps in one iteration of the compiled loop.
     """
     gated, reverse = cell.gated, sequence.reverse
     length, rows = sequence.xs.shape[0], sequence.carry[0].size // cell.features
-    size = min(chunk or _chunk_steps(rows), length)
+    size = chunk_steps(chunk or _most_steps(rows), length)
     stored = gates == "store" or (gates == "auto" and _stores(cell.features))
     narrow = is_narrow(sequence.xs)
 
@@ -166,9 +166,9 @@ def stacked(
     return run(params, sequence.xs, sequence.first, sequence.carry, sequence.reset)
 
 
-def _chunk_steps(rows: int) -> int:
-    """Steps in a chunk; elsewhere than on a CPU, all of them."""
-    return max(_CPU_ROWS // rows, 8) if jax.default_backend() == "cpu" else 2**30
+def _most_steps(rows: int) -> int:
+    """Steps in a chunk at most; elsewhere than on a CPU, room for products of any size."""
+    return max(_CPU_ROWS // rows, 8) if jax.default_backend() == "cpu" else 4096
 
 
 def _stores(features: int) -> bool:

@@ -23,7 +23,14 @@ SPECS = [
     "gru:variant=nested",
     "layer_norm_lstm",
     "layer_norm_gru",
+    "min_gru",
+    "min_gru:positive=True",
+    "min_lstm",
+    "min_lstm:positive=True",
+    "rg_lru",
+    "rg_lru:c=2.0",
 ]
+LINEAR = [spec for spec in SPECS if spec.startswith(("min_", "rg_"))]
 
 
 def randomised(params, key):
@@ -109,6 +116,44 @@ def layer_norm_gru_step(p, state, x):
     return (h,), h
 
 
+def np_positive(x):
+    return np.where(x >= 0, x + 0.5, np_sigmoid(x))
+
+
+def np_linear(p, x, gates):
+    return (x @ p["input"][g] + p["bias"][g] for g in gates)
+
+
+def min_gru_step(g):
+    def step(p, state, x):
+        z, n = np_linear(p, x, "zn")
+        z = np_sigmoid(z)
+        h = (1 - z) * state[0] + z * g(n)
+        return (h,), h
+
+    return step
+
+
+def min_lstm_step(g):
+    def step(p, state, x):
+        f, i, n = np_linear(p, x, "fin")
+        f, i = np_sigmoid(f), np_sigmoid(i)
+        h = f / (f + i) * state[0] + i / (f + i) * g(n)
+        return (h,), h
+
+    return step
+
+
+def rg_lru_step(c):
+    def step(p, state, x):
+        r, i, v = np_linear(p, x, "riv")
+        a = np_sigmoid(p["lambda"]) ** (c * np_sigmoid(r))
+        h = a * state[0] + np.sqrt(1 - a**2) * (np_sigmoid(i) * v)
+        return (h,), h
+
+    return step
+
+
 EQUATIONS = {
     "rnn": rnn_step(np.tanh),
     "rnn:activation=relu": rnn_step(lambda x: np.maximum(x, 0)),
@@ -119,6 +164,12 @@ EQUATIONS = {
     "gru:variant=nested": gru_step("nested"),
     "layer_norm_lstm": layer_norm_lstm_step,
     "layer_norm_gru": layer_norm_gru_step,
+    "min_gru": min_gru_step(lambda x: x),
+    "min_gru:positive=True": min_gru_step(np_positive),
+    "min_lstm": min_lstm_step(lambda x: x),
+    "min_lstm:positive=True": min_lstm_step(np_positive),
+    "rg_lru": rg_lru_step(8.0),
+    "rg_lru:c=2.0": rg_lru_step(2.0),
 }
 
 
@@ -172,7 +223,7 @@ def test_gru_is_flax_gru():
     np.testing.assert_allclose(ys, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("spec", [*SPECS, "rnn:input_weights=False"])
+@pytest.mark.parametrize("spec", [*SPECS, "rnn:input_weights=False", "rg_lru:input_weights=False"])
 def test_init_is_finite_and_has_the_carry_and_outputs_promised(spec):
     cell = cells.from_spec(spec, F)
     params = cell.init(jax.random.key(0), F)
@@ -192,6 +243,74 @@ def test_forget_bias_is_where_it_should_be():
         p = cells.from_spec(f"layer_norm_lstm:forget_bias={value}", F).init(jax.random.key(0), D)
         assert (p["bias"][:F] == value).all()
         assert (p["bias"][F:] == 0).all()
+
+
+@pytest.mark.parametrize("spec", LINEAR)
+def test_a_linear_cell_gives_its_step_as_a_and_b(spec):
+    cell = cells.from_spec(spec, F)
+    params = randomised(cell.init(jax.random.key(0), D), jax.random.key(1))
+    zs = cell.inputs(params, jax.random.normal(jax.random.key(2), (T, B, D)))
+    a, b = cell.linear(params, zs)
+    assert a.shape == b.shape == (T, B, F)
+    h = jax.random.normal(jax.random.key(3), (T, B, F))
+    carry = cell.carry((T, B), jnp.float32)._replace(h=h)
+    after, y = cell.step(params, carry, zs)
+    np.testing.assert_allclose(after.h, a * h + b, atol=1e-6)
+    np.testing.assert_array_equal(after.h, y)
+
+
+@pytest.mark.parametrize("name", ["min_gru", "min_lstm"])
+def test_the_positive_version_stays_positive(name):
+    cell = cells.from_spec(f"{name}:positive=True", F)
+    params = randomised(cell.init(jax.random.key(0), D), jax.random.key(1))
+    xs = 3 * jax.random.normal(jax.random.key(2), (T, B, D))
+    assert (unroll(cell, params, xs)[1] > 0).all()
+    assert (unroll(cells.from_spec(name, F), params, xs)[1] < 0).any()
+
+
+def test_min_lstm_normalises_gates_that_both_vanish():
+    cell = cells.from_spec("min_lstm:forget_bias=1.5", F)
+    params = cell.init(jax.random.key(0), D)
+    assert (params["bias"]["f"] == 1.5).all()
+    assert (params["bias"]["i"] == 0).all()
+
+    def parts(f, i):
+        return jnp.stack(cell.linear(params, {"f": f, "i": i, "n": jnp.ones_like(f)}))
+
+    # f = exp(-1000), i = exp(-1001): both are 0 in float32, their normalised values are not.
+    f, i = jnp.array([-1000.0, 1000.0, -1000.0]), jnp.array([-1001.0, 1000.0, 1000.0])
+    expected = [[np_sigmoid(1), 0.5, 0], [1 - np_sigmoid(1), 0.5, 1]]
+    np.testing.assert_allclose(parts(f, i), expected, atol=1e-6)
+    gradient = jax.grad(lambda f: parts(f, i)[0].sum())(f)
+    np.testing.assert_allclose(gradient, [np_sigmoid(1) * np_sigmoid(-1), 0, 0], atol=1e-6)
+
+
+def test_rg_lru_begins_between_its_slowest_and_its_fastest_decay():
+    for c in (8.0, 2.0):
+        p = cells.from_spec(f"rg_lru:c={c}", 4096).init(jax.random.key(0), 1)
+        decay = np.sort(np_sigmoid(np.asarray(p["lambda"], np.float64)) ** c)
+        np.testing.assert_allclose(decay, np.linspace(0.9, 0.999, 4096), atol=0.003)
+
+
+def test_rg_lru_is_precise_and_has_a_gradient_where_it_forgets_nothing():
+    cell = cells.from_spec("rg_lru", 1)
+    params = cell.init(jax.random.key(0), 1)
+
+    def scale(decay, r):
+        z = {"r": r, "i": jnp.zeros_like(r), "v": jnp.full_like(r, 2.0)}
+        return cell.linear({**params, "lambda": decay}, z)[1].sum()  # sqrt(1 - a²)
+
+    rs, decays = [0.0, -10.0, -14.0, -200.0], [3.0, 20.0, 60.0]
+    for r in rs:
+        for decay in decays:
+            with jax.enable_x64(True):
+                exact = jax.value_and_grad(scale, (0, 1))(jnp.full(1, decay), jnp.full(1, r))
+            ours = jax.value_and_grad(scale, (0, 1))(
+                jnp.full(1, decay, jnp.float32), jnp.full(1, r, jnp.float32)
+            )
+            for mine, right in zip(jax.tree.leaves(ours), jax.tree.leaves(exact), strict=True):
+                assert np.isfinite(right).all()
+                np.testing.assert_allclose(mine, right, rtol=0.05, atol=1e-12)
 
 
 def test_recurrent_kernels_are_orthogonal():
@@ -245,7 +364,8 @@ def test_sigmoid_is_the_logistic_function():
 
 
 def test_names_are_the_files():
-    assert cells.names() == ["gru", "layer_norm_gru", "layer_norm_lstm", "lstm", "rnn"]
+    plain = ["gru", "layer_norm_gru", "layer_norm_lstm", "lstm"]
+    assert cells.names() == [*plain, "min_gru", "min_lstm", "rg_lru", "rnn"]
     for name in cells.names():
         assert cells.from_spec(name, F).features == F
 

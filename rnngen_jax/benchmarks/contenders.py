@@ -1,0 +1,109 @@
+"""What is timed: a layer's forward pass and its parameter gradient, ours or another library's."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import Array
+
+from rnngen_jax.benchmarks.problem import Problem, build
+from rnngen_jax.cells.base import Params
+from rnngen_jax.recurrence import unroll
+
+
+class Contender(NamedTuple):
+    """A layer that solves a problem.
+
+    Attributes:
+      name: the library's name first, then the layer's.
+      forward: computes its outputs, compiled before and without anything for a gradient.
+      gradient: computes the gradient of `sum(ys * weights)` for all parameters.
+      outputs: what `forward` gave as `[T, B, H]`.
+      gradients: what `gradient` gave in our layout of parameters.
+    """
+
+    name: str
+    forward: Callable[[], Any]
+    gradient: Callable[[], Any]
+    outputs: Callable[[Any], np.ndarray]
+    gradients: Callable[[Any], Params]
+
+
+class Layer(NamedTuple):
+    """A contender written in JAX, before it is compiled.
+
+    Attributes:
+      name: as in `Contender`.
+      apply: `apply(params, xs) -> ys`, in the library's own layout.
+      params: the problem's parameters in that layout.
+      xs: the problem's inputs in that layout.
+      weights: the loss's weights in that layout.
+      outputs: ys as `[T, B, H]`.
+      gradients: a gradient for `params` in our layout.
+    """
+
+    name: str
+    apply: Callable[[Any, Array], Array]
+    params: Any
+    xs: Array
+    weights: Array
+    outputs: Callable[[Any], np.ndarray]
+    gradients: Callable[[Any], Params]
+
+
+def lower_forward(layer: Layer) -> jax.stages.Lowered:
+    """Traces the forward pass as a program of `(params, xs)`."""
+    return jax.jit(layer.apply).lower(layer.params, layer.xs)
+
+
+def lower_gradient(layer: Layer) -> jax.stages.Lowered:
+    """Traces the parameter gradient as a program of `(params, xs, weights)`."""
+
+    def loss(params: Any, xs: Array, weights: Array) -> Array:
+        return (layer.apply(params, xs) * weights).sum()
+
+    return jax.jit(jax.grad(loss)).lower(layer.params, layer.xs, layer.weights)
+
+
+def contender(layer: Layer) -> Contender:
+    """Compiles a layer, each pass when it is first called, with all that it reads on the device."""
+    layer = layer._replace(
+        params=jax.device_put(layer.params),
+        xs=jax.device_put(layer.xs),
+        weights=jax.device_put(layer.weights),
+    )
+    forward = functools.cache(lambda: lower_forward(layer).compile())
+    gradient = functools.cache(lambda: lower_gradient(layer).compile())
+    return Contender(
+        layer.name,
+        lambda: forward()(layer.params, layer.xs),
+        lambda: gradient()(layer.params, layer.xs, layer.weights),
+        layer.outputs,
+        layer.gradients,
+    )
+
+
+def peak_bytes(compiled: jax.stages.Compiled) -> int:
+    """Bytes that a program needs beside its arguments: the compiler's plan, and the results."""
+    plan = compiled.memory_analysis()
+    return plan.temp_size_in_bytes + plan.output_size_in_bytes
+
+
+def ours(problem: Problem, strategy: str, name: str = "ours") -> Layer:
+    """Our cell, run with a strategy."""
+    cell = build(problem.cell, problem.shape.hidden)
+
+    def apply(params: Params, xs: Array) -> Array:
+        return unroll(cell, params, xs, strategy=strategy)[1]
+
+    return Layer(
+        name,
+        apply,
+        problem.params,
+        problem.xs,
+        problem.weights,
+        np.asarray,
+        lambda gradient: jax.tree.map(np.asarray, gradient),
+    )

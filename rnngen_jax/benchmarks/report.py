@@ -1,0 +1,154 @@
+"""What a suite measured: a table as it grows, then JSON and pictures."""
+
+import importlib.util
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from rnngen_jax.benchmarks.machine import Machine
+from rnngen_jax.files import filling
+
+_CASE, _CONTENDER, _NUMBER = 44, 38, 9  # widths of the table's columns
+
+
+class Record(NamedTuple):
+    """One line of a table.
+
+    Attributes:
+      case: what was done, at which size.
+      contender: who did it.
+      values: by column; `None` where there is nothing to measure.
+    """
+
+    case: str
+    contender: str
+    values: dict[str, float | None]
+
+
+class Result(NamedTuple):
+    """What a suite gave.
+
+    Attributes:
+      title: what the table shows.
+      plotted: the column in the picture.
+      records: the lines of the table.
+      notes: the lines below it.
+    """
+
+    title: str
+    plotted: str
+    records: list[Record]
+    notes: list[str]
+
+
+def heading(columns: Sequence[str]) -> str:
+    """A table's first two lines, in Markdown."""
+    names = [f"{'case (T,B,I,H)':<{_CASE}}", f"{'contender':<{_CONTENDER}}"]
+    names += [f"{column:>{_NUMBER}}" for column in columns]
+    lines = ["-" * len(name) for name in names[:2]] + ["-" * (len(n) - 1) + ":" for n in names[2:]]
+    return f"| {' | '.join(names)} |\n| {' | '.join(lines)} |"
+
+
+def line(record: Record, columns: Sequence[str]) -> str:
+    """A record as a table's line."""
+    cells = [f"{record.case:<{_CASE}}", f"{record.contender:<{_CONTENDER}}"]
+    for column in columns:
+        width = max(_NUMBER, len(column))
+        cells.append(f"{number(record.values.get(column)):>{width}}")
+    return f"| {' | '.join(cells)} |"
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, and all of those before the point."""
+    if value is None:
+        return ""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def compare(records: Sequence[Record], column: str, prefixes: Sequence[str]) -> list[float]:
+    """For each case that has them, the least `column` of the contenders with these names.
+
+    Args:
+      records: of all cases.
+      column: a ratio to the case's first contender.
+      prefixes: first words of contenders' names.
+    """
+    found: dict[str, float] = {}
+    for record in records:
+        value = record.values.get(column)
+        if value is not None and record.contender.split()[0] in prefixes:
+            found[record.case] = min(value, found.get(record.case, value))
+    return list(found.values())
+
+
+def write(
+    folder: str, machine: Machine, settings: Mapping[str, Any], results: Mapping[str, Result]
+) -> list[str]:
+    """Writes `bench.json` and a picture of each suite into a folder, all of them or none.
+
+    Args:
+      folder: made if missing.
+      machine: where it was measured.
+      settings: how.
+      results: by suite.
+
+    Returns:
+      Lines that say what was written, and what not.
+
+    Raises:
+      UserError: the folder cannot be written to.
+    """
+    said = []
+    with filling(folder) as temporary:
+        suites = {
+            name: {
+                "title": result.title,
+                "records": [
+                    {"case": r.case, "contender": r.contender, **r.values} for r in result.records
+                ],
+                "notes": result.notes,
+            }
+            for name, result in results.items()
+        }
+        content = {"machine": machine._asdict(), "settings": dict(settings), "suites": suites}
+        (temporary / "bench.json").write_text(json.dumps(content, indent=1) + "\n")
+        said.append(f"wrote {pathlib.Path(folder) / 'bench.json'}")
+        if importlib.util.find_spec("matplotlib") is None:
+            said.append("matplotlib is not installed (pip install rnngen_jax[bench]): no pictures")
+            return said
+        for name, result in results.items():
+            _plot(temporary / f"{name}.png", result)
+            said.append(f"wrote {pathlib.Path(folder) / f'{name}.png'}")
+    return said
+
+
+def _plot(path: pathlib.Path, result: Result) -> None:
+    """Bars of the plotted column for each case, side by side by contender."""
+    # Not pyplot, which would choose a window system.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shown = [r for r in result.records if r.values.get(result.plotted) is not None]
+    names = list(dict.fromkeys(record.contender for record in shown))
+    cases = [record.case for record in shown]
+    # A bar's place counts the bars before it, and a gap for each case before its own.
+    places = [n + len(set(cases[: n + 1])) for n in range(len(shown))]
+    figure = Figure(figsize=(9, 1 + 0.17 * (len(shown) + len(set(cases)))))
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for name in names:
+        bars = [
+            (place, record.values[result.plotted])
+            for place, record in zip(places, shown, strict=True)
+            if record.contender == name
+        ]
+        axes.barh([place for place, _ in bars], [value for _, value in bars], label=name)
+    first = [places[cases.index(case)] for case in dict.fromkeys(cases)]
+    axes.set_yticks(first, dict.fromkeys(cases), fontsize=7)
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.set_xlabel(result.plotted)
+    axes.set_title(result.title, fontsize=9)
+    axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
+    figure.savefig(path, dpi=150, bbox_inches="tight")

@@ -1,0 +1,73 @@
+"""Cells that are linear in their carry, all steps at once, against an LSTM step by step."""
+
+from collections.abc import Iterator, Sequence
+
+import jax
+from jax import Array
+
+from rnngen_jax.benchmarks.agreement import check
+from rnngen_jax.benchmarks.contenders import Layer, contender, lower_gradient, ours, peak_bytes
+from rnngen_jax.benchmarks.machine import Machine
+from rnngen_jax.benchmarks.problem import Problem, Settings, Shape, build, draw
+from rnngen_jax.benchmarks.report import Record
+from rnngen_jax.benchmarks.timing import interleaved
+from rnngen_jax.cells.base import Params
+
+TITLE = "min_gru with all steps at once, against itself and an LSTM step by step; gradients"
+COLUMNS = ("ms", "least", "most", "ratio", "MB")
+PLOTTED = "ms"
+
+# min_gru's strategies, the default first.
+STRATEGIES = ("associative", "associative:solver=prefix", "sequential")
+SHAPES = (Shape(784, 16, 1, 256), Shape(16384, 16, 1, 256))
+
+
+def run(settings: Settings, machine: Machine) -> Iterator[Record]:
+    """Times the gradient at each shape, after all ways to run min_gru agree."""
+    for shape in settings.shapes_or(SHAPES):
+        problem, lstm = draw("min_gru", shape), draw("lstm", shape)
+        ways = [ours(problem, strategy, f"min_gru {strategy}") for strategy in STRATEGIES]
+        ways.append(plain(problem))
+        check(str(problem), [contender(way) for way in ways])
+        ways.append(ours(lstm, "sequential", "lstm sequential"))
+        calls = {way.name: contender(way).gradient for way in ways}
+        timings = interleaved(calls, settings.rounds)
+        first = timings[ways[0].name].median
+        for way in ways:
+            timing = timings[way.name]
+            values = {
+                **timing.milliseconds(),
+                "ratio": timing.median / first,
+                "MB": peak_bytes(lower_gradient(way).compile()) / 1e6,
+            }
+            yield Record(f"gradient {shape}", way.name, values)
+
+
+def plain(problem: Problem) -> Layer:
+    """min_gru by one `jax.lax.associative_scan` over all of T, differentiated as it stands.
+
+    It solves `h[t] = a[t] h[t-1] + b[t]` from the zero carry, by products of the maps
+    `(a, b)`: `(a2, b2) after (a1, b1) = (a2 a1, a2 b1 + b2)` (Blelloch 1990, sec. 1.4.1).
+    """
+    cell = build(problem.cell, problem.shape.hidden)
+    if cell.linear is None:
+        raise ValueError(f"{problem.cell} is not linear in its carry")
+    linear = cell.linear
+
+    def after(first: tuple[Array, Array], second: tuple[Array, Array]) -> tuple[Array, Array]:
+        (a1, b1), (a2, b2) = first, second
+        return a2 * a1, a2 * b1 + b2
+
+    def apply(params: Params, xs: Array) -> Array:
+        maps = linear(params, cell.inputs(params, xs))
+        return jax.lax.associative_scan(after, maps)[1]
+
+    return ours(problem, "associative", "min_gru plain associative_scan")._replace(apply=apply)
+
+
+def notes(records: Sequence[Record]) -> list[str]:
+    """What the columns are."""
+    return [
+        "ratio: the time divided by that of min_gru with the strategy associative. "
+        "MB: temporaries and results, as the compiler plans them."
+    ]

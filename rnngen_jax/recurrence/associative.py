@@ -1,0 +1,146 @@
+"""Parallel in time, for cells whose step is linear in the carry: `h[t] = a[t] h[t-1] + b[t]`."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rnngen_jax.cells.base import Carry, Cell, Params
+from rnngen_jax.config import require, require_choice
+from rnngen_jax.errors import UserError
+from rnngen_jax.recurrence.base import (
+    Sequence,
+    Strategy,
+    chunk_steps,
+    composed,
+    in_chunks,
+    pick,
+)
+
+# All h of some steps from their a, their b and the h before the first step run.
+Solver = Callable[[Array, Array, Array], Array]
+
+SOLVERS = ("auto", "prefix", "steps")
+GRADIENTS = ("adjoint", "autodiff")
+
+# A chunk's arrays should stay in a core's own cache: numbers in one of them, and steps, on a CPU.
+_CPU_CHUNK_SIZE, _CPU_CHUNK_STEPS = 2**15, (4, 32)
+# Elsewhere, steps enough to keep an accelerator busy.
+_CHUNK_STEPS = 512
+
+
+def associative(
+    *, chunk: int = 0, solver: str = "auto", gradient: str = "adjoint", remat: bool = True
+) -> Strategy:
+    """Solves chunks of time, each at once with the gates of its steps; h goes from one to the next.
+
+    Args:
+      chunk: steps in a chunk at most; 0 chooses by backend and by the size of a step.
+      solver: how a chunk is solved.
+
+        "prefix": by the associative product `(a, b) (a', b') = (a a', a' b + b')` of the steps, in
+          log(chunk) rounds (Blelloch 1990, sec. 1.4.1).
+        "steps": one after another, which moves the fewest bytes: elementwise work has no other cost
+          on a CPU.
+        "auto": "steps" on a CPU, "prefix" elsewhere.
+
+      gradient: "adjoint" is this file's own, which solves `λ[t] = g[t] + a[t+1] λ[t+1]` as a chunk
+        is solved, and needs no more than a and h. "autodiff" is JAX's, for forward mode and for
+        derivatives of derivatives.
+      remat: keeps h at chunk boundaries alone for the gradient, and computes gates and h of a chunk
+        again from its inputs. Quicker on a CPU as well, where memory is slower than arithmetic.
+
+    Raises:
+      UserError: an option out of range; when run, a cell that is not linear in its carry.
+    """
+    require(chunk >= 0, "strategy 'associative': chunk", chunk, "0 or more")
+    require_choice("strategy 'associative': solver", solver, SOLVERS)
+    require_choice("strategy 'associative': gradient", gradient, GRADIENTS)
+
+    def run(cell: Cell, params: Params, sequence: Sequence) -> tuple[Carry, Array]:
+        linear = cell.linear
+        if linear is None:
+            raise UserError(
+                "strategy 'associative' needs a cell that is linear in its carry (such as min_gru, "
+                "min_lstm or rg_lru); strategy 'sequential' runs any cell."
+            )
+        reverse = sequence.reverse
+        (first,), (h,) = jax.tree.leaves(sequence.first), jax.tree.leaves(sequence.carry)
+        solve = _solver(solver, reverse)
+        if gradient == "adjoint":
+            solve = _with_adjoint(solve, _solver(solver, not reverse), reverse)
+
+        def advance(h: Array, steps: tuple[Array, Array | None]) -> tuple[Array, Array]:
+            xs, begins = steps
+            a, b = linear(params, cell.inputs(params, xs))
+            if begins is not None:
+                a, b = pick(begins, (jnp.zeros_like(a), a * first + b), (a, b))
+            hs = solve(a, b, h)
+            return hs[0 if reverse else -1], hs
+
+        through = jax.checkpoint(advance) if remat else advance
+        size = chunk_steps(chunk or _most_steps(h.size), sequence.xs.shape[0])
+        h, hs = in_chunks(through, h, (sequence.xs, sequence.reset), size, reverse)
+        return jax.tree.unflatten(jax.tree.structure(sequence.carry), [h]), hs
+
+    return composed(run)
+
+
+def _most_steps(step_size: int) -> int:
+    """Steps in a chunk at most."""
+    if jax.default_backend() != "cpu":
+        return _CHUNK_STEPS
+    least, most = _CPU_CHUNK_STEPS
+    return min(max(_CPU_CHUNK_SIZE // step_size, least), most)
+
+
+def _solver(name: str, reverse: bool) -> Solver:
+    if name == "auto":
+        name = "steps" if jax.default_backend() == "cpu" else "prefix"
+
+    def join(near: tuple[Array, Array], far: tuple[Array, Array]) -> tuple[Array, Array]:
+        return near[0] * far[0], far[0] * near[1] + far[1]
+
+    def prefix(a: Array, b: Array, h: Array) -> Array:
+        start = -1 if reverse else 0
+        b = b.at[start].add(a[start] * h)
+        return jax.lax.associative_scan(join, (a, b), reverse=reverse)[1]
+
+    def step(h: Array, ab: tuple[Array, Array]) -> tuple[Array, Array]:
+        h = ab[0] * h + ab[1]
+        return h, h
+
+    def steps(a: Array, b: Array, h: Array) -> Array:
+        return jax.lax.scan(step, h, (a, b), reverse=reverse)[1]
+
+    return steps if name == "steps" else prefix
+
+
+def _with_adjoint(solve: Solver, solve_back: Solver, reverse: bool) -> Solver:
+    """`solve` with its gradient: da[t] = λ[t] h[t-1] and db[t] = λ[t], times as they are run.
+
+    Args:
+      solve: runs in the order that `reverse` says.
+      solve_back: runs in the opposite order.
+      reverse: whether `solve` runs from the last step to the first.
+    """
+
+    def moved(first: Array, x: Array, reverse: bool) -> Array:
+        """`first` in front of x, in the order of running, and the last step of x dropped."""
+        return jnp.concatenate([x[1:], first[None]] if reverse else [first[None], x[:-1]])
+
+    def forward(a: Array, b: Array, h: Array) -> tuple[Array, tuple[Array, Array, Array]]:
+        hs = solve(a, b, h)
+        return hs, (a, h, hs)
+
+    def backward(kept: tuple[Array, Array, Array], g: Array) -> tuple[Array, Array, Array]:
+        a, h, hs = kept
+        nothing = jnp.zeros_like(h)
+        adjoint = solve_back(moved(nothing, a, not reverse), g, nothing)
+        start = -1 if reverse else 0
+        return adjoint * moved(h, hs, reverse), adjoint, a[start] * adjoint[start]
+
+    with_adjoint = jax.custom_vjp(solve)
+    with_adjoint.defvjp(forward, backward)
+    return with_adjoint

@@ -1,0 +1,215 @@
+"""All steps at once by Newton's method: DEER (Lim et al. 2024) and its diagonal form.
+
+The carries s[1..T] of a run are the root of `s[t] - f(s[t-1], x[t])`, and Newton's correction d of
+all of them together is a linear recurrence, which an associative scan solves in log T rounds:
+
+    d[t] = J[t] d[t-1] + f(s[t-1], x[t]) - s[t],  J[t] = ∂f/∂s at s[t-1]
+
+"full" takes J[t] as a matrix `[S, S]` (S numbers in one example's carry) and converges
+quadratically; "diagonal" takes its diagonal alone (quasi-DEER, Gonzalez et al. 2024), which
+is linear in S and converges linearly. Neither can be relied on where the cell is not
+contractive. So the sequence is solved window by window, each window has to be certified, and from
+the first that is not, the rest runs step by step (`window.py` has the test, `trajectory.py` the
+way through time, `adjoint.py` the gradient).
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rnngen_jax.cells.base import Carry, Cell, Params
+from rnngen_jax.recurrence.base import Sequence, Strategy, in_chunks
+from rnngen_jax.recurrence.newton.adjoint import solution
+from rnngen_jax.recurrence.newton.method import Method
+from rnngen_jax.recurrence.newton.run import Run
+from rnngen_jax.recurrence.newton.trajectory import search
+from rnngen_jax.recurrence.newton.window import open_account
+from rnngen_jax.recurrence.sequential import sequential
+
+
+class Report(NamedTuple):
+    """What became of a run, as arrays.
+
+    Attributes:
+      carries: the carry after each step solved by Newton's method, `[T, ...]`, in the places of the
+        inputs; elsewhere the guess, or zeros. They are a `guess` for a run that is nearly the same.
+      converged: whether Newton's method solved all steps, to the tolerance asked for.
+      newton_steps: number of steps solved by Newton's method.
+      sequential_steps: number of steps run one after another.
+      iterations: Newton iterations over all windows, those of a failed one included.
+      residual: largest |s[t] - f(s[t-1], x[t])| of the steps solved by Newton's method.
+      error: estimated largest distance of those from the sequential run, relative to 1 + |s|.
+    """
+
+    carries: Carry
+    converged: Array
+    newton_steps: Array
+    sequential_steps: Array
+    iterations: Array
+    residual: Array
+    error: Array
+
+
+def newton(
+    *,
+    jacobian: str = "full",
+    tolerance: float = 1e-5,
+    max_iterations: int = 32,
+    probes: int = 8,
+    window: int = 0,
+    overhead: float = 0.05,
+) -> Strategy:
+    """Newton's method on all steps of a window at once, with a fall-back to `sequential`.
+
+    The step must treat the batch axes as independent. The gradient is that of the solution: the
+    adjoint recurrence (in parallel for "full", else step by step) and one product over all steps of
+    a window for the weights; steps run by `sequential` have the gradient that it has. There is no
+    forward mode and no second derivative. Under `jax.vmap` the fall-back is always computed.
+
+    Args:
+      jacobian: "full" or "diagonal".
+      tolerance: largest distance from the sequential run, relative to 1 + |s|, that counts as
+        solved. In float32, less than 3e-6 is rarely reached.
+      max_iterations: for each window.
+      probes: JVPs that estimate a "diagonal": the carry is cut into as many blocks, with random
+        signs in each (Bekas et al. 2007). A block's other entries are noise, which costs
+        iterations, not accuracy; as many probes as the carry has numbers leave none.
+      window: steps solved at once, at any cost; 0 derives the number from `overhead`.
+      overhead: how far the run may fall behind a sequential one before it is given up, as a share
+        of the sequential time, by the cost model in `method.py`. Where one failed window would cost
+        more, the run is sequential from the start. `inf` solves all steps at once at any cost.
+
+    Raises:
+      UserError: an option out of its range.
+    """
+    method = Method(jacobian, tolerance, max_iterations, probes, window, overhead)
+
+    def run(cell: Cell, params: Params, sequence: Sequence) -> tuple[Carry, Array]:
+        size = jax.eval_shape(_flattener(sequence), sequence.first).shape[-1]
+        if not method.window_for(sequence.xs.shape, size):
+            return sequential()(cell, params, sequence)
+        return _solve(method, cell, params, sequence, None)[:2]
+
+    return run
+
+
+def solve(
+    cell: Cell, params: Params, sequence: Sequence, *, guess: Carry | None = None, **options: Any
+) -> tuple[Carry, Array, Report]:
+    """Runs a cell as `newton` does, and says how it went.
+
+    Args:
+      cell: any cell.
+      params: its parameters.
+      sequence: what it runs over.
+      guess: carries `[T, ...]` to start from, such as `Report.carries` of an earlier run; if
+        `None`, each window starts from the carry before it. It changes the time, not the gradient.
+      **options: those of `newton`.
+
+    Returns:
+      The carry after the last step run, the outputs `[T, ..., F]`, and the report.
+
+    Raises:
+      UserError: an option out of its range.
+    """
+    method = Method(**{**(newton.__kwdefaults__ or {}), **options})
+    return _solve(method, cell, params, sequence, guess)
+
+
+def _solve(
+    method: Method, cell: Cell, params: Params, sequence: Sequence, guess: Carry | None
+) -> tuple[Carry, Array, Report]:
+    flatten, unflatten = _flattener(sequence), _unflattener(sequence)
+
+    def in_order(tree: Any) -> Any:
+        return jax.tree.map(lambda a: jnp.flip(a, 0), tree) if sequence.reverse else tree
+
+    def step(params: Params, state: Array, z: Any) -> tuple[Array, Array]:
+        carry, y = cell.step(params, unflatten(state), z)
+        return flatten(carry), y
+
+    # The solver sees one array [..., S] as the carry, and time that runs forwards.
+    flat = Cell(cell.features, cell.init, cell.carry, cell.inputs, step)
+    first, carry = flatten(sequence.first), flatten(sequence.carry)
+    run = Run(*in_order((sequence.xs, sequence.reset)), first, carry)
+    length, size = run.xs.shape[0], carry.shape[-1]
+    states = jnp.zeros((length, *carry.shape), carry.dtype)
+    if guess is not None:
+        states = flatten(in_order(guess)).astype(carry.dtype)
+
+    def in_sequence() -> tuple[Carry, Array]:
+        return sequential()(cell, params, sequence)
+
+    def in_part() -> tuple[Carry, Array]:
+        def advance(at: tuple[Carry, Array], steps: Any) -> tuple[tuple[Carry, Array], Array]:
+            (carry, end), (xs, reset, states) = (at[0], at[1] + steps[0].shape[0]), steps
+
+            def solved() -> tuple[Carry, Array]:
+                part = Run(xs, reset, first, flatten(carry))
+                last, ys = solution(method.full, flat, params, part, states)
+                return unflatten(last), ys
+
+            def unsolved() -> tuple[Carry, Array]:
+                part = Sequence(xs, sequence.first, carry, reset, False)
+                return sequential()(cell, params, part)
+
+            carry, ys = jax.lax.cond(end <= account.solved, solved, unsolved)
+            return (carry, end), ys
+
+        begin, steps = (sequence.carry, jnp.int32(0)), (run.xs, run.reset, states)
+        (last, _), ys = in_chunks(advance, begin, steps, chunk, False)
+        return last, in_order(ys)
+
+    window, account = method.window_for(run.xs.shape, size), open_account(carry)
+    if window:
+        fixed = jax.lax.stop_gradient((params, run, states))
+        chunk = method.chunk_for(window, length)
+        states, account = search(method, flat, *fixed, cold=guess is None)
+        whole = jnp.where(account.solved == length, length, account.solved // chunk * chunk)
+        account = account._replace(solved=whole)
+        last, ys = jax.lax.cond(account.solved > 0, in_part, in_sequence)
+    else:
+        last, ys = in_sequence()
+    report = Report(
+        carries=in_order(unflatten(states)),
+        converged=account.solved == length,
+        newton_steps=account.solved,
+        sequential_steps=length - account.solved,
+        iterations=account.iterations,
+        residual=account.residual,
+        error=account.error_bound(),
+    )
+    return last, ys, jax.lax.stop_gradient(report)
+
+
+def _flattener(sequence: Sequence) -> Callable[[Carry], Array]:
+    """From a carry to vectors `[..., S]`, for any leading axes."""
+    ranks = [leaf.ndim - sequence.xs.ndim + 2 for leaf in jax.tree.leaves(sequence.first)]
+
+    def flatten(carry: Carry) -> Array:
+        parts = zip(jax.tree.leaves(carry), ranks, strict=True)
+        rows = [a.reshape(*a.shape[: a.ndim - rank], -1) for a, rank in parts]
+        return jnp.concatenate(rows, axis=-1)
+
+    return flatten
+
+
+def _unflattener(sequence: Sequence) -> Callable[[Array], Carry]:
+    """The way back, with the types of the first carry."""
+    leaves, tree = jax.tree.flatten(sequence.first)
+    shapes = [leaf.shape[sequence.xs.ndim - 2 :] for leaf in leaves]
+    dtypes = [leaf.dtype for leaf in leaves]
+    ends = list(itertools.accumulate(math.prod(shape) for shape in shapes))[:-1]
+
+    def unflatten(states: Array) -> Carry:
+        parts = zip(jnp.split(states, ends, axis=-1), shapes, dtypes, strict=True)
+        return jax.tree.unflatten(
+            tree, [a.reshape(*a.shape[:-1], *shape).astype(dtype) for a, shape, dtype in parts]
+        )
+
+    return unflatten

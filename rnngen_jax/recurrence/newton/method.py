@@ -1,0 +1,97 @@
+"""The options of Newton's method, and what they may cost."""
+
+import dataclasses
+import math
+
+import jax
+
+from rnngen_jax.config import require, require_choice
+
+# Iterations without progress after which a window is given up.
+PATIENCE = 3
+
+# Of a sequential step, what is not arithmetic, in multiply-adds: 1.6 µs on a CPU core (measured);
+# the 26 µs of a scan published for GPUs, at 10^12 multiply-adds a second.
+_LATENCY, _ACCELERATOR_LATENCY = 5e3, 26e6
+# A multiply-add of a Jacobian, in those of a sequential step, and the rounds of an associative scan
+# for each doubling of its length, in sequential steps. Measured for carries of 8 numbers, where
+# memory traffic counts most; for wide ones both are up to ten times less.
+_JACOBIAN_COST, _ROUND_COST = 24.0, 24.0
+# Making room for one number of a solution, in multiply-adds: it is there even if nothing is solved.
+_ROOM_COST = 5.0
+# A run that is solved in part is put together from about so many chunks.
+_CHUNKS = 32
+# Windows below this many steps gain nothing; Jacobians of more numbers than this do not fit.
+_SHORTEST, _LARGEST = 8, 2**27
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """The options of `newton`, by their names there."""
+
+    jacobian: str
+    tolerance: float
+    max_iterations: int
+    probes: int
+    window: int
+    overhead: float
+
+    def __post_init__(self) -> None:
+        """Checks every range."""
+        require_choice("newton: jacobian", self.jacobian, ("full", "diagonal"))
+        require(self.tolerance > 0, "newton: tolerance", self.tolerance, "above 0")
+        require(self.max_iterations > 0, "newton: max_iterations", self.max_iterations, "1 or more")
+        require(self.probes > 0, "newton: probes", self.probes, "1 or more")
+        require(self.window >= 0, "newton: window", self.window, "1 or more, or 0 to derive it")
+        require(self.overhead >= 0, "newton: overhead", self.overhead, "0 or more")
+
+    @property
+    def full(self) -> bool:
+        """Whether Jacobians are matrices."""
+        return self.jacobian == "full"
+
+    def cost(self, window: int, batch: int, size: int) -> float:
+        """Estimated time of one iteration, in sequential steps.
+
+        Args:
+          window: number of steps.
+          batch: number of examples.
+          size: numbers in one example's carry.
+        """
+        tangents = size if self.full else min(self.probes, size)
+        work = _JACOBIAN_COST * batch * size**2 * (tangents + 2)
+        return _ROUND_COST * math.log2(2 * window) + window * work / _step_cost(batch, size)
+
+    def allowance(self, inputs_shape: tuple[int, ...], size: int) -> float:
+        """Sequential steps that iterations may cost in vain, for inputs `[T, ..., D]`."""
+        if self.window:
+            return math.inf
+        length, batch = inputs_shape[0], math.prod(inputs_shape[1:-1])
+        room = _ROOM_COST * batch * size / _step_cost(batch, size)
+        return (self.overhead - room) * length
+
+    def window_for(self, inputs_shape: tuple[int, ...], size: int) -> int:
+        """Steps to solve at once in inputs `[T, ..., D]`; 0 where a trial would cost too much."""
+        length, batch = inputs_shape[0], math.prod(inputs_shape[1:-1])
+        if self.window:
+            return min(self.window, length)
+        numbers = batch * size * (size if self.full else 1)
+        window = min(length, max(_LARGEST // max(numbers, 1), 1))
+        if math.isinf(self.overhead):
+            return window
+        allowed = self.allowance(inputs_shape, size)
+        while window and PATIENCE * self.cost(window, batch, size) > allowed:
+            window = window * 7 // 8
+        return window if window >= _SHORTEST else 0
+
+    def chunk_for(self, window: int, length: int) -> int:
+        """Steps that are either all taken from the solution or all run one after another."""
+        if self.window:
+            return window
+        return window * max(length // (_CHUNKS * window), 1)
+
+
+def _step_cost(batch: int, size: int) -> float:
+    """Of one sequential step, in multiply-adds."""
+    latency = _LATENCY if jax.default_backend() == "cpu" else _ACCELERATOR_LATENCY
+    return latency + batch * size**2
