@@ -85,6 +85,24 @@ def test_newton_is_the_python_loop_in_value_and_gradient(name, options, everythi
 
 
 @pytest.mark.parametrize("jacobian", ["full", "diagonal"])
+def test_an_iteration_that_overflows_is_given_up(jacobian):
+    cell = cells.build("gru", 8)
+    keys = jax.random.split(jax.random.key(0))
+    xs = jax.random.normal(keys[1], (256, 4, 1))
+
+    @jax.jit
+    def both(params):
+        _, ys, report = solve(cell, params, plain(cell, xs), jacobian=jacobian, overhead=math.inf)
+        return ys, report, unroll(cell, params, xs)[1]
+
+    for gain in (6.0, 16.0):
+        ys, report, expected = both(scaled(cell.init(keys[0], 1), gain))
+        assert not report.converged
+        assert report.sequential_steps == 256
+        np.testing.assert_array_equal(ys, expected)
+
+
+@pytest.mark.parametrize("jacobian", ["full", "diagonal"])
 def test_what_converged_is_the_sequential_run(jacobian):
     length, converged, refused = 48, 0, 0
     cell = cells.build("rnn", 6)

@@ -146,10 +146,11 @@ def solve_window(
 
         small = rest <= _SHARE * method.tolerance
         settled = small & (probe_error <= _PROBE_ERROR * amplification)
-        certified = settled & (amplification * (error + unit) <= method.tolerance)
+        # Asked of every number: a compiled maximum may pass over NaN.
+        finite = jnp.isfinite(states).all() & jnp.isfinite(probe).all()
+        certified = settled & finite & (amplification * (error + unit) <= method.tolerance)
         progress = small | (at.count == 0) | (correction < _PROGRESS * at.correction)
         unchanged = jnp.where(progress, 0, at.unchanged + 1)
-        finite = jnp.isfinite(correction) & jnp.isfinite(amplification)
         hopeless = ~finite | (settled & ~certified) | (unchanged >= PATIENCE)
         return _Iterate(
             states,
