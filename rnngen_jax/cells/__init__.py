@@ -29,13 +29,13 @@ def from_spec(spec: str, features: int) -> Cell:
     Raises:
       UserError: an unknown cell or option, or a value of the wrong type.
     """
-    spec, _, strategy = spec.partition("@")
+    spec, at, strategy = spec.partition("@")
     name, _, text = spec.partition(":")
     if name not in names():
         raise UserError(f"cell {name!r} is not known; {nearest(name, names())}")
     function = getattr(importlib.import_module(f"{__name__}.{name}"), name)
     cell = function(features, **options(function, f"cell {name!r}", text))
-    return cell._replace(strategy=strategy or None)
+    return cell._replace(strategy=strategy if at else None)
 
 
 def build(

@@ -154,7 +154,7 @@ def is_narrow(xs: Array) -> bool:
 
 
 def product(xs: Array, kernel: Array) -> Array:
-    """`x W`, for a few features written as a sum that fuses with what follows.
+    """`x W`, `[..., D] [D, F] -> [..., F]`; for few features a sum that fuses with what follows.
 
     With one input channel a matrix product is all overhead, and stands in the way of fusion.
     """
@@ -180,7 +180,7 @@ def gated_step(gated: Gated) -> Callable[[Params, Carry, Inputs], tuple[Carry, A
 def preactivations(
     z: dict[str, Array], products: dict[str, Array], biases: dict[str, Array]
 ) -> dict[str, Array]:
-    """`a_g = z_g + h U_g + c_g` for every gate, from the parts that it has."""
+    """`a_g = z_g + h U_g + c_g`, `[..., F]` for every gate, from the parts that it has."""
     a = dict(z)
     for part in (products, biases):
         for gate, value in part.items():

@@ -16,7 +16,7 @@ def auto(*, unroll: int = 1) -> Strategy:
 
     @composed
     def run(cell: Cell, params: Params, sequence: Sequence) -> tuple[Carry, Array]:
-        if cell.strategy:
+        if cell.strategy is not None:
             spec = cell.strategy
         elif cell.linear is not None:
             spec = "associative"

@@ -34,10 +34,13 @@ Strategy = Callable[[Cell, Params, Sequence], tuple[Carry, Array]]
 
 
 def pick(mask: Array, chosen: Carry, other: Carry) -> Carry:
-    """Picks whole carries by a mask over the batch axes."""
+    """Picks `chosen` where the mask over the leading axes says so, else `other`, leaf by leaf.
 
-    def where(a: Array, b: Array) -> Array:
-        return jnp.where(mask.reshape(mask.shape + (1,) * (a.ndim - mask.ndim)), a, b)
+    Leaves of `chosen` broadcast to those of `other`.
+    """
+
+    def where(a: Array | float, b: Array) -> Array:
+        return jnp.where(mask.reshape(mask.shape + (1,) * (b.ndim - mask.ndim)), a, b)
 
     return jax.tree.map(where, chosen, other)
 
@@ -110,7 +113,7 @@ def checkpointed(strategy: Strategy, steps: int) -> Strategy:
     """Keeps the carry alone at every `steps` steps; the gradient computes again what lies between.
 
     Memory is that of T / steps carries and of one run over `steps` steps, so least at about the
-    square root of T (Chen et al. 2016, section 4.1).
+    square root of T (Chen et al. 2016).
     """
 
     def run(cell: Cell, params: Params, sequence: Sequence) -> tuple[Carry, Array]:

@@ -176,6 +176,8 @@ def test_the_cell_says_how_it_is_run_unless_told():
     assert "scan" not in runs("gru@loop")
     with pytest.raises(UserError, match="'sideways' is not known"):
         runs("gru@sideways")
+    with pytest.raises(UserError, match="'' is not known"):
+        runs("gru@")
 
 
 def test_reset_begins_a_sequence_anew():

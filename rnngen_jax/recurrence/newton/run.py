@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnngen_jax.recurrence.base import pick
+
 
 class Run(NamedTuple):
     """A `Sequence` with time forwards and carries as vectors.
@@ -34,7 +36,4 @@ class Run(NamedTuple):
 
     def cut(self, values: Array, other: Array | float = 0.0) -> Array:
         """`values [T, ...]`, with `other` in the steps that begin anew."""
-        if self.reset is None:
-            return values
-        axes = range(self.reset.ndim, values.ndim)
-        return jnp.where(jnp.expand_dims(self.reset, tuple(axes)), other, values)
+        return values if self.reset is None else pick(self.reset, other, values)
