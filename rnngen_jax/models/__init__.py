@@ -9,10 +9,12 @@ from rnngen_jax.errors import UserError
 from rnngen_jax.models.base import Model
 from rnngen_jax.shapes import ImageSpec
 
+_NOT_MODELS = {"autoregressive", "base"}
+
 
 def names() -> list[str]:
     """Names of all models: the files of this folder that build one."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "base")
+    return sorted({m.name for m in pkgutil.iter_modules(__path__)} - _NOT_MODELS)
 
 
 def config_class(name: str) -> type[Any]:

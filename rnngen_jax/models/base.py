@@ -1,6 +1,5 @@
 """The model contract: what the trainer, the evaluator and the samplers ask of a generator."""
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -58,6 +57,10 @@ class Model(NamedTuple):
         raw outputs `[B, H, W, C, P]` of every value given those before it, all at once.
       walk: the same step by step, as the sampler goes: `walk`, with the arguments of `complete`,
         gives the completed image and the raw outputs that each of its values was drawn from.
+      steps: the same as single steps, for who draws or codes value by value himself
+        (`models.autoregressive.Steps`).
+      log_probs: for autoregressive models, the distribution that raw outputs stand for,
+        `log_probs(raw [..., P]) -> [..., L]`, nats for each grey level.
       reconstruct, encode, decode: for models with a code; see those models.
     """
 
@@ -72,105 +75,11 @@ class Model(NamedTuple):
     complete: Callable[..., Array] | None = None
     conditionals: Callable[..., Array] | None = None
     walk: Callable[..., tuple[Array, Array]] | None = None
+    steps: Any = None
+    log_probs: Callable[[Array], Array] | None = None
     reconstruct: Callable[..., Array] | None = None
     encode: Callable[..., Array] | None = None
     decode: Callable[..., Array] | None = None
-
-
-RawOutputs = Callable[[Params, Array, Array, tuple[Array, Array] | None], Array]
-StepByStep = Callable[[Params, Array, Array, Array, Array, Array | float], tuple[Array, Array]]
-
-
-def autoregressive_model(
-    name: str,
-    spec: ImageSpec,
-    conditional: bool,
-    init: Callable[[Array], tuple[Params, Extra]],
-    raw_outputs: RawOutputs,
-    step_by_step: StepByStep,
-    log_prob_of: Callable[[Array, Array], Array],
-) -> Model:
-    """A model from the two ways through an autoregressive network, which must agree.
-
-    Args:
-      name: of the model.
-      spec: the images.
-      conditional: whether labels matter.
-      init: as in `Model`.
-      raw_outputs: the whole image at once, `raw_outputs(params, image, label, train)` to
-        `[B, H, W, C, P]`; `train` is `(key, index [B])` in training, for what is random there, or
-        `None`.
-      step_by_step: as the sampler goes, `step_by_step(params, key, image, known, label,
-        temperature)`, to what `walk` gives.
-      log_prob_of: a likelihood's `log_prob`.
-    """
-
-    def conditionals(
-        params: Params, extra: Extra, image: Array, label: Array | None = None
-    ) -> Array:
-        del extra
-        return raw_outputs(params, image, labels_for(label, image.shape[0]), None)
-
-    def score(params: Params, batch: Batch, train: tuple[Array, Array] | None) -> Array:
-        raw = raw_outputs(params, batch["image"], batch["label"], train)
-        return log_prob_of(raw, batch["image"].astype(jnp.int32)).sum((1, 2, 3))
-
-    def loss(
-        params: Params, extra: Extra, batch: Batch, key: Array, step: Array
-    ) -> tuple[Array, Aux]:
-        """Mean negative log-likelihood of a value, in nats."""
-        del step
-        nats = -score(params, batch, (key, batch["index"])).mean()
-        per_value = nats / spec.dims
-        metrics = {"nats_per_image": nats, "bits_per_dim": per_value / math.log(2)}
-        return per_value, Aux(metrics, extra)
-
-    def log_prob(params: Params, extra: Extra, batch: Batch, key: Array) -> Array:
-        del extra, key
-        return score(params, batch, None)
-
-    def walk(
-        params: Params,
-        extra: Extra,
-        key: Array,
-        image: Array,
-        known: Array,
-        label: Array | None = None,
-        temperature: Array | float = 1.0,
-    ) -> tuple[Array, Array]:
-        del extra
-        label = labels_for(label, image.shape[0])
-        completed, raw = step_by_step(params, key, image, known, label, temperature)
-        return completed.astype(jnp.uint8), raw
-
-    def complete(*arguments: Any, **named: Any) -> Array:
-        return walk(*arguments, **named)[0]
-
-    def sample(
-        params: Params,
-        extra: Extra,
-        key: Array,
-        num: int,
-        label: Array | None = None,
-        temperature: Array | float = 1.0,
-    ) -> Array:
-        nothing = jnp.zeros((num, *spec.shape), jnp.uint8)
-        known = jnp.zeros((num, spec.height, spec.width), bool)
-        return complete(params, extra, key, nothing, known, label, temperature)
-
-    return Model(
-        name=name,
-        spec=spec,
-        conditional=conditional,
-        init=init,
-        losses={"model": loss},
-        likelihood="exact",
-        log_prob=log_prob,
-        sample=sample,
-        complete=complete,
-        conditionals=conditionals,
-        walk=walk,
-    )
 
 
 def dropout_masks(

@@ -8,28 +8,27 @@ last pixel; looking at the pixels above as well lets one dimension of recurrence
 
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from rnngen_jax import cells
 from rnngen_jax.cells.base import Carry
 from rnngen_jax.config import require
+from rnngen_jax.models.autoregressive import Steps, autoregressive_model, in_raster_order
 from rnngen_jax.models.base import (
     Extra,
     Model,
     Params,
-    autoregressive_model,
     dropout_masks,
     require_classes,
     require_dropout,
 )
 from rnngen_jax.modules.pixel_rnn import PixelRNN
-from rnngen_jax.modules.pixels import draw_pixel, require_encoding
+from rnngen_jax.modules.pixels import require_encoding
 from rnngen_jax.ops import likelihoods, orders
-from rnngen_jax.recurrence import generate
 from rnngen_jax.shapes import ImageSpec
-
-Element = tuple[Array, Array]  # a pixel [B, C] and the raw outputs [B, C, P] it was drawn from
 
 
 @dataclass(frozen=True)
@@ -103,6 +102,11 @@ def build(config: Config, spec: ImageSpec) -> Model:
     place = orders.positions(config.order, height, width)
     table = orders.neighbours(config.order, height, width, config.previous, config.above)
     length, count = table.shape
+    # Where each step's values and its neighbours' are in the image.
+    starts = ((place[:, 0] * width + place[:, 1]) * channels)[:, None] + np.arange(channels)
+    starts = starts.astype(np.int32)
+    outside = np.full((1, channels), spec.dims, np.int32)
+    context_values = np.concatenate([starts, outside])[table].reshape(length, count * channels)
     net = PixelRNN(
         cell=cell,
         spec=spec,
@@ -121,11 +125,6 @@ def build(config: Config, spec: ImageSpec) -> Model:
         variables = net.init(key, context, place, values, label)
         return {"model": variables["params"]}, {}
 
-    def gather(sequence: Array, rows: Array) -> Array:
-        """Neighbours `rows [..., K]` from `sequence [T + 1, B, C]`, to `[..., B, K·C]`."""
-        found = jnp.moveaxis(sequence[rows], -3, -2)
-        return found.reshape(*found.shape[:-2], count * channels)
-
     def raw_outputs(
         params: Params, image: Array, label: Array, train: tuple[Array, Array] | None
     ) -> Array:
@@ -133,50 +132,32 @@ def build(config: Config, spec: ImageSpec) -> Model:
         if train is not None and config.dropout:
             sizes = config.input_features, cell.features
             masks = dropout_masks(*train, sizes, config.dropout)
+        values = in_raster_order(image).astype(jnp.int32)
+        outside = jnp.full((1, values.shape[1]), spec.levels, jnp.int32)
+        context = jnp.concatenate([values, outside])[context_values]
         sequence = orders.to_sequence(image, config.order).astype(jnp.int32)
-        outside = jnp.full((1, *sequence.shape[1:]), spec.levels, jnp.int32)
-        context = gather(jnp.concatenate([sequence, outside]), jnp.asarray(table))
-        raw = net.apply({"params": params["model"]}, context, place, sequence, label, masks)
+        variables = {"params": params["model"]}
+        raw = net.apply(variables, jnp.swapaxes(context, 1, 2), place, sequence, label, masks)
         return orders.from_sequence(raw, config.order, height, width)
 
-    def step_by_step(
-        params: Params,
-        key: Array,
-        image: Array,
-        known: Array,
-        label: Array,
-        temperature: Array | float,
-    ) -> tuple[Array, Array]:
-        """Pixel by pixel in order; each is given all pixels before it, known or drawn."""
-        num = image.shape[0]
+    def first(params: Params, label: Array) -> tuple[Carry, Array, Array]:
+        num = label.shape[0]
+        carry = net.apply({"params": params["model"]}, num, method=net.first)
+        return carry, jnp.zeros((num, cell.features)), label
+
+    def raw(
+        params: Params, state: tuple[Carry, Array, Array], t: Array, turn: int, seen: Array
+    ) -> tuple[tuple[Carry, Array, Array], Array]:
+        """The cell's step is a pixel's; its channels differ in what the readout is told."""
         variables = {"params": params["model"]}
-        given = orders.to_sequence(image, config.order).astype(jnp.int32)
-        fixed = orders.to_sequence(known[..., None], config.order)[..., 0]
-        tables, places = jnp.asarray(table), jnp.asarray(place)
-
-        def step(
-            state: tuple[Carry, Array], _: Element, t: Array, key: Array
-        ) -> tuple[tuple[Carry, Array], Element]:
-            carry, drawn = state
-            context = gather(drawn, tables[t])
-            carry, y = net.apply(variables, carry, context, places[t], label, method=net.step)
-            pixel, raw = draw_pixel(
-                lambda values: net.apply(variables, y, values, method=net.read),
-                likelihood.draw,
-                key,
-                given[t],
-                fixed[t],
-                temperature,
-            )
-            return (carry, drawn.at[t].set(pixel)), (pixel, raw)
-
-        first = net.apply(variables, num, method=net.first)
-        drawn = jnp.full((length + 1, num, channels), spec.levels, jnp.int32)
-        pixel = jnp.zeros((num, channels), jnp.int32)
-        start = (pixel, jnp.zeros((*pixel.shape, likelihood.size)))
-        _, (sequence, raw) = generate(step, (first, drawn), start, key, length)
-        completed = orders.from_sequence(sequence, config.order, height, width)
-        return completed, orders.from_sequence(raw, config.order, height, width)
+        carry, y, label = state
+        if turn == 0:
+            context = seen[jnp.asarray(context_values)[t]].T
+            where = jnp.asarray(place)[t]
+            carry, y = net.apply(variables, carry, context, where, label, method=net.step)
+        pixel = jax.lax.dynamic_slice_in_dim(seen, jnp.asarray(starts)[t, 0], channels).T
+        raw = net.apply(variables, y, pixel, method=net.read)
+        return (carry, y, label), raw[:, turn : turn + 1]
 
     return autoregressive_model(
         "pixel_rnn",
@@ -184,6 +165,6 @@ def build(config: Config, spec: ImageSpec) -> Model:
         config.class_conditional,
         init,
         raw_outputs,
-        step_by_step,
-        likelihood.log_prob,
+        Steps(starts[None], 1, first, raw),
+        likelihood,
     )

@@ -5,31 +5,43 @@ log p(x[t] | x[<t]) = Σ_w log p(x[t, w] | x[t, <w], x[<t])   with a second cell
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from rnngen_jax import cells
 from rnngen_jax.cells.base import Carry
 from rnngen_jax.config import require, require_choice
+from rnngen_jax.models.autoregressive import Steps, autoregressive_model
 from rnngen_jax.models.base import (
     Extra,
     Model,
     Params,
-    autoregressive_model,
     dropout_masks,
     require_classes,
     require_dropout,
 )
-from rnngen_jax.modules.pixels import draw_pixel, require_encoding
+from rnngen_jax.modules.pixels import require_encoding
 from rnngen_jax.modules.row_rnn import RowRNN
 from rnngen_jax.ops import likelihoods
-from rnngen_jax.recurrence import generate
 from rnngen_jax.shapes import ImageSpec
 
-Element = tuple[Array, Array]  # values, and the raw outputs that they were drawn from
-
 WITHIN = ("independent", "autoregressive")
+
+
+class State(NamedTuple):
+    """What drawing keeps: the carry and output over rows, and those along the present row.
+
+    `along` is `None` for rows of independent values.
+    """
+
+    carry: Carry
+    y: Array
+    along: tuple[Carry, Array] | None
+    label: Array
 
 
 @dataclass(frozen=True)
@@ -142,58 +154,59 @@ def build(config: Config, spec: ImageSpec) -> Model:
         raw = net.apply({"params": params["model"]}, rows, label, masks)
         return jnp.moveaxis(raw, 0, 1)
 
-    def step_by_step(
-        params: Params,
-        key: Array,
-        image: Array,
-        known: Array,
-        label: Array,
-        temperature: Array | float,
-    ) -> tuple[Array, Array]:
-        """Row by row; each is given all rows above, known or drawn."""
-        num = image.shape[0]
+    row_values = width * channels
+
+    def above(seen: Array, row: Array) -> Array:
+        """The row above row `row`, int `[B, W, C]`, all `levels` above the first."""
+        start = jnp.maximum(row - 1, 0) * row_values
+        values = jax.lax.dynamic_slice_in_dim(seen, start, row_values)
+        return jnp.where(row > 0, values, spec.levels).T.reshape(-1, width, channels)
+
+    def first(params: Params, label: Array) -> State:
+        variables, num = {"params": params["model"]}, label.shape[0]
+        along = None
+        if within is not None:
+            out = jnp.zeros((num, within.features))
+            along = (net.apply(variables, num, method=net.first_along), out)
+        carry = net.apply(variables, num, method=net.first)
+        return State(carry, jnp.zeros((num, cell.features)), along, label)
+
+    def line(params: Params, state: State, row: Array, seen: Array) -> State:
+        """The cell's step is a row's."""
+        variables, label = {"params": params["model"]}, state.label
+        carry, y = net.apply(variables, state.carry, above(seen, row), row, label, method=net.step)
+        return first(params, label)._replace(carry=carry, y=y)
+
+    def raw_of_row(
+        params: Params, state: State, t: Array, turn: int, seen: Array
+    ) -> tuple[State, Array]:
+        """A row whose values are independent given the rows above, all at once."""
+        raw = net.apply({"params": params["model"]}, state.y, method=net.read_row)
+        return state, raw.reshape(-1, row_values, likelihood.size)
+
+    def raw_of_pixel(
+        params: Params, state: State, t: Array, turn: int, seen: Array
+    ) -> tuple[State, Array]:
+        """A value of a row that is gone through pixel by pixel."""
         variables = {"params": params["model"]}
-        given = jnp.moveaxis(image, 1, 0).astype(jnp.int32)
-        fixed = jnp.moveaxis(known, 1, 0)
+        column, start = t % width, t * channels
+        if turn == 0:
+            left = jax.lax.dynamic_slice_in_dim(seen, jnp.maximum(start - channels, 0), channels)
+            left = jnp.where(column > 0, left, spec.levels).T
+            along, out = net.apply(
+                variables, state.along[0], left, state.y, column, method=net.step_along
+            )
+            state = state._replace(along=(along, out))
+        pixel = jax.lax.dynamic_slice_in_dim(seen, start, channels).T
+        raw = net.apply(variables, state.along[1], pixel, method=net.read_pixel)
+        return state, raw[:, turn : turn + 1]
 
-        def draw_row(y: Array, given: Array, fixed: Array, key: Array) -> Element:
-            """A row whose values are independent given the rows above, all at once."""
-            raw = net.apply(variables, y, method=net.read_row)
-            drawn = likelihood.draw(key, raw, temperature)
-            return jnp.where(fixed[..., None], given, drawn), raw
-
-        def draw_along(y: Array, given: Array, fixed: Array, key: Array) -> Element:
-            """A row pixel by pixel."""
-
-            def step(carry: Carry, left: Element, w: Array, key: Array) -> tuple[Carry, Element]:
-                carry, out = net.apply(variables, carry, left[0], y, w, method=net.step_along)
-                pixel = draw_pixel(
-                    lambda values: net.apply(variables, out, values, method=net.read_pixel),
-                    likelihood.draw,
-                    key,
-                    given[:, w],
-                    fixed[:, w],
-                    temperature,
-                )
-                return carry, pixel
-
-            first = net.apply(variables, num, method=net.first_along)
-            outside = jnp.full((num, channels), spec.levels, jnp.int32)
-            start = (outside, jnp.zeros((*outside.shape, likelihood.size)))
-            _, (row, raw) = generate(step, first, start, key, width)
-            return jnp.moveaxis(row, 0, 1), jnp.moveaxis(raw, 0, 1)
-
-        draw = draw_along if config.within == "autoregressive" else draw_row
-
-        def step(carry: Carry, above: Element, t: Array, key: Array) -> tuple[Carry, Element]:
-            carry, y = net.apply(variables, carry, above[0], t, label, method=net.step)
-            return carry, draw(y, given[t], fixed[t], key)
-
-        first = net.apply(variables, num, method=net.first)
-        outside = jnp.full((num, width, channels), spec.levels, jnp.int32)
-        start = (outside, jnp.zeros((*outside.shape, likelihood.size)))
-        _, (rows, raw) = generate(step, first, start, key, height)
-        return jnp.moveaxis(rows, 0, 1), jnp.moveaxis(raw, 0, 1)
+    if within is None:
+        starts = np.arange(height, dtype=np.int32)[:, None, None] * row_values
+        steps = Steps(starts, row_values, first, raw_of_row, line)
+    else:
+        starts = np.arange(spec.dims, dtype=np.int32).reshape(spec.shape)
+        steps = Steps(starts, 1, first, raw_of_pixel, line)
 
     return autoregressive_model(
         "row_rnn",
@@ -201,6 +214,6 @@ def build(config: Config, spec: ImageSpec) -> Model:
         config.class_conditional,
         init,
         raw_outputs,
-        step_by_step,
-        likelihood.log_prob,
+        steps,
+        likelihood,
     )

@@ -1,7 +1,5 @@
 """What pixel values become on the way into a network, and what comes out for each of them."""
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -113,36 +111,6 @@ class Readout(nn.Module):
                 nn.Dense(self.size, name=f"raw_{c}")(nn.relu(part)) for c, part in enumerate(parts)
             ]
         return jnp.stack(parts, axis=-2)
-
-
-def draw_pixel(
-    raw_of: Callable[[Array], Array],
-    draw: Callable[[Array, Array, Array | float], Array],
-    key: Array,
-    given: Array,
-    known: Array,
-    temperature: Array | float,
-) -> tuple[Array, Array]:
-    """Draws a pixel channel by channel, or takes it as given.
-
-    Args:
-      raw_of: `values int [B, C] -> raw [B, C, P]`; channel c depends on earlier ones only.
-      draw: a likelihood's `draw`.
-      key: for this pixel.
-      given: values for where the pixel is known, int `[B, C]`.
-      known: bool `[B]`.
-      temperature: as in the likelihood.
-
-    Returns:
-      The pixel, int `[B, C]`, and the raw outputs that it was drawn from, `[B, C, P]`.
-    """
-    values, used = jnp.zeros_like(given), []
-    for c in range(given.shape[-1]):
-        raw = raw_of(values)[:, c]
-        drawn = draw(jax.random.fold_in(key, c), raw, temperature)
-        values = values.at[:, c].set(jnp.where(known, given[:, c], drawn))
-        used.append(raw)
-    return values, jnp.stack(used, axis=1)
 
 
 def require_encoding(encoding: str) -> None:

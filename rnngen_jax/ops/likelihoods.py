@@ -22,12 +22,14 @@ class PixelLikelihood(NamedTuple):
     Attributes:
       size: raw network outputs P that it needs for one value.
       log_prob: `log_prob(raw [..., P], value int [...]) -> [...]`, nats.
+      log_probs: `log_probs(raw [..., P]) -> [..., L]`, the same for every level.
       draw: `draw(key, raw [..., P], temperature) -> int32 [...]`; temperature 1 is the model's own
         distribution, smaller is nearer its modes.
     """
 
     size: int
     log_prob: Callable[[Array, Array], Array]
+    log_probs: Callable[[Array], Array]
     draw: Callable[[Array, Array, Array | float], Array]
 
 
@@ -62,7 +64,7 @@ def categorical(levels: int) -> PixelLikelihood:
     def draw(key: Array, raw: Array, temperature: Array | float) -> Array:
         return jax.random.categorical(key, raw / temperature).astype(jnp.int32)
 
-    return PixelLikelihood(levels, log_prob, draw)
+    return PixelLikelihood(levels, log_prob, jax.nn.log_softmax, draw)
 
 
 def bernoulli() -> PixelLikelihood:
@@ -76,7 +78,10 @@ def bernoulli() -> PixelLikelihood:
         p = jax.nn.sigmoid(raw[..., 0] / temperature)
         return jax.random.bernoulli(key, p).astype(jnp.int32)
 
-    return PixelLikelihood(1, log_prob, draw)
+    def log_probs(raw: Array) -> Array:
+        return jnp.concatenate([jax.nn.log_sigmoid(-raw), jax.nn.log_sigmoid(raw)], axis=-1)
+
+    return PixelLikelihood(1, log_prob, log_probs, draw)
 
 
 def logistic_mixture(levels: int, mixtures: int) -> PixelLikelihood:
@@ -120,4 +125,7 @@ def logistic_mixture(levels: int, mixtures: int) -> PixelLikelihood:
         value = jnp.round((x + 1.0) * (levels - 1) / 2.0)
         return jnp.clip(value, 0, levels - 1).astype(jnp.int32)
 
-    return PixelLikelihood(3 * mixtures, log_prob, draw)
+    def log_probs(raw: Array) -> Array:
+        return log_prob(raw[..., None, :], jnp.arange(levels))
+
+    return PixelLikelihood(3 * mixtures, log_prob, log_probs, draw)
