@@ -9,7 +9,7 @@ from rnngen_jax.cells.stack import stack
 from rnngen_jax.config import nearest, options
 from rnngen_jax.errors import UserError
 
-_NOT_CELLS = {"base", "learned_carry", "stack"}
+_NOT_CELLS = {"base", "convolved", "learned_carry", "stack"}
 
 
 def names() -> list[str]:

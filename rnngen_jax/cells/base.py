@@ -24,6 +24,14 @@ Inputs = Any  # a pytree of arrays that share the leading axes of xs
 # Inputs of at most so many features are taken as narrow: one or three colour channels, say.
 NARROW = 4
 
+# Bytes of recurrent weights up to which one wide product of all gates beats one product a gate on a
+# CPU: beyond a core's second-level cache, a narrower kernel is used better.
+_CPU_WIDE = 2**21
+
+# Features up to which the inputs' products of all gates are better one: so narrow a product leaves
+# most of a core idle.
+THIN = 64
+
 
 class Gated(NamedTuple):
     """The inside of a cell whose step is one product of h a gate, and elementwise for the rest.
@@ -36,11 +44,14 @@ class Gated(NamedTuple):
       biases: `biases(params) -> {gate: c [F]}`, for gates without inputs; others have theirs in z.
       combine: `combine(carry, a) -> carry`, elementwise and without parameters; the first field of
         the carry is h, which is also the output.
+      spread: `spread(h) -> [..., K F]`, linear: what the products take in place of h, the states of
+        neighbouring places, for cells that are `convolved`; kernels are then `[K F, F]`.
     """
 
     kernels: Callable[[Params], dict[str, Array]]
     biases: Callable[[Params], dict[str, Array]]
     combine: Callable[[Carry, dict[str, Array]], Carry]
+    spread: Callable[[Array], Array] = lambda h: h
 
 
 class Cell(NamedTuple):
@@ -145,7 +156,12 @@ def gate_params(
 
 def gate_inputs(params: Params, xs: Array) -> dict[str, Array]:
     """`x W_g + b_g` for every gate g that has input weights."""
-    return {g: product(xs, w) + params["bias"][g] for g, w in params["input"].items()}
+    kernels = params["input"]
+    if is_narrow(xs) or next(iter(kernels.values())).shape[-1] > THIN:
+        return {g: product(xs, w) + params["bias"][g] for g, w in kernels.items()}
+    wide = product(xs, jnp.concatenate(list(kernels.values()), axis=-1))
+    parts = jnp.split(wide, len(kernels), axis=-1)
+    return {g: z + params["bias"][g] for g, z in zip(kernels, parts, strict=True)}
 
 
 def is_narrow(xs: Array) -> bool:
@@ -165,16 +181,34 @@ def product(xs: Array, kernel: Array) -> Array:
     return functools.reduce(operator.add, terms)
 
 
+def multiplier(kernels: dict[str, Array]) -> Callable[[Array], dict[str, Array]]:
+    """`multiply(h [..., F]) -> {gate: h U}`, as a rule one product with all kernels side by side.
+
+    Within a loop the compiler puts them side by side once, before the first step.
+    """
+    size = sum(kernel.size * kernel.dtype.itemsize for kernel in kernels.values())
+    if jax.default_backend() == "cpu" and size > _CPU_WIDE:
+        return lambda h: {gate: h @ kernel for gate, kernel in kernels.items()}
+    wide = jnp.concatenate(list(kernels.values()), axis=-1)
+    return lambda h: dict(zip(kernels, jnp.split(h @ wide, len(kernels), axis=-1), strict=True))
+
+
 def gated_step(gated: Gated) -> Callable[[Params, Carry, Inputs], tuple[Carry, Array]]:
     """The step of a gated cell whose inputs are `{gate: [..., F]}`."""
 
     def step(params: Params, carry: Carry, z: dict[str, Array]) -> tuple[Carry, Array]:
-        biases = gated.biases(params)
-        products = {g: carry[0] @ u for g, u in gated.kernels(params).items()}
-        carry = gated.combine(carry, preactivations(z, products, biases))
-        return carry, carry[0]
+        return advance(gated, params, carry, gated.spread(carry[0]), z)
 
     return step
+
+
+def advance(
+    gated: Gated, params: Params, carry: Carry, h: Array, z: dict[str, Array]
+) -> tuple[Carry, Array]:
+    """One step of a gated cell, given what its products take in, `h [..., K F]`."""
+    products = multiplier(gated.kernels(params))(h)
+    carry = gated.combine(carry, preactivations(z, products, gated.biases(params)))
+    return carry, carry[0]
 
 
 def preactivations(

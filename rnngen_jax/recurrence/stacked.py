@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnngen_jax.cells.base import Carry, Cell, Params, is_narrow, preactivations
+from rnngen_jax.cells.base import THIN, Carry, Cell, Params, is_narrow, multiplier, preactivations
 from rnngen_jax.recurrence.base import Sequence, chunk_steps, pick
 
 # Rows (steps times sequences) in a chunk on a CPU: enough for a product to run at its best, and few
@@ -23,10 +23,6 @@ _CPU_ROWS = 1024
 
 # Features from which on a CPU stores the gates.
 _CPU_STORED = 192
-
-# Bytes of recurrent weights up to which one wide product of all gates beats one product a gate on a
-# CPU: beyond a core's second-level cache, a narrower kernel is used better.
-_CPU_WIDE = 2**21
 
 
 def stacked(
@@ -52,19 +48,17 @@ def stacked(
     def weights(params: Params) -> tuple[dict[str, Array], dict[str, Array]]:
         return dict(gated.kernels(params)), dict(gated.biases(params))
 
-    forward, backward = _products(weights(params)[0])
-
     def run_forward(
         params: Params, xs: Array, first: Carry, carry: Carry, reset: Array | None, keep: bool
     ) -> tuple[Carry, Array, Any]:
         """The last carry, ys and, if asked to `keep`, each step's carry before it and its gates."""
         kernels, biases = weights(params)
-        multiply = forward(kernels)
+        multiply = multiplier(kernels)
 
         def step(carry: Carry, z: Any, begins: Array | None) -> tuple[Carry, Any]:
             begun = carry if begins is None else pick(begins, first, carry)
             z = cell.inputs(params, z) if narrow else z
-            a = preactivations(z, multiply(begun[0]), biases)
+            a = preactivations(z, multiply(gated.spread(begun[0])), biases)
             carry = gated.combine(begun, a)
             return carry, (carry[0], (begun, a if stored else None) if keep else None)
 
@@ -103,13 +97,15 @@ def stacked(
         params, xs, first, reset, (begun, a) = residuals
         d_last, d_ys = gradients
         kernels, biases = weights(params)
-        multiply, transposed = forward(kernels), backward(kernels)
+        multiply, transposed = multiplier(kernels), _transposed(kernels)
+        spread_back = jax.linear_transpose(gated.spread, first[0])
 
         def retreat(state: Any, start: Array | int, steps: int) -> Any:
             d_carry, d_first, (d_params, d_kernels, d_biases), d_xs, d_a = state
             here = _cut(begun, start, steps)
             zs, inputs_back = jax.vjp(cell.inputs, params, _cut(xs, start, steps))
-            a_here = None if stored else preactivations(zs, multiply(here[0]), biases)
+            h = jax.vmap(gated.spread)(here[0])
+            a_here = None if stored else preactivations(zs, multiply(h), biases)
 
             def body(n: Array, state: Any) -> Any:
                 d_carry, d_first, d_a = state
@@ -119,7 +115,8 @@ def stacked(
                     gated.combine, _at(begun, t), _at(a, t) if stored else _at(a_here, n)
                 )
                 d_carry, d_a_t = combine_back(_add_to_h(d_carry, _at(d_ys, t)))
-                d_carry = _add_to_h(d_carry, transposed(d_a_t))
+                (d_h,) = spread_back(transposed(d_a_t))
+                d_carry = _add_to_h(d_carry, d_h)
                 if reset is not None:
                     begins, zeros = _at(reset, t), _zeros(d_carry)
                     d_first = _add(d_first, pick(begins, d_carry, zeros))
@@ -132,10 +129,10 @@ def stacked(
             d_a_here = _cut(d_a, 0, steps)
             d_params_here, d_xs_here = inputs_back({gate: d_a_here[gate] for gate in zs})
             d_rows = {gate: _rows(d) for gate, d in d_a_here.items()}
-            h = _rows(here[0])
+            h = _rows(h)
             sums = (
                 _add(d_params, d_params_here),
-                {gate: d + h.T @ d_rows[gate] for gate, d in d_kernels.items()},
+                _add(d_kernels, _weight_gradients(h, {gate: d_rows[gate] for gate in kernels})),
                 {gate: d + d_rows[gate].sum(0) for gate, d in d_biases.items()},
             )
             d_xs = jax.lax.dynamic_update_slice_in_dim(d_xs, d_xs_here, start, 0)
@@ -144,7 +141,9 @@ def stacked(
         # The gradients of one chunk's pre-activations; every chunk writes over the one before.
         d_a = jax.eval_shape(
             lambda: preactivations(
-                cell.inputs(params, xs[:size]), multiply(begun[0][:size]), biases
+                cell.inputs(params, xs[:size]),
+                multiply(jax.vmap(gated.spread)(begun[0][:size])),
+                biases,
             )
         )
         d_a = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), d_a)
@@ -176,24 +175,18 @@ def _stores(features: int) -> bool:
     return jax.default_backend() != "cpu" or features >= _CPU_STORED
 
 
-def _products(kernels: dict[str, Array]) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """How a step multiplies, forwards and backwards: as a rule all kernels side by side as one."""
-    names = list(kernels)
-    size = sum(kernel.size * kernel.dtype.itemsize for kernel in kernels.values())
+def _transposed(kernels: dict[str, Array]) -> Callable[[dict[str, Array]], Array]:
+    """`{gate: d_a [..., F]}` to the gradient of h: the transpose of `multiplier`."""
+    kernel = jnp.concatenate(list(kernels.values()), axis=-1).T
+    return lambda d_a: jnp.concatenate([d_a[gate] for gate in kernels], axis=-1) @ kernel
 
-    def apart(kernels: dict[str, Array]) -> Callable[[Array], dict[str, Array]]:
-        return lambda h: {gate: h @ kernel for gate, kernel in kernels.items()}
 
-    def wide(kernels: dict[str, Array]) -> Callable[[Array], dict[str, Array]]:
-        kernel = jnp.concatenate([kernels[gate] for gate in names], 1)
-        return lambda h: dict(zip(names, jnp.split(h @ kernel, len(names), -1), strict=True))
-
-    def backward(kernels: dict[str, Array]) -> Callable[[dict[str, Array]], Array]:
-        kernel = jnp.concatenate([kernels[gate] for gate in names], 1).T
-        return lambda d_a: jnp.concatenate([d_a[gate] for gate in names], -1) @ kernel
-
-    is_large = jax.default_backend() == "cpu" and size > _CPU_WIDE
-    return (apart if is_large else wide), backward
+def _weight_gradients(h: Array, d_a: dict[str, Array]) -> dict[str, Array]:
+    """`hᵀ d_a [K F, F]` for each gate, from rows; of thin gates all in one product."""
+    if next(iter(d_a.values())).shape[-1] > THIN:
+        return {gate: h.T @ d for gate, d in d_a.items()}
+    wide = h.T @ jnp.concatenate(list(d_a.values()), axis=-1)
+    return dict(zip(d_a, jnp.split(wide, len(d_a), axis=-1), strict=True))
 
 
 def _over_chunks(

@@ -1,0 +1,57 @@
+"""Diagonal BiLSTM: two recurrences over an image's diagonals (van den Oord et al. 2016, 3.2).
+
+A pixel sees the whole past, in W + H - 1 steps.
+"""
+
+from dataclasses import dataclass
+
+from rnngen_jax.config import require
+from rnngen_jax.models.base import Model
+from rnngen_jax.models.grid import GridConfig, convolvable, grid_model
+from rnngen_jax.modules.grid.diagonal_bilstm import DiagonalBiLSTM
+from rnngen_jax.shapes import ImageSpec
+
+
+@dataclass(frozen=True)
+class Config(GridConfig):
+    """Choices of the Diagonal BiLSTM; see `GridConfig` for the others.
+
+    Attributes:
+      cell: "lstm", or another cell that can be convolved: "gru", "rnn", "min_gru", ...
+      learned_carry: trains the carries beyond the edges instead of starting from zeros.
+      remat: diagonals between kept carries in training, to save memory; 0 keeps all.
+    """
+
+    cell: str = "lstm"
+    learned_carry: bool = True
+    remat: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.remat >= 0, "config.model.remat", self.remat, "0 or more")
+
+
+def build(config: Config, spec: ImageSpec) -> Model:
+    """Builds the model for images like `spec`.
+
+    Raises:
+      UserError: an unknown cell or readout, or one that does not fit.
+    """
+    cell = convolvable(config.cell, config.features)
+
+    def layers(shape: tuple[int, int, int]) -> list[DiagonalBiLSTM]:
+        _, width, channels = shape
+        return [
+            DiagonalBiLSTM(
+                cell=cell,
+                width=2 * config.features,
+                columns=width,
+                channels=channels,
+                learned=config.learned_carry,
+                residual=config.residual,
+                remat=config.remat,
+            )
+            for _ in range(config.layers)
+        ]
+
+    return grid_model("diagonal_bilstm", config, spec, layers)

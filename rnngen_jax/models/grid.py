@@ -1,0 +1,217 @@
+"""What models over an image's two dimensions share: their choices, orders, and single steps."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax import Array
+
+from rnngen_jax import cells, keys
+from rnngen_jax.cells.base import Cell
+from rnngen_jax.config import require, require_choice
+from rnngen_jax.errors import UserError
+from rnngen_jax.models.autoregressive import Steps, autoregressive_model, in_raster_order
+from rnngen_jax.models.base import Extra, Model, Params, require_classes, require_dropout
+from rnngen_jax.modules.grid.network import GridNetwork
+from rnngen_jax.modules.pixels import require_encoding
+from rnngen_jax.ops import dropout, grids, likelihoods
+from rnngen_jax.shapes import ImageSpec
+
+ORDERS = ("raster", "column", "reverse")
+
+
+@dataclass(frozen=True)
+class GridConfig:
+    """Choices that all of these models have.
+
+    Attributes:
+      features: F of a layer; the maps between layers have 2F.
+      layers: how many, each with a residual connection.
+      residual: the residual connections.
+      first_kernel: side of the first convolution's square, odd.
+      pixels: "onehot" gives each grey level a weight of its own, "scalar" scales it to [-1, 1].
+      position: the row and column of a pixel are inputs.
+      class_conditional: the class is an input.
+      order: "raster", "column" (down each column, columns from the left) or "reverse" (raster from
+        the last pixel to the first).
+      readout: "categorical" over the grey levels, "bernoulli" or "logistic_mixture".
+      mixtures: components of the logistic mixture.
+      readout_hidden: units of a hidden layer before the readout, 0 for none.
+      dropout: rate for the outputs of each layer, one mask an image.
+    """
+
+    features: int = 32
+    layers: int = 2
+    residual: bool = True
+    first_kernel: int = 7
+    pixels: str = "onehot"
+    position: bool = True
+    class_conditional: bool = False
+    order: str = "raster"
+    readout: str = "categorical"
+    mixtures: int = 5
+    readout_hidden: int = 64
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_encoding(self.pixels)
+        require_choice("config.model.order", self.order, ORDERS)
+        require_dropout(self.dropout)
+        for name in ("features", "layers"):
+            require(getattr(self, name) >= 1, f"config.model.{name}", getattr(self, name), "1+")
+        hidden = self.readout_hidden
+        require(hidden >= 0, "config.model.readout_hidden", hidden, "0 or more")
+        require_kernel("first_kernel", self.first_kernel)
+
+
+def require_kernel(name: str, size: int) -> None:
+    """Raises a `UserError` unless a kernel of `size` has a middle and a neighbour."""
+    require(size >= 3 and size % 2 == 1, f"config.model.{name}", size, "odd, 3 or more")
+
+
+def convolvable(spec: str, features: int) -> Cell:
+    """The cell that a flag names, for a layer that convolves it.
+
+    Raises:
+      UserError: an unknown cell, or one that is not made for this.
+    """
+    cell = cells.from_spec(spec, features)
+    params = jax.eval_shape(lambda: cell.init(jax.random.key(0), features))
+    if (cell.gated is None and cell.linear is None) or "input" not in params:
+        raise UserError(
+            f"config.model.cell={spec!r} cannot be convolved; allowed: rnn, lstm, gru (but for "
+            "variants), min_gru, min_lstm and rg_lru, with input weights."
+        )
+    return cell
+
+
+class Frame(NamedTuple):
+    """An image as an order sees it: as if it were gone through in raster order.
+
+    Attributes:
+      values: which value of the image each of the frame's is, int32 `[H', W', C]`.
+      context: which values each pixel's first convolution sees, int32 `[H', W', K · C]`, V outside.
+    """
+
+    values: np.ndarray
+    context: np.ndarray
+
+
+def frame(order: str, spec: ImageSpec, kernel: int) -> Frame:
+    """The frame of an order, and its pixels' neighbours in the first convolution."""
+    values = np.arange(spec.dims, dtype=np.int32).reshape(spec.shape)
+    if order == "column":
+        values = values.swapaxes(0, 1)
+    if order == "reverse":
+        values = values[::-1, ::-1]
+    radius = kernel // 2
+    padding = ((radius, 0), (radius, radius), (0, 0))
+    padded = np.pad(values, padding, constant_values=spec.dims)
+    height, width = values.shape[:2]
+    seen = [
+        padded[radius + up : radius + up + height, radius + aside : radius + aside + width]
+        for up, aside in grids.before(radius)
+    ]
+    return Frame(values, np.concatenate(seen, axis=-1))
+
+
+def grid_model(
+    name: str,
+    config: GridConfig,
+    spec: ImageSpec,
+    layers: Callable[[tuple[int, int, int]], Sequence[nn.Module]],
+    apart: bool = False,
+) -> Model:
+    """A model from its layers.
+
+    Args:
+      name: of the model.
+      config: its choices.
+      spec: the images.
+      layers: makes the layers, which have the two ways of `modules.grid`, for images `(H', W', C)`
+        as the order sees them.
+      apart: whether layers keep a map of the rows above.
+
+    Raises:
+      UserError: a readout that does not fit the images, or classes without labels.
+    """
+    require_classes(config.class_conditional, spec)
+    likelihood = likelihoods.make(config.readout, spec.levels, config.mixtures)
+    values, context_values = frame(config.order, spec, config.first_kernel)
+    height, width, channels = values.shape
+    radius = config.first_kernel // 2
+    net = GridNetwork(
+        layers=layers(values.shape),
+        spec=spec._replace(height=height, width=width),
+        width=2 * config.features,
+        encoding=config.pixels,
+        position=config.position,
+        conditional=config.class_conditional,
+        readout_size=likelihood.size,
+        readout_hidden=config.readout_hidden,
+        above=radius * (2 * radius + 1) * channels if apart else 0,
+    )
+
+    def init(key: Array) -> tuple[Params, Extra]:
+        image = jnp.zeros((1, *spec.shape), jnp.int32)
+        variables = net.init(key, *whole(image), jnp.zeros(1, jnp.int32))
+        return {"model": variables["params"]}, {}
+
+    def whole(image: Array) -> tuple[Array, Array]:
+        """Context and own values of all pixels, `[H', W', B, ...]`."""
+        seen = in_raster_order(image).astype(jnp.int32)
+        outside = jnp.full((1, seen.shape[1]), spec.levels, jnp.int32)
+        context = jnp.concatenate([seen, outside])[context_values]
+        return jnp.swapaxes(context, 2, 3), jnp.swapaxes(seen[values], 2, 3)
+
+    def raw_outputs(
+        params: Params, image: Array, label: Array, train: tuple[Array, Array] | None
+    ) -> Array:
+        masks = None
+        if train is not None and config.dropout:
+            key, index = train
+            masks = [
+                dropout.mask(
+                    keys.per_example(keys.named(key, f"layer_{n}"), index),
+                    config.features,
+                    config.dropout,
+                )
+                for n in range(config.layers)
+            ]
+        raw = net.apply({"params": params["model"]}, *whole(image), label, masks)
+        raw = jnp.moveaxis(raw, 2, 0)  # [B, H', W', C, P]
+        if config.order == "column":
+            return jnp.swapaxes(raw, 1, 2)
+        return raw[:, ::-1, ::-1] if config.order == "reverse" else raw
+
+    def first(params: Params, label: Array) -> tuple[Any, Array]:
+        variables = {"params": params["model"]}
+        return net.apply(variables, label.shape[0], method=net.first), label
+
+    def line(params: Params, state: tuple[Any, Array], n: Array, seen: Array) -> tuple[Any, Array]:
+        states, label = state
+        context = jnp.swapaxes(seen[jnp.asarray(context_values)[n]], 1, 2)
+        variables = {"params": params["model"]}
+        return net.apply(variables, states, context, n, label, method=net.row), label
+
+    def raw(
+        params: Params, state: tuple[Any, Array], t: Array, turn: int, seen: Array
+    ) -> tuple[tuple[Any, Array], Array]:
+        states, label = state
+        row, column = t // width, t % width
+        context = seen[jnp.asarray(context_values)[row, column]].T
+        own = jax.lax.dynamic_slice_in_dim(seen, jnp.asarray(values)[row, column, 0], channels).T
+        variables = {"params": params["model"]}
+        states, raw = net.apply(
+            variables, states, context, own, row, column, label, method=net.pixel
+        )
+        return (states, label), raw[:, turn : turn + 1]
+
+    steps = Steps(np.ascontiguousarray(values), 1, first, raw, line)
+    return autoregressive_model(
+        name, spec, config.class_conditional, init, raw_outputs, steps, likelihood
+    )

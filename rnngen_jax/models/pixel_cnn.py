@@ -1,0 +1,53 @@
+"""PixelCNN (van den Oord et al. 2016, 3.5) and Gated PixelCNN (van den Oord et al. 2016b).
+
+The baselines of the recurrent models: masked convolutions see only as far as their layers reach.
+"""
+
+from dataclasses import dataclass
+
+from rnngen_jax.models.base import Model
+from rnngen_jax.models.grid import GridConfig, grid_model, require_kernel
+from rnngen_jax.modules.grid.conv import ConvBlock, GatedConv
+from rnngen_jax.shapes import ImageSpec
+
+
+@dataclass(frozen=True)
+class Config(GridConfig):
+    """Choices of PixelCNN; see `GridConfig` for the others.
+
+    Attributes:
+      gated: gated units, with a stack of its own for the rows above, which leaves no blind spot.
+      kernel: side of the layers' square kernels, odd.
+    """
+
+    gated: bool = False
+    kernel: int = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_kernel("kernel", self.kernel)
+
+
+def build(config: Config, spec: ImageSpec) -> Model:
+    """Builds the model for images like `spec`.
+
+    Raises:
+      UserError: a readout that does not fit the images.
+    """
+    layer = GatedConv if config.gated else ConvBlock
+
+    def layers(shape: tuple[int, int, int]) -> list[GatedConv | ConvBlock]:
+        _, width, channels = shape
+        return [
+            layer(
+                features=config.features,
+                width=2 * config.features,
+                columns=width,
+                channels=channels,
+                radius=config.kernel // 2,
+                residual=config.residual,
+            )
+            for _ in range(config.layers)
+        ]
+
+    return grid_model("pixel_cnn", config, spec, layers, apart=config.gated)

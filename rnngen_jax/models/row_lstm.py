@@ -1,0 +1,62 @@
+"""Row LSTM: a convolutional recurrence over the rows of an image (van den Oord et al. 2016, 3.1).
+
+A pixel sees the triangle above it and its row to the left: with a kernel of 2r + 1 places, a row's
+states reach r places further to each side than those of the row below.
+"""
+
+from dataclasses import dataclass
+
+from rnngen_jax.config import require
+from rnngen_jax.models.base import Model
+from rnngen_jax.models.grid import GridConfig, convolvable, grid_model, require_kernel
+from rnngen_jax.modules.grid.row_lstm import RowLSTM
+from rnngen_jax.shapes import ImageSpec
+
+
+@dataclass(frozen=True)
+class Config(GridConfig):
+    """Choices of the Row LSTM; see `GridConfig` for the others.
+
+    Attributes:
+      cell: "lstm", or another cell that can be convolved: "gru", "rnn", "min_gru", ...
+      kernel: width of the kernels along the row, odd.
+      learned_carry: trains the carry above the first row instead of starting from zeros.
+      remat: rows between kept carries in training, to save memory; 0 keeps all.
+    """
+
+    cell: str = "lstm"
+    kernel: int = 3
+    learned_carry: bool = True
+    remat: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_kernel("kernel", self.kernel)
+        require(self.remat >= 0, "config.model.remat", self.remat, "0 or more")
+
+
+def build(config: Config, spec: ImageSpec) -> Model:
+    """Builds the model for images like `spec`.
+
+    Raises:
+      UserError: an unknown cell or readout, or one that does not fit.
+    """
+    cell = convolvable(config.cell, config.features)
+
+    def layers(shape: tuple[int, int, int]) -> list[RowLSTM]:
+        _, width, channels = shape
+        return [
+            RowLSTM(
+                cell=cell,
+                width=2 * config.features,
+                columns=width,
+                channels=channels,
+                radius=config.kernel // 2,
+                learned=config.learned_carry,
+                residual=config.residual,
+                remat=config.remat,
+            )
+            for _ in range(config.layers)
+        ]
+
+    return grid_model("row_lstm", config, spec, layers)

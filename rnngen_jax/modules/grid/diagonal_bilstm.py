@@ -1,0 +1,176 @@
+"""The Diagonal BiLSTM's layer: two recurrences over diagonals."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from rnngen_jax import recurrence
+from rnngen_jax.cells.base import Carry, Cell, Inputs, Params, gated_step, initial_carry
+from rnngen_jax.cells.convolved import convolved
+from rnngen_jax.cells.learned_carry import learned_carry
+from rnngen_jax.modules.grid.parts import MaskedDense
+from rnngen_jax.ops import grids
+
+# Of a place on a diagonal: itself on the diagonal before is the pixel to the left, the place before
+# it there is the pixel above.
+_OFFSETS = (0, -1)
+
+
+class DiagonalState(NamedTuple):
+    """What drawing keeps.
+
+    Attributes:
+      rows: inputs of the present row and the two above it, `[3, W + 2, B, D]`.
+      begun: whether there is a row above, a bool.
+      carries: of the present row from the left, `[W + 1, B, F]`: those before each pixel.
+      above: states h of the row above, `[W, B, F]`.
+      right: states h of the row above, from the right.
+    """
+
+    rows: Array
+    begun: Array
+    carries: Carry
+    above: Array
+    right: Array
+
+
+class DiagonalBiLSTM(nn.Module):
+    """Diagonal BiLSTM (van den Oord et al. 2016, section 3.2), with any cell to be convolved.
+
+    A pixel's state is made of those to its left and above it, and its own input; skewed, a whole
+    diagonal of pixels is one step. A second recurrence does the same from the right; its states are
+    taken from the row above a pixel, so that it has seen none that comes later. Linear cells, whose
+    gates see inputs only, are given those of the two neighbours instead of the state above.
+
+    Attributes:
+      cell: gated or linear.
+      width: features D of the map.
+      columns: W.
+      channels: C.
+      learned: trains the carries beyond the left and the right edge.
+      residual: adds the layer's input to its output.
+      remat: as in `recurrence.unroll`; 0 for `None`.
+    """
+
+    cell: Cell
+    width: int
+    columns: int
+    channels: int
+    learned: bool = False
+    residual: bool = True
+    remat: int = 0
+
+    def setup(self) -> None:
+        """Declares the parts."""
+        self.taps = ((0, 0),) if self.cell.linear is None else ((0, 0), (0, -1), (-1, 0))
+        shape = self.channels, self.taps, self.width, self.cell.features
+        # Rows above are complete: what comes from the right needs no mask.
+        self.inner = {
+            "left": convolved(self.cell, _OFFSETS, grids.tap_mask("B", *shape)),
+            "right": convolved(self.cell, _OFFSETS),
+        }
+        self.cells = {
+            side: learned_carry(cell) if self.learned else cell for side, cell in self.inner.items()
+        }
+        self.params = {
+            side: self.param(side, cell.init, len(self.taps) * self.width)
+            for side, cell in self.cells.items()
+        }
+        self.out = MaskedDense(self.width, self.channels)
+
+    def __call__(
+        self, above: Array | None, x: Array, mask: Array | None = None
+    ) -> tuple[Array | None, Array]:
+        """Whole maps `[H, W, B, D]`; `mask [B, F]` is of dropout."""
+        right = self._over_diagonals("right", x[:, ::-1])[:, ::-1]
+        y = self._over_diagonals("left", x) + grids.moved(right, -1, 0)
+        return above, self._out(x, y if mask is None else y * mask)
+
+    def first(self, batch: int) -> DiagonalState:
+        """Before the first row."""
+        zeros = jnp.zeros((self.columns, batch, self.cell.features))
+        carries = jax.tree.map(
+            lambda leaf: jnp.concatenate([leaf[None], jnp.zeros_like(zeros)]),
+            self._first_carry("left", batch),
+        )
+        rows = jnp.zeros((3, self.columns + 2, batch, self.width))
+        return DiagonalState(rows, jnp.array(False), carries, zeros, zeros)
+
+    def row(self, state: DiagonalState, above: Array | None) -> tuple[DiagonalState, Array | None]:
+        """Before a row: the recurrence from the right runs over the row above, now complete."""
+        seen = grids.gather(state.rows[1:, -2:0:-1], self.taps)[-1]
+        _, right = recurrence.unroll(
+            _along(self.inner["right"]),
+            self._params("right"),
+            jnp.concatenate([seen, state.right], axis=-1),
+            self._first_carry("right", seen.shape[1]),
+        )
+        return DiagonalState(
+            rows=grids.next_row(state.rows),
+            begun=jnp.array(True),
+            carries=state.carries,
+            above=state.carries[0][1:],
+            right=jnp.where(state.begun, right, 0.0),
+        ), above
+
+    def pixel(self, state: DiagonalState, x: Array, column: Array) -> tuple[DiagonalState, Array]:
+        """A pixel `[B, D]`."""
+        cell, params = _along(self.inner["left"]), self._params("left")
+        rows = state.rows.at[-1, column + 1].set(x)
+        last = rows.shape[0] - 1
+        seen = [rows[last + row, column + 1 + aside] for row, aside in self.taps]
+        carry = jax.tree.map(lambda leaf: leaf[column], state.carries)
+        inputs = jnp.concatenate([*seen, state.above[column]], axis=-1)
+        carry, y = cell.step(params, carry, cell.inputs(params, inputs))
+        carries = jax.tree.map(lambda old, new: old.at[column + 1].set(new), state.carries, carry)
+        y = y + state.right[self.columns - 1 - column]
+        return state._replace(rows=rows, carries=carries), self._out(x, y)
+
+    def _over_diagonals(self, side: str, x: Array) -> Array:
+        """One direction over a whole map, `[H, W, B, D]` to `[H, W, B, F]`."""
+        height, columns, batch = x.shape[:3]
+        xs = grids.skew(grids.gather(x, self.taps))
+        # Each row begins anew at its first column; what its place held before lies outside.
+        column = jnp.arange(xs.shape[0])[:, None] - jnp.arange(height)
+        reset = jnp.broadcast_to(column[..., None] <= 0, (*column.shape, batch))
+        _, ys = recurrence.unroll(
+            self.cells[side], self.params[side], xs, reset=reset, remat=self.remat or None
+        )
+        return grids.unskew(ys, columns)
+
+    def _first_carry(self, side: str, batch: int) -> Carry:
+        return initial_carry(self.cells[side], self.params[side], (batch,), jnp.float32)
+
+    def _params(self, side: str) -> Params:
+        return self.params[side]["cell"] if self.learned else self.params[side]
+
+    def _out(self, x: Array, y: Array) -> Array:
+        return x + self.out(y) if self.residual else self.out(y)
+
+
+def _along(cell: Cell) -> Cell:
+    """The diagonal's cell along one row, whose inputs `[..., D + F]` have the state h above too."""
+    features, gated = cell.features, cell.gated
+
+    def split(xs: Array) -> tuple[Array, Array]:
+        return xs[..., :-features], xs[..., -features:]
+
+    if gated is None:
+        return cell._replace(inputs=lambda params, xs: cell.inputs(params, split(xs)[0]))
+
+    def inputs(params: Params, xs: Array) -> Inputs:
+        x, above = split(xs)
+        zs = dict(cell.inputs(params, x))
+        for gate, kernel in gated.kernels(params).items():
+            share = above @ kernel[features:]
+            zs[gate] = zs[gate] + share if gate in zs else share
+        return zs
+
+    def kernels(params: Params) -> dict[str, Array]:
+        return {gate: kernel[:features] for gate, kernel in gated.kernels(params).items()}
+
+    row = gated._replace(kernels=kernels, spread=lambda h: h)
+    return cell._replace(inputs=inputs, step=gated_step(row), gated=row)

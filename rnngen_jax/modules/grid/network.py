@@ -1,0 +1,116 @@
+"""The network around the layers: values in, a distribution over every value out."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from rnngen_jax.modules.grid.parts import FirstConv, Head
+from rnngen_jax.modules.pixels import PixelDense, Table
+from rnngen_jax.shapes import ImageSpec
+
+
+class GridNetwork(nn.Module):
+    """A masked convolution of the values, layers, and a head.
+
+    Attributes:
+      layers: modules with the two ways of `modules.grid`.
+      spec: the images.
+      width: features D of the map.
+      encoding: of pixel values, as in `PixelDense`.
+      position: adds an embedding of the pixel's row and one of its column.
+      conditional: adds an embedding of the class.
+      readout_size: raw outputs P for one value.
+      readout_hidden: units of the head's hidden layer, 0 for none.
+      above: how many of the first convolution's values are of rows above a pixel, for layers that
+        keep these apart; 0 for one map.
+    """
+
+    layers: Sequence[nn.Module]
+    spec: ImageSpec
+    width: int
+    encoding: str
+    position: bool
+    conditional: bool
+    readout_size: int
+    readout_hidden: int
+    above: int = 0
+
+    def setup(self) -> None:
+        """Declares the parts."""
+        spec, width = self.spec, self.width
+        self.conv = FirstConv(width, spec.channels, spec.levels, self.encoding)
+        if self.above:
+            self.vertical = PixelDense(width, spec.levels, self.encoding)
+        if self.position:
+            self.row_table, self.column_table = Table(spec.height, width), Table(spec.width, width)
+        if self.conditional:
+            self.label_table = Table(spec.classes, width)
+        self.head = Head(spec.channels, self.readout_size, self.readout_hidden)
+
+    def __call__(
+        self, context: Array, own: Array, label: Array, masks: Sequence[Array] | None = None
+    ) -> Array:
+        """Raw outputs for every pixel at once.
+
+        Args:
+          context: values of earlier pixels, int `[H, W, B, K · C]`, `levels` outside the image.
+          own: the pixels themselves, int `[H, W, B, C]`; channel c of a pixel sees `[..., :c]`.
+          label: int `[B]`.
+          masks: dropout masks, one `[B, F]` a layer.
+
+        Returns:
+          `[H, W, B, C, P]`.
+        """
+        height, width = context.shape[:2]
+        extra = self._extra(jnp.arange(height)[:, None, None], jnp.arange(width)[:, None], label)
+        above = self._above(context, extra)
+        x = self.conv(context[..., self.above :], own) + extra
+        for n, layer in enumerate(self.layers):
+            above, x = layer(above, x, None if masks is None else masks[n])
+        return self.head(x)
+
+    def first(self, batch: int) -> tuple[Any, ...]:
+        """What drawing keeps, before the first row."""
+        return tuple(layer.first(batch) for layer in self.layers)
+
+    def row(
+        self, states: tuple[Any, ...], context: Array, row: Array, label: Array
+    ) -> tuple[Any, ...]:
+        """Before row `row`, with the `context` of all its pixels, `[W, B, K · C]`."""
+        columns = jnp.arange(context.shape[0])[:, None]
+        above, new = self._above(context, self._extra(row, columns, label)), []
+        for layer, state in zip(self.layers, states, strict=True):
+            state, above = layer.row(state, above)
+            new.append(state)
+        return tuple(new)
+
+    def pixel(
+        self,
+        states: tuple[Any, ...],
+        context: Array,
+        own: Array,
+        row: Array,
+        column: Array,
+        label: Array,
+    ) -> tuple[tuple[Any, ...], Array]:
+        """Raw outputs `[B, C, P]` of a pixel, with `context [B, K · C]` and `own [B, C]`."""
+        x, new = self.conv(context[..., self.above :], own), []
+        x = x + self._extra(row, column, label)
+        for layer, state in zip(self.layers, states, strict=True):
+            state, x = layer.pixel(state, x, column)
+            new.append(state)
+        return tuple(new), self.head(x)
+
+    def _above(self, context: Array, extra: Array | float) -> Array | None:
+        """The map of the rows above, for layers that keep it apart."""
+        return self.vertical(context[..., : self.above]) + extra if self.above else None
+
+    def _extra(self, row: Array, column: Array, label: Array) -> Array | float:
+        """What a pixel's place and the image's class add to its map."""
+        extra: Array | float = 0.0
+        if self.position:
+            extra = self.row_table(row) + self.column_table(column)
+        return extra + self.label_table(label) if self.conditional else extra

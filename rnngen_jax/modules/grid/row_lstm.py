@@ -1,0 +1,116 @@
+"""The Row LSTM's layer: a recurrence over rows, convolved along them."""
+
+from typing import NamedTuple
+
+import jax
+from flax import linen as nn
+from jax import Array
+
+from rnngen_jax.cells.base import Carry, Cell, multiplier, preactivations
+from rnngen_jax.cells.convolved import convolved
+from rnngen_jax.cells.learned_carry import learned_carry
+from rnngen_jax.modules.grid.parts import MaskedDense
+from rnngen_jax.modules.recurrent import Recurrent
+from rnngen_jax.ops import grids
+
+
+class RowState(NamedTuple):
+    """What drawing keeps.
+
+    Attributes:
+      rows: inputs, as `grids.first_rows`.
+      above: carries of the row above, `[W, B, F]`.
+      products: what they add to each gate's pre-activation, `[W, B, F]`; none for linear cells.
+      here: carries of the present row.
+    """
+
+    rows: Array
+    above: Carry
+    products: dict[str, Array]
+    here: Carry
+
+
+class RowLSTM(nn.Module):
+    """Row LSTM (van den Oord et al. 2016, section 3.1), with any cell that can be convolved.
+
+    The states of the row above, `radius` to each side, and the inputs of the row itself up to the
+    pixel's own, make a pixel's state; a 1x1 convolution brings it to the map's width. Linear
+    cells, whose gates see inputs only, are given those of the row above instead of its states.
+
+    Attributes:
+      cell: gated or linear.
+      width: features D of the map.
+      columns: W.
+      channels: C.
+      radius: the kernels are `2·radius + 1` wide.
+      learned: trains the carry above the first row.
+      residual: adds the layer's input to its output.
+      remat: as in `Recurrent`.
+    """
+
+    cell: Cell
+    width: int
+    columns: int
+    channels: int
+    radius: int
+    learned: bool = False
+    residual: bool = True
+    remat: int = 0
+
+    def setup(self) -> None:
+        """Declares the parts."""
+        radius = self.radius
+        aside = range(-radius, radius + 1)
+        taps = (*grids.left(radius), (0, 0))
+        if self.cell.linear is not None:
+            taps = (*((-1, n) for n in aside), *taps)
+        mask = grids.tap_mask("B", self.channels, taps, self.width, self.cell.features)
+        self.taps, self.inner = taps, convolved(self.cell, tuple(aside), mask)
+        cell = learned_carry(self.inner) if self.learned else self.inner
+        self.recurrent = Recurrent(cell, len(taps) * self.width, self.remat)
+        self.out = MaskedDense(self.width, self.channels)
+
+    def __call__(
+        self, above: Array | None, x: Array, mask: Array | None = None
+    ) -> tuple[Array | None, Array]:
+        """Whole maps `[H, W, B, D]`; `mask [B, F]` is of dropout."""
+        y = self.recurrent(grids.gather(x, self.taps))
+        return above, self._out(x, y if mask is None else y * mask)
+
+    def first(self, batch: int) -> RowState:
+        """Before the first row."""
+        here = self.recurrent.first((self.columns, batch), "float32")
+        rows = grids.first_rows(self.taps, self.columns, batch, self.width)
+        return RowState(rows, here, self._products(here), here)
+
+    def row(self, state: RowState, above: Array | None) -> tuple[RowState, Array | None]:
+        """Before a row: what the states above give to all its pixels is one product."""
+        rows, here = grids.next_row(state.rows), state.here
+        return RowState(rows, here, self._products(here), here), above
+
+    def pixel(self, state: RowState, x: Array, column: Array) -> tuple[RowState, Array]:
+        """A pixel `[B, D]`."""
+        cell, params = self.inner, self._params()
+        rows = grids.put(state.rows, self.taps, x, column)
+        z = cell.inputs(params, grids.look(rows, self.taps, column))
+        carry, products = jax.tree.map(lambda leaf: leaf[column], (state.above, state.products))
+        if cell.gated is None:
+            carry, y = cell.step(params, carry, z)
+        else:
+            a = preactivations(z, products, cell.gated.biases(params))
+            carry = cell.gated.combine(carry, a)
+            y = carry[0]
+        here = jax.tree.map(lambda old, new: old.at[column].set(new), state.here, carry)
+        return state._replace(rows=rows, here=here), self._out(x, y)
+
+    def _params(self) -> dict:
+        return self.recurrent.params["cell"] if self.learned else self.recurrent.params
+
+    def _products(self, carry: Carry) -> dict[str, Array]:
+        gated = self.inner.gated
+        if gated is None:
+            return {}
+        return multiplier(gated.kernels(self._params()))(gated.spread(carry[0]))
+
+    def _out(self, x: Array, y: Array) -> Array:
+        return x + self.out(y) if self.residual else self.out(y)
