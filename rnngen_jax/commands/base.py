@@ -9,6 +9,8 @@ from rnngen_jax.errors import UserError
 from rnngen_jax.shapes import ImageSpec
 
 if TYPE_CHECKING:  # these import JAX, which --help must not wait for
+    import numpy as np
+
     from rnngen_jax.data.base import Dataset
     from rnngen_jax.experiment import Experiment
     from rnngen_jax.models.base import Extra, Model, Params
@@ -140,6 +142,66 @@ def open_replicas(workdir: str, checkpoint: str | None, replica: int | None) -> 
         return Run(folder, settings, dataset, model, params, extra, found.step, replica)
 
     return [of(r) for r in (range(replicas) if replica is None else [replica])]
+
+
+def read_images(
+    opened: Run,
+    input: str | None,
+    split: str,
+    num: int | None,
+    label: str | None,
+    exact: bool = False,
+) -> "tuple[np.ndarray, np.ndarray | None]":
+    """The images that a verb works on, those of --input or else of --split.
+
+    Args:
+      opened: the run.
+      input: an image file, a folder or an npz, or `None`.
+      split: the split whose images are taken without `input`.
+      num: how many images at most, `None` for all.
+      label: the class that --label gives to all of them, or `None` for their own.
+      exact: refuses 8-bit images that lie between the model's levels.
+
+    Returns:
+      uint8 `[N, H, W, C]`, and int32 `[N]`, or `None` for a model that is not conditional.
+
+    Raises:
+      UserError: images or a label that do not fit, or a class that is needed and not known.
+    """
+    import numpy as np
+
+    from rnngen_jax.evaluation import inputs
+
+    spec = opened.model.spec
+    one = check_label(label, opened.model)
+    if input is None:
+        images, labels = inputs.read_split(opened.dataset, split, num)
+    else:
+        images, labels = inputs.read_images(input, spec, num, exact)
+    if one is not None:
+        labels = np.full(len(images), one, np.int32)
+    if opened.model.conditional and labels is None:
+        raise UserError(
+            f"--input={input} has no labels, and the model needs classes; "
+            f"give --label, 0 to {spec.classes - 1}."
+        )
+    return images, labels if opened.model.conditional else None
+
+
+def model_digest(opened: Run) -> bytes:
+    """What tells a run's model from all others: 8 bytes over its fields, images and parameters."""
+    import numpy as np
+
+    from rnngen_jax import experiment
+    from rnngen_jax.evaluation import container
+    from rnngen_jax.training import digests
+
+    arrays = digests.named({"params": opened.params, "extra": opened.extra})
+    facts = {
+        "identity": experiment.identity(opened.experiment, opened.dataset.spec),
+        "arrays": {name: digests.describe(np.asarray(array)) for name, array in arrays.items()},
+    }
+    return container.digest([digests.digest(facts).encode()])
 
 
 def check_replica(replica: int, replicas: int) -> None:

@@ -14,8 +14,6 @@ and `completed` ([N, completions, H, W, C]). A class-conditional model takes the
 or --label.
 """
 
-from typing import TYPE_CHECKING
-
 from rnngen_jax.commands.base import (
     CHECKPOINT,
     COMPLETIONS,
@@ -29,20 +27,15 @@ from rnngen_jax.commands.base import (
     SPLIT,
     TEMPERATURE,
     WORKDIR,
-    Run,
     bar,
     check_amount,
-    check_label,
     check_seed,
     check_split,
     check_temperature,
     open_run,
+    read_images,
 )
 from rnngen_jax.config import require
-from rnngen_jax.errors import UserError
-
-if TYPE_CHECKING:
-    import numpy as np
 
 FLAGS = (
     WORKDIR,
@@ -112,22 +105,11 @@ def run(
 
     from rnngen_jax.evaluation import inputs, sampling
 
-    one = check_label(label, opened.model)
     spec = opened.model.spec
     key = jax.random.key(seed)
     complete = sampling.completer(opened.model, bar)
-    if input is None:
-        images, labels = _from_split(opened, split, num)
-    else:
-        images, labels = inputs.read_images(input, spec, num)
+    images, labels = read_images(opened, input, split, num, label)
     check_amount("--num times --completions", len(images) * completions, spec, out)
-    if one is not None:
-        labels = np.full(len(images), one, np.int32)
-    if opened.model.conditional and labels is None:
-        raise UserError(
-            f"--input={input} has no labels, and the model needs classes; "
-            f"give --label, 0 to {spec.classes - 1}."
-        )
     known = inputs.known_pixels(mask, key, len(images), spec)
 
     def each(array: np.ndarray) -> np.ndarray:
@@ -139,7 +121,7 @@ def run(
         key,
         each(images),
         each(known),
-        None if labels is None or not opened.model.conditional else each(labels),
+        None if labels is None else each(labels),
         temperature,
     ).reshape(len(images), completions, *spec.shape)
     if out.lower().endswith(".npz"):
@@ -149,23 +131,3 @@ def run(
         pictures.write_png(out, pictures.completions(images, known, completed, spec.levels))
     print(out)
     return 0
-
-
-def _from_split(opened: Run, split: str, num: int) -> "tuple[np.ndarray, np.ndarray]":
-    """The first images of a split as the model sees them, and their labels."""
-    import jax
-    import numpy as np
-
-    from rnngen_jax import keys
-    from rnngen_jax.data.transforms import evaluation_transform
-    from rnngen_jax.evaluation.likelihood import SEED as NOISE
-
-    source = opened.dataset.splits[split]
-    index = np.arange(min(num, source.num), dtype=np.int32)
-    image, label = source.read(index)
-    transform = jax.jit(evaluation_transform(opened.dataset))
-    batch = transform(
-        {"image": image, "label": label, "index": index},
-        keys.named(jax.random.key(NOISE), "transform"),
-    )
-    return np.asarray(batch["image"]), label

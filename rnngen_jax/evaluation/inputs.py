@@ -1,21 +1,65 @@
-"""Images and masks that a user hands to `complete`."""
+"""Images that a verb works on, of a split or from a user, and masks."""
 
 import pathlib
 
+import jax
 import numpy as np
 from jax import Array
 
 from rnngen_jax import keys
 from rnngen_jax.config import nearest
+from rnngen_jax.data.base import Dataset
 from rnngen_jax.data.folder import read_image
 from rnngen_jax.data.npz import read_arrays
+from rnngen_jax.data.transforms import evaluation_transform
 from rnngen_jax.errors import UserError
-from rnngen_jax.evaluation.pictures import to_levels
+from rnngen_jax.evaluation.likelihood import SEED
+from rnngen_jax.evaluation.pictures import to_levels, to_pixels
 from rnngen_jax.ops import masks
 from rnngen_jax.shapes import ImageSpec
 
 
-def read_images(path: str, spec: ImageSpec, num: int) -> tuple[np.ndarray, np.ndarray | None]:
+def read_split(dataset: Dataset, split: str, num: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """The first images of a split as a model sees them in evaluation, and their labels.
+
+    Args:
+      dataset: the data.
+      split: the split's name.
+      num: how many images at most, `None` for all.
+
+    Returns:
+      uint8 `[N, H, W, C]` and int32 `[N]`.
+    """
+    source = dataset.splits[split]
+    index = np.arange(source.num if num is None else min(num, source.num), dtype=np.int32)
+    image, label = source.read(index)
+    batch = jax.jit(evaluation_transform(dataset))(
+        {"image": image, "label": label, "index": index},
+        keys.named(jax.random.key(SEED), "transform"),
+    )
+    return np.asarray(batch["image"]), label
+
+
+def image_files(path: str, num: int | None) -> list[pathlib.Path]:
+    """The image files that `read_images` reads of a path; none of an npz.
+
+    Raises:
+      UserError: there is nothing, or an empty folder.
+    """
+    place = pathlib.Path(path)
+    if not place.exists():
+        raise UserError(f"--input={path}: there is no such file or folder.")
+    if not place.is_dir():
+        return [] if place.suffix.lower() == ".npz" else [place]
+    files = sorted(file for file in place.iterdir() if not file.name.startswith("."))[:num]
+    if not files:
+        raise UserError(f"--input={path}: the folder is empty; give one with images.")
+    return files
+
+
+def read_images(
+    path: str, spec: ImageSpec, num: int | None, exact: bool = False
+) -> tuple[np.ndarray, np.ndarray | None]:
     """The images of a file, a folder or an npz, as grey levels of a model.
 
     8-bit images are brought to the nearest of the model's levels. An npz holds levels already: its
@@ -25,7 +69,8 @@ def read_images(path: str, spec: ImageSpec, num: int) -> tuple[np.ndarray, np.nd
       path: an image file, a folder of them (in the order of their names), or an npz with the array
         `image`, and optionally `label`.
       spec: the model's images.
-      num: how many images at most, from the start.
+      num: how many images at most, from the start; `None` for all.
+      exact: refuses 8-bit images that lie between the model's levels.
 
     Returns:
       uint8 `[N, H, W, C]`, and the labels int32 `[N]` of an npz that has them.
@@ -33,17 +78,13 @@ def read_images(path: str, spec: ImageSpec, num: int) -> tuple[np.ndarray, np.nd
     Raises:
       UserError: missing, damaged or empty input, or images of another size or number of channels.
     """
-    place = pathlib.Path(path)
-    if not place.exists():
-        raise UserError(f"--input={path}: there is no such file or folder.")
-    if place.suffix.lower() == ".npz":
-        return _read_npz(place, spec, num)
-    files = [place]
-    if place.is_dir():
-        files = sorted(file for file in place.iterdir() if not file.name.startswith("."))[:num]
-        if not files:
-            raise UserError(f"--input={path}: the folder is empty; give one with images.")
+    files = image_files(path, num)
+    if not files:
+        return _read_npz(pathlib.Path(path), spec, num, exact)
     images = [_fitting(read_image(file), spec, str(file)) for file in files]
+    if exact:
+        for file, image in zip(files, images, strict=True):
+            _check_exact(image, spec.levels, str(file))
     return to_levels(np.stack(images), spec.levels), None
 
 
@@ -96,7 +137,7 @@ def _read_mask(mask: str, height: int, width: int) -> np.ndarray:
 
 
 def _read_npz(
-    path: pathlib.Path, spec: ImageSpec, num: int
+    path: pathlib.Path, spec: ImageSpec, num: int | None, exact: bool
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Images and labels of an npz, as grey levels of the model."""
     stored = read_arrays(path)
@@ -116,6 +157,8 @@ def _read_npz(
         )
     images = np.stack([_fitting(image, spec, str(path)) for image in images])
     if int(levels) != spec.levels:
+        if exact:
+            _check_exact(images, spec.levels, f"--input={path}")
         images = to_levels(images, spec.levels)
     if images.max() >= spec.levels:
         raise UserError(
@@ -144,6 +187,17 @@ def _fitting(image: np.ndarray, spec: ImageSpec, where: str) -> np.ndarray:
             f"{where}: {_size(image.shape)}; the model's images are {_size(spec.shape)}."
         )
     return image
+
+
+def _check_exact(pixels: np.ndarray, levels: int, where: str) -> None:
+    """Raises a `UserError` unless 8-bit values are levels of a model, and come back as they are."""
+    back = to_pixels(to_levels(pixels, levels), levels)[..., : pixels.shape[-1]]
+    lost = pixels[back != pixels]
+    if lost.size:
+        raise UserError(
+            f"{where} holds the value {lost[0]}, which is none of the model's {levels} levels "
+            "(0 to 255 in equal steps); it would not come back as it is."
+        )
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -3,7 +3,7 @@
 import math
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image
@@ -111,21 +111,33 @@ def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) ->
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
-def write_singles(folder: str | os.PathLike[str], images: np.ndarray, levels: int) -> None:
+def numbered(num: int) -> list[str]:
+    """Names without ending that are numbers: 00000, 00001 and so on."""
+    digits = max(5, len(str(num - 1)))
+    return [f"{number:0{digits}}" for number in range(num)]
+
+
+def write_singles(
+    folder: str | os.PathLike[str],
+    images: np.ndarray,
+    levels: int,
+    names: Sequence[str] | None = None,
+) -> None:
     """Writes each image, in its own size, to `FOLDER/00000.png` and so on.
 
     Args:
       folder: made if missing; files of the same names are replaced.
       images: uint8 `[N, H, W, C]`.
       levels: number of grey levels, scaled to 0..255.
+      names: the files' names without ending, if not numbers.
     """
     pixels = to_pixels(images, levels)
-    digits = max(5, len(str(len(images) - 1)))
+    names = numbered(len(images)) if names is None else names
     with filling(folder) as temporary:
-        for number, image in enumerate(pixels):
+        for name, image in zip(names, pixels, strict=True):
             single = image[..., 0] if images.shape[-1] == 1 else image
             Image.fromarray(np.ascontiguousarray(single)).save(
-                temporary / f"{number:0{digits}}.png", format="PNG"
+                temporary / f"{name}.png", format="PNG"
             )
 
 

@@ -5,8 +5,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rnngen_jax.data.base import Dataset
+from rnngen_jax.data.source import array_split
+from rnngen_jax.data.transforms import evaluation_transform
 from rnngen_jax.errors import UserError
-from rnngen_jax.evaluation import inputs, pictures
+from rnngen_jax.evaluation import inputs, likelihood, pictures
+from rnngen_jax.models.base import Model
 from rnngen_jax.ops import masks
 from rnngen_jax.shapes import ImageSpec
 
@@ -39,6 +43,45 @@ def test_samples_in_an_npz_come_back_as_they_were(tmp_path):
     got, labels = inputs.read_images(path, SPEC, 20)
     np.testing.assert_array_equal(got, drawn)
     assert labels is None
+
+
+def test_images_between_the_levels_are_rounded_unless_they_must_be_exact(tmp_path):
+    drawn = images(4)
+    pixels = pictures.to_pixels(drawn, 17)[..., 0].copy()
+    pixels[2, 3, 1] ^= 1
+    (tmp_path / "singles").mkdir()
+    for number, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / "singles" / f"{number}.png")
+    np.savez(tmp_path / "a.npz", image=pixels)
+    for name in ("singles", "a.npz"):
+        path = str(tmp_path / name)
+        np.testing.assert_array_equal(inputs.read_images(path, SPEC, None)[0], drawn)
+        np.testing.assert_array_equal(inputs.read_images(path, SPEC, 2, exact=True)[0], drawn[:2])
+        with pytest.raises(UserError, match="none of the model's 17 levels"):
+            inputs.read_images(path, SPEC, 3, exact=True)
+
+
+def test_a_splits_images_are_those_that_the_ruler_scores():
+    """Under dynamic binarisation, too, which draws them anew from the same keys."""
+    grey = images(9)
+    split = array_split(grey, np.arange(9, dtype=np.int32) % 3)
+    binary = SPEC._replace(levels=2)
+    dataset = Dataset("toys", binary, {"test": split}, "dynamic", 17)
+    got, labels = inputs.read_split(dataset, "test", 5)
+    np.testing.assert_array_equal(labels, [0, 1, 2, 0, 1])
+    assert set(np.unique(got)) == {0, 1}
+    np.testing.assert_array_equal(inputs.read_split(dataset, "test", None)[0][:5], got)
+
+    weights = np.arange(24.0).reshape(SPEC.shape)
+
+    def log_prob(params, extra, batch, key):
+        return (batch["image"] * weights).sum((1, 2, 3))
+
+    model = Model("toy", binary, False, None, {}, log_prob=log_prob)
+    score = likelihood.scorer(model, evaluation_transform(dataset))
+    batch = {"image": grey, "label": labels, "index": np.arange(9)}
+    scored = -np.asarray(score({}, {}, batch, jax.random.key(likelihood.SEED)))
+    np.testing.assert_allclose(scored[:5], (got * weights).sum((1, 2, 3)))
 
 
 def test_grey_pictures_saved_as_rgb_are_grey(tmp_path):

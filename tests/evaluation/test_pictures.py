@@ -64,6 +64,18 @@ def test_completions_stand_below_the_original_and_the_damaged():
     assert len(set(pictures.MISSING_COLOUR)) > 1  # no grey
 
 
+def test_single_files_are_numbered_or_have_names(tmp_path):
+    images = np.arange(3 * 4, dtype=np.uint8).reshape(3, 2, 2, 1)
+    pictures.write_singles(tmp_path / "a", images, 256)
+    assert sorted(os.listdir(tmp_path / "a")) == ["00000.png", "00001.png", "00002.png"]
+    assert pictures.numbered(3) == ["00000", "00001", "00002"]
+    assert pictures.numbered(10**5 + 1)[-1] == "100000"
+    pictures.write_singles(tmp_path / "b", images, 256, ("x", "y.z", "ü"))
+    assert sorted(os.listdir(tmp_path / "b")) == ["x.png", "y.z.png", "ü.png"]
+    with Image.open(tmp_path / "b" / "y.z.png") as image:
+        np.testing.assert_array_equal(np.asarray(image), images[1, ..., 0])
+
+
 def test_samples_as_a_grid_arrays_or_single_files(tmp_path):
     images = np.arange(3 * 4, dtype=np.uint8).reshape(3, 2, 2, 1)
     labels = np.array([2, 0, 1], np.int32)

@@ -1,0 +1,193 @@
+"""Compress images without loss, to about as many bits as the model's likelihood says.
+
+  rnngen compress --workdir=runs/digits --out=digits.rnn
+  rnngen compress --workdir=runs/digits --input=scans/ --out=scans.rnn
+  rnngen decompress --workdir=runs/digits --input=digits.rnn --out=digits.npz
+
+For every model whose likelihood is exact, value by value. The images are those of --split, all or
+the first --num, or those of --input: an image file, a folder of images, or an npz with the array
+`image`. What is kept is the pixels, the names of image files, and for a class-conditional model the
+labels (--label, or the images' own). 8-bit images must lie on the model's grey levels, 0 to 255 in
+equal steps; others are refused, as they would not come back as they are.
+
+`decompress` needs the same model, checkpoint and replica. The probabilities must be the same to the
+last bit, so it also needs the same kind of machine and version of JAX; it never hands out pixels
+that differ.
+
+Printed beside the file's size: the model's own likelihood of the same images; and what PNG and
+lossless WebP, at their hardest, make of the first of them (up to 2^19 values, for WebP is slow),
+each image in a file of its own and all on one sheet. Below 256 levels both hold grey levels in the
+form that takes fewest bytes.
+"""
+
+import pathlib
+import time
+from typing import TYPE_CHECKING
+
+from rnngen_jax.commands.base import (
+    CHECKPOINT,
+    INPUT,
+    LABEL,
+    NUM,
+    OUT,
+    REPLICA,
+    SPLIT,
+    WORKDIR,
+    Run,
+    bar,
+    check_amount,
+    check_split,
+    model_digest,
+    open_run,
+    read_images,
+)
+from rnngen_jax.config import require
+from rnngen_jax.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+FLAGS = (
+    WORKDIR,
+    CHECKPOINT,
+    REPLICA,
+    INPUT._replace(help="image file, folder of images or FILE.npz; by default images of --split"),
+    SPLIT,
+    NUM._replace(help="how many images, from the start; by default all"),
+    LABEL._replace(help="the class, a number; by default each image's own"),
+    OUT._replace(default="images.rnn", help="FILE.rnn"),
+)
+
+COMPARED = 2**19  # values that PNG and WebP get: WebP takes some 10 μs for each
+
+
+def run(
+    workdir: str,
+    checkpoint: str | None,
+    replica: int,
+    input: str | None,
+    split: str,
+    num: int | None,
+    label: str | None,
+    out: str,
+) -> int:
+    """Compresses.
+
+    Args:
+      workdir: the run's folder.
+      checkpoint: "best", "latest", a step, or `None`.
+      replica: which replica of a run of several.
+      input: an image file, a folder or an npz, or `None` for the images of `split`.
+      split: the split whose images are taken.
+      num: how many images at most, or `None` for all.
+      label: a class, or `None` for the images' own.
+      out: the file to write.
+
+    Returns:
+      0.
+
+    Raises:
+      UserError: a flag that does not fit, no such run, checkpoint or replica, images that do not
+        fit or lie between the model's levels, or a model that cannot compress.
+      RunError: probabilities that are not finite.
+    """
+    require(num is None or num >= 1, "--num", num, "1 or more")
+    check_split(split)
+    from rnngen_jax.evaluation import container
+
+    fits = out.lower().endswith(container.ENDING) and not pathlib.Path(out).is_dir()
+    require(fits, "--out", out, f"a file that ends in {container.ENDING}")
+    opened = open_run(workdir, checkpoint, replica)
+
+    from rnngen_jax.evaluation import codec
+    from rnngen_jax.files import replacing
+
+    model, params = opened.model, opened.params
+    codec.require_steps(model)
+    if input is None:
+        source = opened.dataset.splits[split]
+        check_amount("--num", min(num or source.num, source.num), model.spec, out)
+    images, labels = read_images(opened, input, split, num, label, exact=True)
+    check_amount("--num", len(images), model.spec, out)
+    names = None if input is None else _names(input, num)
+    size = codec.batch_size(model, params, len(images))
+    start = time.perf_counter()
+    coder = codec.coder(model, params, size, bar)
+    compiled = time.perf_counter()
+    stream = coder.encode(images, labels)
+    seconds = time.perf_counter() - compiled
+    packed = container.pack(
+        container.Container(
+            shape=model.spec.shape,
+            levels=model.spec.levels,
+            num=len(images),
+            batch_size=size,
+            labelled=codec.labelled(model),
+            model=model_digest(opened),
+            pixels=codec.digest(images, labels),
+            maker=codec.maker(),
+            names=names,
+            stream=stream,
+        )
+    )
+    with replacing(out) as temporary:
+        temporary.write_bytes(packed)
+    bits = 8 * len(packed) / images.size
+    print(f"checkpoint:     step {opened.step} of {workdir}")
+    print(f"images:         {len(images)}, {images.size:,} values of {model.spec.levels} levels")
+    print(f"file:           {len(packed):,} bytes, {bits:.4f} bits per dimension")
+    print(f"likelihood:     {_likelihood(opened, images, labels):.4f} bits per dimension")
+    print(
+        f"speed:          {len(images) / seconds:,.1f} images/s, "
+        f"after {compiled - start:.1f} s of compiling"
+    )
+    _compare(images, model.spec.levels)
+    print(out)
+    return 0
+
+
+def _names(input: str, num: int | None) -> tuple[str, ...] | None:
+    """The names of image files without their endings; `None` for an npz, and for mere numbers.
+
+    Raises:
+      UserError: two that are the same, or one that is no plain name.
+    """
+    from rnngen_jax.evaluation import container, inputs, pictures
+
+    names = tuple(file.stem for file in inputs.image_files(input, num))
+    try:
+        container.check_names(names)
+    except ValueError as error:
+        raise UserError(f"--input={input}: {error}; rename it.") from None
+    return None if list(names) in ([], pictures.numbered(len(names))) else names
+
+
+def _likelihood(opened: Run, images: "np.ndarray", labels: "np.ndarray | None") -> float:
+    """What the ruler says of these images, in bits per dimension."""
+    from rnngen_jax.data.source import array_split
+    from rnngen_jax.evaluation import likelihood
+
+    result = likelihood.evaluate(
+        likelihood.scorer(opened.model, lambda batch, key: batch),
+        opened.params,
+        opened.extra,
+        array_split(images, labels),
+        opened.model.spec.dims,
+        opened.experiment.evaluation.batch_size,
+        track=bar,
+    )
+    return result.bits_per_dim
+
+
+def _compare(images: "np.ndarray", levels: int) -> None:
+    """Prints what PNG and WebP make of the first images."""
+    from rnngen_jax.evaluation import formats
+
+    first = images[: max(1, COMPARED // images[0].size)]
+    whose = "" if len(first) == len(images) else f" of the first {len(first)} images"
+    for title, sizes in (("PNG", formats.png(first, levels)), ("WebP", formats.webp(first))):
+        singles, sheet = (8 * size / first.size for size in sizes)
+        print(
+            f"{title + ':':<15} {singles:.4f} bits per dimension{whose} as single files, "
+            f"{sheet:.4f} on one sheet"
+        )

@@ -1,0 +1,142 @@
+"""Give back the images that `compress` took, to the last bit.
+
+  rnngen decompress --workdir=runs/digits --input=digits.rnn --out=digits.npz
+  rnngen decompress --workdir=runs/digits --input=scans.rnn --out=scans/
+
+--workdir, --checkpoint and --replica must name the model that compressed the file. --out ends in
+.npz for the array `image` of grey levels (uint8 [N, H, W, C], with `levels`, and `label` where
+labels were stored), or is a folder for PNG files, under the names that they came with, or numbered.
+The folder must be new or empty. Nothing is written before all pixels are there and their checksum
+is right.
+"""
+
+import os
+import pathlib
+import time
+from typing import TYPE_CHECKING
+
+from rnngen_jax.commands.base import (
+    CHECKPOINT,
+    INPUT,
+    OUT,
+    REPLICA,
+    WORKDIR,
+    Run,
+    bar,
+    model_digest,
+    open_run,
+)
+from rnngen_jax.config import require
+from rnngen_jax.errors import RunError, UserError
+
+if TYPE_CHECKING:
+    from rnngen_jax.evaluation.container import Container
+
+FLAGS = (
+    WORKDIR,
+    CHECKPOINT,
+    REPLICA,
+    INPUT._replace(help="FILE.rnn", required=True),
+    OUT._replace(default="images.npz", help="FILE.npz or FOLDER/"),
+)
+
+
+def run(workdir: str, checkpoint: str | None, replica: int, input: str, out: str) -> int:
+    """Decompresses.
+
+    Args:
+      workdir: the run's folder.
+      checkpoint: "best", "latest", a step, or `None`.
+      replica: which replica of a run of several.
+      input: the file.
+      out: what to write.
+
+    Returns:
+      0.
+
+    Raises:
+      UserError: a flag that does not fit, no such run, checkpoint or replica, another model than
+        the file's, or a file that is damaged or of a newer version.
+      RunError: the pixels that come out are not those that went in.
+    """
+    folder = _is_folder(out)
+    from rnngen_jax.evaluation import container
+
+    content = container.read(input)
+    opened = open_run(workdir, checkpoint, replica)
+    _check_model(opened, content, input)
+
+    import numpy as np
+
+    from rnngen_jax.evaluation import codec, pictures
+
+    start = time.perf_counter()
+    coder = codec.coder(opened.model, opened.params, content.batch_size, bar)
+    compiled = time.perf_counter()
+    try:
+        images, labels = coder.decode(content.stream, content.num)
+    except codec.DecodingError:
+        raise _other_pixels(content, input) from None
+    if codec.digest(images, labels) != content.pixels:
+        raise _other_pixels(content, input)
+    seconds = time.perf_counter() - compiled
+    if folder:
+        pictures.write_singles(out, images, content.levels, content.names)
+    else:
+        arrays = {"image": images, "levels": np.int32(content.levels)}
+        pictures.write_npz(out, arrays if labels is None else {**arrays, "label": labels})
+    print(
+        f"{content.num} images, {content.num / seconds:,.1f} images/s, "
+        f"after {compiled - start:.1f} s of compiling"
+    )
+    print(out)
+    return 0
+
+
+def _is_folder(out: str) -> bool:
+    """Whether --out is a folder; a `UserError` unless it can be written anew."""
+    path = pathlib.Path(out)
+    if path.suffix.lower() == ".npz" and not path.is_dir():
+        return False
+    fits = out != "" and (out.endswith(("/", os.sep)) or path.is_dir() or not path.suffix)
+    require(fits, "--out", out, "a file that ends in .npz, or a folder")
+    if path.is_file():
+        raise UserError(f"--out={out} is a file, not a folder; give another name.")
+    if path.is_dir() and any(path.iterdir()):
+        raise UserError(f"--out={out} is not empty; give a folder that is, or is yet to be made.")
+    return True
+
+
+def _check_model(opened: Run, content: "Container", input: str) -> None:
+    """Raises a `UserError` unless the run's model is the one that the file was made with."""
+    from rnngen_jax.evaluation import codec
+
+    codec.require_steps(opened.model)
+    spec = opened.model.spec
+    images = f"{content.shape} with {content.levels} levels"
+    if (content.shape, content.levels) != (spec.shape, spec.levels):
+        raise UserError(
+            f"{input} holds images of shape {images}; those of the model in {opened.workdir} are "
+            f"{spec.shape} with {spec.levels} levels. Give the --workdir that it was made with."
+        )
+    mine = model_digest(opened)
+    if content.model != mine:
+        raise UserError(
+            f"{input} was made with the model {content.model.hex()}; step {opened.step} of "
+            f"{opened.workdir} is {mine.hex()}. Give the --workdir, --checkpoint and --replica "
+            "that it was made with."
+        )
+    largest = codec.largest_batch(opened.model, opened.params, content.num)
+    if content.batch_size > largest or content.labelled != codec.labelled(opened.model):
+        raise UserError(f"{input} is damaged: this model makes no such file.")
+
+
+def _other_pixels(content: "Container", input: str) -> RunError:
+    """The error for a sound file whose pixels come out wrong."""
+    from rnngen_jax.evaluation import codec
+
+    return RunError(
+        f"{input} is whole, but here other pixels come out than went in, as floating point differs "
+        f"between machines and versions: it was made with JAX {content.maker}, and this is JAX "
+        f"{codec.maker()}. Decompress it where it was made; nothing was written."
+    )

@@ -1,0 +1,298 @@
+"""Lossless coding of images: a model's exact likelihood, made into bits by a range coder.
+
+A value of probability p takes -log2 p bits (Shannon 1948), and a range coder (Martin 1979) comes
+within a few words of their sum over a whole file. The coder is `constriction`'s. It rounds
+probabilities to multiples of 2^-24 and leaves none at zero, so that every image can be coded.
+
+The decoder needs the encoder's probabilities to the last bit. So both call the same compiled steps,
+at the same batch shape, on the same inputs: an encoder, too, shows the model only what the decoder
+knows by then.
+"""
+
+import collections
+import math
+import platform
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from rnngen_jax.errors import RunError, UserError
+from rnngen_jax.evaluation import container
+from rnngen_jax.models.autoregressive import Steps, in_raster_order, see, unseen
+from rnngen_jax.models.base import Model, Params
+
+# These three may grow, but never shrink: files that were written with more could not be read.
+LARGEST_BATCH = 1024
+BATCH_BYTES = 2**27  # of a batch's state and its probabilities
+MOST_BITS = 64  # that a stream may hold beside its words, in the coder's own state
+
+WORD = np.dtype("<u4")
+IN_FLIGHT = 4  # steps under way on the device, at most, while the encoder reads an earlier one's
+STEP_COST = 128  # what a step costs however small its batch, in images
+
+Track = Callable[[range], Iterable[int]]  # wraps the range over batches, such as a progress bar
+Told = tuple[np.int32, np.ndarray]  # the first value of the last turn, and its values [S, B]
+Standing = tuple[Any, Array]  # the model's own state, and the image so far
+
+
+class DecodingError(Exception):
+    """The stream cannot come from these probabilities."""
+
+
+class Coder(NamedTuple):
+    """Both directions, for one model, its parameters and one batch size.
+
+    Attributes:
+      encode: `encode(images, labels) -> stream`: uint8 `[N, H, W, C]`; int32 `[N]`, or `None` where
+        the model is not `labelled`; 32-bit words as bytes.
+      decode: `decode(stream, num) -> (images, labels)`, the same back.
+    """
+
+    encode: Callable[[np.ndarray, np.ndarray | None], bytes]
+    decode: Callable[[bytes, int], tuple[np.ndarray, np.ndarray | None]]
+
+
+class _Place(NamedTuple):
+    """Where a step is: its program, number of the stop, and first value."""
+
+    turn: int
+    opening: bool
+    t: np.int32
+    start: np.int32
+
+
+def labelled(model: Model) -> bool:
+    """Whether labels are coded: a single class needs none."""
+    return model.conditional and model.spec.classes > 1
+
+
+def maker() -> str:
+    """What a stream depends on beside its model: the JAX version and the machine."""
+    device = jax.devices()[0]
+    kind = platform.machine() if device.platform == "cpu" else device.device_kind
+    return f"{jax.__version__} {device.platform} {kind}"
+
+
+def digest(images: np.ndarray, labels: np.ndarray | None) -> bytes:
+    """Checksum of images and labels, 8 bytes."""
+    parts = [images] if labels is None else [images, labels.astype("<i4")]
+    return container.digest(part.tobytes() for part in parts)
+
+
+def batch_size(model: Model, params: Params, num: int) -> int:
+    """The fastest batch size for `num` images, a power of two.
+
+    Raises:
+      UserError: the model has no steps.
+    """
+    largest = largest_batch(model, params, num)
+    sizes = [2**k for k in range(largest.bit_length())]
+    return min(sizes, key=lambda size: (math.ceil(num / size) * (size + STEP_COST), size))
+
+
+def largest_batch(model: Model, params: Params, num: int) -> int:
+    """The largest batch size that a file of `num` images may have, a power of two.
+
+    Raises:
+      UserError: the model has no steps.
+    """
+    spec, steps = model.spec, require_steps(model)
+    label = jax.ShapeDtypeStruct((1,), jnp.int32)
+    state = jax.tree.leaves(jax.eval_shape(steps.first, params, label))
+    kept = sum(leaf.size * leaf.dtype.itemsize for leaf in state)
+    each = kept + 4 * (spec.dims + steps.width * spec.levels)
+    fitting = min(LARGEST_BATCH, max(1, BATCH_BYTES // each))
+    return min(2 ** (fitting.bit_length() - 1), 2 ** (num - 1).bit_length())
+
+
+def coder(model: Model, params: Params, size: int, track: Track = iter) -> Coder:
+    """Compiles a model's steps for a batch size, to code and to decode with.
+
+    Images are coded batch by batch, a batch in the order of its steps, a step image by image. The
+    last batch is filled up with copies of its first image, which are not coded. Labels come before
+    all images, as if each class were as likely.
+
+    Args:
+      model: with `steps`.
+      params: its parameters.
+      size: images that are coded together; a stream is decoded at the size that it was coded at.
+      track: wraps the range over batches.
+
+    Raises:
+      UserError: the model has no steps.
+    """
+    from constriction import stream as streams  # most verbs do without
+
+    spec, steps = model.spec, require_steps(model)
+    family = streams.model.Categorical(perfect=False)
+    classes = streams.model.Uniform(spec.classes) if labelled(model) else None
+    places = _places(steps)
+    begin, step = _programs(model, params, size)
+    nothing = (np.int32(0), np.full((steps.width, size), spec.levels, np.int32))
+
+    def encode(images: np.ndarray, labels: np.ndarray | None) -> bytes:
+        encoder = streams.queue.RangeEncoder()
+        if classes is not None:
+            encoder.encode(labels, classes)
+        waiting: collections.deque[tuple[Array, np.ndarray]] = collections.deque()
+
+        def code(probabilities: Array, values: np.ndarray) -> None:
+            table = _table(model, probabilities, values.shape[1])
+            encoder.encode(values.T.reshape(-1), family, table)
+
+        for first in track(range(0, len(images), size)):
+            batch = images[first : first + size]
+            known = in_raster_order(_filled(batch, size)).astype(np.int32)
+            standing, told = begin(_labels_of(labels, first, size)), nothing
+            for place in places:
+                standing, probabilities = step(standing, told, place)
+                values = known[place.start : place.start + steps.width]
+                told = (place.start, values)
+                waiting.append((probabilities, values[:, : len(batch)]))
+                if len(waiting) > IN_FLIGHT:
+                    code(*waiting.popleft())
+        while waiting:
+            code(*waiting.popleft())
+        return encoder.get_compressed().astype(WORD).tobytes()
+
+    def decode(stream: bytes, num: int) -> tuple[np.ndarray, np.ndarray | None]:
+        decoder = streams.queue.RangeDecoder(np.frombuffer(stream, WORD).astype(np.uint32))
+
+        def draw(*arguments: Any) -> np.ndarray:
+            try:
+                return decoder.decode(*arguments)
+            except AssertionError as error:  # constriction's, where no value has such a code
+                raise DecodingError(str(error)) from None
+
+        labels, batches = None, []
+        if classes is not None:
+            # Looked at before there is memory for so many.
+            if num * math.log2(spec.classes) > 8 * len(stream) + MOST_BITS:
+                raise DecodingError(f"{num} labels take more than {len(stream)} bytes")
+            labels = draw(classes, num)
+        for first in track(range(0, num, size)):
+            real = min(size, num - first)
+            known = np.empty((spec.dims, size), np.int32)
+            standing, told = begin(_labels_of(labels, first, size)), nothing
+            for place in places:
+                standing, probabilities = step(standing, told, place)
+                drawn = draw(family, _table(model, probabilities, real))
+                values = _filled(drawn.reshape(real, steps.width), size).T
+                known[place.start : place.start + steps.width] = values
+                told = (place.start, values)
+            batches.append(known[:, :real].T.astype(np.uint8))
+        return np.concatenate(batches).reshape(num, *spec.shape), labels
+
+    return Coder(encode, decode)
+
+
+def require_steps(model: Model) -> Steps:
+    """The model's steps.
+
+    Raises:
+      UserError: it has none.
+    """
+    if model.steps is None or model.log_probs is None:
+        raise UserError(
+            f"{model.name} cannot compress: it gives no exact probability value by value."
+        )
+    return model.steps
+
+
+def _places(steps: Steps) -> list[_Place]:
+    """All steps of an image, in their order."""
+    lines, stops, turns = steps.starts.shape
+    return [
+        _Place(
+            turn,
+            steps.line is not None and stop == turn == 0,
+            np.int32(line * stops + stop),
+            np.int32(steps.starts[line, stop, turn]),
+        )
+        for line in range(lines)
+        for stop in range(stops)
+        for turn in range(turns)
+    ]
+
+
+def _programs(
+    model: Model, params: Params, size: int
+) -> tuple[
+    Callable[[np.ndarray], Standing],
+    Callable[[Standing, Told, _Place], tuple[Standing, Array]],
+]:
+    """What begins a batch, and what goes a step further; compiled.
+
+    `begin(label [B]) -> standing`; `step(standing, told, place) -> (standing, probabilities
+    [B, S, L])`, given the values of the step before. Whether a line begins and which turn it is are
+    fixed in a program: it is compiled once for each.
+    """
+    spec, steps = model.spec, require_steps(model)
+    stops = steps.starts.shape[1]
+
+    def program(turn: int, opening: bool) -> Callable[..., tuple[Any, Array, Array]]:
+        def step(
+            params: Params, state: Any, seen: Array, start: Array, values: Array, t: Array
+        ) -> tuple[Any, Array, Array]:
+            seen = see(seen, start, values)
+            if opening:
+                state = steps.line(params, state, t // stops, seen)
+            state, raw = steps.raw(params, state, t, turn, seen)
+            return state, seen, jnp.exp(model.log_probs(raw))
+
+        return jax.jit(step, donate_argnums=(1, 2))
+
+    first = jax.jit(steps.first)
+
+    def begin(label: np.ndarray) -> Standing:
+        # Copies, as what is donated may not be held by anybody else, nor twice.
+        state = jax.tree.map(lambda x: jnp.array(x, copy=True), first(params, label))
+        return state, unseen(spec, size)
+
+    def abstract(x: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(x.shape, x.dtype)
+
+    state, seen = jax.tree.map(abstract, begin(np.zeros(size, np.int32)))
+    number = jax.ShapeDtypeStruct((), jnp.int32)
+    values = jax.ShapeDtypeStruct((steps.width, size), jnp.int32)
+    arguments = (jax.tree.map(abstract, params), state, seen, number, values, number)
+    kinds = {(place.turn, place.opening) for place in _places(steps)}
+    compiled = {kind: program(*kind).lower(*arguments).compile() for kind in kinds}
+
+    def step(standing: Standing, told: Told, place: _Place) -> tuple[Standing, Array]:
+        run = compiled[place.turn, place.opening]
+        state, seen, probabilities = run(params, *standing, *told, place.t)
+        return (state, seen), probabilities
+
+    return begin, step
+
+
+def _table(model: Model, probabilities: Array, real: int) -> np.ndarray:
+    """Probabilities as the coder takes them, `[real·S, L]`, without those that fill up the batch.
+
+    Raises:
+      RunError: one of them is not a number.
+    """
+    table = np.asarray(probabilities)[:real].reshape(-1, model.spec.levels)
+    # A sum of probabilities is finite just where they all are.
+    if not np.isfinite(table.sum()):
+        raise RunError(
+            f"{model.name} gives probabilities that are not finite; give another --checkpoint."
+        )
+    return table
+
+
+def _filled(rows: np.ndarray, size: int) -> np.ndarray:
+    """`rows` with the first one repeated up to the batch's size."""
+    return np.concatenate([rows, np.repeat(rows[:1], size - len(rows), axis=0)])
+
+
+def _labels_of(labels: np.ndarray | None, first: int, size: int) -> np.ndarray:
+    """A batch's labels, int32 `[B]`; zeros where there are none."""
+    if labels is None:
+        return np.zeros(size, np.int32)
+    return _filled(labels[first : first + size], size)

@@ -1,0 +1,258 @@
+"""The file format of compressed images: what is in a .rnn file beside the coded stream.
+
+Little-endian, in this order:
+
+    bytes   what
+    4       b"\\x89RNN"
+    1       version of the format, 1
+    1       flags: 1 the stream begins with labels, 2 file names are stored
+    2, 2    height, width
+    1       channels
+    1       grey levels, less one
+    4       number of images
+    1       base-2 logarithm of the batch size
+    8       digest of the model: its config, its parameters
+    8       digest of the pixels and labels
+    4       length of the stream, in words
+    1, n    length and text of what it was made with, such as "0.10.2 cpu x86_64"
+    4, n    length and names, a line each, deflated by zlib; only with flag 2
+    4·n     the stream, 32-bit words
+    8       digest of all the bytes before
+
+Digests are BLAKE2b of 8 bytes. Magic, version and the last digest stay where they are in every
+version, so that a newer file is told from a damaged one. A digest keeps out damage, not malice:
+nothing that a header says is believed until it has been checked.
+"""
+
+import hashlib
+import os
+import pathlib
+import struct
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from rnngen_jax.errors import UserError
+
+ENDING = ".rnn"
+MAGIC = b"\x89RNN"
+VERSION = 1
+MOST_BYTES = 2**31  # of a file, and of the images in it
+MOST_NAMES = 2**26  # bytes of all names
+MOST_BATCH = 2**16
+LONGEST_NAME = 255  # bytes, as on most file systems, the ending included
+
+_LABELLED, _NAMED = 1, 2
+_DIGEST = 8
+_HEAD = struct.Struct(f"<4sBBHHBBIB{_DIGEST}s{_DIGEST}sI")
+_LENGTH = struct.Struct("<I")
+_RESERVED = frozenset("/\\:")  # what leads out of a folder, here or on another system
+_FINEST = 24  # bits of a coded probability: none is above 1 - (levels - 1) / 2^24
+
+
+class Container(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+      shape: `(H, W, C)` of one image.
+      levels: grey levels, 2 to 256.
+      num: number of images.
+      batch_size: images that were coded together, a power of two.
+      labelled: whether the stream begins with labels.
+      model: digest of the model.
+      pixels: digest of the images and labels.
+      maker: the JAX version and the machine that coded them.
+      names: the images' names without ending, or `None`.
+      stream: the coded words.
+    """
+
+    shape: tuple[int, int, int]
+    levels: int
+    num: int
+    batch_size: int
+    labelled: bool
+    model: bytes
+    pixels: bytes
+    maker: str
+    names: tuple[str, ...] | None
+    stream: bytes
+
+
+def digest(parts: Iterable[bytes]) -> bytes:
+    """BLAKE2b of 8 bytes, over all the parts."""
+    state = hashlib.blake2b(digest_size=_DIGEST)
+    for part in parts:
+        state.update(part)
+    return state.digest()
+
+
+def pack(content: Container) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+      UserError: images that the format cannot hold.
+    """
+    (height, width, channels), names = content.shape, b""
+    fits = max(height, width) < 2**16 and channels < 2**8 and 2 <= content.levels <= 2**8
+    if not (fits and 1 <= content.num < 2**32):
+        raise UserError(
+            f"{content.num} images of {width}x{height} with {channels} channels and "
+            f"{content.levels} levels do not fit; allowed: up to 65535x65535, 255 channels, "
+            "2 to 256 levels."
+        )
+    if content.names is not None:
+        text = "\n".join(content.names).encode()
+        if len(text) > MOST_NAMES:
+            raise UserError(f"the names take {len(text)} bytes; allowed: up to {MOST_NAMES}.")
+        names = zlib.compress(text, 9)
+        names = _LENGTH.pack(len(names)) + names
+    maker = content.maker.encode()[:255]
+    head = _HEAD.pack(
+        MAGIC,
+        VERSION,
+        _LABELLED * content.labelled | _NAMED * (content.names is not None),
+        height,
+        width,
+        channels,
+        content.levels - 1,
+        content.num,
+        content.batch_size.bit_length() - 1,
+        content.model,
+        content.pixels,
+        len(content.stream) // 4,
+    )
+    whole = head + bytes([len(maker)]) + maker + names + content.stream
+    return whole + digest([whole])
+
+
+def read(path: str | os.PathLike[str]) -> Container:
+    """Reads a file, and checks all that can be checked without its model.
+
+    Raises:
+      UserError: missing, no such file, of a newer version, or damaged.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise UserError(f"--input={path}: there is no such file; give one that `compress` wrote.")
+    if path.stat().st_size > MOST_BYTES:
+        raise UserError(f"{path} is larger than {MOST_BYTES} bytes; `compress` writes none such.")
+    return unpack(path.read_bytes(), str(path))
+
+
+def unpack(whole: bytes, path: str) -> Container:
+    """The content of a file's bytes; `path` names it in messages.
+
+    Raises:
+      UserError: as `read`.
+    """
+    if whole[: len(MAGIC)] != MAGIC:
+        raise UserError(f"{path} is not a file that `compress` wrote, or its start is damaged.")
+    body, stored = whole[:-_DIGEST], whole[-_DIGEST:]
+    if len(body) < len(MAGIC) + 1 or digest([body]) != stored:
+        raise UserError(f"{path} is damaged or truncated: its checksum differs; get it anew.")
+    version = body[len(MAGIC)]
+    if version != VERSION:
+        raise UserError(
+            f"{path} is of format version {version}; this one reads {VERSION}: update rnngen_jax."
+        )
+    try:
+        return _checked(body)
+    except (ValueError, struct.error) as error:
+        raise UserError(f"{path} is damaged: {error}.") from None
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raises a `ValueError` unless all names are plain, differ, and stay within a folder."""
+    for name in names:
+        plain = name.isprintable() and not _RESERVED & set(name) and not name.startswith(".")
+        if not name or not plain or len(name.encode()) > LONGEST_NAME - len(".png"):
+            raise ValueError(f"{name[:80]!r} is no plain file name")
+    if len(set(names)) != len(names):
+        raise ValueError("two images have the same name")
+
+
+def _checked(body: bytes) -> Container:
+    """The content, each field checked before it is used; else a `ValueError`."""
+    rest = _Rest(body)
+    (
+        _,
+        _,
+        flags,
+        height,
+        width,
+        channels,
+        top,
+        num,
+        log_batch,
+        model,
+        pixels,
+        words,
+    ) = _HEAD.unpack(rest.take(_HEAD.size))
+    if flags & ~(_LABELLED | _NAMED):
+        raise ValueError(f"its flags are {flags}")
+    if not (height and width and channels and top and num):
+        raise ValueError(f"it holds {num} images of {width}x{height}x{channels}, {top + 1} levels")
+    values = num * height * width * channels
+    # No value is coded in fewer bits than -log2(1 - (levels - 1) / 2^24).
+    most = (32 * (words + 2) << _FINEST) // top
+    if values > min(most, MOST_BYTES):
+        raise ValueError(f"it claims {num} images, too many for a stream of {words} words")
+    if 2**log_batch > MOST_BATCH:
+        raise ValueError(f"its batch size is 2^{log_batch}")
+    maker = rest.take(rest.take(1)[0]).decode()
+    if not maker.isprintable():
+        raise ValueError(f"it was made with {maker!r}")
+    names = None
+    if flags & _NAMED:
+        names = _names(rest.take(*_LENGTH.unpack(rest.take(_LENGTH.size))), num)
+    stream = rest.take(4 * words)
+    if rest.left:
+        raise ValueError(f"{rest.left} bytes follow the stream")
+    return Container(
+        shape=(height, width, channels),
+        levels=top + 1,
+        num=num,
+        batch_size=2**log_batch,
+        labelled=bool(flags & _LABELLED),
+        model=model,
+        pixels=pixels,
+        maker=maker,
+        names=names,
+        stream=stream,
+    )
+
+
+def _names(packed: bytes, num: int) -> tuple[str, ...]:
+    """The names of `num` images, unpacked no further than so many can need."""
+    inflate = zlib.decompressobj()
+    try:
+        text = inflate.decompress(packed, min(num * (LONGEST_NAME + 1), MOST_NAMES))
+    except zlib.error:
+        raise ValueError("its names cannot be unpacked") from None
+    if not inflate.eof or inflate.unused_data:
+        raise ValueError("its names are cut off, or too long")
+    found = text.count(b"\n") + 1
+    if found != num:
+        raise ValueError(f"it has {found} names for {num} images")
+    names = tuple(text.decode().split("\n"))
+    check_names(names)
+    return names
+
+
+class _Rest:
+    """Bytes that are taken from the front."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body, self._at = body, 0
+
+    @property
+    def left(self) -> int:
+        """How many there are still."""
+        return len(self._body) - self._at
+
+    def take(self, num: int) -> bytes:
+        """The next ones; a `ValueError` where there are fewer."""
+        if num > self.left:
+            raise ValueError(f"it ends {num - self.left} bytes early")
+        self._at += num
+        return self._body[self._at - num : self._at]

@@ -1,0 +1,220 @@
+"""The codec gives every image back to the last bit, in as many bits as the likelihood says."""
+
+import warnings
+
+import constriction
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rnngen_jax import models
+from rnngen_jax.errors import RunError, UserError
+from rnngen_jax.evaluation import codec, likelihood
+from rnngen_jax.models.autoregressive import Steps
+from rnngen_jax.shapes import ImageSpec
+
+SMALL = {"features": 6, "input_features": 6, "learned_carry": True}
+CASES = [
+    ("pixel_rnn", {"order": "serpentine", "above": 2}, ImageSpec(4, 3, levels=5)),
+    ("pixel_rnn", {"order": "column", "layers": 2}, ImageSpec(3, 4, levels=5)),
+    ("pixel_rnn", {"readout": "logistic_mixture", "pixels": "scalar"}, ImageSpec(2, 3, 3)),
+    ("pixel_rnn", {"readout_hidden": 7, "cell": "lstm"}, ImageSpec(2, 3, 3, levels=4)),
+    ("pixel_rnn", {"readout": "bernoulli"}, ImageSpec(4, 3, levels=2)),
+    ("pixel_rnn", {"class_conditional": True}, ImageSpec(3, 3, levels=4, classes=3)),
+    ("pixel_rnn", {"class_conditional": True}, ImageSpec(2, 2, levels=4, classes=1)),
+    ("row_rnn", {}, ImageSpec(4, 3, 3, levels=4)),
+    ("row_rnn", {"readout": "logistic_mixture", "pixels": "scalar"}, ImageSpec(4, 3)),
+    ("row_rnn", {"readout": "bernoulli", "class_conditional": True}, ImageSpec(3, 3, 1, 2, 300)),
+    ("row_rnn", {"within": "autoregressive", "cell": "lstm"}, ImageSpec(3, 2, 3, levels=4)),
+    ("row_rnn", {"within": "autoregressive", "layers": 2}, ImageSpec(3, 4, levels=256)),
+]
+
+
+def case_name(case):
+    name, fields, spec = case
+    return "-".join([name, *(f"{value}" for value in fields.values()), f"{spec.channels}"])
+
+
+def built(case, scale=1.0, seed=0, small=SMALL):
+    """A model with random parameters, of a likelihood that is the sharper the greater `scale`."""
+    name, fields, spec = case
+    model = models.build(name, small | fields, spec)
+    shapes, _ = jax.eval_shape(model.init, jax.random.key(0))
+    rng = np.random.default_rng(seed)
+
+    def draw(leaf):
+        spread = 0.4 if leaf.ndim < 2 else 1.5 / np.sqrt(leaf.shape[-2])
+        return jnp.asarray(scale * spread * rng.standard_normal(leaf.shape, np.float32))
+
+    return model, jax.tree.map(draw, shapes)
+
+
+def random_images(spec, num, seed=1):
+    return np.random.default_rng(seed).integers(0, spec.levels, (num, *spec.shape), np.uint8)
+
+
+def labels_for(model, num):
+    if not codec.labelled(model):
+        return None
+    return np.random.default_rng(2).integers(0, model.spec.classes, num).astype(np.int32)
+
+
+def bits_of(model, params, images, labels):
+    """The likelihood's bits of all images together."""
+    score = likelihood.scorer(model, lambda batch, key: batch)
+    batch = {"image": images, "label": labels, "index": np.arange(len(images))}
+    nats = score(params, {}, batch, jax.random.key(0))
+    return float(np.asarray(nats, np.float64).sum()) / np.log(2)
+
+
+@pytest.mark.parametrize("case", CASES, ids=case_name)
+def test_images_come_back_to_the_last_bit(case):
+    """Through two coders, compiled each for itself, as in two processes."""
+    model, params = built(case)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # such as for arrays that cannot be donated
+        encoder, decoder = (codec.coder(model, params, 4) for _ in range(2))
+    for num in (1, 4, 11):  # less than a batch, a batch, and more
+        images, labels = random_images(model.spec, num), labels_for(model, num)
+        stream = encoder.encode(images, labels)
+        got, got_labels = decoder.decode(stream, num)
+        assert got.dtype == np.uint8
+        np.testing.assert_array_equal(got, images)
+        if labels is None:
+            assert got_labels is None
+        else:
+            np.testing.assert_array_equal(got_labels, labels)
+        # The images that fill up a batch take no bits.
+        assert encoder.encode(images, labels) == stream
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_every_model_with_steps_is_one_of_them(name):
+    """At the smallest size that its config lets itself be set to."""
+    small = {**SMALL, "layers": 1, "first_kernel": 3, "readout_hidden": 5}
+    fields = {key: value for key, value in small.items() if hasattr(models.config_class(name), key)}
+    model, params = built((name, fields, ImageSpec(3, 2, levels=4)), small={})
+    if model.steps is None:
+        pytest.skip(f"{name} has no steps")
+    images = random_images(model.spec, 5)
+    coder = codec.coder(model, params, 4)
+    got, _ = coder.decode(coder.encode(images, None), 5)
+    np.testing.assert_array_equal(got, images)
+
+
+@pytest.mark.parametrize("scale", [1.0, 6.0], ids=["flat", "sharp"])
+@pytest.mark.parametrize("case", [CASES[0], CASES[3], CASES[8], CASES[11]], ids=case_name)
+def test_the_stream_is_as_long_as_the_likelihood_says(case, scale):
+    """Of images that the model drew itself; the likelihood is the ruler's, all values at once."""
+    model, params = built(case, scale)
+    num = 200
+    images = np.asarray(
+        jax.jit(model.sample, static_argnames="num")(params, {}, jax.random.key(0), num=num)
+    )
+    bits = bits_of(model, params, images, np.zeros(num, np.int32))
+    stream = codec.coder(model, params, 64).encode(images, None)
+    assert bits - 8 <= 8 * len(stream) <= 1.01 * bits + 8 * 64
+    if scale > 1:
+        assert bits < 0.6 * images.size * np.log2(model.spec.levels)
+
+
+def test_labels_take_as_many_bits_as_there_are_classes():
+    model, params = built(("pixel_rnn", {"class_conditional": True}, ImageSpec(1, 1, 1, 2, 10)))
+    images, labels = random_images(model.spec, 500), labels_for(model, 500)
+    coder = codec.coder(model, params, 64)
+    stream = coder.encode(images, labels)
+    bits = bits_of(model, params, images, labels) + 500 * np.log2(10)
+    assert bits - 8 <= 8 * len(stream) <= 1.001 * bits + 64
+    assert coder.encode(images, np.roll(labels, 1)) != stream
+
+
+def test_values_that_the_model_thinks_impossible_can_be_coded():
+    model, params = built(CASES[0], scale=1000.0)
+    images = random_images(model.spec, 6)
+    log_p = model.log_probs(model.conditionals(params, {}, images, None))
+    assert (np.exp(np.asarray(log_p)) == 0).any()
+    coder = codec.coder(model, params, 8)
+    stream = coder.encode(images, None)
+    np.testing.assert_array_equal(coder.decode(stream, 6)[0], images)
+    assert len(stream) * 8 <= images.size * 24 + 64  # the price of what cannot be
+
+
+def test_probabilities_that_are_no_numbers_are_refused():
+    model, params = built(CASES[0])
+    params = jax.tree.map(lambda x: x * jnp.nan, params)
+    coder = codec.coder(model, params, 2)
+    with pytest.raises(RunError, match="not finite"):
+        coder.encode(random_images(model.spec, 2), None)
+    with pytest.raises(RunError, match="not finite"):
+        coder.decode(bytes(40), 2)
+
+
+def test_any_stream_decodes_to_images_or_is_refused():
+    model, params = built(CASES[5])
+    coder = codec.coder(model, params, 4)
+    rng = np.random.default_rng(0)
+    for length in [0, 0, *range(1, 40)]:
+        try:
+            images, labels = coder.decode(rng.bytes(4 * length), 3)
+        except codec.DecodingError:
+            continue
+        assert images.max() < model.spec.levels
+        assert 0 <= labels.min() <= labels.max() < model.spec.classes
+    with pytest.raises(codec.DecodingError, match="labels take more"):
+        coder.decode(bytes(40), 10**12)  # more memory than there is
+
+
+def test_one_stream_for_all_batches_in_the_order_of_the_steps():
+    """What is written down of the format: decoded by hand, with a toy whose tables are known."""
+    spec = ImageSpec(2, 2, levels=3)
+    log_p = np.log(np.array([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]], np.float32))
+    steps = Steps(
+        starts=np.array([[[2]], [[0]]], np.int32),  # the lower line first
+        width=2,
+        first=lambda params, label: (label,),
+        raw=lambda params, state, t, turn, seen: (
+            state,
+            jnp.stack([params[0][t]] * 2)[None].repeat(state[0].shape[0], 0),
+        ),
+    )
+    model = models.base.Model("toy", spec, False, None, {}, steps=steps, log_probs=lambda raw: raw)
+    images = random_images(spec, 3)
+    stream = codec.coder(model, (jnp.asarray(log_p),), 2).encode(images, None)
+    words = np.frombuffer(stream, "<u4").astype(np.uint32)
+    decoder = constriction.stream.queue.RangeDecoder(words)
+    family = constriction.stream.model.Categorical(perfect=False)
+    for batch in (images[:2], images[2:]):
+        for line, row in enumerate((1, 0)):
+            # NumPy's own exp differs in the last bit, and nothing could be decoded.
+            table = np.asarray(jnp.exp(log_p))[[line] * batch[:, row].size]
+            drawn = decoder.decode(family, table)
+            np.testing.assert_array_equal(drawn, batch[:, row].reshape(-1))
+
+
+def test_batches_are_powers_of_two_within_the_memory():
+    model, params = built(CASES[0])
+    sizes = [codec.batch_size(model, params, num) for num in range(1, 3000, 7)]
+    assert {size.bit_count() for size in sizes} == {1}
+    assert codec.batch_size(model, params, 1) == 1
+    assert max(sizes) == codec.LARGEST_BATCH
+    for num, size in zip(range(1, 3000, 7), sizes, strict=True):
+        assert size <= codec.largest_batch(model, params, num) < 2 * num
+
+    def first(params, label):
+        return jnp.zeros((label.shape[0], 2**20))  # 4 MiB an image
+
+    heavy = model._replace(steps=model.steps._replace(first=first))
+    assert codec.largest_batch(heavy, params, 10**6) == 16
+    heavier = model._replace(
+        steps=model.steps._replace(first=lambda p, label: first(p, label.repeat(1000)))
+    )
+    assert codec.batch_size(heavier, params, 10**6) == 1
+
+
+def test_a_model_without_steps_is_refused():
+    model, params = built(CASES[0])
+    with pytest.raises(UserError, match="pixel_rnn cannot compress"):
+        codec.coder(model._replace(steps=None), params, 1)
+    with pytest.raises(UserError, match="pixel_rnn cannot compress"):
+        codec.batch_size(model._replace(steps=None), params, 1)
