@@ -54,6 +54,7 @@ def test_the_notebooks_are_there():
         "01_recurrent_cells",
         "02_how_far_a_gradient_reaches",
         "03_three_ways_through_time",
+        "04_pixel_recurrence",
     }
 
 

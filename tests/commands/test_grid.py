@@ -22,12 +22,34 @@ SHORT = [
 ]
 
 
+# Cells that neither see h in one product a gate nor are linear in it.
+UNCONVOLVED = ["layer_norm_gru", "layer_norm_lstm", *VARIANTS]
+CONVOLVING = ["diagonal_bilstm", "row_lstm"]
+GRID = [
+    (model, cell)
+    for model, cell in itertools.product(models.names(), [*cells.names(), *VARIANTS])
+    if "cell" in models.config_class(model).__dataclass_fields__
+]
+
+
+def train(model, cell, folder):
+    run = ["rnngen", "train", f"--config={ROOT / 'configs' / model}.py", f"--workdir={folder}"]
+    return main.run([*run, f"--config.model.cell={cell}", *SHORT])
+
+
 @pytest.mark.parametrize(
-    ("model", "cell"), list(itertools.product(models.names(), [*cells.names(), *VARIANTS]))
+    ("model", "cell"), [(m, c) for m, c in GRID if m not in CONVOLVING or c not in UNCONVOLVED]
 )
 def test_a_cell_trains_in_a_generator(model, cell, tmp_path):
-    run = ["rnngen", "train", f"--config={ROOT / 'configs' / model}.py", f"--workdir={tmp_path}"]
-    assert main.run([*run, f"--config.model.cell={cell}", *SHORT]) == 0
+    assert train(model, cell, tmp_path) == 0
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2]
     assert json.loads((tmp_path / "config.json").read_text())["model"]["cell"] == cell
+
+
+@pytest.mark.parametrize("model", CONVOLVING)
+@pytest.mark.parametrize("cell", UNCONVOLVED)
+def test_a_cell_that_cannot_be_convolved_is_refused(model, cell, tmp_path, capsys):
+    assert train(model, cell, tmp_path / "run") == 2
+    assert "cannot be convolved" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
