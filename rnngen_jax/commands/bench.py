@@ -5,7 +5,8 @@
 
 Outputs and gradients are compared before anything is timed. The suites are training (LSTM and GRU
 layers against torch, Flax, Keras and Equinox), sampling (pixel by pixel, against torch), memory and
-linear (long sequences), newton, and compile. With their own shapes all of them take long.
+linear (long sequences), images (Row LSTM and Diagonal BiLSTM against textbook layers, drawing
+against a pass for each pixel), newton, and compile. With their own shapes all of them take long.
 """
 
 from rnngen_jax.commands.base import OUT, Flag
@@ -16,7 +17,8 @@ FLAGS = (
     Flag(
         "shapes",
         "string",
-        "T,B,I,H;T,B,I,H;... instead of each suite's own: steps, batch, inputs, features",
+        "T,B,I,H;T,B,I,H;... instead of each suite's own: steps, batch, inputs, features; for the "
+        "suite images: pixels, batch, channels, features",
     ),
     OUT._replace(help="a folder for bench.json and pictures; by default nothing is written"),
 )
