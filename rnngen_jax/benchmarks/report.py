@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rnngen_jax.benchmarks.machine import Machine
+from rnngen_jax.errors import UserError
 from rnngen_jax.files import filling
 
 _CASE, _CONTENDER, _NUMBER = 44, 38, 9  # widths of the table's columns
@@ -80,6 +81,23 @@ def compare(records: Sequence[Record], column: str, prefixes: Sequence[str]) -> 
         if value is not None and record.contender.split()[0] in prefixes:
             found[record.case] = min(value, found.get(record.case, value))
     return list(found.values())
+
+
+def require_writable(folder: str, suites: Sequence[str]) -> None:
+    """Finds out before anything is measured what would stop `write` after it.
+
+    Args:
+      folder: as for `write`; nothing is left in it, and it is not left behind if it was not there.
+      suites: names of the suites that will be written.
+
+    Raises:
+      UserError: the folder cannot be written to, or a folder has the name of a file to write.
+    """
+    with filling(folder):
+        for name in ("bench.json", *(f"{suite}.png" for suite in suites)):
+            path = pathlib.Path(folder) / name
+            if path.is_dir():
+                raise UserError(f"cannot write {path}: it is a folder; move it away.")
 
 
 def write(

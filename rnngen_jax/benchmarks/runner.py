@@ -32,7 +32,9 @@ def run(chosen: str, rounds: int, shapes: str | None, out: str | None) -> None:
         names = suites.names()
     require(rounds >= 1, "--rounds", rounds, "1 or more")
     settings = Settings(rounds, None if shapes is None else parse_shapes(shapes))
-    require(not (out and pathlib.Path(out).is_file()), "--out", out, "a folder")
+    if out:
+        require(not pathlib.Path(out).is_file(), "--out", out, "a folder")
+        report.require_writable(out, names)
 
     # By default a GPU's and a TPU's products of float32 are rounded to fewer bits.
     with jax.default_matmul_precision("float32"):

@@ -86,6 +86,11 @@ def convolvable(spec: str, features: int) -> Cell:
             f"config.model.cell={spec!r} cannot be convolved; allowed: rnn, lstm, gru (but for "
             "variants), min_gru, min_lstm and rg_lru, with input weights."
         )
+    if cell.gated is not None and (cell.strategy or "").startswith("newton"):
+        # A convolution joins the places that Newton's method takes for independent.
+        raise UserError(
+            f"config.model.cell={spec!r} cannot be convolved by newton; allowed: other strategies."
+        )
     return cell
 
 

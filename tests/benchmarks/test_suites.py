@@ -51,6 +51,34 @@ def test_bench_prints_tables_and_writes_them(tmp_path, monkeypatch, capsys):
     assert "gradient: best of flax, keras, equinox that are installed / ours: median" in printed
 
 
+@pytest.mark.parametrize(
+    ("out", "expected"),
+    [
+        ("file/out", "cannot write to file/out: Not a directory"),
+        ("taken", "cannot write taken/bench.json: it is a folder"),
+        ("drawn", "cannot write drawn/sampling.png: it is a folder"),
+        ("new", None),
+    ],
+)
+def test_out_that_cannot_be_written_is_refused_before_anything_is_measured(
+    tmp_path, monkeypatch, capsys, out, expected
+):
+    def fail():
+        raise RunError("measured.")
+
+    monkeypatch.setattr(machine, "measure", fail)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "taken" / "bench.json").mkdir(parents=True)
+    (tmp_path / "drawn" / "sampling.png").mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    code = main.run(["rnngen", "bench", "--suite=sampling", "--rounds=1", f"--out={out}"])
+    error = capsys.readouterr().err
+    assert (code, error.count("\n")) == (2 if expected else 1, 1)
+    assert error.startswith(f"error: {expected or 'measured.'}")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_a_wrong_peer_stops_the_bench_in_one_line(monkeypatch, capsys):
     from rnngen_jax.benchmarks.peers import flax_linen
 
@@ -92,6 +120,7 @@ def test_plain_associative_scan_is_the_recurrence():
 
 def test_memory_suite_sees_that_remat_keeps_less(monkeypatch):
     monkeypatch.setattr(memory.flax_linen, "CELLS", {"lstm": ("LSTMCell",), "gru": ()})
+    monkeypatch.setattr(memory, "STRATEGIES", ("sequential", "sequential:remat=128"))
     shape = Shape(512, 2, 1, 8)
     found = {r.contender: r.values for r in records(memory, shape) if r.case.startswith("lstm")}
     assert found["ours sequential:remat=128"]["MB"] < 0.6 * found["ours sequential"]["MB"]
@@ -120,7 +149,7 @@ def test_a_measuring_process_that_fails_is_named():
 
 def test_newton_suite_reports_how_it_went(monkeypatch):
     monkeypatch.setattr(newton, "STRATEGIES", ("newton:overhead=inf",))
-    found = records(newton, Shape(64, 2, 1, 4))
+    found = records(newton, Shape(16, 2, 1, 4))
     by = {(r.case.split()[0], r.contender): r.values for r in found if " forward " in r.case}
     tried = by["contractive", "newton:overhead=inf"]
     assert tried["solved %"] == 100
@@ -207,7 +236,15 @@ def test_sampling_logits_are_those_of_a_plain_loop():
 
 
 def test_every_suite_has_its_parts():
-    assert suites.names() == ["compile", "linear", "memory", "newton", "sampling", "training"]
+    assert suites.names() == [
+        "compile",
+        "images",
+        "linear",
+        "memory",
+        "newton",
+        "sampling",
+        "training",
+    ]
     for name in suites.names():
         suite = suites.load(name)
         assert suite.PLOTTED in suite.COLUMNS

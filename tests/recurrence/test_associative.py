@@ -7,14 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.test_util import check_grads
+import recurrence_problems as problems
+from recurrence_problems import FULL, MODES, Mode
 
 from rnngen_jax import cells
 from rnngen_jax.errors import UserError
 from rnngen_jax.recurrence import unroll
 from rnngen_jax.recurrence.associative import associative
 
-T, B, D, F = 5, 2, 3, 4
+T, B, D, F = 7, 2, 3, 4
 
 CELLS = {
     "min_gru": lambda: cells.build("min_gru", F),
@@ -22,126 +23,129 @@ CELLS = {
     "learned_rg_lru_stack": lambda: cells.build("rg_lru", F, layers=2, residual=True, learned=True),
 }
 
-
-def close(a, b):
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-11), a, b)
-
-
-def drawn(cell, rng):
-    shapes = jax.eval_shape(lambda: cell.init(jax.random.key(0), D))
-    return jax.tree.map(lambda leaf: 0.7 * rng.standard_normal(leaf.shape), shapes)
-
-
-# Every mode with chunks that leave a step over, and every way of solving.
-MODES = list(itertools.product([False, True], repeat=3))
-WAYS = [("min_gru", "chunk=2", mode) for mode in MODES]
-WAYS += [(name, "chunk=2", mode) for name in list(CELLS)[1:] for mode in (MODES[3], MODES[7])]
+# Every mode with chunks of 3 of the 7 steps, so that one is left over, and every way of solving.
+WAYS = [("min_gru", "chunk=3", mode) for mode in MODES]
+WAYS += [("min_lstm", "chunk=3", FULL[0])]
+WAYS += [("learned_rg_lru_stack", "chunk=3", Mode(reverse=True, reset=True))]
 WAYS += [
     (
         "min_gru",
         f"chunk={chunk},solver={solver},gradient={gradient},remat={n % 3 == 0}",
-        MODES[3] if (n + n // 2 + n // 4) % 2 else MODES[7],
+        FULL[(n + n // 2 + n // 4) % 2],
     )
     for n, (chunk, solver, gradient) in enumerate(
-        itertools.product([0, 2, 9], ["prefix", "steps"], ["adjoint", "autodiff"])
+        itertools.product([0, 3], ["prefix", "steps"], ["adjoint", "autodiff"])
     )
 ]
-WAYS += [("min_gru", f"chunk={chunk},solver=prefix", MODES[7]) for chunk in (1, T)]
+WAYS += [("min_gru", f"chunk={chunk},solver=prefix", FULL[1]) for chunk in (1, T + 2)]
+
+
+def problem(name, mode):
+    return problems.draw(CELLS[name](), (T, B, D), mode)
 
 
 @functools.cache
-def solved(name, strategy, mode):
-    """Value and gradients of a run with everything drawn at random, in float64."""
-    reverse, with_reset, carried = mode
-    cell, rng = CELLS[name](), np.random.default_rng(0)
-    params, xs = drawn(cell, rng), rng.standard_normal((T, B, D))
-    weights, reset = rng.standard_normal((T, B, F)), rng.random((T, B)) < 0.3
-    # A carry of None has no leaves, and no gradient.
-    carry = jax.tree.map(lambda a: a + rng.standard_normal(F), cell.carry((B,), float))
-
-    def loss(params, xs, carry):
-        last, ys = unroll(
-            cell,
-            params,
-            xs,
-            carry,
-            strategy=strategy,
-            reset=reset if with_reset else None,
-            reverse=reverse,
-        )
-        total = sum((h * weights[0]).sum() for h in jax.tree.leaves(last))
-        return total + (ys * weights).sum(), (last, ys)
-
-    wanted = jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)
-    # Compiling the loop would take longer than running it.
-    run = wanted if strategy == "loop" else jax.jit(wanted)
-    return run(params, xs, carry if carried else None)
+def by_the_loop(name, mode):
+    return problems.solve(problem(name, mode), strategy="loop")
 
 
 @pytest.mark.parametrize(("name", "options", "mode"), WAYS)
 def test_associative_is_the_python_loop_in_value_and_gradient(name, options, mode):
     with jax.enable_x64(True):
-        close(solved(name, f"associative:{options}", mode), solved(name, "loop", mode))
+        fast = problems.solve(problem(name, mode), strategy=f"associative:{options}")
+        problems.close(fast, by_the_loop(name, mode))
+
+
+def test_a_chunk_is_solved_as_asked():
+    cell = cells.build("min_gru", F)
+    params, xs = cell.init(jax.random.key(0), D), jnp.ones((T, B, D))
+
+    def runs(solver):
+        strategy = f"associative:solver={solver}"
+        return str(jax.make_jaxpr(lambda xs: unroll(cell, params, xs, strategy=strategy)[1])(xs))
+
+    assert "scan" in runs("steps")
+    assert "scan" not in runs("prefix")
+    assert runs("auto") == runs("steps" if jax.default_backend() == "cpu" else "prefix")
 
 
 def test_any_batch_axes_and_vmap_change_no_number():
-    cell = cells.build("min_gru", F)
-    params = cell.init(jax.random.key(0), D)
-    xs = jax.random.normal(jax.random.key(1), (T, B, D))
+    with jax.enable_x64(True):
+        one = problem("min_gru", Mode())
+        (_, (_, ys)), (_, expected, _) = by_the_loop("min_gru", Mode())
 
-    def total(x, strategy="associative:chunk=2"):
-        return (unroll(cell, params, x, strategy=strategy)[1] ** 2).sum()
+        def gradient(xs, weights):
+            def loss(xs):
+                last, ys = unroll(one.cell, one.params, xs, strategy="associative:chunk=3")
+                return (ys * weights).sum() + jnp.sin(last.h).sum(), ys
 
-    expected = jax.grad(lambda x: total(x, "loop"))(xs)
-    np.testing.assert_allclose(jax.grad(total)(xs), expected, atol=1e-6)
-    np.testing.assert_allclose(jax.grad(total)(xs[:, 0]), expected[:, 0], atol=1e-6)
-    np.testing.assert_allclose(jax.grad(total)(xs[:, :, None])[:, :, 0], expected, atol=1e-6)
-    mapped = jax.vmap(jax.grad(total), in_axes=1, out_axes=1)(xs)
-    np.testing.assert_allclose(mapped, expected, atol=1e-6)
+            return jax.grad(loss, has_aux=True)(xs)
+
+        @jax.jit
+        def both(xs, weights):
+            more = gradient(xs[:, :, None], weights[:, :, None])
+            none = jax.vmap(gradient, in_axes=1, out_axes=1)(xs, weights)
+            return jax.tree.map(lambda leaf: leaf[:, :, 0], more), none
+
+        for found in both(one.xs, one.weights):
+            problems.close(found, (expected, ys))
 
 
 def test_a_gradient_for_the_last_carry_alone_and_one_for_the_batch_of_parameters():
-    cell = cells.build("rg_lru", F)
-    keys = jax.random.split(jax.random.key(0), 3)
-    params = jax.vmap(lambda key: cell.init(key, D))(keys)
-    xs = jax.random.normal(jax.random.key(1), (T, B, D))
+    with jax.enable_x64(True):
+        cell, rng = cells.build("min_gru", F), np.random.default_rng(0)
+        each = [problems.draw_params(cell, D, rng) for _ in range(3)]
+        xs = rng.standard_normal((T, B, D))
 
-    def gradients(strategy):
-        def last(p):
-            return unroll(cell, p, xs, strategy=strategy, reverse=True)[0].h.sum()
+        def gradient(params, strategy):
+            def last(params):
+                return unroll(cell, params, xs, strategy=strategy, reverse=True)[0].h.sum()
 
-        return jax.vmap(jax.grad(last))(params)
+            return jax.grad(last)(params)
 
-    ours, theirs = gradients("associative:chunk=2"), gradients("loop")
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ours, theirs)
+        params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+        together = jax.jit(jax.vmap(lambda params: gradient(params, "associative:chunk=3")))(params)
+        for n, alone in enumerate(each):
+            found = jax.tree.map(lambda leaf, n=n: leaf[n], together)
+            problems.close(found, gradient(alone, "loop"))
 
 
 def test_autodiff_has_forward_mode_and_second_order():
     with jax.enable_x64(True):
-        cell, rng = cells.build("rg_lru", F), np.random.default_rng(0)
-        params, xs = drawn(cell, rng), rng.standard_normal((4, B, D))
+        one = problem("min_gru", Mode())
 
-        def outputs(xs, gradient):
-            strategy = associative(chunk=2, solver="prefix", gradient=gradient)
-            return unroll(cell, params, xs, strategy=strategy)[1]
+        def along(xs, strategy):
+            """The outputs' and their gradient's derivatives along the inputs."""
 
-        check_grads(jax.jit(lambda xs: outputs(xs, "autodiff")), (xs,), order=2)
-        check_grads(jax.jit(lambda xs: outputs(xs, "adjoint")), (xs,), order=1, modes=["rev"])
+            def outputs(xs):
+                return unroll(one.cell, one.params, xs, strategy=strategy)[1]
+
+            def gradient(xs):
+                return jax.grad(lambda xs: (outputs(xs) ** 2).sum())(xs)
+
+            return [jax.jvp(function, (xs,), (xs,))[1] for function in (outputs, gradient)]
+
+        strategy = "associative:chunk=3,solver=prefix"
+        found = jax.jit(lambda xs: along(xs, f"{strategy},gradient=autodiff"))(one.xs)
+        problems.close(found, along(one.xs, "loop"))
         with pytest.raises(TypeError, match="forward-mode"):
-            jax.jvp(lambda xs: outputs(xs, "adjoint"), (xs,), (xs,))
+            along(one.xs, strategy)
 
 
 def test_a_long_memory_is_exact_where_a_cumulative_product_would_underflow():
-    """a = 0.12 for 400 steps is 1e-368 as a product, below the least float64."""
+    """a = 0.12 for 100 steps is 1e-92 as a product, below the least float32."""
     cell = cells.build("min_gru", 1)
     params = {
         "input": {"z": jnp.zeros((1, 1)), "n": jnp.ones((1, 1))},
         "bias": {"z": jnp.full(1, 2.0), "n": jnp.zeros(1)},
     }
-    xs = jax.random.normal(jax.random.key(0), (400, 1, 1))
-    slow = unroll(cell, params, xs, strategy="loop")[1]
-    for options in ("solver=prefix", "solver=steps", "solver=prefix,chunk=400"):
-        fast = unroll(cell, params, xs, strategy=f"associative:{options}")[1]
+    xs = np.random.default_rng(0).standard_normal((100, 1, 1))
+    h, z, slow = 0.0, 1 / (1 + np.exp(-2.0)), np.zeros_like(xs)
+    for t, n in enumerate(xs):
+        slow[t] = h = (1 - z) * h + z * n
+    for options in ("solver=prefix", "solver=steps", "solver=prefix,chunk=100"):
+        strategy = f"associative:{options}"
+        fast = jax.jit(lambda xs, way=strategy: unroll(cell, params, xs, strategy=way)[1])(xs)
         np.testing.assert_allclose(fast, slow, atol=1e-6)
 
 
@@ -157,16 +161,17 @@ def plain(cell, params, xs):
 def test_the_gradient_needs_less_memory_than_a_plain_associative_scan():
     cell = cells.build("min_gru", 16)
     params = cell.init(jax.random.key(0), D)
-    xs, size = jnp.ones((512, B, D)), 4 * 512 * B * 16
+    xs, size = jax.random.normal(jax.random.key(1), (128, B, D)), 4 * 128 * B * 16
 
     def needs(outputs):
         gradient = jax.jit(jax.grad(lambda p: (outputs(p) ** 2).sum()))
         return gradient.lower(params).compile().memory_analysis().temp_size_in_bytes / size
 
     def ours(**options):
-        return lambda p: unroll(cell, p, xs, strategy=associative(chunk=32, **options))[1]
+        return lambda p: unroll(cell, p, xs, strategy=associative(chunk=16, **options))[1]
 
-    np.testing.assert_allclose(ours()(params), plain(cell, params, xs), atol=1e-5)
+    ys, expected = jax.jit(lambda p: (ours()(p), plain(cell, p, xs)))(params)
+    np.testing.assert_allclose(ys, expected, atol=1e-5)
     textbook = needs(lambda p: plain(cell, p, xs))
     for solver in ("prefix", "steps"):
         # In units of one [T, B, F] array, which h itself takes.

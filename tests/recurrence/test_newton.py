@@ -1,11 +1,14 @@
 """Newton's method in time: equal to the loop, quick if contractive, honest if not."""
 
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import recurrence_problems as problems
+from recurrence_problems import FULL, Mode
 
 from rnngen_jax import cells
 from rnngen_jax.cells.base import Cell
@@ -16,25 +19,21 @@ from rnngen_jax.recurrence.newton import newton, solve
 from rnngen_jax.recurrence.newton.linear import diagonals, jacobians, linear_recurrence
 from rnngen_jax.recurrence.newton.method import PATIENCE, Method
 
-T, B, D, F = 12, 2, 3, 4
+T, B, D, F = 7, 2, 3, 4
 
 CELLS = {
     "rnn": lambda: cells.build("rnn", F),
     "gru": lambda: cells.build("gru", F),
     "lstm": lambda: cells.build("lstm", F),
-    "stack": lambda: cells.build("lstm", F, layers=2, learned=True),
+    "stack": lambda: cells.build("rnn", F, layers=2, learned=True),
 }
-OPTIONS = {
-    "full": {"jacobian": "full"},
-    "windows": {"jacobian": "full", "window": 5},
-    "diagonal": {"jacobian": "diagonal", "max_iterations": 100},
-    "given up": {"jacobian": "full", "max_iterations": 1},
-}
-WAYS = [(name, "full", True) for name in CELLS] + [
-    ("gru", "full", False),
-    ("gru", "windows", True),
-    ("lstm", "diagonal", True),
-    ("stack", "given up", True),
+WAYS = [
+    ("gru", {"jacobian": "full"}, Mode()),
+    ("lstm", {"jacobian": "full"}, FULL[1]),
+    ("stack", {"jacobian": "full"}, FULL[0]),
+    ("rnn", {"jacobian": "full", "window": 3}, FULL[1]),
+    ("lstm", {"jacobian": "diagonal"}, FULL[0]),
+    ("rnn", {"jacobian": "full", "max_iterations": 1}, FULL[1]),
 ]
 
 
@@ -48,40 +47,13 @@ def plain(cell, xs):
     return Sequence(xs, zeros, zeros, None, False)
 
 
-@pytest.mark.parametrize(("name", "options", "everything"), WAYS)
-def test_newton_is_the_python_loop_in_value_and_gradient(name, options, everything):
+@pytest.mark.parametrize(("name", "options", "mode"), WAYS)
+def test_newton_is_the_python_loop_in_value_and_gradient(name, options, mode):
     with jax.enable_x64(True):
-        cell = CELLS[name]()
-        rng = np.random.default_rng(0)
-        shapes = jax.eval_shape(lambda: cell.init(jax.random.key(0), D))
-        params = jax.tree.map(lambda leaf: 0.4 * rng.standard_normal(leaf.shape), shapes)
-        xs = rng.standard_normal((T, B, D))
-        reset = rng.random((T, B)) < 0.2 if everything else None
-        carry = None
-        if everything:
-            carry = jax.tree.map(lambda a: a + 0.5, cell.carry((B,), jnp.float64))
-        weights = rng.standard_normal((T, B, F))
-
-        def loss(params, xs, carry, strategy):
-            last, ys = unroll(
-                cell, params, xs, carry, strategy=strategy, reset=reset, reverse=everything
-            )
-            total = (ys * weights).sum() + sum(leaf.sum() for leaf in jax.tree.leaves(last))
-            return total, (last, ys)
-
-        def both(strategy):
-            arguments = (0, 1, 2) if everything else (0, 1)
-            function = jax.value_and_grad(loss, argnums=arguments, has_aux=True)
-            if strategy == "loop":  # compiling it would take longer than running it
-                return function(params, xs, carry, strategy)
-            return jax.jit(lambda p, x, c: function(p, x, c, strategy))(params, xs, carry)
-
-        strategy = newton(tolerance=1e-11, overhead=math.inf, **OPTIONS[options])
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-9),
-            both(strategy),
-            both("loop"),
-        )
+        problem = problems.draw(CELLS[name](), (T, B, D), mode)
+        strategy = newton(tolerance=1e-11, overhead=math.inf, **options)
+        fast, slow = (problems.solve(problem, strategy=way) for way in (strategy, "loop"))
+        problems.close(fast, slow, rtol=1e-8, atol=1e-9)
 
 
 @pytest.mark.parametrize("jacobian", ["full", "diagonal"])
@@ -158,12 +130,11 @@ def solve_growing(gains, guess=None, **options):
 def test_a_shadow_is_not_a_solution(jacobian):
     """Each step of the guess fits to 1e-6, but the cell makes more than 1e-4 of that."""
     gains = jnp.full(32, 1.3)
-    options = {"jacobian": jacobian, "window": 32}
-    _, _, _, ys = solve_growing(gains, **options)
+    _, ys = unroll(growing_cell(), {}, jnp.broadcast_to(gains[:, None, None], (32, B, 1)))
     guess = ys + 1e-6 * 1.3 ** jnp.arange(32)[:, None, None]
-    _, got, report, _ = solve_growing(gains, guess, **options)
+    _, got, report, expected = solve_growing(gains, guess, jacobian=jacobian, window=32)
     assert not report.converged
-    np.testing.assert_array_equal(got, ys)
+    np.testing.assert_array_equal(got, expected)
 
 
 @pytest.mark.parametrize(("gain", "jacobian"), [(1.1, "full"), (0.5, "full"), (0.5, "diagonal")])
@@ -190,40 +161,40 @@ def test_the_rest_goes_on_from_the_last_certified_step():
 
 
 def test_contractive_cells_need_few_iterations_and_a_guess_fewer():
-    cell, length = cells.build("gru", F), 100
+    cell, length = cells.build("gru", F), 40
     params = scaled(cell.init(jax.random.key(0), D), 0.7)
     sequence = plain(cell, jax.random.normal(jax.random.key(1), (length, B, D)))
     near = jax.tree.map(lambda a: a + 1e-3, params)
+
+    @functools.partial(jax.jit, static_argnames="jacobian")
+    def run(params, guess, jacobian):
+        options = {"overhead": math.inf, "jacobian": jacobian}
+        return solve(cell, params, sequence, guess=guess, **options)[2]
+
     for jacobian, most in (("full", 8), ("diagonal", 25)):
-
-        @jax.jit
-        def run(params, guess, jacobian=jacobian):
-            options = {"overhead": math.inf, "jacobian": jacobian}
-            return solve(cell, params, sequence, guess=guess, **options)[2]
-
-        report = run(params, None)
+        report = run(params, None, jacobian)
         assert report.converged
         assert report.newton_steps == length
         assert report.iterations <= most
         assert report.residual < 1e-5
-        warm = run(near, report.carries)
-        assert warm.converged
-        assert warm.iterations < run(near, None).iterations
+    cold, warm = run(near, None, "diagonal"), run(near, report.carries, "diagonal")
+    assert warm.converged
+    assert warm.iterations < cold.iterations
 
 
 def test_batch_axes_vmap_and_reports():
     cell = cells.build("lstm", F)
     params = cell.init(jax.random.key(0), D)
-    xs = jax.random.normal(jax.random.key(1), (T, B, D))
-    strategy = f"newton:overhead={math.inf},window=6"
-    carry, ys = unroll(cell, params, xs)
-    _, single = unroll(cell, params, xs[:, 0], strategy=strategy)
-    np.testing.assert_allclose(single, ys[:, 0], atol=1e-5)
-    _, double = unroll(cell, params, xs[:, :, None], strategy=strategy)
-    np.testing.assert_allclose(double[:, :, 0], ys, atol=1e-5)
-    last, inner, report = jax.vmap(
-        lambda x: solve(cell, params, plain(cell, x), window=6), in_axes=1
-    )(xs)
+    xs = jax.random.normal(jax.random.key(1), (6, B, D))
+
+    @jax.jit
+    def run(xs):
+        _, double = unroll(cell, params, xs[:, :, None], strategy="newton:window=3")
+        alone = jax.vmap(lambda x: solve(cell, params, plain(cell, x), window=3), in_axes=1)(xs)
+        return double[:, :, 0], alone, unroll(cell, params, xs)
+
+    double, (last, inner, report), (carry, ys) = run(xs)
+    np.testing.assert_allclose(double, ys, atol=1e-5)
     np.testing.assert_allclose(inner.swapaxes(0, 1), ys, atol=1e-5)
     np.testing.assert_allclose(last.c, carry.c, atol=1e-5)
     np.testing.assert_allclose(report.carries.h.swapaxes(0, 1), ys, atol=1e-5)
@@ -253,7 +224,8 @@ def test_linear_recurrence_and_diagonals_are_what_they_say():
     rng = np.random.default_rng(0)
     matrices, terms = rng.standard_normal((7, B, 3, 3)), rng.standard_normal((7, B, 3, 2))
     for factors, way in ((matrices, 1), (matrices, -1), (matrices[..., :1], 1)):
-        got = linear_recurrence(jnp.array(factors), jnp.array(terms), reverse=way < 0)
+        run = jax.jit(functools.partial(linear_recurrence, reverse=way < 0))
+        got = run(jnp.array(factors), jnp.array(terms))
         d, wanted = np.zeros((B, 3, 2)), np.zeros_like(terms)
         for t in range(7)[::way]:
             full = factors[t] if factors.shape[-1] > 1 else factors[t] * np.eye(3)

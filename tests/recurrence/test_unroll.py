@@ -1,18 +1,20 @@
 """`unroll` equals a plain Python loop in value and gradient, in every mode; `generate` too."""
 
 import functools
-import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import recurrence_problems as problems
+from recurrence_problems import FULL, MODES, Mode
 
 from rnngen_jax import cells
+from rnngen_jax.cells import base
 from rnngen_jax.errors import UserError
-from rnngen_jax.recurrence import bidirectional, generate, unroll
+from rnngen_jax.recurrence import bidirectional, generate, stacked, unroll
 
-T, B, D, F = 5, 3, 6, 5
+T, B, D, F = 7, 3, 6, 5
 
 CELLS = {
     "rnn": lambda: cells.build("rnn", F),
@@ -22,112 +24,92 @@ CELLS = {
     "layer_norm_gru": lambda: cells.build("layer_norm_gru", F),
 }
 
-
-def close(a, b):
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-10, atol=1e-12), a, b)
-
-
-MODES = list(itertools.product([False, True], repeat=3))
-# Forwards with all that a sequence can have, and backwards with the same.
-FULL = [(False, True, True), (True, True, True)]
-WAYS = [(name, {}, mode, D) for name in ("lstm", "learned_lstm_stack") for mode in MODES]
-WAYS += [(name, {}, mode, D) for name in ("rnn", "gru", "layer_norm_gru") for mode in FULL]
+# Chunks of 3 of the 7 steps: two in a loop, and a step left over.
+WAYS = [("lstm", {}, mode, D) for mode in MODES]
 WAYS += [
     (name, {"strategy": f"sequential:{options}"}, mode, D)
-    for name, options in (
-        ("rnn", "gates=recompute,chunk=2"),
-        ("gru", "gates=recompute,chunk=3"),
-        ("gru", "gates=store,chunk=2"),
-        ("lstm", "gates=recompute,chunk=2"),
-        ("lstm", "gates=store,chunk=3"),
-        ("lstm", "gradient=autodiff"),
-        ("lstm", "remat=2"),
-        ("gru", "remat=6"),
+    for name, options, modes in (
+        ("rnn", "gates=recompute,chunk=3", FULL[:1]),
+        ("gru", "gates=recompute,chunk=3", FULL),
+        ("gru", "gates=store,chunk=3", FULL),
+        ("lstm", "gates=recompute,chunk=3", FULL[1:]),
+        ("lstm", "gates=store,chunk=3", FULL[:1]),
+        ("lstm", "gradient=autodiff", FULL[:1]),
+        ("lstm", "remat=3", FULL[:1]),
     )
-    for mode in FULL
+    for mode in modes
 ]
-WAYS += [("learned_lstm_stack", {"remat": 3}, mode, D) for mode in FULL]
+WAYS += [("layer_norm_gru", {}, FULL[1], D), ("gru", {"remat": T + 1}, FULL[0], D)]
+# What is learned is the first carry, which a reset goes back to.
+WAYS += [("learned_lstm_stack", {}, Mode(reverse, reset=True), D) for reverse in (False, True)]
+WAYS += [("learned_lstm_stack", {"remat": 3}, FULL[1], D)]
 # Few input features: the input product is done inside the loop.
-WAYS += [(name, {}, mode, 1) for name in ("rnn", "gru", "lstm") for mode in FULL]
+WAYS += [("gru", {}, FULL[0], 1), ("lstm", {}, FULL[1], 1)]
 WAYS += [("lstm", {"strategy": "sequential:gradient=autodiff"}, FULL[1], 1)]
 
 
 def problem(name, mode, width):
-    """A cell, its arguments, and a loss of `unroll` with them in the mode asked for."""
-    reverse, with_reset, carried = mode
-    cell = CELLS[name]()
-    rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda: cell.init(jax.random.key(0), width))
-    params = jax.tree.map(lambda leaf: 0.5 * rng.standard_normal(leaf.shape), shapes)
-    xs = rng.standard_normal((T, B, width))
-    reset = rng.random((T, B)) < 0.3 if with_reset else None
-    carry = jax.tree.map(lambda a: a + 0.5, cell.carry((B,), jnp.float64)) if carried else None
-    weights = rng.standard_normal((T, B, F))
-
-    def loss(params, xs, carry, **options):
-        last, ys = unroll(cell, params, xs, carry, reset=reset, reverse=reverse, **options)
-        total = (ys * weights).sum() + sum(jnp.sin(leaf).sum() for leaf in jax.tree.leaves(last))
-        return total, (last, ys)
-
-    arguments = (0, 1, 2) if carried else (0, 1)
-    return (params, xs, carry), jax.value_and_grad(loss, argnums=arguments, has_aux=True)
+    return problems.draw(CELLS[name](), (T, B, width), mode)
 
 
 @functools.cache
 def by_the_loop(name, mode, width):
-    arguments, gradient = problem(name, mode, width)
-    return gradient(*arguments, strategy="loop")
+    return problems.solve(problem(name, mode, width), strategy="loop")
 
 
 @pytest.mark.parametrize(("name", "options", "mode", "width"), WAYS)
 def test_unroll_is_the_python_loop_in_value_and_gradient(name, options, mode, width):
     with jax.enable_x64(True):
-        arguments, gradient = problem(name, mode, width)
-        fast = jax.jit(lambda *arguments: gradient(*arguments, **options))(*arguments)
-        close(fast, by_the_loop(name, mode, width))
+        fast = problems.solve(problem(name, mode, width), **options)
+        problems.close(fast, by_the_loop(name, mode, width))
+
+
+@pytest.mark.parametrize("name", ["gru", "lstm"])
+def test_products_gate_by_gate_are_those_of_all_gates_at_once(name, monkeypatch):
+    """Thin and small kernels, such as all in these tests, stand side by side for one product."""
+    with jax.enable_x64(True):
+        wanted = by_the_loop(name, FULL[0], D)
+        monkeypatch.setattr(base, "_CPU_WIDE", 0)
+        for module in (base, stacked):
+            monkeypatch.setattr(module, "THIN", 0)
+        fast = problems.solve(problem(name, FULL[0], D), strategy="sequential:chunk=3")
+        problems.close(fast, wanted)
 
 
 def test_gradients_under_vmap_are_those_of_each():
     with jax.enable_x64(True):
-        cell = cells.build("lstm", F)
-        params = jax.vmap(lambda k: cell.init(k, D))(jax.random.split(jax.random.key(0), 2))
-        xs = jax.random.normal(jax.random.key(1), (2, T, B, D))
+        cell, rng = cells.build("lstm", F), np.random.default_rng(0)
+        each = [problems.draw_params(cell, D, rng) for _ in range(2)]
+        params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+        xs = rng.standard_normal((2, T, B, D))
 
         def loss(params, xs, strategy):
             return jnp.sin(unroll(cell, params, xs, strategy=strategy)[1]).sum()
 
-        together = jax.vmap(jax.grad(lambda p, x: loss(p, x, "sequential:chunk=2")))(params, xs)
-        second = jax.tree.map(lambda leaf: leaf[1], params)
-        alone = jax.grad(loss)(second, xs[1], "loop")
-        close(jax.tree.map(lambda leaf: leaf[1], together), alone)
+        gradient = jax.grad(lambda params, xs: loss(params, xs, "sequential:chunk=3"))
+        together = jax.jit(jax.vmap(gradient))(params, xs)
+        alone = jax.grad(loss)(each[1], xs[1], "loop")
+        problems.close(jax.tree.map(lambda leaf: leaf[1], together), alone)
 
 
 def test_forward_mode_and_second_derivatives():
-    cell = cells.build("gru", F)
-    params = cell.init(jax.random.key(0), D)
-    xs = jax.random.normal(jax.random.key(1), (T, B, D))
+    with jax.enable_x64(True):
+        cell, rng = cells.build("gru", F), np.random.default_rng(0)
+        params, xs = problems.draw_params(cell, D, rng), rng.standard_normal((3, B, D))
 
-    def loss(params, strategy):
-        return jnp.square(unroll(cell, params, xs, strategy=strategy)[1]).sum()
+        def value(strategy):
+            return lambda p: jnp.square(unroll(cell, p, xs, strategy=strategy)[1]).sum()
 
-    def along(function):
-        """The derivative of a function of the parameters along the parameters themselves."""
-        return jax.jit(lambda p: jax.jvp(function, (p,), (p,))[1])(params)
+        def along(*functions):
+            """The functions' derivatives along the parameters themselves."""
+            return jax.jit(lambda p: [jax.jvp(f, (p,), (p,))[1] for f in functions])(params)
 
-    def curvature(strategy):
-        return along(jax.grad(lambda p: loss(p, strategy)))
-
-    slope = along(lambda p: loss(p, "sequential:gradient=autodiff"))
-    np.testing.assert_allclose(slope, along(lambda p: loss(p, "loop")), rtol=1e-5)
-    with pytest.raises(TypeError, match="forward-mode"):
-        along(lambda p: loss(p, "sequential"))
-    expected = curvature("loop")
-    for strategy in ("sequential:gradient=autodiff", "sequential"):
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4),
-            curvature(strategy),
-            expected,
-        )
+        loop, own, autodiff = map(value, ("loop", "sequential", "sequential:gradient=autodiff"))
+        slope, curvature = along(loop, jax.grad(loop))
+        problems.close(along(autodiff, jax.grad(autodiff)), [slope, curvature])
+        problems.close(along(jax.grad(own)), [curvature])
+        with pytest.raises(TypeError, match="forward-mode"):
+            along(own)
 
 
 def test_unroll_factor_and_any_batch_axes_change_no_number():
@@ -160,6 +142,21 @@ def test_each_way_keeps_less_for_the_gradient_than_the_one_before():
     # Against the gates and carries of 64 steps: the carries alone, and those of 8 steps.
     assert every > stored > recomputed + 64 * 4 * B * F - 1
     assert kept("sequential:remat=8") < recomputed - 56 * 2 * B * F + 1
+
+
+def test_a_chunk_of_few_steps_needs_less_memory_for_the_gradient():
+    cell = cells.build("lstm", F)
+    params = cell.init(jax.random.key(0), D)
+    xs = jnp.ones((64, B, D))
+
+    def planned(chunk):
+        def loss(p):
+            return unroll(cell, p, xs, strategy=f"sequential:chunk={chunk}")[1].sum()
+
+        return jax.jit(jax.grad(loss)).lower(params).compile().memory_analysis().temp_size_in_bytes
+
+    # At the least, the gradients of the gates of 56 steps more, in float32.
+    assert planned(64) - planned(8) > 4 * 56 * 4 * B * F
 
 
 def test_the_cell_says_how_it_is_run_unless_told():
@@ -204,13 +201,13 @@ def test_bidirectional_is_one_cell_each_way():
     np.testing.assert_allclose(ys[..., :F], unroll(forward, params["forward"], xs)[1], atol=1e-6)
     np.testing.assert_allclose(ys[..., F:], flipped[1][::-1], atol=1e-6)
     np.testing.assert_allclose(carries["backward"].c, flipped[0].c, atol=1e-6)
-    # Two sequences in one, of 2 and 3 steps: each direction resets where it enters the next one.
+    # Two sequences in one, of 2 and 5 steps: each direction resets where it enters the next one.
     masks = {
         "forward": jnp.zeros((T, B), bool).at[2].set(True),
         "backward": jnp.zeros((T, B), bool).at[1].set(True),
     }
     _, joined = bidirectional(forward, backward, params, xs, reset=masks)
-    for part in (slice(0, 2), slice(2, 5)):
+    for part in (slice(0, 2), slice(2, T)):
         _, alone = bidirectional(forward, backward, params, xs[part])
         np.testing.assert_allclose(joined[part], alone, atol=1e-6)
 

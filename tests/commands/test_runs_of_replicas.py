@@ -1,0 +1,91 @@
+"""Runs of several replicas: evaluated together or alone, drawn from, gone on with."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from tiny_runs import evaluated, rnngen, tree
+
+
+@pytest.fixture(scope="module")
+def replicas(tmp_path_factory, config, runs):
+    """A run of two replicas, and the runs of their seeds."""
+    root = tmp_path_factory.mktemp("replicas")
+    train = ("train", f"--config={config}")
+    assert rnngen(*train, f"--workdir={root}/both", "--config.training.replicas=2") == 0
+    shutil.copytree(runs / "pixel", root / "0")
+    assert rnngen(*train, f"--workdir={root}/1", "--config.training.seed=4") == 0
+    return root
+
+
+def test_replicas_are_evaluated_together_or_alone(replicas, capsys):
+    singles = [evaluated(replicas / str(r)) for r in range(2)]
+    capsys.readouterr()
+    record = evaluated(replicas / "both")
+    printed = capsys.readouterr().out
+    assert record.keys() == singles[0].keys()
+    assert record["protocol"] == {**singles[0]["protocol"], "replicas": 2}
+    for name in singles[0]["metrics"]:
+        values = [single["metrics"][name] for single in singles]
+        metrics = record["metrics"]
+        assert [metrics[f"{name}/replica_{r}"] for r in range(2)] == pytest.approx(values, rel=1e-5)
+        assert metrics[name] == pytest.approx(np.mean(values), rel=1e-5)
+        error = np.std(values, ddof=1) / np.sqrt(2)
+        assert metrics[f"{name}/standard_error"] == pytest.approx(error, rel=1e-2)
+    bits = metrics["bits_per_dim"], metrics["bits_per_dim/standard_error"]
+    assert "{:.4f} ± {:.4f}".format(*bits) in printed
+    assert f"{metrics['bits_per_dim/replica_1']:.4f}" in printed
+    assert "mean over 2 replicas" in printed
+    alone = evaluated(replicas / "both", "--replica=1")
+    assert alone.pop("replica") == 1
+    assert ", replica 1\n" in capsys.readouterr().out
+    assert alone["metrics"] == pytest.approx(singles[1]["metrics"], rel=1e-5)
+    del alone["metrics"], singles[1]["metrics"]
+    assert alone == singles[1]
+
+
+@pytest.mark.parametrize("verb", ["sample", "complete"])
+def test_the_first_replica_draws_unless_another_is_asked_for(replicas, tmp_path, capsys, verb):
+    def draw(workdir, *flags):
+        out = tmp_path / "s.npz"
+        assert rnngen(verb, f"--workdir={workdir}", "--num=8", f"--out={out}", *flags) == 0
+        with np.load(out) as stored:
+            return stored["image" if verb == "sample" else "completed"]
+
+    singles = [draw(replicas / str(r)) for r in range(2)]
+    assert (singles[0] != singles[1]).any()
+    capsys.readouterr()
+    np.testing.assert_array_equal(draw(replicas / "both"), singles[0])
+    assert capsys.readouterr().out.startswith("replica 0 of 2;")
+    np.testing.assert_array_equal(draw(replicas / "both", "--replica=1"), singles[1])
+    assert capsys.readouterr().out.startswith("replica 1 of 2;")
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "sample", "complete"])
+def test_a_replica_that_is_not_there_is_refused(replicas, tmp_path, capsys, verb):
+    out = [] if verb == "evaluate" else [f"--out={tmp_path}/new.png"]
+    for workdir, replica, allowed in (("both", 2, "0 to 1"), ("both", -1, "0 to 1"), ("0", 1, "0")):
+        flags = (f"--workdir={replicas}/{workdir}", f"--replica={replica}")
+        assert rnngen(verb, *flags, *out) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: --replica={replica} does not fit; allowed: {allowed}")
+        assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_number_of_replicas_is_another_run(replicas, config, capsys):
+    before = tree(replicas / "both")
+    flags = (f"--config={config}", f"--workdir={replicas}/both")
+    assert rnngen("train", *flags, "--config.training.replicas=4") == 2
+    assert "training.replicas: 2 -> 4" in capsys.readouterr().err
+    assert tree(replicas / "both") == before
+
+
+def test_a_run_of_before_there_were_replicas_has_one(pixel):
+    path = pixel / "config.json"
+    settings = json.loads(path.read_text())
+    del settings["training"]["replicas"]
+    path.write_text(json.dumps(settings))
+    assert "replica" not in evaluated(pixel)
+    assert "replica" not in evaluated(pixel, "--replica=0")
