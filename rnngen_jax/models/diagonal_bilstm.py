@@ -1,6 +1,7 @@
 """Diagonal BiLSTM: two recurrences over an image's diagonals (van den Oord et al. 2016, 3.2).
 
-A pixel sees the whole past, in W + H - 1 steps.
+A pixel sees the whole past, in W + H - 1 steps, but for the last value of the row above it where
+the first convolution does not reach so far: no state of that row comes after it.
 """
 
 from dataclasses import dataclass

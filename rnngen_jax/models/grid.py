@@ -80,8 +80,7 @@ def convolvable(spec: str, features: int) -> Cell:
       UserError: an unknown cell, or one that is not made for this.
     """
     cell = cells.from_spec(spec, features)
-    params = jax.eval_shape(lambda: cell.init(jax.random.key(0), features))
-    if (cell.gated is None and cell.linear is None) or "input" not in params:
+    if (cell.gated is None and cell.linear is None) or not _takes_any_input(cell):
         raise UserError(
             f"config.model.cell={spec!r} cannot be convolved; allowed: rnn, lstm, gru (but for "
             "variants), min_gru, min_lstm and rg_lru, with input weights."
@@ -92,6 +91,15 @@ def convolvable(spec: str, features: int) -> Cell:
             f"config.model.cell={spec!r} cannot be convolved by newton; allowed: other strategies."
         )
     return cell
+
+
+def _takes_any_input(cell: Cell) -> bool:
+    """Whether a cell has weights for all that it does with its inputs, so these may be wider."""
+    try:
+        jax.eval_shape(lambda: cell.init(jax.random.key(0), cell.features + 1))
+    except ValueError:
+        return False
+    return True
 
 
 class Frame(NamedTuple):
