@@ -98,6 +98,25 @@ def look(rows: Array, taps: Taps, column: Array | int) -> Array:
     return jnp.concatenate(seen, axis=-1)
 
 
+def side_by_side(x: Array, count: int) -> Array:
+    """Lays images of a batch next to one another, with a column of zeros between them.
+
+    `[H, W, B, D]` to `[H, count · (W + 1) - 1, B / count, D]`.
+    """
+    height, width, batch, features = x.shape
+    apart = x.reshape(height, width, count, batch // count, features)
+    apart = jnp.pad(jnp.moveaxis(apart, 2, 1), [(0, 0), (0, 0), (0, 1), (0, 0), (0, 0)])
+    return apart.reshape(height, count * (width + 1), batch // count, features)[:, :-1]
+
+
+def batched(x: Array, count: int) -> Array:
+    """Undoes `side_by_side`: `[H, count · (W + 1) - 1, B / count, D]` to `[H, W, B, D]`."""
+    height, _, batch, features = x.shape
+    padded = jnp.pad(x, [(0, 0), (0, 1), (0, 0), (0, 0)])
+    apart = padded.reshape(height, count, -1, batch, features)[:, :, :-1]
+    return jnp.moveaxis(apart, 1, 2).reshape(height, -1, count * batch, features)
+
+
 def skew(x: Array) -> Array:
     """Moves row i by i places to the right, and makes columns time: diagonals side by side.
 

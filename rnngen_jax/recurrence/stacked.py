@@ -176,7 +176,13 @@ def _stores(features: int) -> bool:
 
 
 def _transposed(kernels: dict[str, Array]) -> Callable[[dict[str, Array]], Array]:
-    """`{gate: d_a [..., F]}` to the gradient of h: the transpose of `multiplier`."""
+    """`{gate: d_a [..., F]}` to the gradient of h: the transpose of `multiplier`.
+
+    Thin gates have a product each: what puts them side by side fuses with all that makes them, and
+    that fusion is no longer vectorised.
+    """
+    if next(iter(kernels.values())).shape[-1] <= THIN:
+        return lambda d_a: sum(d_a[gate] @ kernel.T for gate, kernel in kernels.items())
     kernel = jnp.concatenate(list(kernels.values()), axis=-1).T
     return lambda d_a: jnp.concatenate([d_a[gate] for gate in kernels], axis=-1) @ kernel
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from rnngen_jax import cells
+from rnngen_jax.modules.grid import diagonal_bilstm
 from rnngen_jax.modules.grid.conv import ConvBlock, GatedConv
 from rnngen_jax.modules.grid.diagonal_bilstm import DiagonalBiLSTM
 from rnngen_jax.modules.grid.parts import FirstConv, Head
@@ -114,11 +115,14 @@ def test_row_lstm_takes_its_state_from_the_row_above(cell, height, width, channe
     close(y, out(params, x, h[1:], channels))
 
 
+@pytest.mark.parametrize("in_line", [1, B])
 @pytest.mark.parametrize(("height", "width", "channels"), SHAPES)
 @pytest.mark.parametrize("cell", CELLS)
 def test_diagonal_bilstm_takes_its_states_from_the_left_the_right_and_above(
-    cell, height, width, channels
+    cell, height, width, channels, in_line, monkeypatch
 ):
+    # So many images follow one another along the diagonals.
+    monkeypatch.setattr(diagonal_bilstm, "_CPU_PLACES", height * B // in_line)
     x = a_map(height, width)
     layer = DiagonalBiLSTM(cells.from_spec(cell, F), D, width, channels, learned=True)
     params, (_, y) = applied(layer, None, x)

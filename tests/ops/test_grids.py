@@ -59,6 +59,19 @@ def test_a_pixel_sees_its_neighbours_in_whole_maps_and_in_a_samplers_rows(height
         rows = below if column == width - 1 else rows
 
 
+@pytest.mark.parametrize("count", [1, 2, 6])
+def test_images_side_by_side_have_a_column_of_zeros_between_them(count):
+    height, width, batch = 2, 3, 6
+    x = drawn(height, width, batch, 4)
+    line = np.asarray(jax.jit(lambda x: grids.side_by_side(x, count))(x))
+    assert line.shape == (height, count * (width + 1) - 1, batch // count, 4)
+    for n in range(count):
+        start, images = n * (width + 1), slice(n * batch // count, (n + 1) * batch // count)
+        np.testing.assert_array_equal(line[:, start : start + width], x[:, :, images])
+        np.testing.assert_array_equal(line[:, start + width : start + width + 1], 0)
+    np.testing.assert_array_equal(grids.batched(line, count), x)
+
+
 @pytest.mark.parametrize(("height", "width"), SIZES)
 @pytest.mark.parametrize("rest", [(), (2, 3)])
 def test_skewing_makes_columns_of_diagonals_and_back(height, width, rest):

@@ -18,6 +18,10 @@ from rnngen_jax.ops import grids
 # it there is the pixel above.
 _OFFSETS = (0, -1)
 
+# Places (rows times images side by side) that a CPU's step has at least: with fewer, what a step
+# costs by itself is more than what the places outside the images cost.
+_CPU_PLACES = 100
+
 
 class DiagonalState(NamedTuple):
     """What drawing keeps.
@@ -132,14 +136,18 @@ class DiagonalBiLSTM(nn.Module):
     def _over_diagonals(self, side: str, x: Array) -> Array:
         """One direction over a whole map, `[H, W, B, D]` to `[H, W, B, F]`."""
         height, columns, batch = x.shape[:3]
-        xs = grids.skew(grids.gather(x, self.taps))
-        # Each row begins anew at its first column; what its place held before lies outside.
+        count = _images_in_line(height, batch)
+        line = grids.side_by_side(grids.gather(x, self.taps), count)
+        xs = grids.skew(line)
+        # Each row begins anew at an image's first column; what its place held before lies outside,
+        # but for the column between two images, where the row below still needs the first's last.
         column = jnp.arange(xs.shape[0])[:, None] - jnp.arange(height)
-        reset = jnp.broadcast_to(column[..., None] <= 0, (*column.shape, batch))
+        begins = (column % (columns + 1) == 0) | (column < 0)
+        reset = jnp.broadcast_to(begins[..., None], xs.shape[:3])
         _, ys = recurrence.unroll(
             self.cells[side], self.params[side], xs, reset=reset, remat=self.remat or None
         )
-        return grids.unskew(ys, columns)
+        return grids.batched(grids.unskew(ys, line.shape[1]), count)
 
     def _first_carry(self, side: str, batch: int) -> Carry:
         return initial_carry(self.cells[side], self.params[side], (batch,), jnp.float32)
@@ -149,6 +157,19 @@ class DiagonalBiLSTM(nn.Module):
 
     def _out(self, x: Array, y: Array) -> Array:
         return x + self.out(y) if self.residual else self.out(y)
+
+
+def _images_in_line(height: int, batch: int) -> int:
+    """How many images follow one another along the diagonals.
+
+    Of the W + H - 1 diagonals of a single image about half the places lie outside of it. With the
+    next image right behind it, only those before the first and after the last are left; the price
+    is more and smaller steps, which a CPU alone has the caches and the patience for.
+    """
+    if jax.default_backend() != "cpu":
+        return 1
+    most = max(height * batch // _CPU_PLACES, 1)
+    return max(n for n in range(1, most + 1) if batch % n == 0)
 
 
 def _along(cell: Cell) -> Cell:
