@@ -1,16 +1,38 @@
 """Row LSTM: a convolutional recurrence over rows (van den Oord et al. 2016).
 
     rnngen train --config=configs/row_lstm.py --workdir=runs/row_lstm
-        one CPU core, 2 min; 1.728 bits per dimension
+        one CPU core, 1.3 min; 1.726 ± 0.002 bits per dimension (seeds 0 to 2)
 
-The figure is what `rnngen evaluate` then gives on the test split of the digits (seed 0; the
-standard error over its 300 images is 0.014).
+    rnngen train --config=configs/row_lstm.py:binary_mnist --workdir=runs/row_static
+        one CPU core, 10 min; 87.09 nats per image, 0.160 bits per dimension, static binarisation
+
+    rnngen train --config=configs/row_lstm.py:dynamic_mnist --workdir=runs/row_dynamic
+        one CPU core, 11 min; 87.10 nats per image, 0.160 bits per dimension, dynamic binarisation
+
+    rnngen train --config=configs/row_lstm.py:threshold_mnist --workdir=runs/row_threshold
+        one CPU core, 11 min; 63.15 nats per image, 0.116 bits per dimension, cut at half brightness
+
+    rnngen train --config=configs/row_lstm.py:mnist --workdir=runs/row_mnist
+        one CPU core, 11 min; 637 nats per image, 1.173 bits per dimension, 256 levels
+
+    rnngen train --config=configs/row_lstm.py:fashion_mnist --workdir=runs/row_fashion
+        one CPU core, 11 min; 1642 nats per image, 3.021 bits per dimension, 256 levels
+
+The figures are what `rnngen evaluate` then gives on the test split. Those on 28×28 images are of one
+pass over the data, and have not converged.
 """
 
 from rnngen_jax import experiment
 from rnngen_jax.errors import UserError
 
-PRESETS = ("digits",)
+PRESETS = (
+    "digits",
+    "binary_mnist",
+    "dynamic_mnist",
+    "threshold_mnist",
+    "mnist",
+    "fashion_mnist",
+)
 
 
 def get_config(arg: str = "digits"):
@@ -29,4 +51,24 @@ def get_config(arg: str = "digits"):
     config.optimizer.clip_norm = 1.0
     config.training.steps = 1000
     config.training.ema_decay = 0.99
+    if arg == "digits":
+        return config
+
+    kind, _, name = arg.rpartition("_")
+    binarised = {"binary": "static", "dynamic": "dynamic", "threshold": "threshold"}
+    config.data.name = f"idx:datasets/{name if kind in binarised else arg}"
+    config.data.validation_fraction = 1 / 6  # the last 10,000 of 60,000 images
+    config.model.dropout = 0.0
+    config.optimizer.learning_rate = 5e-3
+    config.training.batch_size = 32
+    config.training.steps = 1500
+    config.training.log_every = config.training.validate_every = 250
+    config.training.checkpoint_every = config.training.sample_every = 500
+    config.evaluation.num_images = 1000
+    if kind in binarised:
+        config.data.binarisation = binarised[kind]
+        config.model.readout = "bernoulli"
+    else:
+        config.model.readout = "logistic_mixture"
+        config.model.mixtures = 10
     return config

@@ -15,7 +15,7 @@ FILES = sorted((ROOT / "configs").glob("*.py"))
 
 # Sizes that change how much is computed, not what.
 TINY = {
-    "model": {"features": 8, "input_features": 8, "within_features": 8, "mixtures": 2},
+    "model": {"features": 8, "layers": 1, "input_features": 8, "within_features": 8, "mixtures": 2},
     "training": {
         "steps": 2,
         "steps_per_call": 1,
@@ -39,11 +39,11 @@ def module(file):
 CASES = [(file, preset) for file in FILES for preset in module(file).PRESETS]
 
 
-def write_images(folder):
+def write_images(folder, shape):
     """A small data set in place of one that is not shipped."""
     rng = np.random.default_rng(0)
     path = folder / "images.npz"
-    arrays = {"image": rng.integers(0, 256, (60, 28, 28), np.uint8), "label": np.arange(60) % 10}
+    arrays = {"image": rng.integers(0, 256, (60, *shape), np.uint8), "label": np.arange(60) % 10}
     np.savez(path, **arrays)
     return f"npz:{path}"
 
@@ -60,7 +60,8 @@ def test_a_preset_trains_two_steps(file, preset, tmp_path):
             if name in config[section]
         ]
     if config.data.name != "digits":
-        overrides.append(f"--config.data.name={write_images(tmp_path)}")
+        shape = (10, 10, 3) if "cifar" in config.data.name else (10, 10)
+        overrides.append(f"--config.data.name={write_images(tmp_path, shape)}")
     run = ["rnngen", "train", f"--config={file}:{preset}", f"--workdir={tmp_path / 'run'}"]
     assert main.run([*run, *overrides]) == 0
     assert (tmp_path / "run" / "samples").is_dir()

@@ -113,8 +113,8 @@ class GatedConv(nn.Module):
         self.vertical_taps = tuple((-up, n) for up in range(radius, -1, -1) for n in aside)
         self.taps = (*grids.left(radius), (0, 0))
         self.vertical = TapDense(both, 1, self.vertical_taps)
-        self.vertical_out = nn.Dense(self.width)
-        self.give = nn.Dense(both)
+        self.vertical_out = MaskedDense(self.width, 1)
+        self.give = MaskedDense(both, 1)
         self.horizontal = TapDense(both, self.channels, self.taps, parts=2)
         self.out = MaskedDense(self.width, self.channels)
 

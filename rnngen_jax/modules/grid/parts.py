@@ -5,6 +5,7 @@ import numpy as np
 from flax import linen as nn
 from jax import Array
 
+from rnngen_jax.cells.base import product
 from rnngen_jax.modules.pixels import PixelDense
 from rnngen_jax.ops import grids
 from rnngen_jax.ops.grids import Taps
@@ -48,7 +49,8 @@ class TapDense(nn.Module):
         sources = seen.shape[-1] // len(self.taps)
         part = self.features // self.parts
         mask = grids.tap_mask("B", self.channels, self.taps, sources, part)
-        return seen @ _masked_kernel(self, np.tile(mask, self.parts)) + _bias(self, self.features)
+        kernel = _masked_kernel(self, np.tile(mask, self.parts))
+        return product(seen, kernel) + _bias(self, self.features)
 
 
 class FirstConv(nn.Module):
