@@ -190,11 +190,11 @@ def gated(both):
 def test_the_gated_layer_is_two_masked_convolutions(channels, radius):
     above, x = a_map(H, W), a_map(H, W, seed=2)
     params, (above_out, y) = applied(GatedConv(F, D, W, channels, radius), above, x)
-    vertical, horizontal, give = (params[name] for name in ("vertical", "horizontal", "give"))
+    vertical, horizontal = params["vertical"], params["horizontal"]
+    give, rest = params["give"]["dense"], params["vertical_out"]["dense"]
     side = 2 * radius + 1
     kernel = vertical["kernel"].reshape(radius + 1, side, D, 2 * F)
     found = convolution(above, kernel, [(radius, 0), (radius, radius)]) + vertical["bias"]
-    rest = params["vertical_out"]
     close(above_out, gated(found) @ rest["kernel"] + rest["bias"])
     kernel = np.array(horizontal["kernel"].reshape(1, radius + 1, D, 2 * F))
     kernel[0, -1, :, :F] *= mask_b(D, F, channels)
