@@ -31,6 +31,68 @@ class Aux(NamedTuple):
 Loss = Callable[[Params, Extra, Batch, Array, Array], tuple[Array, Aux]]
 
 
+class Canvases(NamedTuple):
+    """How a model that draws step by step came to its image.
+
+    Attributes:
+      mean: the expected image after each step, float32 `[T, B, H, W, C]` in [0, 1].
+      read, write: the attention windows of each step as top, left, bottom and right, `[T, B, 4]`
+        pixels from 0; `None` where there is no such attention, or nothing that was read.
+    """
+
+    mean: Array
+    read: Array | None
+    write: Array | None
+
+
+class Inspection(NamedTuple):
+    """What the bound of each image is made of, at one draw of its latents.
+
+    Attributes:
+      log_likelihood: log p(x|z), `[B]`, nats.
+      kl: of each latent variable, `[B, S, Z]`, nats; `None` of a deterministic code.
+      mean: of the posterior, or the code, `[B, S, Z]`.
+      squared_error: of the expected image given the posterior's mean, the mean over its values in
+        [0, 1], `[B]`.
+    """
+
+    log_likelihood: Array
+    kl: Array | None
+    mean: Array
+    squared_error: Array
+
+
+class Latent(NamedTuple):
+    """What a model of latent variables can do besides: p(x, z) = p(z) p(x|z), inferred by q(z|x).
+
+    Latents are `[B, S, Z]`: Z variables in each of S steps.
+
+    Attributes:
+      shape: (S, Z).
+      encode: `encode(params, extra, image, label) -> latents`, the posterior's means.
+      decode: `decode(params, extra, latents, label) -> float32 [B, H, W, C]`, the expected image, in
+        [0, 1].
+      inspect: `inspect(params, extra, batch, key) -> Inspection`.
+      prior: `prior(key, num, temperature) -> latents`, the temperature times a draw; `None` for a
+        deterministic code, which has no prior.
+      importance: `importance(params, extra, batch, key, samples, chunk) -> [B]`, the
+        importance-weighted bound of log p(x) in nats; `samples` and `chunk` are static. `None`
+        without a prior.
+      canvases: `canvases(params, extra, latents, label, image) -> Canvases` for models that draw
+        step by step; `image` is what is read, or `None`.
+      completion: how `complete` goes about it, for people; `None` where it cannot.
+    """
+
+    shape: tuple[int, int]
+    encode: Callable[..., Array]
+    decode: Callable[..., Array]
+    inspect: Callable[[Params, Extra, Batch, Array], Inspection]
+    prior: Callable[..., Array] | None = None
+    importance: Callable[..., Array] | None = None
+    canvases: Callable[..., Canvases] | None = None
+    completion: str | None = None
+
+
 class Model(NamedTuple):
     """A generator as a set of pure functions, built for one `ImageSpec`.
 
@@ -61,7 +123,7 @@ class Model(NamedTuple):
         (`models.autoregressive.Steps`).
       log_probs: for autoregressive models, the distribution that raw outputs stand for,
         `log_probs(raw [..., P]) -> [..., L]`, nats for each grey level.
-      reconstruct, encode, decode: for models with a code; see those models.
+      latent: what models of latent variables can do besides (`Latent`).
     """
 
     name: str
@@ -77,9 +139,7 @@ class Model(NamedTuple):
     walk: Callable[..., tuple[Array, Array]] | None = None
     steps: Any = None
     log_probs: Callable[[Array], Array] | None = None
-    reconstruct: Callable[..., Array] | None = None
-    encode: Callable[..., Array] | None = None
-    decode: Callable[..., Array] | None = None
+    latent: Latent | None = None
 
 
 def dropout_masks(

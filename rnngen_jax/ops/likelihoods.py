@@ -4,6 +4,7 @@ Each is a `PixelLikelihood`, made for a number of grey levels. A network's raw o
 are the last axis, of size `size`.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from jax import Array
 
 from rnngen_jax.config import require, require_choice
 
-KINDS = ("categorical", "bernoulli", "logistic_mixture")
+KINDS = ("categorical", "bernoulli", "logistic_mixture", "gaussian")
 
 
 class PixelLikelihood(NamedTuple):
@@ -25,12 +26,15 @@ class PixelLikelihood(NamedTuple):
       log_probs: `log_probs(raw [..., P]) -> [..., L]`, the same for every level.
       draw: `draw(key, raw [..., P], temperature) -> int32 [...]`; temperature 1 is the model's own
         distribution, smaller is nearer its modes.
+      mean: `mean(raw [..., P]) -> [...]`, the expected value over the highest level, so in [0, 1];
+        of a family of continuous values, that of the continuous distribution, cut to [0, 1].
     """
 
     size: int
     log_prob: Callable[[Array, Array], Array]
     log_probs: Callable[[Array], Array]
     draw: Callable[[Array, Array, Array | float], Array]
+    mean: Callable[[Array], Array]
 
 
 def make(kind: str, levels: int, mixtures: int) -> PixelLikelihood:
@@ -50,6 +54,8 @@ def make(kind: str, levels: int, mixtures: int) -> PixelLikelihood:
             f"'categorical' or 'logistic_mixture' for {levels} levels, or a data.binarisation",
         )
         return bernoulli()
+    if kind == "gaussian":
+        return gaussian(levels)
     require(mixtures >= 1, "config.model.mixtures", mixtures, "1 or more")
     return logistic_mixture(levels, mixtures)
 
@@ -64,7 +70,10 @@ def categorical(levels: int) -> PixelLikelihood:
     def draw(key: Array, raw: Array, temperature: Array | float) -> Array:
         return jax.random.categorical(key, raw / temperature).astype(jnp.int32)
 
-    return PixelLikelihood(levels, log_prob, jax.nn.log_softmax, draw)
+    def mean(raw: Array) -> Array:
+        return jax.nn.softmax(raw) @ jnp.linspace(0.0, 1.0, levels)
+
+    return PixelLikelihood(levels, log_prob, jax.nn.log_softmax, draw, mean)
 
 
 def bernoulli() -> PixelLikelihood:
@@ -81,7 +90,59 @@ def bernoulli() -> PixelLikelihood:
     def log_probs(raw: Array) -> Array:
         return jnp.concatenate([jax.nn.log_sigmoid(-raw), jax.nn.log_sigmoid(raw)], axis=-1)
 
-    return PixelLikelihood(1, log_prob, log_probs, draw)
+    def mean(raw: Array) -> Array:
+        return jax.nn.sigmoid(raw[..., 0])
+
+    return PixelLikelihood(1, log_prob, log_probs, draw, mean)
+
+
+def gaussian(levels: int) -> PixelLikelihood:
+    """A normal distribution's mass on each level's bin, the outer bins reaching to -∞ and ∞.
+
+    So a Gaussian decoder's likelihood is one of images, not a density over the reals, and can be
+    set beside the others. Levels are scaled to `[-1, 1]`. Raw outputs are the mean and the
+    logarithm of the standard deviation.
+    """
+    half_bin = 1.0 / (levels - 1)
+    narrowest = -7.0  # as for the logistic mixture
+
+    def split(raw: Array) -> tuple[Array, Array]:
+        return raw[..., 0], jnp.maximum(raw[..., 1], narrowest)
+
+    def log_prob(raw: Array, value: Array) -> Array:
+        mean, log_scale = split(raw)
+        inverse = jnp.exp(-log_scale)
+        centred = 2.0 * value / (levels - 1) - 1.0 - mean
+        below, above = (centred - half_bin) * inverse, (centred + half_bin) * inverse
+        # The mass of (a, b) is that of (-b, -a): in the lower tail it is a difference of small
+        # numbers, in the upper one it would be of numbers near 1.
+        low = jnp.where(centred > 0, -above, below)
+        high = jnp.where(centred > 0, -below, above)
+        log_high, log_low = (jax.scipy.stats.norm.logcdf(x) for x in (high, low))
+        # In a narrow bin the two are nearly the same; there the density's Taylor series is exact.
+        width, square = 2 * half_bin * inverse, jnp.square(centred * inverse)
+        narrow = width < 0.05
+        gap = jnp.where(narrow, -1.0, log_low - log_high)
+        by_difference = log_high + jnp.log(-jnp.expm1(gap))
+        curve = jnp.where(narrow, jnp.square(width) * (square - 1) / 24, 0.0)
+        by_density = -square / 2 - 0.5 * math.log(2 * math.pi) + jnp.log(width) + curve
+        inner = jnp.where(narrow, by_density, by_difference)
+        first = jax.scipy.stats.norm.logcdf(above)
+        last = jax.scipy.stats.norm.logcdf(-below)
+        return jnp.where(value == 0, first, jnp.where(value == levels - 1, last, inner))
+
+    def draw(key: Array, raw: Array, temperature: Array | float) -> Array:
+        mean, log_scale = split(raw)
+        x = mean + jnp.exp(log_scale) * temperature * jax.random.normal(key, mean.shape)
+        return _nearest_level(x, levels)
+
+    def log_probs(raw: Array) -> Array:
+        return log_prob(raw[..., None, :], jnp.arange(levels))
+
+    def expected(raw: Array) -> Array:
+        return jnp.clip((raw[..., 0] + 1) / 2, 0.0, 1.0)
+
+    return PixelLikelihood(2, log_prob, log_probs, draw, expected)
 
 
 def logistic_mixture(levels: int, mixtures: int) -> PixelLikelihood:
@@ -121,11 +182,19 @@ def logistic_mixture(levels: int, mixtures: int) -> PixelLikelihood:
         mean = jnp.take_along_axis(mean, component, axis=-1)[..., 0]
         scale = jnp.exp(jnp.take_along_axis(log_scale, component, axis=-1)[..., 0])
         x = mean + scale * temperature * jax.random.logistic(key_logistic, mean.shape)
-        # Rounding to the nearest level puts x in its bin, so draws follow log_prob exactly.
-        value = jnp.round((x + 1.0) * (levels - 1) / 2.0)
-        return jnp.clip(value, 0, levels - 1).astype(jnp.int32)
+        return _nearest_level(x, levels)
 
     def log_probs(raw: Array) -> Array:
         return log_prob(raw[..., None, :], jnp.arange(levels))
 
-    return PixelLikelihood(3 * mixtures, log_prob, log_probs, draw)
+    def expected(raw: Array) -> Array:
+        logit, mean, _ = split(raw)
+        return jnp.clip(((jax.nn.softmax(logit) * mean).sum(-1) + 1) / 2, 0.0, 1.0)
+
+    return PixelLikelihood(3 * mixtures, log_prob, log_probs, draw, expected)
+
+
+def _nearest_level(x: Array, levels: int) -> Array:
+    """The level whose bin holds x, of scaled values: so draws follow `log_prob` exactly."""
+    value = jnp.round((x + 1.0) * (levels - 1) / 2.0)
+    return jnp.clip(value, 0, levels - 1).astype(jnp.int32)

@@ -1,0 +1,155 @@
+"""DRAW (Gregor et al. 2015): a recurrent VAE that looks at the image and draws on a canvas in steps.
+
+log p(x) >= E_q[log p(x|c_T)] - Σ_t KL(q(z_t|h_enc_t) || p(z_t))   (eqs. 9, 10, 12)
+
+with independent noise at every step. The paper's closed form of the second term (eq. 11) counts its
+constant once a step; here it is a KL for each of the Z variables of each step.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rnngen_jax import cells
+from rnngen_jax.config import require
+from rnngen_jax.errors import UserError
+from rnngen_jax.models.base import Extra, Model, Params, require_classes
+from rnngen_jax.models.latent import (
+    Inference,
+    Network,
+    Objective,
+    independent,
+    latent_model,
+)
+from rnngen_jax.modules.draw import Draw
+from rnngen_jax.ops import likelihoods
+from rnngen_jax.shapes import ImageSpec
+
+
+@dataclass(frozen=True)
+class Config:
+    """Choices of DRAW.
+
+    Attributes:
+      cell: of the encoder and the decoder, a cell and its options, such as "lstm" or "gru".
+      features: size F of each.
+      layers: cells on top of one another in each.
+      residual: adds each layer's inputs to its outputs, from the second layer on.
+      learned_carry: trains the first carries instead of starting from zeros.
+      steps: T, how often it looks and draws.
+      latents: Z of each step.
+      read_size: filters a side of the reading window; 0 reads the whole image at every step.
+      write_size: filters a side of the writing window; 0 writes on the whole canvas.
+      class_conditional: the class is an input of both cells.
+      readout: "categorical" over the grey levels, "bernoulli", "logistic_mixture" or "gaussian".
+      mixtures: components of the logistic mixture; 1 is the discretised logistic.
+      beta: weight of the KL in what is trained; 1 is the bound itself.
+      beta_warmup: training steps over which it grows from 0.
+      free_bits: nats of each latent variable's KL below which nothing is gained.
+      remat: steps between kept carries in training, to save memory; 0 keeps all.
+    """
+
+    cell: str = "lstm"
+    features: int = 256
+    layers: int = 1
+    residual: bool = False
+    learned_carry: bool = True
+    steps: int = 16
+    latents: int = 32
+    read_size: int = 2
+    write_size: int = 5
+    class_conditional: bool = False
+    readout: str = "categorical"
+    mixtures: int = 1
+    beta: float = 1.0
+    beta_warmup: int = 0
+    free_bits: float = 0.0
+    remat: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "latents"):
+            require(getattr(self, name) >= 1, f"config.model.{name}", getattr(self, name), "1+")
+        for name in ("read_size", "write_size", "remat"):
+            require(getattr(self, name) >= 0, f"config.model.{name}", getattr(self, name), "0+")
+        Objective(self.beta, self.beta_warmup, self.free_bits)
+
+
+def build(config: Config, spec: ImageSpec) -> Model:
+    """Builds the model for images like `spec`.
+
+    Raises:
+      UserError: an unknown cell or readout, a readout or a window that does not fit the images, or
+        a cell with a way through time of its own.
+    """
+    require_classes(config.class_conditional, spec)
+    side = min(spec.height, spec.width)
+    for name in ("read_size", "write_size"):
+        given, allowed = getattr(config, name), f"0 to {side}, the image's shorter side"
+        require(given <= side, f"config.model.{name}", given, allowed)
+    likelihood = likelihoods.make(config.readout, spec.levels, config.mixtures)
+    cell = cells.build(
+        config.cell,
+        config.features,
+        layers=config.layers,
+        residual=config.residual,
+        learned=config.learned_carry,
+    )
+    if "@" in config.cell:
+        raise UserError(
+            f"config.model.cell={config.cell!r}: DRAW's two cells take turns, step by step; leave "
+            f"out what follows the @."
+        )
+    net = Draw(
+        encoder=cell,
+        decoder=cell,
+        spec=spec,
+        latents=config.latents,
+        size=likelihood.size,
+        mean=likelihood.mean,
+        read_size=config.read_size,
+        write_size=config.write_size,
+        conditional=config.class_conditional,
+        remat=config.remat,
+    )
+
+    def init(key: Array) -> tuple[Params, Extra]:
+        image, label = jnp.zeros((1, *spec.shape), jnp.int32), jnp.zeros(1, jnp.int32)
+        noise = jnp.zeros((config.steps, 1, config.latents))
+        return {"model": net.init(key, image, label, noise, method=net.infer)["params"]}, {}
+
+    def infer(
+        params: Params,
+        image: Array,
+        label: Array,
+        noise: Array,
+        train: tuple[Array, Array] | None,
+    ) -> Inference:
+        del train
+        variables, noise = {"params": params["model"]}, jnp.moveaxis(noise, 1, 0)
+        trace, raw = net.apply(variables, image, label, noise, method=net.infer)
+        latents, posterior = jax.tree.map(
+            lambda x: jnp.moveaxis(x, 0, 1), (trace.latents, trace.posterior)
+        )
+        return Inference(latents, posterior, raw)
+
+    def drawn(params: Params, latents: Array, label: Array):
+        variables, latents = {"params": params["model"]}, jnp.moveaxis(latents, 1, 0)
+        return net.apply(variables, latents, label, method=net.draw)
+
+    def canvases(
+        params: Params, latents: Array, label: Array, image: Array | None
+    ) -> tuple[Array, Array | None, Array | None]:
+        trace, _ = drawn(params, latents, label)
+        return trace.canvases, None if image is None else trace.read, trace.write
+
+    return latent_model(
+        "draw",
+        spec,
+        config.class_conditional,
+        Network(init, infer, independent(lambda *given: drawn(*given)[1]), canvases),
+        likelihood,
+        (config.steps, config.latents),
+        Objective(config.beta, config.beta_warmup, config.free_bits),
+    )

@@ -1,0 +1,139 @@
+"""Variational autoencoder, and β-VAE: a convolutional encoder and decoder.
+
+log p(x) >= E_q(z|x)[log p(x|z)] - KL(q(z|x) || p(z))   (Kingma and Welling 2014, eq. 3)
+
+and what is trained is E_q[log p(x|z)] - β KL (Higgins et al. 2017, eq. 4).
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rnngen_jax import keys
+from rnngen_jax.cells.base import ACTIVATIONS
+from rnngen_jax.config import require, require_choice
+from rnngen_jax.models.base import (
+    Extra,
+    Model,
+    Params,
+    dropout_masks,
+    require_classes,
+    require_dropout,
+)
+from rnngen_jax.models.latent import (
+    Inference,
+    Network,
+    Objective,
+    independent,
+    latent_model,
+)
+from rnngen_jax.modules.vae import Decoder, Encoder
+from rnngen_jax.ops import gaussians, likelihoods
+from rnngen_jax.ops.gaussians import Gaussian
+from rnngen_jax.shapes import ImageSpec
+
+
+@dataclass(frozen=True)
+class Config:
+    """Choices of the VAE.
+
+    Attributes:
+      latents: number Z of latent variables.
+      features: of the largest map; each smaller one has twice as many.
+      stages: how often the image is halved; 0 for as often as its shorter side is above 7.
+      kernel: size of the convolutions.
+      hidden: units of the layer between the smallest map and the latents, on either side.
+      activation: "elu", "gelu", "relu" and the others of the cells.
+      class_conditional: the class is known to the encoder and the decoder.
+      readout: "categorical" over the grey levels, "bernoulli", "logistic_mixture" or "gaussian".
+      mixtures: components of the logistic mixture; 1 is the discretised logistic.
+      beta: weight of the KL in what is trained; 1 is the bound itself.
+      beta_warmup: steps over which it grows from 0.
+      free_bits: nats of each latent variable's KL below which nothing is gained.
+      dropout: rate for the two hidden layers.
+    """
+
+    latents: int = 32
+    features: int = 32
+    stages: int = 0
+    kernel: int = 5
+    hidden: int = 256
+    activation: str = "elu"
+    class_conditional: bool = False
+    readout: str = "categorical"
+    mixtures: int = 1
+    beta: float = 1.0
+    beta_warmup: int = 0
+    free_bits: float = 0.0
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("latents", "features", "kernel", "hidden"):
+            require(getattr(self, name) >= 1, f"config.model.{name}", getattr(self, name), "1+")
+        require(self.stages >= 0, "config.model.stages", self.stages, "0 or more")
+        require_choice("config.model.activation", self.activation, ACTIVATIONS)
+        require_dropout(self.dropout)
+        Objective(self.beta, self.beta_warmup, self.free_bits)
+
+
+def build(config: Config, spec: ImageSpec) -> Model:
+    """Builds the model for images like `spec`.
+
+    Raises:
+      UserError: a readout that does not fit the images, or more halvings than the image has room
+        for.
+    """
+    require_classes(config.class_conditional, spec)
+    most = min(spec.height, spec.width).bit_length() - 1
+    require(config.stages <= most, "config.model.stages", config.stages, f"0 to {most}")
+    likelihood = likelihoods.make(config.readout, spec.levels, config.mixtures)
+    shared = {
+        "spec": spec,
+        "stages": config.stages,
+        "features": config.features,
+        "kernel": config.kernel,
+        "hidden": config.hidden,
+        "activation": config.activation,
+        "conditional": config.class_conditional,
+    }
+    encoder = Encoder(latents=config.latents, **shared)
+    decoder = Decoder(size=likelihood.size, **shared)
+
+    def init(key: Array) -> tuple[Params, Extra]:
+        label = jnp.zeros(1, jnp.int32)
+        image, latents = jnp.zeros((1, *spec.shape), jnp.int32), jnp.zeros((1, config.latents))
+        encoding = encoder.init(keys.named(key, "encoder"), image, label)
+        decoding = decoder.init(keys.named(key, "decoder"), latents, label)
+        return {"model": {"encoder": encoding["params"], "decoder": decoding["params"]}}, {}
+
+    def decode(params: Params, latents: Array, label: Array, mask: Array | None = None) -> Array:
+        variables = {"params": params["model"]["decoder"]}
+        return decoder.apply(variables, latents[:, 0], label, mask)
+
+    def infer(
+        params: Params,
+        image: Array,
+        label: Array,
+        noise: Array,
+        train: tuple[Array, Array] | None,
+    ) -> Inference:
+        masks = (None, None)
+        if train is not None and config.dropout:
+            masks = dropout_masks(*train, (config.hidden, config.hidden), config.dropout)
+        variables = {"params": params["model"]["encoder"]}
+        found = encoder.apply(variables, image, label, masks[0])
+        posterior = Gaussian(*jax.tree.map(lambda x: x[:, None], found))
+        latents = gaussians.reparameterised(posterior, noise)
+        return Inference(latents, posterior, decode(params, latents, label, masks[1]))
+
+    return latent_model(
+        "vae",
+        spec,
+        config.class_conditional,
+        Network(init, infer, independent(decode)),
+        likelihood,
+        (1, config.latents),
+        Objective(config.beta, config.beta_warmup, config.free_bits),
+    )

@@ -1,0 +1,213 @@
+"""The network of DRAW (Gregor et al. 2015), step by step; equations by that paper's numbers."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from rnngen_jax import recurrence
+from rnngen_jax.cells.base import Carry, Cell, initial_carry
+from rnngen_jax.modules.latent import scaled
+from rnngen_jax.ops import gaussians, windows
+from rnngen_jax.ops.gaussians import Gaussian
+from rnngen_jax.shapes import ImageSpec
+
+Dense = dict[str, Array]
+
+
+class DrawCarry(NamedTuple):
+    """What DRAW keeps from step to step.
+
+    Attributes:
+      canvas: the raw outputs so far, `[B, H, W, C P]`.
+      seen: the decoder's output at the step before, which the encoder is told, `[B, F]`; before the
+        first step a parameter, for a cell's output is no part of its carry.
+      encoder, decoder: the two cells' carries; the encoder's rests where latents are given.
+    """
+
+    canvas: Array
+    seen: Array
+    encoder: Carry
+    decoder: Carry
+
+
+class Trace(NamedTuple):
+    """What an unrolled DRAW tells of each step.
+
+    Attributes:
+      latents: `[T, B, Z]`.
+      posterior: q of each step, `[T, B, Z]`; `None` where latents are given.
+      canvases: `[T, B, H, W, C P]`, or `None`.
+      read, write: attention windows' boxes `[T, B, 4]`, or `None`.
+    """
+
+    latents: Array
+    posterior: Gaussian | None
+    canvases: Array | None = None
+    read: Array | None = None
+    write: Array | None = None
+
+
+class Draw(nn.Module):
+    """A recurrent encoder that reads the image, and a recurrent decoder that writes the canvas.
+
+    Attributes:
+      encoder, decoder: any cells.
+      spec: the images.
+      latents: Z of each step.
+      size: raw outputs P for one value.
+      mean: `mean(raw [..., P]) -> [...]`, what raw outputs stand for, in [0, 1].
+      read_size, write_size: filters a side of the attention windows; 0 for no attention.
+      conditional: the class is an input of both cells.
+      remat: steps between kept carries in training; 0 keeps all.
+    """
+
+    encoder: Cell
+    decoder: Cell
+    spec: ImageSpec
+    latents: int
+    size: int
+    mean: Callable[[Array], Array]
+    read_size: int
+    write_size: int
+    conditional: bool
+    remat: int = 0
+
+    def setup(self) -> None:
+        """Declares the parameters; the step is plain functions of them, for it runs in a loop."""
+        height, width, channels = self.spec.shape
+        classes = self.spec.classes if self.conditional else 0
+        seen = self.decoder.features
+        patch = 2 * channels * (self.read_size**2 or height * width)
+        values = channels * self.size
+        parts = {
+            "encoder": self.param("encoder", self.encoder.init, patch + seen + classes),
+            "decoder": self.param("decoder", self.decoder.init, self.latents + classes),
+            "mean": self._dense("mean", self.encoder.features, self.latents),
+            "log_scale": self._dense("log_scale", self.encoder.features, self.latents, 0.1),
+            "canvas": self.param("canvas", nn.initializers.zeros, (height, width, values)),
+            "seen": self.param("seen", nn.initializers.zeros, (seen,)),
+            "write": self._dense("write", seen, values * (self.write_size**2 or height * width)),
+        }
+        if self.read_size:
+            parts["read_window"] = self._dense("read_window", seen, windows.PARAMETERS, 0.1)
+        if self.write_size:
+            parts["write_window"] = self._dense("write_window", seen, windows.PARAMETERS, 0.1)
+        self.parts = parts
+
+    def infer(self, image: Array, label: Array, noise: Array) -> tuple[Trace, Array]:
+        """Takes an image in and draws it again (eqs. 3-8).
+
+        Args:
+          image: int `[B, H, W, C]`.
+          label: int `[B]`.
+          noise: of the latents' draws, `[T, B, Z]`.
+
+        Returns:
+          The trace, and the last canvas's raw outputs `[B, H, W, C, P]`.
+        """
+        image, label = scaled(image, self.spec.levels), self._classes(label)
+
+        def step(params: Any, carry: DrawCarry, noise: Array) -> tuple[DrawCarry, Trace]:
+            error = image - self.mean(self._raw(carry.canvas))  # (3)
+            patch = self._read(carry.seen, image, error)  # (4)
+            inputs = jnp.concatenate([patch, carry.seen, label], axis=-1)
+            encoder, h = self._run("encoder", carry.encoder, inputs)  # (5)
+            posterior = Gaussian(*(_linear(self.parts[part], h) for part in Gaussian._fields))
+            z = gaussians.reparameterised(posterior, noise)  # (6)
+            return self._write(carry._replace(encoder=encoder), z, label), Trace(z, posterior)
+
+        carry, trace = self._unroll(step, noise)
+        return trace, self._raw(carry.canvas)
+
+    def draw(self, latents: Array, label: Array) -> tuple[Trace, Array]:
+        """Draws an image from its latents `[T, B, Z]` (eqs. 7-8); the trace has the canvases."""
+        height, width, _ = self.spec.shape
+        label = self._classes(label)
+
+        def step(params: Any, carry: DrawCarry, z: Array) -> tuple[DrawCarry, Trace]:
+            read = write = None
+            if self.read_size:
+                window = self._window("read_window", carry.seen, self.read_size)
+                read = windows.box(window, self.read_size)
+            carry = self._write(carry, z, label)
+            if self.write_size:
+                window = self._window("write_window", carry.seen, self.write_size)
+                write = windows.box(window, self.write_size)
+            return carry, Trace(z, None, carry.canvas, read, write)
+
+        carry, trace = self._unroll(step, latents)
+        raw = self._raw(trace.canvases)
+        return trace._replace(canvases=raw), self._raw(carry.canvas)
+
+    def _unroll(self, step: Callable[..., Any], xs: Array) -> tuple[DrawCarry, Trace]:
+        """Runs the steps from the learned first canvas and the cells' first carries."""
+
+        def first(params: Any, batch: tuple[int, ...], dtype: Any) -> DrawCarry:
+            canvas = self.parts["canvas"]
+            encoder, decoder = (
+                initial_carry(cell, self.parts[name], batch, dtype)
+                for name, cell in (("encoder", self.encoder), ("decoder", self.decoder))
+            )
+            canvas = jnp.broadcast_to(canvas, (*batch, *canvas.shape))
+            seen = jnp.broadcast_to(self.parts["seen"], (*batch, self.decoder.features))
+            return DrawCarry(canvas, seen, encoder, decoder)
+
+        whole = Cell(
+            features=self.latents,
+            init=lambda key, in_features: {},
+            carry=lambda batch, dtype: first({}, batch, dtype),
+            inputs=lambda params, xs: xs,
+            step=step,
+        )
+        return recurrence.unroll(whole, {}, xs, remat=self.remat or None)
+
+    def _read(self, seen: Array, image: Array, error: Array) -> Array:
+        """What the encoder sees of the image and of the error, flat (eqs. 17 and 27)."""
+        both = jnp.concatenate([image, error], axis=-1)
+        if self.read_size:
+            window = self._window("read_window", seen, self.read_size)
+            both = windows.read(window, both, self.read_size)
+        return both.reshape(both.shape[0], -1)
+
+    def _write(self, carry: DrawCarry, z: Array, label: Array) -> DrawCarry:
+        """One step of the decoder, and what it adds to the canvas (eqs. 7, 8, 18, 28, 29)."""
+        height, width, _ = self.spec.shape
+        decoder, h = self._run("decoder", carry.decoder, jnp.concatenate([z, label], axis=-1))
+        added = _linear(self.parts["write"], h)
+        if self.write_size:
+            patch = added.reshape(h.shape[0], self.write_size, self.write_size, -1)
+            window = self._window("write_window", h, self.write_size)
+            added = windows.write(window, patch, height, width)
+        canvas = carry.canvas + added.reshape(carry.canvas.shape)
+        return carry._replace(canvas=canvas, seen=h, decoder=decoder)
+
+    def _run(self, name: str, carry: Carry, inputs: Array) -> tuple[Carry, Array]:
+        cell, params = getattr(self, name), self.parts[name]
+        return cell.step(params, carry, cell.inputs(params, inputs))
+
+    def _window(self, name: str, seen: Array, size: int) -> windows.Window:
+        height, width, _ = self.spec.shape
+        return windows.window(_linear(self.parts[name], seen), height, width, size)
+
+    def _classes(self, label: Array) -> Array:
+        """The class as `[B, classes]`, or `[B, 0]`."""
+        return jax.nn.one_hot(label, self.spec.classes if self.conditional else 0)
+
+    def _raw(self, canvas: Array) -> Array:
+        return canvas.reshape(*canvas.shape[:-1], self.spec.channels, self.size)
+
+    def _dense(self, name: str, inputs: int, features: int, gain: float = 1.0) -> Dense:
+        """A kernel and a bias; a small gain starts near zero."""
+        kernel = nn.initializers.variance_scaling(gain**2, "fan_in", "normal")
+        return {
+            "kernel": self.param(f"{name}_kernel", kernel, (inputs, features)),
+            "bias": self.param(f"{name}_bias", nn.initializers.zeros, (features,)),
+        }
+
+
+def _linear(params: Dense, x: Array) -> Array:
+    return x @ params["kernel"] + params["bias"]

@@ -1,0 +1,102 @@
+"""The convolutional encoder and decoder of a VAE, sized from the image."""
+
+from flax import linen as nn
+from jax import Array
+
+from rnngen_jax.cells.base import ACTIVATIONS
+from rnngen_jax.modules.latent import GaussianHead, scaled
+from rnngen_jax.modules.pixels import Table
+from rnngen_jax.ops.gaussians import Gaussian
+from rnngen_jax.shapes import ImageSpec
+
+SMALLEST = 7  # rows or columns down to which an image is halved where nobody says how often
+
+
+def sizes(height: int, width: int, stages: int) -> list[tuple[int, int]]:
+    """Heights and widths of the maps, from the image's own on; each is half of the one before.
+
+    Args:
+      height, width: of the image.
+      stages: how often it is halved, rounded up; 0 for as often as the shorter side is above 7.
+    """
+    found = [(height, width)]
+    while min(found[-1]) > SMALLEST if not stages else len(found) <= stages:
+        found.append(tuple(-(-side // 2) for side in found[-1]))  # type: ignore[arg-type]
+    return found
+
+
+class Encoder(nn.Module):
+    """Convolutions of stride 2, each with twice as many features, then a hidden layer.
+
+    Attributes:
+      spec: the images.
+      stages: as in `sizes`.
+      features: of the first map.
+      kernel: the convolutions' size.
+      hidden: units of the hidden layer.
+      latents: Z.
+      activation: a name in `cells.base.ACTIVATIONS`.
+      conditional: adds an embedding of the class to the hidden layer.
+    """
+
+    spec: ImageSpec
+    stages: int
+    features: int
+    kernel: int
+    hidden: int
+    latents: int
+    activation: str
+    conditional: bool
+
+    @nn.compact
+    def __call__(self, image: Array, label: Array, mask: Array | None = None) -> Gaussian:
+        """Int `[B, H, W, C]` to q(z|x) over `[B, Z]`; `mask` is dropout's, `[B, hidden]`."""
+        activation = ACTIVATIONS[self.activation]
+        x = 2 * scaled(image, self.spec.levels) - 1
+        for stage, _ in enumerate(sizes(*image.shape[1:3], self.stages)[1:]):
+            x = nn.Conv(self.features << stage, (self.kernel, self.kernel), strides=2)(x)
+            x = activation(x)
+        x = nn.Dense(self.hidden)(x.reshape(x.shape[0], -1))
+        if self.conditional:
+            x = x + Table(self.spec.classes, self.hidden)(label)
+        x = activation(x)
+        return GaussianHead(self.latents)(x if mask is None else x * mask)
+
+
+class Decoder(nn.Module):
+    """The encoder's mirror: a hidden layer, then transposed convolutions.
+
+    Attributes:
+      size: raw outputs P for one value.
+      others: as in `Encoder`.
+    """
+
+    spec: ImageSpec
+    stages: int
+    features: int
+    kernel: int
+    hidden: int
+    size: int
+    activation: str
+    conditional: bool
+
+    @nn.compact
+    def __call__(self, z: Array, label: Array, mask: Array | None = None) -> Array:
+        """`[B, Z]` to raw outputs `[B, H, W, C, P]`."""
+        activation = ACTIVATIONS[self.activation]
+        spec, batch = self.spec, z.shape[0]
+        *larger, (height, width) = sizes(spec.height, spec.width, self.stages)
+        x = nn.Dense(self.hidden)(z)
+        if self.conditional:
+            x = x + Table(spec.classes, self.hidden)(label)
+        x = activation(x)
+        x = x if mask is None else x * mask
+        last = self.features << len(larger) >> 1
+        x = activation(nn.Dense(height * width * last)(x)).reshape(batch, height, width, last)
+        for stage in reversed(range(len(larger))):
+            out = spec.channels * self.size if stage == 0 else self.features << stage >> 1
+            x = nn.ConvTranspose(out, (self.kernel, self.kernel), strides=(2, 2))(x)
+            height, width = larger[stage]  # an odd size was rounded up on the way in
+            x = x[:, :height, :width]
+            x = activation(x) if stage else x
+        return x.reshape(*x.shape[:-1], spec.channels, self.size)

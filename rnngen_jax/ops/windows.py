@@ -1,0 +1,100 @@
+"""Attention windows: grids of Gaussian filters that read a patch of an image, and write one.
+
+Gregor et al. 2015 (DRAW), section 3.2; equations by that paper's numbers. A window is N filters by
+N. As there, pixels are counted from 1, and a filter's weights over the pixels sum to 1.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+class Window(NamedTuple):
+    """Where a window lies, `[B]` each.
+
+    Attributes:
+      row: g_Y, the grid's centre, 1 for the first row's and H for the last's.
+      column: g_X, the same for columns.
+      stride: δ, pixels between neighbouring filters.
+      variance: σ² of each filter, pixels².
+      intensity: γ, what a patch that is read is multiplied by, and one that is written divided.
+    """
+
+    row: Array
+    column: Array
+    stride: Array
+    variance: Array
+    intensity: Array
+
+
+PARAMETERS = len(Window._fields)
+
+
+def window(raw: Array, height: int, width: int, size: int) -> Window:
+    """A window from a linear map's outputs `[B, 5]` (eqs. 21-24).
+
+    With outputs of zero it covers the whole image.
+
+    Args:
+      raw: g̃_X, g̃_Y, log σ², log δ̃ and log γ.
+      height, width: of the image.
+      size: filters N a side.
+    """
+    column, row, log_variance, log_stride, log_intensity = jnp.moveaxis(raw, -1, 0)
+    most = max(height, width) - 1
+    return Window(
+        row=(height + 1) / 2 * (row + 1),
+        column=(width + 1) / 2 * (column + 1),
+        stride=most / max(size - 1, 1) * jnp.exp(log_stride),
+        variance=jnp.exp(log_variance),
+        intensity=jnp.exp(log_intensity),
+    )
+
+
+def filters(centre: Array, stride: Array, variance: Array, pixels: int, size: int) -> Array:
+    """A filter bank along one axis, `[B, N, pixels]` (eqs. 19, 20, 25, 26).
+
+    The division by Z is a softmax, so that a filter far outside the image is that of the nearest
+    pixel rather than a division of nothing by nothing.
+
+    Args:
+      centre, stride, variance: of the grid along this axis, `[B]`.
+      pixels: of the image along this axis.
+      size: filters N.
+    """
+    number = jnp.arange(1, size + 1)
+    means = centre[:, None] + (number - size / 2 - 0.5) * stride[:, None]
+    away = jnp.arange(1, pixels + 1) - means[..., None]
+    return jax.nn.softmax(-jnp.square(away) / (2 * variance[:, None, None]), axis=-1)
+
+
+def banks(window: Window, height: int, width: int, size: int) -> tuple[Array, Array]:
+    """F_Y `[B, N, H]` and F_X `[B, N, W]` of a window."""
+    rows = filters(window.row, window.stride, window.variance, height, size)
+    columns = filters(window.column, window.stride, window.variance, width, size)
+    return rows, columns
+
+
+def read(window: Window, image: Array, size: int) -> Array:
+    """`γ F_Y x F_Xᵀ`, the patch `[B, N, N, C]` of images `[B, H, W, C]` (eq. 27)."""
+    rows, columns = banks(window, *image.shape[1:3], size)
+    lines = jnp.einsum("bnh,bhwc->bnwc", rows, image)
+    patch = jnp.einsum("bmw,bnwc->bnmc", columns, lines)
+    return window.intensity[:, None, None, None] * patch
+
+
+def write(window: Window, patch: Array, height: int, width: int) -> Array:
+    """`1/γ F_Yᵀ w F_X`, patches `[B, N, N, C]` laid into images `[B, H, W, C]` (eq. 29)."""
+    rows, columns = banks(window, height, width, patch.shape[1])
+    lines = jnp.einsum("bmw,bnmc->bnwc", columns, patch)
+    image = jnp.einsum("bnh,bnwc->bhwc", rows, lines)
+    return image / window.intensity[:, None, None, None]
+
+
+def box(window: Window, size: int) -> Array:
+    """The outer filters' means as top, left, bottom and right, `[B, 4]` pixels from 0."""
+    half = (size - 1) / 2 * window.stride
+    top, left = window.row - 1 - half, window.column - 1 - half
+    return jnp.stack([top, left, top + 2 * half, left + 2 * half], axis=-1)
