@@ -13,28 +13,18 @@
 The figures are what `rnngen evaluate` then gives on the test split.
 """
 
-from rnngen_jax import experiment
-from rnngen_jax.errors import UserError
+from rnngen_jax import recipes
 
 PRESETS = ("digits", "binary_mnist", "cifar10")
 
 
 def get_config(arg: str = "digits"):
-    if arg not in PRESETS:
-        raise UserError(f"diagonal_bilstm.py:{arg} is not a preset; allowed: {', '.join(PRESETS)}.")
-    config = experiment.default("diagonal_bilstm")
+    config = recipes.begin("diagonal_bilstm", arg, PRESETS)
     config.model.features = 32
     config.model.layers = 2
     config.model.pixels = "scalar"
     config.model.dropout = 0.3
-    config.optimizer.name = "adamw"
-    config.optimizer.learning_rate = 8e-3
-    config.optimizer.schedule = "cosine"
-    config.optimizer.warmup_steps = 50
-    config.optimizer.weight_decay = 0.1
-    config.optimizer.clip_norm = 1.0
-    config.training.steps = 1000
-    config.training.ema_decay = 0.99
+    recipes.adamw(config, learning_rate=8e-3, steps=1000)
     if arg == "digits":
         return config
 
@@ -43,15 +33,11 @@ def get_config(arg: str = "digits"):
     config.training.batch_size = 32
     config.evaluation.num_images = 1000
     if arg == "binary_mnist":
-        config.data.name = "idx:datasets/mnist"
-        config.data.validation_fraction = 1 / 6  # the last 10,000 of 60,000 images
-        config.data.binarisation = "static"
+        recipes.idx(config, arg)
         config.model.layers = 1
-        config.model.readout = "bernoulli"
         config.training.steps = 12000
         config.training.ema_decay = 0.999
-        config.training.log_every = config.training.validate_every = 500
-        config.training.checkpoint_every = config.training.sample_every = 1000
+        recipes.every(config, lines=500, pictures=1000)
         return config
     config.data.name = "tfds:cifar10"
     config.data.validation_fraction = 0.1

@@ -9,27 +9,17 @@
 The figures are what `rnngen evaluate` then gives on the test split of the digits.
 """
 
-from rnngen_jax import experiment
-from rnngen_jax.errors import UserError
+from rnngen_jax import recipes
 
 PRESETS = ("digits", "gated")
 
 
 def get_config(arg: str = "digits"):
-    if arg not in PRESETS:
-        raise UserError(f"pixel_cnn.py:{arg} is not a preset; allowed: {', '.join(PRESETS)}.")
-    config = experiment.default("pixel_cnn")
+    config = recipes.begin("pixel_cnn", arg, PRESETS)
     config.model.features = 32
     config.model.layers = 2
     config.model.gated = arg == "gated"
     config.model.pixels = "scalar"
     config.model.dropout = 0.3
-    config.optimizer.name = "adamw"
-    config.optimizer.learning_rate = 8e-3
-    config.optimizer.schedule = "cosine"
-    config.optimizer.warmup_steps = 50
-    config.optimizer.weight_decay = 0.1
-    config.optimizer.clip_norm = 1.0
-    config.training.steps = 1000
-    config.training.ema_decay = 0.99
+    recipes.adamw(config, learning_rate=8e-3, steps=1000)
     return config

@@ -22,8 +22,7 @@ The figures are what `rnngen evaluate` then gives on the test split. Those on 28
 one pass over the data, and have not converged.
 """
 
-from rnngen_jax import experiment
-from rnngen_jax.errors import UserError
+from rnngen_jax import recipes
 
 PRESETS = (
     "digits",
@@ -36,39 +35,19 @@ PRESETS = (
 
 
 def get_config(arg: str = "digits"):
-    if arg not in PRESETS:
-        raise UserError(f"row_lstm.py:{arg} is not a preset; allowed: {', '.join(PRESETS)}.")
-    config = experiment.default("row_lstm")
+    config = recipes.begin("row_lstm", arg, PRESETS)
     config.model.features = 32
     config.model.layers = 2
     config.model.pixels = "scalar"
     config.model.dropout = 0.3
-    config.optimizer.name = "adamw"
-    config.optimizer.learning_rate = 8e-3
-    config.optimizer.schedule = "cosine"
-    config.optimizer.warmup_steps = 50
-    config.optimizer.weight_decay = 0.1
-    config.optimizer.clip_norm = 1.0
-    config.training.steps = 1000
-    config.training.ema_decay = 0.99
+    recipes.adamw(config, learning_rate=8e-3, steps=1000)
     if arg == "digits":
         return config
 
-    kind, _, name = arg.rpartition("_")
-    binarised = {"binary": "static", "dynamic": "dynamic", "threshold": "threshold"}
-    config.data.name = f"idx:datasets/{name if kind in binarised else arg}"
-    config.data.validation_fraction = 1 / 6  # the last 10,000 of 60,000 images
+    recipes.idx(config, arg)
     config.model.dropout = 0.0
     config.optimizer.learning_rate = 5e-3
     config.training.batch_size = 32
     config.training.steps = 1500
-    config.training.log_every = config.training.validate_every = 250
-    config.training.checkpoint_every = config.training.sample_every = 500
-    config.evaluation.num_images = 1000
-    if kind in binarised:
-        config.data.binarisation = binarised[kind]
-        config.model.readout = "bernoulli"
-    else:
-        config.model.readout = "logistic_mixture"
-        config.model.mixtures = 10
+    recipes.every(config, lines=250, pictures=500)
     return config

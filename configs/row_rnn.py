@@ -21,8 +21,7 @@
 The figures are what `rnngen evaluate` then gives on the test split.
 """
 
-from rnngen_jax import experiment
-from rnngen_jax.errors import UserError
+from rnngen_jax import recipes
 
 PRESETS = (
     "digits",
@@ -35,22 +34,13 @@ PRESETS = (
 
 
 def get_config(arg: str = "digits"):
-    if arg not in PRESETS:
-        raise UserError(f"row_rnn.py:{arg} is not a preset; allowed: {', '.join(PRESETS)}.")
-    config = experiment.default("row_rnn")
+    config = recipes.begin("row_rnn", arg, PRESETS)
     config.model.cell = "gru"
     config.model.features = 128
     config.model.input_features = 64
     config.model.pixels = "scalar"
     config.model.dropout = 0.4
-    config.optimizer.name = "adamw"
-    config.optimizer.learning_rate = 5e-3
-    config.optimizer.schedule = "cosine"
-    config.optimizer.warmup_steps = 50
-    config.optimizer.weight_decay = 0.1
-    config.optimizer.clip_norm = 1.0
-    config.training.steps = 1000
-    config.training.ema_decay = 0.99
+    recipes.adamw(config, learning_rate=5e-3, steps=1000)
     if arg == "digits":
         return config
     config.model.within = "autoregressive"
@@ -58,19 +48,10 @@ def get_config(arg: str = "digits"):
     if arg == "digits_autoregressive":
         return config
 
-    config.data.name = f"idx:datasets/{arg.removeprefix('binary_')}"
-    config.data.validation_fraction = 1 / 6  # the last 10,000 of 60,000 images
+    recipes.idx(config, arg)
     config.model.features = 256
     config.model.input_features = 256
     config.model.dropout = 0.0
     config.training.steps = 600
-    config.training.log_every = config.training.validate_every = 100
-    config.training.checkpoint_every = config.training.sample_every = 300
-    config.evaluation.num_images = 1000
-    if arg.startswith("binary_"):
-        config.data.binarisation = "static"
-        config.model.readout = "bernoulli"
-    else:
-        config.model.readout = "logistic_mixture"
-        config.model.mixtures = 10
+    recipes.every(config, lines=100, pictures=300)
     return config

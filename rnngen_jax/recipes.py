@@ -1,0 +1,70 @@
+"""What config files share: their presets' names, one recipe for small runs, and the IDX data sets.
+
+The functions fill in a `ConfigDict`; each figure that a config is known by stands in its own file.
+"""
+
+from collections.abc import Sequence
+
+from ml_collections import ConfigDict
+
+from rnngen_jax import experiment
+from rnngen_jax.errors import UserError
+
+# The first word of a preset's name; without one of these, images keep their 256 levels.
+BINARISATIONS = {"binary": "static", "dynamic": "dynamic", "threshold": "threshold"}
+
+
+def begin(model: str, preset: str, presets: Sequence[str]) -> ConfigDict:
+    """The default config of a model, if `preset` is one of its config file's.
+
+    Raises:
+      UserError: it is not.
+    """
+    if preset not in presets:
+        raise UserError(f"{model}.py:{preset} is not a preset; allowed: {', '.join(presets)}.")
+    return experiment.default(model)
+
+
+def adamw(config: ConfigDict, learning_rate: float, steps: int) -> None:
+    """AdamW with decoupled decay, a short warm-up and a half cosine, and averaged parameters.
+
+    It suits thousands of steps on few images, whose models would learn them by heart without it.
+    """
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = learning_rate
+    config.optimizer.schedule = "cosine"
+    config.optimizer.warmup_steps = 50
+    config.optimizer.weight_decay = 0.1
+    config.optimizer.clip_norm = 1.0
+    config.training.steps = steps
+    config.training.ema_decay = 0.99
+
+
+def idx(config: ConfigDict, preset: str, mixtures: int = 10) -> None:
+    """MNIST or Fashion-MNIST, and the likelihood that fits: `[BINARISATION_]mnist|fashion_mnist`.
+
+    Args:
+      config: of a model with a field `readout`.
+      preset: what the data are named by, such as "fashion_mnist" or "dynamic_mnist".
+      mixtures: components of the logistic mixture over 256 levels.
+    """
+    first, _, rest = preset.partition("_")
+    binarised = first in BINARISATIONS
+    config.data.name = f"idx:datasets/{rest if binarised else preset}"
+    config.data.validation_fraction = 1 / 6  # the last 10,000 of 60,000 images
+    if binarised:
+        config.data.binarisation = BINARISATIONS[first]
+        config.model.readout = "bernoulli"
+    else:
+        config.model.readout = "logistic_mixture"
+        config.model.mixtures = mixtures
+
+
+def every(config: ConfigDict, lines: int, pictures: int) -> None:
+    """A line of metrics and a validation every so many steps, pictures and a checkpoint likewise.
+
+    A validation is of 1,000 images.
+    """
+    config.training.log_every = config.training.validate_every = lines
+    config.training.checkpoint_every = config.training.sample_every = pictures
+    config.evaluation.num_images = 1000
