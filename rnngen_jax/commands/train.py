@@ -58,7 +58,7 @@ def run(config: Any, workdir: str) -> int:
     from rnngen_jax import data
     from rnngen_jax.data.feed import make_feed
     from rnngen_jax.data.transforms import evaluation_transform, training_transform
-    from rnngen_jax.evaluation.likelihood import validator
+    from rnngen_jax.evaluation.validation import validator
     from rnngen_jax.training.loop import train
 
     dataset = data.load(settings.data)
@@ -71,9 +71,7 @@ def run(config: Any, workdir: str) -> int:
         settings.data.placement,
         training.replicas,
     )
-    validate = None
-    if model.log_prob is not None:
-        validate = validator(model, evaluation_transform(dataset), dataset, settings.evaluation)
+    validate = validator(model, evaluation_transform(dataset), dataset, settings.evaluation)
     first = jax.process_index() == 0
     with recorded(settings, folder / "config.json") if first else contextlib.nullcontext():
         outcome = train(

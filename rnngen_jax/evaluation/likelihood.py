@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,6 +22,9 @@ Score = Callable[[Params, Extra, Batch, Array], Array]
 # Evaluation noise (dynamic binarisation, importance samples) has one fixed seed, so that two
 # evaluations of the same parameters agree to the last digit.
 SEED = 0
+
+# Importance samples of each image that are held at once.
+CHUNK = 10
 
 
 @dataclass(frozen=True)
@@ -65,18 +68,25 @@ class Result(NamedTuple):
     num_images: int
 
 
-def scorer(model: Model, transform: Transform) -> Score:
+def scorer(model: Model, transform: Transform, samples: int = 0) -> Score:
     """The jitted `score(params, extra, batch, key) -> nats [B]` that `evaluate` calls.
 
     Make it once and hand it to every `evaluate` of the same model: each call of `scorer` compiles
     anew.
 
+    Args:
+      model: the model.
+      transform: what evaluation does to a batch first.
+      samples: of the importance-weighted bound; 0 for the model's own `log_prob`.
+
     Raises:
-      UserError: the model has no likelihood.
+      UserError: the model has no likelihood, or no such bound.
     """
-    if model.log_prob is None:
-        raise UserError(f"{model.name} has no likelihood; only its samples can be looked at.")
     log_prob = model.log_prob
+    if log_prob is None:
+        raise UserError(f"{model.name} has no likelihood here; {_instead(model)}.")
+    if samples:
+        log_prob = _importance(model, samples)
 
     @jax.jit
     def score(params: Params, extra: Extra, batch: Batch, key: Array) -> Array:
@@ -84,6 +94,47 @@ def scorer(model: Model, transform: Transform) -> Score:
         return -log_prob(params, extra, batch, keys.named(key, "log_prob"))
 
     return score
+
+
+def _instead(model: Model) -> str:
+    """What a model without a likelihood has."""
+    if model.latent is None:
+        return "only its samples can be looked at"
+    return "its latents have no prior, so only its reconstructions can be measured"
+
+
+def _importance(model: Model, samples: int) -> Callable[..., Array]:
+    """The importance-weighted bound in the place of a model's `log_prob`."""
+    if model.latent is None or model.latent.importance is None:
+        raise UserError(
+            f"--iw_samples={samples}: the likelihood of {model.name} is {model.likelihood}, "
+            "with no latents to draw; leave --iw_samples out."
+        )
+    return functools.partial(model.latent.importance, samples=samples, chunk=CHUNK)
+
+
+def batches(
+    split: Split, batch_size: int, num_images: int, track: Callable[[range], Iterable[int]]
+) -> Iterator[tuple[int, dict[str, Array]]]:
+    """Each image of a split exactly once, in batches of one shape.
+
+    Args:
+      split: the images.
+      batch_size: images in a batch, no more than there are.
+      num_images: how many, from the split's start; 0 for them all.
+      track: wraps the range over batches, such as a progress bar.
+
+    Yields:
+      How many images of the batch count, from its start, and the batch; the last one is filled up
+      with copies of its first image.
+    """
+    total = min(num_images, split.num) if num_images else split.num
+    batch_size = min(batch_size, total)
+    for start in track(range(0, total, batch_size)):
+        index = np.arange(start, min(start + batch_size, total), dtype=np.int32)
+        padded = np.concatenate([index, np.full(batch_size - index.size, start, np.int32)])
+        image, label = split.read(padded)
+        yield index.size, {"image": image, "label": label, "index": padded}
 
 
 def evaluate(
@@ -114,68 +165,47 @@ def evaluate(
     Returns:
       The split's likelihood; not finite if that of any image is not.
     """
-    total = min(num_images, split.num) if num_images else split.num
-    batch_size = min(batch_size, total)
     key = jax.random.key(SEED)
-    nats = np.empty(total, np.float64)
+    nats: list[np.ndarray] = []
     pending: list[tuple[int, Array]] = []
-    for start in track(range(0, total, batch_size)):
-        index = np.arange(start, min(start + batch_size, total), dtype=np.int32)
-        padded = np.concatenate([index, np.full(batch_size - index.size, start, np.int32)])
-        image, label = split.read(padded)
-        batch = {"image": image, "label": label, "index": padded}
-        pending.append((start, score(params, extra, batch, key)))
+
+    def read() -> None:
+        num, values = pending.pop(0)
+        nats.append(np.asarray(values, np.float64)[:num])
+
+    for num, batch in batches(split, batch_size, num_images, track):
+        pending.append((num, score(params, extra, batch, key)))
         if len(pending) > 1:  # the device is at work on the newest while this one is read
-            _store(nats, *pending.pop(0))
-    _store(nats, *pending.pop(0))
+            read()
+    read()
+    each, total = np.concatenate(nats), sum(map(len, nats))
     with np.errstate(
         invalid="ignore"
     ):  # the caller says what a likelihood that is not finite means
-        mean = float(nats.mean())
-        error = float(nats.std(ddof=1) / math.sqrt(total)) if total > 1 else 0.0
+        mean = float(each.mean())
+        error = float(each.std(ddof=1) / math.sqrt(total)) if total > 1 else 0.0
     bits = 1 / (dims * math.log(2))
     return Result(mean, error, mean * bits, error * bits, total)
 
 
-def validator(
-    model: Model, transform: Transform, dataset: Dataset, config: EvaluationConfig
-) -> Callable[[Params, Extra], dict[str, float]]:
-    """`validate(params, extra) -> metrics` on the validation split, for the training loop.
-
-    The first metric, `bits_per_dim`, is the one that decides which checkpoint is best.
-
-    Raises:
-      UserError: the model has no likelihood.
-    """
-    score = scorer(model, transform)
-    measure = functools.partial(
-        evaluate,
-        score,
-        split=dataset.splits["validation"],
-        dims=model.spec.dims,
-        batch_size=config.batch_size,
-        num_images=config.num_images,
-    )
-
-    def validate(params: Params, extra: Extra) -> dict[str, float]:
-        result = measure(params, extra)
-        return {"bits_per_dim": result.bits_per_dim, "nats_per_image": result.nats_per_image}
-
-    return validate
-
-
 def protocol(
-    model: Model, dataset: Dataset, split: str, num_images: int, replicas: int = 1
+    model: Model,
+    dataset: Dataset,
+    split: str,
+    num_images: int,
+    replicas: int = 1,
+    samples: int = 0,
 ) -> dict[str, Any]:
     """What a likelihood means: numbers whose protocols differ must never be compared.
 
     Returns:
-      `likelihood` ("exact" or the bound's name), `levels`, `binarisation`, `dataset`, `split` and
-      `num_images`; under dynamic binarisation also the `seed` of the one draw that was scored; for
-      the mean over several replicas of a run also how many `replicas`.
+      `likelihood` ("exact" or the bound's name, such as "ELBO" or "IW-1000"), `levels`,
+      `binarisation`, `dataset`, `split` and `num_images`; under dynamic binarisation also the
+      `seed` of the one draw that was scored; for the mean over several replicas of a run also how
+      many `replicas`.
     """
     facts: dict[str, Any] = {
-        "likelihood": model.likelihood,
+        "likelihood": f"IW-{samples}" if samples else model.likelihood,
         "dataset": dataset.name,
         "levels": dataset.spec.levels,
         "binarisation": dataset.binarisation,
@@ -191,7 +221,9 @@ def protocol(
 
 def describe(facts: Mapping[str, Any]) -> str:
     """A protocol in one line, for people."""
-    likelihood = f"{facts['likelihood']} likelihood"
+    kind = facts["likelihood"]
+    likelihood = "exact likelihood" if kind == "exact" else f"{kind}, a bound of the likelihood"
+    likelihood = "no likelihood" if kind is None else likelihood
     binarisation = facts["binarisation"]
     drawn = "not binarised" if binarisation == "none" else f"{binarisation} binarisation"
     seed = f" with seed {facts['seed']}" if "seed" in facts else ""
@@ -200,9 +232,3 @@ def describe(facts: Mapping[str, Any]) -> str:
         f"{likelihood}, {facts['levels']} levels, {drawn}{seed}, "
         f"{facts['num_images']} images of {facts['dataset']}'s {facts['split']} split{replicas}"
     )
-
-
-def _store(nats: np.ndarray, start: int, batch: Array) -> None:
-    """Puts a batch's nats in their place, dropping what was padding."""
-    values = np.asarray(batch, np.float64)[: nats.size - start]
-    nats[start : start + values.size] = values

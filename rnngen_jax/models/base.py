@@ -70,8 +70,8 @@ class Latent(NamedTuple):
     Attributes:
       shape: (S, Z).
       encode: `encode(params, extra, image, label) -> latents`, the posterior's means.
-      decode: `decode(params, extra, latents, label) -> float32 [B, H, W, C]`, the expected image, in
-        [0, 1].
+      decode: `decode(params, extra, latents, label) -> float32 [B, H, W, C]`, the expected image,
+        in [0, 1].
       inspect: `inspect(params, extra, batch, key) -> Inspection`.
       prior: `prior(key, num, temperature) -> latents`, the temperature times a draw; `None` for a
         deterministic code, which has no prior.

@@ -1,4 +1,4 @@
-"""DRAW (Gregor et al. 2015): a recurrent VAE that looks at the image and draws on a canvas in steps.
+"""DRAW (Gregor et al. 2015): a recurrent VAE that looks at an image and draws it step by step.
 
 log p(x) >= E_q[log p(x|c_T)] - Σ_t KL(q(z_t|h_enc_t) || p(z_t))   (eqs. 9, 10, 12)
 
@@ -23,7 +23,7 @@ from rnngen_jax.models.latent import (
     independent,
     latent_model,
 )
-from rnngen_jax.modules.draw import Draw
+from rnngen_jax.modules.draw import Draw, Trace
 from rnngen_jax.ops import likelihoods
 from rnngen_jax.shapes import ImageSpec
 
@@ -134,7 +134,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
         )
         return Inference(latents, posterior, raw)
 
-    def drawn(params: Params, latents: Array, label: Array):
+    def drawn(params: Params, latents: Array, label: Array) -> tuple[Trace, Array]:
         variables, latents = {"params": params["model"]}, jnp.moveaxis(latents, 1, 0)
         return net.apply(variables, latents, label, method=net.draw)
 

@@ -2,8 +2,8 @@
 
     log p(x) >= E_q(z|x)[log p(x|z)] - KL(q(z|x) || p(z))     (Kingma and Welling 2014, eq. 3)
 
-with a standard normal prior p(z) over S steps of Z variables. A deterministic code has no prior, and
-so no bound: its model is trained to rebuild images, and cannot draw any.
+with a standard normal prior p(z) over S steps of Z variables. A deterministic code has no prior,
+and so no bound: its model is trained to rebuild images, and cannot draw any.
 """
 
 import math
@@ -37,6 +37,11 @@ from rnngen_jax.shapes import ImageSpec
 # MNIST change little after half as many.
 ROUNDS = 40
 CANDIDATES = 8
+
+_COMPLETION = (
+    f"{ROUNDS} rounds of encoding, each with the latents chosen from {CANDIDATES} draws by their "
+    "importance weights"
+)
 
 Choose = Callable[[Array, Array], Array]  # of a value each, from a key and raw outputs [..., P]
 
@@ -72,11 +77,11 @@ class Network(NamedTuple):
 
     Attributes:
       init: as in `Model`.
-      infer: `infer(params, image int [B, H, W, C], label [B], noise [B, S, Z], train) -> Inference`;
-        latents are the posterior's mean plus scale times noise. `train` is `(key, index [B])` in
-        training, for what else is random there, or `None`.
-      draw: `draw(params, latents, label, key, choose, given) -> (raw, image int [B, H, W, C])`, where
-        `choose` picks every value that is not `given`.
+      infer: `infer(params, image, label, noise, train) -> Inference`, of int `[B, H, W, C]`, `[B]`
+        and `[B, S, Z]`; latents are the posterior's mean plus its scale times the noise. `train`
+        is `(key, index [B])` in training, for what else is random there, or `None`.
+      draw: `draw(params, latents, label, key, choose, given) -> (raw, image)`, raw outputs
+        `[B, H, W, C, P]` and int `[B, H, W, C]`; `choose` picks what is not `given`.
       canvases: `canvases(params, latents, label, image) -> (raw [T, B, H, W, C, P], read, write)`,
         as in `Canvases`; `None` for networks that give out an image at once.
     """
@@ -270,7 +275,7 @@ def latent_model(
         """Repeated encoding: latents for the image as it is, then new values where none is known.
 
         Rezende et al. 2014, appendix F; each time the latents are one of several draws, chosen by
-        their importance weights for the known pixels (as Mattei and Frellsen 2018 do for one round).
+        their importance weights for the known pixels (as Mattei and Frellsen 2018 do once).
         """
         del extra
         num = image.shape[0]
@@ -330,9 +335,6 @@ def latent_model(
             prior=prior if generative else None,
             importance=importance if generative else None,
             canvases=canvases if network.canvases is not None else None,
-            completion=f"{ROUNDS} rounds of encoding, each time the latents chosen from {CANDIDATES} "
-            "draws by their importance weights"
-            if generative
-            else None,
+            completion=_COMPLETION if generative else None,
         ),
     )

@@ -43,7 +43,7 @@ class Config:
       latents: number Z of latent variables.
       features: of the largest map; each smaller one has twice as many.
       stages: how often the image is halved; 0 for as often as its shorter side is above 7.
-      kernel: size of the convolutions.
+      kernel: side of the convolutions' kernels, even.
       hidden: units of the layer between the smallest map and the latents, on either side.
       activation: "elu", "gelu", "relu" and the others of the cells.
       class_conditional: the class is known to the encoder and the decoder.
@@ -58,7 +58,7 @@ class Config:
     latents: int = 32
     features: int = 32
     stages: int = 0
-    kernel: int = 5
+    kernel: int = 4
     hidden: int = 256
     activation: str = "elu"
     class_conditional: bool = False
@@ -72,6 +72,7 @@ class Config:
     def __post_init__(self) -> None:
         for name in ("latents", "features", "kernel", "hidden"):
             require(getattr(self, name) >= 1, f"config.model.{name}", getattr(self, name), "1+")
+        require(self.kernel % 2 == 0, "config.model.kernel", self.kernel, "an even number")
         require(self.stages >= 0, "config.model.stages", self.stages, "0 or more")
         require_choice("config.model.activation", self.activation, ACTIVATIONS)
         require_dropout(self.dropout)

@@ -10,12 +10,10 @@ from jax import Array
 
 from rnngen_jax import recurrence
 from rnngen_jax.cells.base import Carry, Cell, initial_carry
-from rnngen_jax.modules.latent import scaled
+from rnngen_jax.modules.latent import affine, linear, scaled
 from rnngen_jax.ops import gaussians, windows
 from rnngen_jax.ops.gaussians import Gaussian
 from rnngen_jax.shapes import ImageSpec
-
-Dense = dict[str, Array]
 
 
 class DrawCarry(NamedTuple):
@@ -86,16 +84,18 @@ class Draw(nn.Module):
         parts = {
             "encoder": self.param("encoder", self.encoder.init, patch + seen + classes),
             "decoder": self.param("decoder", self.decoder.init, self.latents + classes),
-            "mean": self._dense("mean", self.encoder.features, self.latents),
-            "log_scale": self._dense("log_scale", self.encoder.features, self.latents, 0.1),
+            "mean": self.param("mean", affine(), self.encoder.features, self.latents),
+            "log_scale": self.param("log_scale", affine(0.1), self.encoder.features, self.latents),
             "canvas": self.param("canvas", nn.initializers.zeros, (height, width, values)),
             "seen": self.param("seen", nn.initializers.zeros, (seen,)),
-            "write": self._dense("write", seen, values * (self.write_size**2 or height * width)),
+            "write": self.param(
+                "write", affine(), seen, values * (self.write_size**2 or height * width)
+            ),
         }
-        if self.read_size:
-            parts["read_window"] = self._dense("read_window", seen, windows.PARAMETERS, 0.1)
-        if self.write_size:
-            parts["write_window"] = self._dense("write_window", seen, windows.PARAMETERS, 0.1)
+        for name, size in (("read_window", self.read_size), ("write_window", self.write_size)):
+            if size:
+                start = windows.covering(height, width, size, writes=name == "write_window")
+                parts[name] = self.param(name, affine(0.1, start), seen, windows.PARAMETERS)
         self.parts = parts
 
     def infer(self, image: Array, label: Array, noise: Array) -> tuple[Trace, Array]:
@@ -116,7 +116,7 @@ class Draw(nn.Module):
             patch = self._read(carry.seen, image, error)  # (4)
             inputs = jnp.concatenate([patch, carry.seen, label], axis=-1)
             encoder, h = self._run("encoder", carry.encoder, inputs)  # (5)
-            posterior = Gaussian(*(_linear(self.parts[part], h) for part in Gaussian._fields))
+            posterior = Gaussian(*(linear(self.parts[part], h) for part in Gaussian._fields))
             z = gaussians.reparameterised(posterior, noise)  # (6)
             return self._write(carry._replace(encoder=encoder), z, label), Trace(z, posterior)
 
@@ -125,7 +125,6 @@ class Draw(nn.Module):
 
     def draw(self, latents: Array, label: Array) -> tuple[Trace, Array]:
         """Draws an image from its latents `[T, B, Z]` (eqs. 7-8); the trace has the canvases."""
-        height, width, _ = self.spec.shape
         label = self._classes(label)
 
         def step(params: Any, carry: DrawCarry, z: Array) -> tuple[DrawCarry, Trace]:
@@ -177,7 +176,7 @@ class Draw(nn.Module):
         """One step of the decoder, and what it adds to the canvas (eqs. 7, 8, 18, 28, 29)."""
         height, width, _ = self.spec.shape
         decoder, h = self._run("decoder", carry.decoder, jnp.concatenate([z, label], axis=-1))
-        added = _linear(self.parts["write"], h)
+        added = linear(self.parts["write"], h)
         if self.write_size:
             patch = added.reshape(h.shape[0], self.write_size, self.write_size, -1)
             window = self._window("write_window", h, self.write_size)
@@ -191,7 +190,7 @@ class Draw(nn.Module):
 
     def _window(self, name: str, seen: Array, size: int) -> windows.Window:
         height, width, _ = self.spec.shape
-        return windows.window(_linear(self.parts[name], seen), height, width, size)
+        return windows.window(linear(self.parts[name], seen), height, width, size)
 
     def _classes(self, label: Array) -> Array:
         """The class as `[B, classes]`, or `[B, 0]`."""
@@ -199,15 +198,3 @@ class Draw(nn.Module):
 
     def _raw(self, canvas: Array) -> Array:
         return canvas.reshape(*canvas.shape[:-1], self.spec.channels, self.size)
-
-    def _dense(self, name: str, inputs: int, features: int, gain: float = 1.0) -> Dense:
-        """A kernel and a bias; a small gain starts near zero."""
-        kernel = nn.initializers.variance_scaling(gain**2, "fan_in", "normal")
-        return {
-            "kernel": self.param(f"{name}_kernel", kernel, (inputs, features)),
-            "bias": self.param(f"{name}_bias", nn.initializers.zeros, (features,)),
-        }
-
-
-def _linear(params: Dense, x: Array) -> Array:
-    return x @ params["kernel"] + params["bias"]

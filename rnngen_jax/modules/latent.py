@@ -1,5 +1,8 @@
 """What encoders and decoders of latents share."""
 
+from collections.abc import Callable
+
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
@@ -23,6 +26,28 @@ class GaussianHead(nn.Module):
             nn.Dense(self.latents, name="mean")(y),
             nn.Dense(self.latents, name="log_scale", kernel_init=nn.initializers.normal(0.01))(y),
         )
+
+
+def affine(gain: float = 1.0, bias: Array | float = 0.0) -> Callable[..., dict[str, Array]]:
+    """Initialises `linear`: `init(key, inputs, features) -> {"kernel", "bias"}`.
+
+    For linear maps inside of a loop over time, where no Flax module may be called.
+
+    Args:
+      gain: scale of the outputs for inputs of unit variance.
+      bias: what the outputs start from.
+    """
+
+    def init(key: Array, inputs: int, features: int) -> dict[str, Array]:
+        kernel = gain * jax.random.normal(key, (inputs, features)) * inputs**-0.5
+        return {"kernel": kernel, "bias": jnp.broadcast_to(jnp.float32(bias), (features,))}
+
+    return init
+
+
+def linear(params: dict[str, Array], x: Array) -> Array:
+    """`x W + b`, `[..., D]` to `[..., F]`."""
+    return x @ params["kernel"] + params["bias"]
 
 
 def scaled(image: Array, levels: int) -> Array:

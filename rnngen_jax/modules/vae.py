@@ -4,6 +4,7 @@ from flax import linen as nn
 from jax import Array
 
 from rnngen_jax.cells.base import ACTIVATIONS
+from rnngen_jax.modules.halving import Double, Halve
 from rnngen_jax.modules.latent import GaussianHead, scaled
 from rnngen_jax.modules.pixels import Table
 from rnngen_jax.ops.gaussians import Gaussian
@@ -54,8 +55,7 @@ class Encoder(nn.Module):
         activation = ACTIVATIONS[self.activation]
         x = 2 * scaled(image, self.spec.levels) - 1
         for stage, _ in enumerate(sizes(*image.shape[1:3], self.stages)[1:]):
-            x = nn.Conv(self.features << stage, (self.kernel, self.kernel), strides=2)(x)
-            x = activation(x)
+            x = activation(Halve(self.features << stage, self.kernel)(x))
         x = nn.Dense(self.hidden)(x.reshape(x.shape[0], -1))
         if self.conditional:
             x = x + Table(self.spec.classes, self.hidden)(label)
@@ -95,8 +95,6 @@ class Decoder(nn.Module):
         x = activation(nn.Dense(height * width * last)(x)).reshape(batch, height, width, last)
         for stage in reversed(range(len(larger))):
             out = spec.channels * self.size if stage == 0 else self.features << stage >> 1
-            x = nn.ConvTranspose(out, (self.kernel, self.kernel), strides=(2, 2))(x)
-            height, width = larger[stage]  # an odd size was rounded up on the way in
-            x = x[:, :height, :width]
+            x = Double(out, self.kernel, *larger[stage])(x)
             x = activation(x) if stage else x
         return x.reshape(*x.shape[:-1], spec.channels, self.size)

@@ -4,6 +4,7 @@ Gregor et al. 2015 (DRAW), section 3.2; equations by that paper's numbers. A win
 N. As there, pixels are counted from 1, and a filter's weights over the pixels sum to 1.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -51,6 +52,18 @@ def window(raw: Array, height: int, width: int, size: int) -> Window:
         variance=jnp.exp(log_variance),
         intensity=jnp.exp(log_intensity),
     )
+
+
+def covering(height: int, width: int, size: int, writes: bool) -> Array:
+    """Raw outputs `[5]` of a window over the whole image, for a network to start from.
+
+    Filters are half their stride wide, so that they leave no pixel out. One that `writes` has an
+    intensity at which a patch of ones adds about one to every pixel: weights that sum to 1 over the
+    pixels are small on each, and a network that starts with γ = 1 hardly touches its canvas.
+    """
+    stride = (max(height, width) - 1) / max(size - 1, 1)
+    intensity = size**2 / (height * width) if writes else 1.0
+    return jnp.array([0.0, 0.0, 2 * math.log(max(stride / 2, 0.5)), 0.0, math.log(intensity)])
 
 
 def filters(centre: Array, stride: Array, variance: Array, pixels: int, size: int) -> Array:

@@ -1,0 +1,113 @@
+"""What a bound is made of over a whole split, and which latents are in use."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import Array
+
+from rnngen_jax import keys
+from rnngen_jax.data.base import Split
+from rnngen_jax.errors import UserError
+from rnngen_jax.evaluation.likelihood import SEED, Transform, batches
+from rnngen_jax.models.base import Batch, Extra, Inspection, Model, Params
+
+# A latent variable is in use if its posterior's mean moves with the image by more than this
+# variance (Burda et al. 2016, section 5.1).
+ACTIVE = 0.01
+
+Inspect = Callable[[Params, Extra, Batch, Array], Inspection]
+
+
+class Usage(NamedTuple):
+    """Means over a split's images.
+
+    Attributes:
+      reconstruction_nats: of -log p(x|z), nats an image, at one draw of the latents.
+      squared_error: of the image that the posterior's means stand for, a value in [0, 1].
+      kl: nats of each latent variable, `[S, Z]`; `None` of deterministic codes.
+      variance: over images, of each variable's posterior mean, `[S, Z]`.
+    """
+
+    reconstruction_nats: float
+    squared_error: float
+    kl: np.ndarray | None
+    variance: np.ndarray
+
+    @property
+    def active(self) -> np.ndarray:
+        """Which latent variables are in use, bool `[S, Z]`."""
+        return self.variance > ACTIVE
+
+    def metrics(self) -> dict[str, float]:
+        """Scalars by name, for metrics.jsonl and evaluation.json."""
+        found = {
+            "reconstruction_nats": self.reconstruction_nats,
+            "mean_squared_error": self.squared_error,
+            "active_units": float(self.active.sum()),
+        }
+        return found if self.kl is None else {**found, "kl": float(self.kl.sum())}
+
+
+def inspector(model: Model, transform: Transform) -> Inspect:
+    """The jitted `inspect(params, extra, batch, key) -> Inspection` that `measure` calls.
+
+    With the key of `likelihood.evaluate`, its bound is the one that `log_prob` has.
+
+    Raises:
+      UserError: the model has no latents.
+    """
+    if model.latent is None:
+        raise UserError(f"{model.name} has no latents.")
+    inspect = model.latent.inspect
+
+    @jax.jit
+    def of(params: Params, extra: Extra, batch: Batch, key: Array) -> Inspection:
+        batch = transform(batch, keys.named(key, "transform"))
+        return inspect(params, extra, batch, keys.named(key, "log_prob"))
+
+    return of
+
+
+def measure(
+    inspect: Inspect,
+    params: Params,
+    extra: Extra,
+    split: Split,
+    batch_size: int,
+    num_images: int = 0,
+    track: Callable[[range], Iterable[int]] = iter,
+) -> Usage:
+    """Looks at each image of a split exactly once; sums are float64 on the host.
+
+    Args:
+      inspect: from `inspector`.
+      params, extra: the model's parameters and state.
+      split: the images.
+      batch_size: images at once; it does not change the numbers.
+      num_images: how many images, from the split's start; 0 for them all.
+      track: wraps the range over batches.
+    """
+    key = jax.random.key(SEED)
+    sums: dict[str, Any] = dict.fromkeys(("log_likelihood", "squared_error", "kl", "mean"), 0.0)
+    squares: Any = 0.0
+    total = 0
+    for num, batch in batches(split, batch_size, num_images, track):
+        found = inspect(params, extra, batch, key)
+        arrays = {
+            name: np.asarray(value, np.float64)[:num]
+            for name, value in found._asdict().items()
+            if value is not None
+        }
+        for name, array in arrays.items():
+            sums[name] = sums[name] + array.sum(0)
+        squares = squares + np.square(arrays["mean"]).sum(0)
+        total += num
+    mean = sums["mean"] / total
+    return Usage(
+        reconstruction_nats=-float(sums["log_likelihood"] / total),
+        squared_error=float(sums["squared_error"] / total),
+        kl=None if found.kl is None else sums["kl"] / total,
+        variance=squares / total - np.square(mean),
+    )

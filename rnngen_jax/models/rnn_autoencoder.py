@@ -1,0 +1,247 @@
+"""Recurrent autoencoder: patches of the image in, latents, patches out, with attention or without.
+
+    log p(x) >= E_q[Σ_t log p(x_t | x_<t, z)] - KL(q(z|x) || p(z))
+
+with x_t the values of patch t, independent given what stands behind the bar; a decoder that runs
+free leaves x_<t out. With deterministic latents the first term alone is trained: nothing can be
+drawn then, but images are rebuilt.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rnngen_jax import cells
+from rnngen_jax.config import require, require_choice
+from rnngen_jax.models.base import (
+    Extra,
+    Model,
+    Params,
+    dropout_masks,
+    require_classes,
+    require_dropout,
+)
+from rnngen_jax.models.latent import (
+    Choose,
+    Given,
+    Inference,
+    Network,
+    Objective,
+    independent,
+    latent_model,
+)
+from rnngen_jax.modules.pixels import require_encoding
+from rnngen_jax.modules.rnn_autoencoder import DecoderCarry, RNNAutoencoder
+from rnngen_jax.ops import attention, likelihoods, patches
+from rnngen_jax.recurrence import generate
+from rnngen_jax.shapes import ImageSpec
+
+SEQUENCES = ("rows", "columns", "patches")
+LATENT = ("gaussian", "deterministic")
+ATTENTION = ("none", *attention.KINDS)
+ATTEND = ("states", "embedding")
+DECODERS = ("free", "autoregressive")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Choices of the recurrent autoencoder.
+
+    Attributes:
+      cell: of the encoder and the decoder, a cell and its options, such as "lstm" or "gru".
+      features: size F of each.
+      layers: cells on top of one another in each.
+      residual: adds each layer's inputs to its outputs, from the second layer on.
+      learned_carry: trains the first carries instead of starting from zeros.
+      bidirectional: a second encoder reads the patches from the last on.
+      input_features: width D of what the cells read.
+      pixels: "onehot" gives each grey level a weight of its own, "scalar" scales it to [-1, 1].
+      sequence: a step is one of the image's "rows", "columns" or square "patches".
+      patch: side of a square patch, which divides the image's.
+      latent: "gaussian", so that the model generates, or "deterministic".
+      latents: Z of each code.
+      attention: "none" makes one code, of the encoder's last state; "additive" and "dot" make one a
+        step, among which the decoder looks at each of its own.
+      attend: with attention, codes are made of the encoder's "states", or of each patch's
+        "embedding" without any recurrence.
+      decoder: "autoregressive" is told the patch before, "free" is not.
+      class_conditional: the class is an input of the decoder.
+      readout: "categorical" over the grey levels, "bernoulli", "logistic_mixture" or "gaussian".
+      mixtures: components of the logistic mixture; 1 is the discretised logistic.
+      beta: weight of the KL in what is trained; 1 is the bound itself.
+      beta_warmup: training steps over which it grows from 0.
+      free_bits: nats of each latent variable's KL below which nothing is gained.
+      dropout: rate for the decoder's inputs and outputs, one mask an image.
+      remat: steps between kept carries in training, to save memory; 0 keeps all.
+    """
+
+    cell: str = "gru"
+    features: int = 128
+    layers: int = 1
+    residual: bool = False
+    learned_carry: bool = False
+    bidirectional: bool = False
+    input_features: int = 64
+    pixels: str = "scalar"
+    sequence: str = "rows"
+    patch: int = 4
+    latent: str = "gaussian"
+    latents: int = 16
+    attention: str = "none"
+    attend: str = "states"
+    decoder: str = "free"
+    class_conditional: bool = False
+    readout: str = "categorical"
+    mixtures: int = 1
+    beta: float = 1.0
+    beta_warmup: int = 0
+    free_bits: float = 0.0
+    dropout: float = 0.0
+    remat: int = 0
+
+    def __post_init__(self) -> None:
+        require_encoding(self.pixels)
+        require_dropout(self.dropout)
+        require_choice("config.model.sequence", self.sequence, SEQUENCES)
+        require_choice("config.model.latent", self.latent, LATENT)
+        require_choice("config.model.attention", self.attention, ATTENTION)
+        require_choice("config.model.attend", self.attend, ATTEND)
+        require_choice("config.model.decoder", self.decoder, DECODERS)
+        require(self.remat >= 0, "config.model.remat", self.remat, "0 or more")
+        for name in ("input_features", "latents", "patch"):
+            require(getattr(self, name) >= 1, f"config.model.{name}", getattr(self, name), "1+")
+        Objective(self.beta, self.beta_warmup, self.free_bits)
+        if self.latent == "deterministic":
+            for name, default in (("beta", 1.0), ("beta_warmup", 0), ("free_bits", 0.0)):
+                given = getattr(self, name)
+                allowed = f"{default} with latent='deterministic', which has no KL"
+                require(given == default, f"config.model.{name}", given, allowed)
+
+
+def build(config: Config, spec: ImageSpec) -> Model:
+    """Builds the model for images like `spec`.
+
+    Raises:
+      UserError: an unknown cell or readout, one that does not fit the images, or a patch that does
+        not divide them.
+    """
+    require_classes(config.class_conditional, spec)
+    height, width = {
+        "rows": (1, spec.width),
+        "columns": (spec.height, 1),
+        "patches": (config.patch, config.patch),
+    }[config.sequence]
+    divides = spec.height % height == 0 and spec.width % width == 0
+    size = f"a divisor of {spec.height} and {spec.width}, the image's height and width"
+    require(divides, "config.model.patch", config.patch, size)
+    steps = spec.height // height * (spec.width // width)
+    likelihood = likelihoods.make(config.readout, spec.levels, config.mixtures)
+    cell = cells.build(
+        config.cell,
+        config.features,
+        layers=config.layers,
+        residual=config.residual,
+        learned=config.learned_carry,
+    )
+    gaussian = config.latent == "gaussian"
+    net = RNNAutoencoder(
+        encoder=cell,
+        decoder=cell,
+        steps=steps,
+        values=height * width * spec.channels,
+        levels=spec.levels,
+        classes=spec.classes if config.class_conditional else 0,
+        latents=config.latents,
+        size=likelihood.size,
+        encoding=config.pixels,
+        width=config.input_features,
+        bidirectional=config.bidirectional,
+        gaussian=gaussian,
+        attention=config.attention,
+        attend=config.attend,
+        autoregressive=config.decoder == "autoregressive",
+        remat=config.remat,
+    )
+    shape = (1 if config.attention == "none" else steps, config.latents)
+
+    def to_steps(image: Array) -> Array:
+        return patches.to_steps(image, height, width)
+
+    def from_steps(values: Array) -> Array:
+        return patches.from_steps(values, spec.shape, height, width)
+
+    def init(key: Array) -> tuple[Params, Extra]:
+        image, label = jnp.zeros((1, *spec.shape), jnp.int32), jnp.zeros(1, jnp.int32)
+        noise = jnp.zeros((shape[0], 1, shape[1]))
+        variables = net.init(key, to_steps(image), label, noise, None, method=net.infer)
+        return {"model": variables["params"]}, {}
+
+    def infer(
+        params: Params,
+        image: Array,
+        label: Array,
+        noise: Array,
+        train: tuple[Array, Array] | None,
+    ) -> Inference:
+        masks = None
+        if train is not None and config.dropout:
+            sizes = config.input_features, cell.features
+            masks = dropout_masks(*train, sizes, config.dropout)
+        codes, posterior, raw = net.apply(
+            {"params": params["model"]},
+            to_steps(image),
+            label,
+            jnp.moveaxis(noise, 1, 0),
+            masks,
+            method=net.infer,
+        )
+        codes, posterior = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), (codes, posterior))
+        return Inference(codes, posterior, from_steps(raw))
+
+    def decode(params: Params, latents: Array, label: Array) -> Array:
+        variables, codes = {"params": params["model"]}, jnp.moveaxis(latents, 1, 0)
+        return from_steps(net.apply(variables, codes, label, method=net.decode))
+
+    def draw(
+        params: Params,
+        latents: Array,
+        label: Array,
+        key: Array,
+        choose: Choose,
+        given: Given | None,
+    ) -> tuple[Array, Array]:
+        """Patch by patch, each told the one before as it was chosen or given."""
+        variables, num = {"params": params["model"]}, latents.shape[0]
+        told = net.apply(variables, jnp.moveaxis(latents, 1, 0), method=net.told)
+        fixed = None
+        if given is not None:
+            known = jnp.broadcast_to(given.known[..., None], given.image.shape)
+            fixed = to_steps(known), to_steps(given.image)
+
+        def step(
+            carry: DecoderCarry, before: tuple[Array, Array], t: Array, key: Array
+        ) -> tuple[DecoderCarry, tuple[Array, Array]]:
+            carry, raw = net.apply(variables, carry, told, t, before[1], label, method=net.step)
+            values = choose(key, raw)
+            if fixed is not None:
+                values = jnp.where(fixed[0][t], fixed[1][t], values)
+            return carry, (raw, values)
+
+        outside = jnp.full((num, net.values), spec.levels, jnp.int32)
+        nothing = jnp.zeros((num, net.values, likelihood.size))
+        carry = net.apply(variables, num, method=net.first)
+        _, drawn = generate(step, carry, (nothing, outside), key, steps)
+        return from_steps(drawn[0]), from_steps(drawn[1])
+
+    autoregressive = config.decoder == "autoregressive"
+    return latent_model(
+        "rnn_autoencoder",
+        spec,
+        config.class_conditional,
+        Network(init, infer, draw if autoregressive else independent(decode)),
+        likelihood,
+        shape,
+        Objective(config.beta, config.beta_warmup, config.free_bits) if gaussian else None,
+    )

@@ -1,0 +1,212 @@
+"""The network of the recurrent autoencoder: patches in, codes, patches out."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from rnngen_jax import recurrence
+from rnngen_jax.cells.base import Carry, Cell, initial_carry
+from rnngen_jax.modules.latent import GaussianHead, affine, linear
+from rnngen_jax.modules.pixels import PixelDense, Table
+from rnngen_jax.ops import attention, gaussians
+from rnngen_jax.ops.gaussians import Gaussian
+
+Masks = tuple[Array, Array] | None
+
+
+class DecoderCarry(NamedTuple):
+    """The decoder's carry, and its output at the step before, `[B, F]`, which asks for a code."""
+
+    cell: Carry
+    y: Array
+
+
+class Codes(NamedTuple):
+    """What the decoder is told of the image at every step.
+
+    Attributes:
+      values: the codes as the decoder's inputs, `[S, B, D]`.
+      keys: what attention compares with, `[S, B, D]`; `None` without attention, where S is 1.
+    """
+
+    values: Array
+    keys: Array | None
+
+
+class RNNAutoencoder(nn.Module):
+    """A recurrent encoder and a recurrent decoder over the patches of an image.
+
+    Attributes:
+      encoder, decoder: any cells.
+      steps: T patches of an image.
+      values: V values of a patch.
+      levels: grey levels.
+      classes: of the labels that the decoder is told; 0 for none.
+      latents: Z of each code.
+      size: raw outputs P for one value.
+      encoding: "onehot" or "scalar", of pixel values.
+      width: D of both cells' inputs.
+      bidirectional: a second encoder reads from the last patch on.
+      gaussian: codes are drawn from Gaussians, rather than fixed by the image.
+      attention: "additive", "dot", or "none": then there is one code, of the last state.
+      attend: with attention there is a code for each of the encoder's "states", or for each
+        patch's "embedding".
+      autoregressive: the decoder is told the patch before.
+      remat: steps between kept carries in training; 0 keeps all.
+    """
+
+    encoder: Cell
+    decoder: Cell
+    steps: int
+    values: int
+    levels: int
+    classes: int
+    latents: int
+    size: int
+    encoding: str
+    width: int
+    bidirectional: bool
+    gaussian: bool
+    attention: str
+    attend: str
+    autoregressive: bool
+    remat: int = 0
+
+    def setup(self) -> None:
+        """Declares the parts; those of the decoder's loop are plain arrays."""
+        width = self.width
+        self.embed = PixelDense(width, self.levels, self.encoding)
+        if self.attention == "none" or self.attend == "states":
+            directions = ("forward", "backward")[: 1 + self.bidirectional]
+            self.encoding_cells = {
+                name: self.param(f"encoder_{name}", self.encoder.init, width) for name in directions
+            }
+        self.head = GaussianHead(self.latents) if self.gaussian else nn.Dense(self.latents)
+        self.code = nn.Dense(width)
+        self.place = Table(self.steps, width)
+        if self.classes:
+            self.label = Table(self.classes, width)
+        if self.autoregressive:
+            self.before = PixelDense(width, self.levels, self.encoding)
+        self.decoding_cell = self.param("decoder", self.decoder.init, width)
+        if self.attention != "none":
+            self.key = nn.Dense(width, use_bias=False)
+            self.query = self.param("query", affine(), self.decoder.features, width)
+            self.score = self.param("score", nn.initializers.normal(width**-0.5), (width,))
+        self.readout = nn.Dense(self.values * self.size)
+
+    def infer(
+        self, patches: Array, label: Array, noise: Array, masks: Masks
+    ) -> tuple[Array, Gaussian | None, Array]:
+        """Takes patches in and gives them out again.
+
+        Args:
+          patches: int `[T, B, V]`.
+          label: int `[B]`.
+          noise: of the codes' draws, `[S, B, Z]`.
+          masks: dropout masks for the decoder's inputs `[B, D]` and outputs `[B, F]`, or `None`.
+
+        Returns:
+          Codes `[S, B, Z]`, the Gaussian that they are drawn from or `None`, and raw outputs
+          `[T, B, V, P]`, each patch's given those before it if the decoder is told them.
+        """
+        found = self.head(self._seen(patches))
+        posterior = found if self.gaussian else None
+        codes = gaussians.reparameterised(found, noise) if self.gaussian else found
+        return codes, posterior, self.decode(codes, label, patches, masks)
+
+    def decode(
+        self, codes: Array, label: Array, patches: Array | None = None, masks: Masks = None
+    ) -> Array:
+        """Raw outputs `[T, B, V, P]` from codes `[S, B, Z]`.
+
+        Args:
+          codes: `[S, B, Z]`.
+          label: int `[B]`.
+          patches: int `[T, B, V]`, of which an autoregressive decoder is told those before each.
+          masks: as in `infer`.
+        """
+        told = self.told(codes)
+        xs = self.place(jnp.arange(self.steps))[:, None] + jnp.zeros_like(told.values[0])
+        if self.classes:
+            xs = xs + self.label(label)
+        if self.autoregressive:
+            assert patches is not None
+            outside = jnp.full_like(patches[:1], self.levels)
+            xs = xs + self.before(jnp.concatenate([outside, patches[:-1]]))
+        if told.keys is None:
+            xs = xs + told.values
+        xs = xs if masks is None else xs * masks[0]
+        ys = self._run(xs, told)
+        return self._read(ys if masks is None else ys * masks[1])
+
+    def told(self, codes: Array) -> Codes:
+        """What the decoder is told, once for all steps, of codes `[S, B, Z]`."""
+        values = self.code(codes)
+        return Codes(values, None if self.attention == "none" else self.key(values))
+
+    def first(self, batch: int) -> DecoderCarry:
+        """The decoder's carry before the first step."""
+        carry = initial_carry(self.decoder, self.decoding_cell, (batch,), jnp.float32)
+        return DecoderCarry(carry, jnp.zeros((batch, self.decoder.features)))
+
+    def step(
+        self, carry: DecoderCarry, told: Codes, place: Array, before: Array, label: Array
+    ) -> tuple[DecoderCarry, Array]:
+        """One step of a decoder that is told the patch before, int `[B, V]`: raw `[B, V, P]`."""
+        x = self.place(place) + self.before(before)
+        if self.classes:
+            x = x + self.label(label)
+        if told.keys is None:
+            x = x + told.values[0]
+        carry, y = self._advance(carry, x, told)
+        return carry, self._read(y)
+
+    def _seen(self, patches: Array) -> Array:
+        """What codes are made of, `[S, B, D]`."""
+        xs = nn.relu(self.embed(patches))
+        if self.attention != "none" and self.attend == "embedding":
+            return xs
+        options = {"remat": self.remat or None}
+        if not self.bidirectional:
+            params = self.encoding_cells["forward"]
+            _, ys = recurrence.unroll(self.encoder, params, xs, **options)
+            return ys if self.attention != "none" else ys[-1:]
+        cells = (self.encoder, self.encoder)
+        _, ys = recurrence.bidirectional(*cells, dict(self.encoding_cells), xs, **options)
+        if self.attention != "none":
+            return ys
+        forward, backward = jnp.split(ys, 2, axis=-1)
+        return jnp.concatenate([forward[-1:], backward[:1]], axis=-1)
+
+    def _run(self, xs: Array, told: Codes) -> Array:
+        """The decoder over all steps, `[T, B, D]` to `[T, B, F]`."""
+        options: dict[str, Any] = {"remat": self.remat or None}
+        if told.keys is None:
+            return recurrence.unroll(self.decoder, self.decoding_cell, xs, **options)[1]
+        asking = Cell(
+            features=self.decoder.features,
+            init=lambda key, in_features: {},
+            carry=lambda batch, dtype: self.first(*batch),
+            inputs=lambda params, xs: xs,
+            step=lambda params, carry, x: self._advance(carry, x, told),
+        )
+        return recurrence.unroll(asking, {}, xs, **options)[1]
+
+    def _advance(self, carry: DecoderCarry, x: Array, told: Codes) -> tuple[DecoderCarry, Array]:
+        """One step of the decoder, which asks for what it needs of the codes."""
+        if told.keys is not None:
+            query = linear(self.query, carry.y)
+            if self.attention == "additive":
+                scores = attention.additive(query, told.keys, self.score)
+            else:
+                scores = attention.dot(query * self.score * self.width**0.5, told.keys)
+            x = x + attention.weighted_mean(scores, told.values)
+        inputs = self.decoder.inputs(self.decoding_cell, x)
+        cell, y = self.decoder.step(self.decoding_cell, carry.cell, inputs)
+        return DecoderCarry(cell, y), y
+
+    def _read(self, ys: Array) -> Array:
+        return self.readout(ys).reshape(*ys.shape[:-1], self.values, self.size)
