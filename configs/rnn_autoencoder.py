@@ -1,21 +1,67 @@
-"""Recurrent autoencoder."""
+"""Recurrent autoencoder: rows in, latents, rows out.
 
-from rnngen_jax import experiment
-from rnngen_jax.errors import UserError
+    rnngen train --config=configs/rnn_autoencoder.py --workdir=runs/rnn_ae
+        one CPU core, 1 min; at most 2.099 bits per dimension, IW-1000 2.068
 
-PRESETS = ("digits",)
+    rnngen train --config=configs/rnn_autoencoder.py:attention --workdir=runs/rnn_ae_attention
+        one CPU core, 2 min; at most 2.220 bits per dimension, IW-100 2.149
+
+    rnngen train --config=configs/rnn_autoencoder.py:deterministic --workdir=runs/rnn_ae_fixed
+        one CPU core, 1 min; no bound; reconstructions cost 71.2 nats, squared error 0.011
+
+    rnngen train --config=configs/rnn_autoencoder.py:collapsed --workdir=runs/collapsed
+        one CPU core, 1 min; at most 1.966 bits per dimension, IW-100 1.962; 3 of 16 units active
+
+    rnngen train --config=configs/rnn_autoencoder.py:cured --workdir=runs/cured
+        one CPU core, 1 min; at most 2.010 bits per dimension, IW-100 1.943; 16 of 16 units active
+
+    rnngen train --config=configs/rnn_autoencoder.py:binary_mnist --workdir=runs/rnn_ae_binary
+        meant for a CPU core, and not run yet: no time in min and no figure in nats
+
+The figures are what `rnngen evaluate` then gives on the test split: ELBOs, so bounds. A decoder
+that is told the row before does well without any latents, and learns to do without: the posterior
+collapses onto the prior (Bowman et al. 2016), as `active_units` in metrics.jsonl shows. Free bits
+keep the latents in use, and cost likelihood.
+"""
+
+from rnngen_jax import recipes
+
+PRESETS = (
+    "digits",
+    "attention",
+    "deterministic",
+    "collapsed",
+    "cured",
+    "binary_mnist",
+)
 
 
 def get_config(arg: str = "digits"):
-    if arg not in PRESETS:
-        raise UserError(f"rnn_autoencoder.py:{arg} is not a preset; allowed: {', '.join(PRESETS)}.")
-    config = experiment.default("rnn_autoencoder")
+    config = recipes.begin("rnn_autoencoder", arg, PRESETS)
+    config.model.bidirectional = True
     config.model.dropout = 0.2
-    config.optimizer.name = "adamw"
-    config.optimizer.learning_rate = 3e-3
-    config.optimizer.schedule = "cosine"
-    config.optimizer.warmup_steps = 50
-    config.optimizer.weight_decay = 0.1
-    config.training.steps = 2000
-    config.training.ema_decay = 0.99
+    config.model.beta_warmup = 300
+    recipes.adamw(config, learning_rate=5e-3, steps=1000)
+    if arg == "attention":
+        config.model.attention = "dot"
+        config.model.latents = 4
+    if arg == "deterministic":
+        config.model.latent = "deterministic"
+        config.model.beta_warmup = 0
+    if arg in ("collapsed", "cured"):
+        config.model.decoder = "autoregressive"
+        config.model.beta_warmup = 0
+        config.model.free_bits = 0.5 if arg == "cured" else 0.0
+    if arg != "binary_mnist":
+        return config
+
+    recipes.idx(config, arg)
+    config.model.features = 256
+    config.model.input_features = 128
+    config.model.latents = 32
+    config.model.dropout = 0.0
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.weight_decay = 0.01
+    config.training.steps = 3000
+    recipes.every(config, lines=500, pictures=1000)
     return config

@@ -1,41 +1,42 @@
-"""Variational autoencoder."""
+"""Variational autoencoder: a convolutional encoder and decoder.
 
-from rnngen_jax import experiment
-from rnngen_jax.errors import UserError
+    rnngen train --config=configs/vae.py --workdir=runs/vae
+        one CPU core, 1 min; at most 2.018 bits per dimension, IW-1000 1.951
 
-PRESETS = ("digits", "binary_mnist")
+    rnngen train --config=configs/vae.py:binary_mnist --workdir=runs/vae_binary
+        one CPU core, 20 min; at most 92.45 nats per image, static binarisation; IW-200 86.70 on
+        the first 1,000 images (of the checkpoint at step 11,000)
+
+    rnngen train --config=configs/vae.py:mnist --workdir=runs/vae_mnist
+        meant for a CPU core, and not run yet: no time in min and no figure in nats
+
+    rnngen train --config=configs/vae.py:fashion_mnist --workdir=runs/vae_fashion
+        meant for a CPU core, and not run yet: no time in min and no figure in nats
+
+The figures are what `rnngen evaluate` then gives on the test split: ELBOs, so bounds, and where it
+says IW-K, what `--iw_samples=K` gives.
+"""
+
+from rnngen_jax import recipes
+
+PRESETS = ("digits", "binary_mnist", "mnist", "fashion_mnist")
 
 
 def get_config(arg: str = "digits"):
-    if arg not in PRESETS:
-        raise UserError(f"vae.py:{arg} is not a preset; allowed: {', '.join(PRESETS)}.")
-    config = experiment.default("vae")
+    config = recipes.begin("vae", arg, PRESETS)
     config.model.latents = 16
-    config.model.features = 32
-    config.model.kernel = 4
-    config.model.hidden = 256
     config.model.dropout = 0.2
-    config.optimizer.name = "adamw"
-    config.optimizer.learning_rate = 2e-3
-    config.optimizer.schedule = "cosine"
-    config.optimizer.warmup_steps = 50
-    config.optimizer.weight_decay = 0.1
-    config.training.steps = 2000
-    config.training.ema_decay = 0.99
+    recipes.adamw(config, learning_rate=2e-3, steps=1000)
     if arg == "digits":
         return config
-    config.data.name = "idx:datasets/mnist"
-    config.data.binarisation = "static"
-    config.data.validation_fraction = 1 / 6  # the last 10,000 of 60,000 images
-    config.model.readout = "bernoulli"
+
+    recipes.idx(config, arg, mixtures=1)
     config.model.latents = 40
     config.model.features = 24
     config.model.hidden = 400
-    config.model.dropout = 0.1
+    config.model.dropout = 0.0
     config.optimizer.weight_decay = 0.01
-    config.training.batch_size = 128
-    config.training.steps = 24000
-    config.training.log_every = config.training.validate_every = 500
-    config.training.checkpoint_every = config.training.sample_every = 6000
-    config.evaluation.num_images = 2000
+    config.training.batch_size = 100
+    config.training.steps = 12000
+    recipes.every(config, lines=500, pictures=2000)
     return config

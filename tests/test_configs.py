@@ -15,7 +15,16 @@ FILES = sorted((ROOT / "configs").glob("*.py"))
 
 # Sizes that change how much is computed, not what.
 TINY = {
-    "model": {"features": 8, "layers": 1, "input_features": 8, "within_features": 8, "mixtures": 2},
+    "model": {
+        "features": 8,
+        "layers": 1,
+        "input_features": 8,
+        "within_features": 8,
+        "mixtures": 2,
+        "steps": 2,
+        "latents": 2,
+        "hidden": 8,
+    },
     "training": {
         "steps": 2,
         "steps_per_call": 1,

@@ -102,7 +102,7 @@ REFUSED = [
     (["sample", "--workdir=w", "--temperature=nan"], "1e-06 to 1e+06"),
     (["sample", "--workdir=w", "--temperature=inf"], "1e-06 to 1e+06"),
     (["sample", "--workdir=w", "--seed=-1"], "0 to 2147483647"),
-    (["sample", "--workdir=w", "--out=x.gif"], ".png or .npz"),
+    (["sample", "--workdir=w", "--out=x.jpg"], ".png, .npz or .gif"),
     (["sample", "--workdir=w", "--out=c.py/"], "is a file"),
     (["complete", "--workdir=w", "--completions=0"], "1 or more"),
     (["complete", "--workdir=w", "--out=folder/"], ".png or .npz"),

@@ -55,6 +55,8 @@ def test_the_notebooks_are_there():
         "02_how_far_a_gradient_reaches",
         "03_three_ways_through_time",
         "04_pixel_recurrence",
+        "05_vae",
+        "06_draw",
     }
 
 

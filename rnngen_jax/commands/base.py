@@ -56,9 +56,16 @@ INPUT = Flag("input", "string", "images to work on")
 COMPLETIONS = Flag("completions", "integer", "how many completions of each image", 3)
 REPLICA = Flag("replica", "integer", "which replica of a run of several, counted from 0", 0)
 NAME = Flag("name", "string", "name of the data set to make")
+PIXELS = Flag("pixels", "string", "draw or mean: drawn, or the image to be expected", "draw")
+KIND = Flag("kind", "string", "pairs, grid or latent", "pairs")
+VARIABLE = Flag("latent", "integer", "which latent variable, from 0, step after step")
+INDICES = Flag("indices", "string", "which images, such as 0,1,2,3")
+STEPS = Flag("steps", "integer", "images along a path, 2 or more", 9)
+PATH = Flag("path", "string", "linear or spherical")
 DATA_DIR = Flag("data_dir", "string", "folder of prepared data sets")
 
 MOST_IN_PICTURE = 10_000  # images in one grid, a hundred a side
+MOST_IN_ANIMATION = 1_000  # images in a GIF, each frame of which may show them all
 MOST_BYTES = 2**31  # of all images of one command, which are held in memory
 TEMPERATURES = (1e-6, 1e6)  # beyond, float32 logits overflow, and what is drawn is no sample
 
@@ -236,7 +243,7 @@ def check_label(label: str | None, model: "Model") -> int | None:
     return number
 
 
-def check_amount(flag: str, num: int, spec: ImageSpec, out: str) -> None:
+def check_amount(flag: str, num: int, spec: ImageSpec, out: str, size: int = 1) -> None:
     """Raises a `UserError` for more images than fit in one picture or in memory.
 
     Args:
@@ -244,10 +251,13 @@ def check_amount(flag: str, num: int, spec: ImageSpec, out: str) -> None:
       num: how many there would be.
       spec: the images.
       out: the file to write.
+      size: bytes of a value.
     """
-    most = MOST_BYTES // spec.dims
+    most = MOST_BYTES // (spec.dims * size)
     if out.lower().endswith(".png"):
         most = min(most, MOST_IN_PICTURE)
+    if out.lower().endswith(".gif"):
+        most = min(most, MOST_IN_ANIMATION)
     require(num <= most, flag, num, f"up to {most} images of this size in {out!r}")
 
 

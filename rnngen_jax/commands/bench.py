@@ -6,7 +6,8 @@
 Outputs and gradients are compared before anything is timed. The suites are training (LSTM and GRU
 layers against torch, Flax, Keras and Equinox), sampling (pixel by pixel, against torch), memory and
 linear (long sequences), images (Row LSTM and Diagonal BiLSTM against textbook layers, drawing
-against a pass for each pixel), newton, and compile. With their own shapes all of them take long.
+against a pass for each pixel), draw (DRAW against the same in torch), newton, and compile. With
+their own shapes all of them take long.
 """
 
 from rnngen_jax.commands.base import OUT, Flag
@@ -18,7 +19,7 @@ FLAGS = (
         "shapes",
         "string",
         "T,B,I,H;T,B,I,H;... instead of each suite's own: steps, batch, inputs, features; for the "
-        "suite images: pixels, batch, channels, features",
+        "suite images: pixels, batch, channels, features; for draw: steps, batch, side, features",
     ),
     OUT._replace(help="a folder for bench.json and pictures; by default nothing is written"),
 )

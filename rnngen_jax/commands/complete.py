@@ -11,7 +11,7 @@ The images are the first --num of --split, or those of --input: an image file, a
 or an npz with the array `image`. In the picture each image is a column: the original, the damaged
 image with the missing pixels in blue, then the completions. An npz as --out holds `image`, `known`
 and `completed` ([N, completions, H, W, C]). A class-conditional model takes the images' own labels,
-or --label.
+or --label. A model of latent variables prints how it goes about it.
 """
 
 from rnngen_jax.commands.base import (
@@ -129,5 +129,7 @@ def run(
         pictures.write_npz(out, {**arrays, "levels": np.int32(spec.levels)})
     else:
         pictures.write_png(out, pictures.completions(images, known, completed, spec.levels))
+    if opened.model.latent is not None:
+        print(f"completed by {opened.model.latent.completion}")
     print(out)
     return 0

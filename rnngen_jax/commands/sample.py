@@ -3,22 +3,33 @@
   rnngen sample --workdir=runs/digits --num=64 --out=digits.png
   rnngen sample --workdir=runs/digits --num=1000 --temperature=0.8 --out=digits.npz
   rnngen sample --workdir=runs/digits --num=10 --out=pictures/
+  rnngen sample --workdir=runs/vae --num=64 --pixels=mean --out=expected.png
+  rnngen sample --workdir=runs/draw --num=36 --out=drawing.gif
 
 --out ends in .png for one grid, in .npz for the array `image` of grey levels (uint8
 [N, H, W, C], with `levels`, and `label` for a class-conditional model), or in / for a folder of
 single PNGs. Without --label, a class-conditional model goes round its classes, 0, 1, 2, ... The
 same seed gives the same images, and --num=10 gives the first ten of --num=1000.
+
+A model of latent variables draws these first, and then each pixel given them. With --pixels=mean it
+shows the image to be expected of the same latents instead, in 256 levels. A .gif is for models that
+draw step by step: it shows the expected images of these latents after each step, and in red where
+the step wrote.
 """
+
+from typing import TYPE_CHECKING
 
 from rnngen_jax.commands.base import (
     CHECKPOINT,
     LABEL,
     NUM,
     OUT,
+    PIXELS,
     REPLICA,
     SEED,
     TEMPERATURE,
     WORKDIR,
+    Run,
     bar,
     check_amount,
     check_label,
@@ -26,7 +37,10 @@ from rnngen_jax.commands.base import (
     check_temperature,
     open_run,
 )
-from rnngen_jax.config import require
+from rnngen_jax.config import require, require_choice
+
+if TYPE_CHECKING:
+    import numpy as np
 
 FLAGS = (
     WORKDIR,
@@ -35,8 +49,9 @@ FLAGS = (
     NUM._replace(default=64),
     LABEL._replace(help="the class, a number, or all to go round the classes", default="all"),
     TEMPERATURE,
+    PIXELS,
     SEED,
-    OUT._replace(default="samples.png", help="FILE.png (a grid), FILE.npz or FOLDER/"),
+    OUT._replace(default="samples.png", help="FILE.png (a grid), FILE.npz, FILE.gif or FOLDER/"),
 )
 
 
@@ -47,6 +62,7 @@ def run(
     num: int,
     label: str,
     temperature: float,
+    pixels: str,
     seed: int,
     out: str,
 ) -> int:
@@ -58,7 +74,8 @@ def run(
       replica: which replica of a run of several.
       num: how many images.
       label: a class, or "all".
-      temperature: what logits are divided by.
+      temperature: what logits are divided by, and latents multiplied.
+      pixels: "draw" or "mean".
       seed: seed of the draw.
       out: what to write.
 
@@ -67,16 +84,17 @@ def run(
 
     Raises:
       UserError: a flag that does not fit, no such run, checkpoint or replica, or a model that
-        cannot sample.
+        cannot sample, has no latents for --pixels=mean, or no canvases for a .gif.
     """
     require(num >= 1, "--num", num, "1 or more")
     check_seed(seed)
     check_temperature(temperature)
+    require_choice("--pixels", pixels, ("draw", "mean"))
     from rnngen_jax.evaluation import pictures
 
-    pictures.require_out(out, folder=True)
+    pictures.require_out(out, folder=True, endings=pictures.MOVING)
     opened = open_run(workdir, checkpoint, replica)
-    check_amount("--num", num, opened.model.spec, out)
+    check_amount("--num", num, opened.model.spec, out, size=4 if pixels == "mean" else 1)
 
     import jax
     import numpy as np
@@ -85,9 +103,31 @@ def run(
 
     one = check_label(None if label == "all" else label, opened.model)
     labels = sampling.cycled(opened.model, num) if one is None else np.full(num, one, np.int32)
-    images = sampling.sampler(opened.model, bar)(
-        opened.params, opened.extra, jax.random.key(seed), num, labels, temperature
-    )
-    pictures.write_samples(out, images, labels, opened.model.spec.levels)
+    if pictures.ending(out) == ".gif":
+        _write_canvases(opened, num, labels, temperature, seed, out)
+    elif pixels == "mean":
+        decode = sampling.decoder(opened.model, bar)
+        latents = sampling.imaginer(opened.model)(jax.random.key(seed), num, temperature)
+        expected = decode(opened.params, opened.extra, latents, labels)
+        pictures.write_samples(out, pictures.to_bytes(expected), labels, 256)
+    else:
+        images = sampling.sampler(opened.model, bar)(
+            opened.params, opened.extra, jax.random.key(seed), num, labels, temperature
+        )
+        pictures.write_samples(out, images, labels, opened.model.spec.levels)
     print(out)
     return 0
+
+
+def _write_canvases(
+    opened: Run, num: int, labels: "np.ndarray | None", temperature: float, seed: int, out: str
+) -> None:
+    """Writes an animation of how samples come about."""
+    import jax
+
+    from rnngen_jax.evaluation import animations, sampling
+
+    draw = sampling.drawer(opened.model, bar)
+    latents = sampling.imaginer(opened.model)(jax.random.key(seed), num, temperature)
+    canvases = draw(opened.params, opened.extra, latents, labels, None)
+    animations.write_gif(out, animations.sampled(canvases), hold=animations.HOLD)

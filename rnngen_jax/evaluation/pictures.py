@@ -4,6 +4,7 @@ import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -17,6 +18,7 @@ GAP = 2  # pixels between the images of a grid
 GAP_COLOUR = (40, 40, 40)
 MISSING_COLOUR = (64, 96, 192)  # no grey, so that it is never taken for a pixel's value
 ENDINGS = (".png", ".npz")
+MOVING = (*ENDINGS, ".gif")  # of the verbs that can show how an image comes about
 
 
 def to_pixels(images: np.ndarray, levels: int) -> np.ndarray:
@@ -38,8 +40,45 @@ def to_levels(pixels: np.ndarray, levels: int) -> np.ndarray:
     return np.rint(pixels.astype(np.float64) * ((levels - 1) / 255)).astype(np.uint8)
 
 
+def to_bytes(images: np.ndarray) -> np.ndarray:
+    """Values in [0, 1], float `[...]`, as the nearest of 256 grey levels, uint8."""
+    return np.rint(np.clip(images, 0, 1).astype(np.float64) * 255).astype(np.uint8)
+
+
+class Layout(NamedTuple):
+    """Where the images of a table lie in its picture.
+
+    Attributes:
+      rows, columns: of the table.
+      height, width: of an image, enlarged.
+      scale: pixels that one pixel of an image takes, down and across.
+    """
+
+    rows: int
+    columns: int
+    height: int
+    width: int
+    scale: int
+
+    def corner(self, row: int, column: int) -> tuple[int, int]:
+        """The uppermost and leftmost pixel of an image."""
+        return row * (self.height + GAP) + GAP, column * (self.width + GAP) + GAP
+
+
+def layout(rows: int, columns: int, height: int, width: int) -> Layout:
+    """A table of images `[H, W]`, each enlarged by whole steps to at least 48 pixels."""
+    scale = max(1, math.ceil(CELL / min(height, width)))
+    return Layout(rows, columns, height * scale, width * scale, scale)
+
+
+def table(num: int) -> tuple[int, int]:
+    """Rows and columns of so many images, about as many columns as rows."""
+    columns = math.ceil(math.sqrt(num))
+    return math.ceil(num / columns), columns
+
+
 def tile(cells: np.ndarray) -> np.ndarray:
-    """One picture from a table of images, each enlarged by whole steps to at least 48 pixels.
+    """One picture from a table of images, laid out by `layout`.
 
     Args:
       cells: uint8 RGB `[rows, columns, H, W, 3]`.
@@ -47,16 +86,14 @@ def tile(cells: np.ndarray) -> np.ndarray:
     Returns:
       uint8 RGB `[H', W', 3]`.
     """
-    rows, columns, height, width, _ = cells.shape
-    scale = max(1, math.ceil(CELL / min(height, width)))
-    cells = cells.repeat(scale, axis=2).repeat(scale, axis=3)
-    down, across = height * scale + GAP, width * scale + GAP
-    picture = np.empty((rows * down + GAP, columns * across + GAP, 3), np.uint8)
+    laid = layout(*cells.shape[:4])
+    cells = cells.repeat(laid.scale, axis=2).repeat(laid.scale, axis=3)
+    picture = np.empty((*laid.corner(laid.rows, laid.columns), 3), np.uint8)
     picture[:] = GAP_COLOUR
-    for row in range(rows):
-        for column in range(columns):
-            top, left = row * down + GAP, column * across + GAP
-            picture[top : top + down - GAP, left : left + across - GAP] = cells[row, column]
+    for row in range(laid.rows):
+        for column in range(laid.columns):
+            top, left = laid.corner(row, column)
+            picture[top : top + laid.height, left : left + laid.width] = cells[row, column]
     return picture
 
 
@@ -71,8 +108,7 @@ def grid(images: np.ndarray, levels: int) -> np.ndarray:
       uint8 RGB `[H', W', 3]`.
     """
     num = len(images)
-    columns = math.ceil(math.sqrt(num))
-    rows = math.ceil(num / columns)
+    rows, columns = table(num)
     cells = np.empty((rows * columns, *images.shape[1:3], 3), np.uint8)
     cells[:] = GAP_COLOUR
     cells[:num] = to_pixels(images, levels)
@@ -97,6 +133,20 @@ def completions(
     damaged = np.where(known[..., None], original, np.array(MISSING_COLOUR, np.uint8))
     drawn = to_pixels(np.moveaxis(completed, 1, 0), levels)
     return tile(np.concatenate([original[None], damaged[None], drawn]))
+
+
+def reconstructions(images: np.ndarray, rebuilt: np.ndarray, levels: int) -> np.ndarray:
+    """A column an image: the original, and below it what was made of it.
+
+    Args:
+      images: the originals, uint8 `[N, H, W, C]`.
+      rebuilt: float `[N, H, W, C]` in [0, 1].
+      levels: number of grey levels of the originals.
+
+    Returns:
+      uint8 RGB `[H', W', 3]`.
+    """
+    return tile(np.stack([to_pixels(images, levels), to_pixels(to_bytes(rebuilt), 256)]))
 
 
 def write_png(path: str | os.PathLike[str], pixels: np.ndarray) -> None:
@@ -141,22 +191,30 @@ def write_singles(
             )
 
 
-def require_out(out: str, folder: bool) -> None:
+def ending(out: str) -> str:
+    """What `--out` asks for: a file's ending in small letters, or "/" for a folder."""
+    # An empty --out, such as of an unset shell variable, would be the current folder.
+    if out.endswith(("/", os.sep)) or (out != "" and pathlib.Path(out).is_dir()):
+        return "/"
+    return pathlib.Path(out).suffix.lower()
+
+
+def require_out(out: str, folder: bool, endings: Sequence[str] = ENDINGS) -> None:
     """Checks the ending of `--out` before any work is done.
 
     Args:
-      out: a file that ends in .png or .npz, or a folder: it ends in "/" or exists.
+      out: a file with one of the endings, or a folder: it ends in "/" or exists.
       folder: whether a folder is allowed.
+      endings: what the file may end in.
 
     Raises:
       UserError: another ending, or a folder where none is allowed.
     """
-    # An empty --out, such as of an unset shell variable, would be the current folder.
-    is_folder = out.endswith(("/", os.sep)) or (out != "" and pathlib.Path(out).is_dir())
-    allowed = "a file that ends in .png or .npz" + (", or a folder/" if folder else "")
-    fits = folder if is_folder else pathlib.Path(out).suffix.lower() in ENDINGS
-    require(fits, "--out", out, allowed)
-    if is_folder and pathlib.Path(out).is_file():
+    given = ending(out)
+    named = f"{', '.join(endings[:-1])} or {endings[-1]}"
+    allowed = f"a file that ends in {named}" + (", or a folder/" if folder else "")
+    require(folder if given == "/" else given in endings, "--out", out, allowed)
+    if given == "/" and pathlib.Path(out).is_file():
         raise UserError(f"--out={out} is a file, not a folder; allowed: {allowed}.")
 
 
@@ -169,9 +227,9 @@ def write_samples(out: str, images: np.ndarray, labels: np.ndarray | None, level
       labels: int32 `[N]`, stored in an npz as `label`; `None` without classes.
       levels: number of grey levels; an npz holds it as `levels`.
     """
-    if out.endswith(("/", os.sep)) or pathlib.Path(out).is_dir():
+    if ending(out) == "/":
         write_singles(out, images, levels)
-    elif pathlib.Path(out).suffix.lower() == ".npz":
+    elif ending(out) == ".npz":
         arrays = {"image": images, "levels": np.int32(levels)}
         write_npz(out, arrays if labels is None else {**arrays, "label": labels})
     else:

@@ -1,6 +1,7 @@
-"""Drawing any number of images, or completions, in batches of one compiled shape."""
+"""Drawing, completing and rebuilding any number of images in batches of one compiled shape."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import jax
 import numpy as np
@@ -8,7 +9,7 @@ from jax import Array
 
 from rnngen_jax import keys
 from rnngen_jax.errors import UserError
-from rnngen_jax.models.base import Extra, Model, Params
+from rnngen_jax.models.base import Canvases, Extra, Latent, Model, Params
 
 # Images a draw. Batch number i has the key `fold_in(key, i)` and always this shape, so that the
 # first n images of a large draw are those of a small one with the same seed.
@@ -102,6 +103,115 @@ def completer(model: Model, track: Track = iter) -> Draw:
         return np.concatenate(parts)[: len(images)]
 
     return draw
+
+
+def latents_of(model: Model, purpose: str) -> Latent:
+    """What a model of latent variables can do.
+
+    Raises:
+      UserError: the model has none; `purpose` ends the message, such as "to rebuild images from".
+    """
+    if model.latent is None:
+        raise UserError(f"{model.name} has no latents {purpose}.")
+    return model.latent
+
+
+def prior_of(model: Model, purpose: str) -> Callable[..., Array]:
+    """The prior of a model's latents.
+
+    Raises:
+      UserError: the model has no latents, or a code without a prior.
+    """
+    prior = latents_of(model, purpose).prior
+    if prior is None:
+        raise UserError(f"{model.name} has no prior over its latents {purpose}.")
+    return prior
+
+
+def require_canvases(model: Model) -> None:
+    """Raises a `UserError` unless the model has canvases that an animation can show."""
+    if model.latent is None or model.latent.canvases is None:
+        raise UserError(
+            f"{model.name} has no canvases for a .gif; "
+            "it takes a model that draws its images step by step, such as draw."
+        )
+
+
+def imaginer(model: Model) -> Draw:
+    """`draw(key, num, temperature) -> float32 [num, S, Z]`: latents from the prior.
+
+    They are those that `sampler` draws images from, with the same key.
+
+    Raises:
+      UserError: the model has no prior.
+    """
+    prior = jax.jit(prior_of(model, "to draw from"), static_argnums=1)
+
+    def draw(key: Array, num: int, temperature: float) -> np.ndarray:
+        key = keys.named(key, "sample")
+        parts = []
+        for number in range(-(-num // BATCH)):
+            each = keys.named(jax.random.fold_in(key, number), "prior")
+            parts.append(np.asarray(prior(each, BATCH, np.float32(temperature))))
+        return np.concatenate(parts)[:num]
+
+    return draw
+
+
+def encoder(model: Model, track: Track = iter) -> Draw:
+    """`encode(params, extra, images, labels) -> float32 [N, S, Z]`: the posterior's means.
+
+    `images` is uint8 `[N, H, W, C]`, `labels` int32 `[N]` or `None`.
+
+    Raises:
+      UserError: the model has no latents.
+    """
+    return _mapped(latents_of(model, "to bring images to").encode, track)
+
+
+def decoder(model: Model, track: Track = iter) -> Draw:
+    """`decode(params, extra, latents, labels) -> float32 [N, H, W, C]`: the expected images.
+
+    `latents` is float32 `[N, S, Z]`, `labels` int32 `[N]` or `None`; images are in [0, 1].
+
+    Raises:
+      UserError: the model has no latents.
+    """
+    return _mapped(latents_of(model, "to make images from").decode, track)
+
+
+def drawer(model: Model, track: Track = iter) -> Callable[..., Canvases]:
+    """`canvases(params, extra, latents, labels, images) -> Canvases` of NumPy arrays.
+
+    `latents` is float32 `[N, S, Z]`, `labels` int32 `[N]` or `None`, `images` uint8 `[N, H, W, C]`:
+    those that are read, or `None`.
+
+    Raises:
+      UserError: the model does not draw step by step.
+    """
+    require_canvases(model)
+    return _mapped(model.latent.canvases, track, axis=1)
+
+
+def _mapped(function: Callable[..., Any], track: Track, axis: int = 0) -> Callable[..., Any]:
+    """`function(params, extra, *arrays)`, compiled once, over arrays `[N, ...]` batch by batch.
+
+    An array may be `None`. N is axis number `axis` of each array that comes out.
+    """
+    compiled = jax.jit(function)
+
+    def mapped(params: Params, extra: Extra, first: np.ndarray, *more: np.ndarray | None) -> Any:
+        parts = []
+        for start in track(range(0, len(first), BATCH)):
+            batch = [
+                None if array is None else _filled(array[start : start + BATCH])
+                for array in (first, *more)
+            ]
+            parts.append(jax.tree.map(np.asarray, compiled(params, extra, *batch)))
+        whole = (slice(None),) * axis + (slice(len(first)),)
+        return jax.tree.map(lambda *each: np.concatenate(each, axis)[whole], *parts)
+
+    return mapped
 
 
 def _filled(array: np.ndarray) -> np.ndarray:

@@ -42,7 +42,8 @@ class Config:
     Attributes:
       latents: number Z of latent variables.
       features: of the largest map; each smaller one has twice as many.
-      stages: how often the image is halved; 0 for as often as its shorter side is above 7.
+      stages: how often the image is halved; 0 for once, and then as often as its shorter side is
+        above 7.
       kernel: side of the convolutions' kernels, even.
       hidden: units of the layer between the smallest map and the latents, on either side.
       activation: "elu", "gelu", "relu" and the others of the cells.

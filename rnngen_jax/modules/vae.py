@@ -18,10 +18,11 @@ def sizes(height: int, width: int, stages: int) -> list[tuple[int, int]]:
 
     Args:
       height, width: of the image.
-      stages: how often it is halved, rounded up; 0 for as often as the shorter side is above 7.
+      stages: how often it is halved, rounded up; 0 for once, and then as often as the shorter side
+        is above 7.
     """
     found = [(height, width)]
-    while min(found[-1]) > SMALLEST if not stages else len(found) <= stages:
+    while len(found) <= max(stages, 1) or (not stages and min(found[-1]) > SMALLEST):
         found.append(tuple(-(-side // 2) for side in found[-1]))  # type: ignore[arg-type]
     return found
 

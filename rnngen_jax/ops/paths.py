@@ -11,7 +11,7 @@ def linear(first: Array, last: Array, fractions: Array) -> Array:
 
     Args:
       first, last: `[..., D]`, of shapes that broadcast.
-      fractions: how far along the path, `[K]`: 0 is `first`, 1 is `last`, both exactly.
+      fractions: how far along the path, `[K]`: 0 is `first`, 1 is `last`.
 
     Returns:
       `[..., K, D]`.
@@ -46,7 +46,6 @@ def spherical(first: Array, last: Array, fractions: Array) -> Array:
     f = fractions[:, None]
     start, end, angle, sine = (x[..., None, :] for x in (start, end, angle, sine))
     length = (1 - f) * start + f * end
-    # Of a fraction of 0 or 1, one product is the vector itself and the other is nothing.
     path = (jnp.sin((1 - f) * angle) / sine * (length / start)) * first[..., None, :] + (
         jnp.sin(f * angle) / sine * (length / end)
     ) * last[..., None, :]

@@ -79,8 +79,11 @@ def filters(centre: Array, stride: Array, variance: Array, pixels: int, size: in
     """
     number = jnp.arange(1, size + 1)
     means = centre[:, None] + (number - size / 2 - 0.5) * stride[:, None]
-    away = jnp.arange(1, pixels + 1) - means[..., None]
-    return jax.nn.softmax(-jnp.square(away) / (2 * variance[:, None, None]), axis=-1)
+    pixel, mean = jnp.arange(1, pixels + 1), means[..., None]
+    nearest = jax.lax.stop_gradient(jnp.clip(jnp.rint(mean), 1, pixels))
+    # (a - μ)² less that of the nearest pixel, where it is exactly 0 however the compiler rounds.
+    further = (pixel - nearest) * (pixel + nearest - 2 * mean)
+    return jax.nn.softmax(-further / (2 * variance[:, None, None]), axis=-1)
 
 
 def banks(window: Window, height: int, width: int, size: int) -> tuple[Array, Array]:

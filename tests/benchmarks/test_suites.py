@@ -238,6 +238,7 @@ def test_sampling_logits_are_those_of_a_plain_loop():
 def test_every_suite_has_its_parts():
     assert suites.names() == [
         "compile",
+        "draw",
         "images",
         "linear",
         "memory",

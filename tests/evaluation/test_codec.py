@@ -93,6 +93,7 @@ def test_images_come_back_to_the_last_bit(case):
 def test_every_model_with_steps_is_one_of_them(name):
     """At the smallest size that its config lets itself be set to."""
     small = {**SMALL, "layers": 1, "first_kernel": 3, "readout_hidden": 5}
+    small |= {"read_size": 2, "write_size": 2}
     fields = {key: value for key, value in small.items() if hasattr(models.config_class(name), key)}
     model, params = built((name, fields, ImageSpec(3, 2, levels=4)), small={})
     if model.steps is None:

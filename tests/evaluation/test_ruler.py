@@ -11,7 +11,7 @@ from rnngen_jax import keys
 from rnngen_jax.data.base import Dataset, Split
 from rnngen_jax.errors import UserError
 from rnngen_jax.evaluation import likelihood
-from rnngen_jax.models.base import Model
+from rnngen_jax.models.base import Latent, Model
 from rnngen_jax.shapes import ImageSpec
 
 SPEC = ImageSpec(3, 2, 1, levels=4, classes=5)
@@ -55,6 +55,26 @@ def direct(num):
     key = keys.named(jax.random.key(likelihood.SEED), "log_prob")
     noise = [float(jax.random.uniform(jax.random.fold_in(key, i))) for i in range(num)]
     return -logits[np.arange(6), image.reshape(num, 6)].sum(1) + 0.1 * np.array(noise) + label
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "num_images", "nums"),
+    [(7, 0, [7, 7, 7, 2]), (23, 0, [23]), (50, 0, [23]), (4, 10, [4, 4, 2]), (50, 3, [3])],
+)
+def test_batches_have_one_shape_and_the_last_is_filled_up(batch_size, num_images, nums):
+    shown, split = [], toy_split(23)
+    found = list(
+        likelihood.batches(split, batch_size, num_images, lambda r: shown.append(len(r)) or r)
+    )
+    assert [num for num, _ in found] == nums
+    assert shown == [len(nums)]
+    for start, (num, batch) in zip(np.cumsum([0, *nums]), found, strict=False):
+        wanted = np.arange(start, start + nums[0])
+        wanted[num:] = start
+        np.testing.assert_array_equal(batch["index"], wanted)
+        assert batch["index"].dtype == np.int32
+        np.testing.assert_array_equal(batch["image"], split.read(wanted)[0])
+        np.testing.assert_array_equal(batch["label"], split.read(wanted)[1])
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 7, 22, 23, 50])
@@ -110,23 +130,35 @@ def test_a_likelihood_that_is_not_finite_shows():
 
 
 def test_a_model_without_a_likelihood_is_refused():
-    with pytest.raises(UserError, match="toy has no likelihood"):
-        likelihood.scorer(toy_model(log_prob=None, likelihood=None), identity)
+    missing = {"log_prob": None, "likelihood": None}
+    for samples in (0, 5):
+        with pytest.raises(UserError, match="toy has no likelihood here; only its samples"):
+            likelihood.scorer(toy_model(**missing), identity, samples)
+        code = Latent((1, 2), None, None, None)
+        with pytest.raises(UserError, match="have no prior, so only its reconstructions"):
+            likelihood.scorer(toy_model(**missing, latent=code), identity, samples)
+
+
+def test_an_importance_weighted_bound_takes_the_place_of_the_likelihood():
+    asked = []
+
+    def importance(params, extra, batch, key, samples, chunk):
+        asked.append((samples, chunk))
+        return toy_model().log_prob(params, extra, batch, key) + samples
+
+    latent = Latent((1, 2), None, None, None, importance=importance)
+    score = likelihood.scorer(toy_model(latent=latent), identity, samples=5)
+    got = likelihood.evaluate(score, PARAMS, {}, toy_split(23), SPEC.dims, 7)
+    assert got.nats_per_image == pytest.approx(direct(23).mean() - 5, rel=1e-6)
+    assert asked == [(5, likelihood.CHUNK)]
+    for exact in (None, latent._replace(importance=None)):
+        with pytest.raises(UserError, match="--iw_samples=5: the likelihood of toy is exact"):
+            likelihood.scorer(toy_model(latent=exact), identity, samples=5)
 
 
 def dataset(binarisation="none"):
     splits = {name: toy_split(9, seed) for seed, name in enumerate(("train", "validation", "test"))}
     return Dataset("toys", SPEC, splits, binarisation, 4)
-
-
-def test_validator_scores_the_validation_split():
-    config = likelihood.EvaluationConfig(batch_size=4, num_images=5)
-    validate = likelihood.validator(toy_model(), identity, dataset(), config)
-    score = likelihood.scorer(toy_model(), identity)
-    want = likelihood.evaluate(score, PARAMS, {}, toy_split(9, seed=1), SPEC.dims, 4, 5)
-    got = validate(PARAMS, {})
-    assert list(got) == ["bits_per_dim", "nats_per_image"]  # the first decides which is best
-    assert got == {"bits_per_dim": want.bits_per_dim, "nats_per_image": want.nats_per_image}
 
 
 def test_protocol_says_what_the_number_means():
@@ -143,6 +175,21 @@ def test_protocol_says_what_the_number_means():
     assert drawn == {**facts, "binarisation": "dynamic", "seed": likelihood.SEED}
     several = likelihood.protocol(toy_model(), dataset(), "test", 9, replicas=3)
     assert several == {**facts, "replicas": 3}
+    bound = likelihood.protocol(toy_model(likelihood="ELBO"), dataset(), "test", 9)
+    assert bound == {**facts, "likelihood": "ELBO"}
+    weighted = likelihood.protocol(toy_model(likelihood="ELBO"), dataset(), "test", 9, samples=50)
+    assert weighted == {**facts, "likelihood": "IW-50"}
+    none = likelihood.protocol(toy_model(likelihood=None), dataset(), "test", 9)
+    assert none == {**facts, "likelihood": None}
+    for found, kind in (
+        (facts, "exact likelihood"),
+        (bound, "ELBO, a bound of the likelihood"),
+        (weighted, "IW-50, a bound of the likelihood"),
+        (none, "no likelihood"),
+    ):
+        assert likelihood.describe(found) == (
+            f"{kind}, 4 levels, not binarised, 9 images of toys's test split"
+        )
     assert likelihood.describe(several).endswith("toys's test split, mean over 3 replicas")
     assert likelihood.describe(drawn) == (
         "exact likelihood, 4 levels, dynamic binarisation with seed 0, "

@@ -30,6 +30,7 @@ GRID = {
     "readout_hidden": (0, {}),
     "dropout": (0.5, {}),
 }
+BOUND = {"beta": (0.5, {}), "beta_warmup": (4, {}), "free_bits": (0.3, {})}
 CHANGES = {
     "pixel_rnn": {
         "cell": ("lstm", {}),
@@ -82,10 +83,65 @@ CHANGES = {
         "remat": (3, {}),
     },
     "pixel_cnn": {**GRID, "gated": (True, {}), "kernel": (5, {})},
+    "vae": {
+        **BOUND,
+        "latents": (3, {}),
+        "features": (9, {}),
+        "stages": (2, {}),
+        "kernel": (4, {}),
+        "hidden": (9, {}),
+        "activation": ("tanh", {}),
+        "class_conditional": (True, {}),
+        "readout": ("logistic_mixture", {}),
+        "mixtures": (2, {"readout": "logistic_mixture"}),
+        "dropout": (0.5, {}),
+    },
+    "draw": {
+        **BOUND,
+        "cell": ("gru", {}),
+        "features": (9, {}),
+        "layers": (2, {}),
+        "residual": (True, {"layers": 2}),
+        "learned_carry": (False, {}),
+        "steps": (3, {}),
+        "latents": (3, {}),
+        "read_size": (0, {}),
+        "write_size": (3, {}),
+        "class_conditional": (True, {}),
+        "readout": ("gaussian", {}),
+        "mixtures": (2, {"readout": "logistic_mixture"}),
+        "remat": (1, {}),
+    },
+    "rnn_autoencoder": {
+        **BOUND,
+        "cell": ("lstm", {}),
+        "features": (9, {}),
+        "layers": (2, {}),
+        "residual": (True, {"layers": 2}),
+        "learned_carry": (True, {}),
+        "bidirectional": (True, {}),
+        "input_features": (9, {}),
+        "pixels": ("onehot", {}),
+        "sequence": ("columns", {}),
+        "patch": (1, {"sequence": "patches"}),
+        "latent": ("deterministic", {}),
+        "latents": (3, {}),
+        "attention": ("additive", {"attention": "dot"}),
+        "attend": ("embedding", {"attention": "dot"}),
+        "decoder": ("autoregressive", {}),
+        "class_conditional": (True, {}),
+        "readout": ("logistic_mixture", {}),
+        "mixtures": (2, {"readout": "logistic_mixture"}),
+        "dropout": (0.5, {}),
+        "remat": (3, {"attention": "dot"}),
+    },
 }
 SMALL = {name: {"features": 6} for name in CHANGES}
-for name in ("pixel_rnn", "row_rnn"):
+for name in ("pixel_rnn", "row_rnn", "rnn_autoencoder"):
     SMALL[name]["input_features"] = 6
+SMALL["vae"] |= {"latents": 2, "stages": 1, "kernel": 2, "hidden": 5}
+SMALL["rnn_autoencoder"] |= {"latents": 2, "patch": 2}
+SMALL["draw"] |= {"latents": 2, "steps": 2, "read_size": 2, "write_size": 2}
 
 
 def test_every_model_and_every_field_is_listed():
@@ -177,6 +233,40 @@ def test_changing_a_field_changes_the_computation(name, field):
         ("diagonal_bilstm", {"cell": "rg_lru:input_weights=False"}, "cannot be convolved"),
         ("row_lstm", {"cell": "lstm@newton:window=8"}, "newton"),
         ("pixel_cnn", {"first_kernel": 1}, "3 or more"),
+        ("vae", {"latents": 0}, "latents=0"),
+        ("vae", {"kernel": 3}, "kernel=3 does not fit; allowed: an even number"),
+        ("vae", {"stages": 3}, "stages=3 does not fit; allowed: 0 to 2"),
+        ("vae", {"activation": "rule"}, "activation='rule' is not known; .*relu"),
+        ("vae", {"dropout": 1.0}, "dropout=1.0"),
+        ("vae", {"readout": "bernoulli"}, "3 levels"),
+        ("vae", {"mixtures": 0, "readout": "logistic_mixture"}, "mixtures=0"),
+        ("vae", {"beta": -1.0}, "beta=-1.0 does not fit; allowed: 0 or more"),
+        ("draw", {"beta": float("inf")}, "beta=inf.*not finite"),
+        ("draw", {"beta_warmup": -1}, "beta_warmup=-1"),
+        ("draw", {"free_bits": -0.1}, "free_bits=-0.1"),
+        ("draw", {"steps": 0}, "steps=0"),
+        ("draw", {"latents": 0}, "latents=0"),
+        ("draw", {"read_size": -1}, "read_size=-1"),
+        ("draw", {"read_size": 5}, "read_size=5 does not fit; allowed: 0 to 4"),
+        ("draw", {"write_size": 5}, "write_size=5 does not fit; allowed: 0 to 4"),
+        ("draw", {"remat": -1}, "remat=-1"),
+        ("draw", {"layers": 0, "write_size": 4}, "layers=0"),
+        ("draw", {"cell": "lstm@newton", "write_size": 4}, "config.model.cell='lstm@newton'"),
+        ("draw", {"readout": "softmax", "write_size": 4}, "readout='softmax'"),
+        ("rnn_autoencoder", {"sequence": "row"}, "did you mean 'rows'"),
+        ("rnn_autoencoder", {"sequence": "patches", "patch": 3}, "patch=3.*a divisor of 4 and 4"),
+        ("rnn_autoencoder", {"patch": 0}, "patch=0"),
+        ("rnn_autoencoder", {"attention": "dott"}, "did you mean 'dot'"),
+        ("rnn_autoencoder", {"attend": "state"}, "did you mean 'states'"),
+        ("rnn_autoencoder", {"decoder": "fre"}, "did you mean 'free'"),
+        ("rnn_autoencoder", {"latent": "determinstic"}, "did you mean 'deterministic'"),
+        ("rnn_autoencoder", {"latent": "deterministic", "beta": 2.0}, "beta=2.0.*has no KL"),
+        ("rnn_autoencoder", {"latent": "deterministic", "beta_warmup": 1}, "beta_warmup=1.*no KL"),
+        ("rnn_autoencoder", {"latent": "deterministic", "free_bits": 0.1}, "free_bits=0.1.*no KL"),
+        ("rnn_autoencoder", {"latents": 0}, "latents=0"),
+        ("rnn_autoencoder", {"pixels": "embedding"}, "onehot"),
+        ("rnn_autoencoder", {"readout": "bernoulli"}, "3 levels"),
+        ("rnn_autoencoder", {"remat": -1}, "remat=-1"),
     ],
 )
 def test_a_config_that_does_not_fit_is_refused_in_one_line(name, fields, message):

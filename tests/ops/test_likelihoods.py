@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 from rnngen_jax.errors import UserError
 from rnngen_jax.ops import likelihoods
@@ -16,6 +16,9 @@ CASES = [
     ("logistic_mixture", 2),
     ("logistic_mixture", 17),
     ("logistic_mixture", 256),
+    ("gaussian", 2),
+    ("gaussian", 17),
+    ("gaussian", 256),
 ]
 
 
@@ -71,16 +74,93 @@ def test_logistic_mixture_is_the_difference_of_cdfs_in_float64():
         np.testing.assert_allclose(ours, expected, rtol=2e-4, atol=2e-4)
 
 
-def test_logistic_mixture_has_finite_gradients_at_extremes():
-    likelihood = likelihoods.logistic_mixture(256, 2)
+def test_a_gaussians_mass_on_a_bin_is_that_of_the_normal_distribution_in_float64():
+    """From bins far wider than the scale to far narrower ones, out to the tails."""
+    for levels in (2, 17, 256):
+        likelihood = likelihoods.gaussian(levels)
+        values, half = np.arange(levels), 1 / (levels - 1)
+        mean, log_scale = np.meshgrid([-1.3, -0.21, 0.0, 0.5, 1.7], [-3.0, -1.4, 0.0, 1.0, 2.5])
+        raw = np.stack([mean.ravel(), log_scale.ravel()], axis=-1).astype(np.float32)
+        mean, scale = np.float64(raw[:, :1]), np.exp(np.float64(raw[:, 1:]))
+        x = 2 * values / (levels - 1) - 1
+        low = np.where(values == 0, -np.inf, x - half)
+        high = np.where(values == levels - 1, np.inf, x + half)
+        # In the upper half the mirrored bin, whose two tails are small numbers.
+        mirrored = x > mean
+        low, high = (
+            np.where(mirrored, 2 * mean - high, low),
+            np.where(mirrored, 2 * mean - low, high),
+        )
+        one, other = (stats.norm.logcdf(edge, mean, scale) for edge in (high, low))
+        wanted = one + np.log(-np.expm1(other - one))
+        got = jax.jit(likelihood.log_probs)(raw)
+        np.testing.assert_allclose(got, wanted, rtol=3e-5, atol=3e-4)
+        by_value = [jax.jit(likelihood.log_prob)(raw, jnp.full(len(raw), v)) for v in values[:3]]
+        np.testing.assert_allclose(np.stack(by_value, -1), wanted[:, :3], rtol=3e-5, atol=3e-4)
+
+
+def test_a_gaussians_two_ways_to_a_bins_mass_meet():
+    """Where bins turn narrow, neither the number nor its gradient jumps."""
+    likelihood = likelihoods.gaussian(256)
+    threshold = np.log(2 / 255 / 0.05)
+    log_scale = threshold + np.array([-1e-4, 1e-4], np.float32)
+    for mean in (0.0, 0.4, -0.9):
+        raw = jnp.stack([jnp.full(2, mean), log_scale], axis=-1)
+        for value in (100, 128, 200):
+            number, slope = jax.vmap(
+                jax.value_and_grad(lambda r, v=value: likelihood.log_prob(r, jnp.asarray(v)))
+            )(raw)
+            np.testing.assert_allclose(number[0], number[1], rtol=2e-3, atol=2e-4)
+            np.testing.assert_allclose(slope[0], slope[1], rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "logistic_mixture"])
+def test_gradients_are_finite_at_extremes(kind):
+    likelihood = likelihoods.make(kind, 256, 2)
+
+    @jax.jit
+    def both(raw, value):
+        return jax.value_and_grad(likelihood.log_prob)(raw, value)
+
     for mean, log_scale in [(0.0, -40.0), (5.0, -7.0), (-3.0, 8.0), (0.0, 30.0)]:
         raw = jnp.array([0.0, 1.0, mean, -mean, log_scale, log_scale])
+        raw = jnp.array([mean, log_scale]) if kind == "gaussian" else raw
         for value in (0, 128, 255):
-            number, gradient = jax.value_and_grad(
-                lambda r, v=value: likelihood.log_prob(r, jnp.asarray(v))
-            )(raw)
+            number, gradient = both(raw, value)
             assert np.isfinite(number)
             assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize(("kind", "levels"), [*CASES, ("gaussian", 5)])
+def test_the_mean_is_the_expected_value_over_the_highest_level(kind, levels):
+    """Of the levels; and where those stand for a continuous value, that value's, cut to [0, 1]."""
+    likelihood = likelihoods.make(kind, levels, 3)
+    raw = raw_for(likelihood, jax.random.key(5), scale=1.0)
+    got = likelihood.mean(raw)
+    assert got.shape == raw.shape[:-1]
+    assert ((got >= 0) & (got <= 1)).all()
+    if kind in ("categorical", "bernoulli"):
+        p = np.exp(np.float64(likelihood.log_probs(raw)))
+        wanted = (p * np.arange(levels)).sum(-1) / (levels - 1)
+        np.testing.assert_allclose(got, wanted, atol=1e-6)
+        return
+    raw = np.float64(raw)
+    if kind == "gaussian":
+        centre = raw[:, 0]
+    else:
+        logit, mean, _ = np.split(raw, 3, axis=-1)
+        centre = (special.softmax(logit, axis=-1) * mean).sum(-1)
+    np.testing.assert_allclose(got, np.clip((centre + 1) / 2, 0, 1), atol=1e-6)
+    # Narrow distributions inside of the range have the same mean once they are cut into levels.
+    rng = np.random.default_rng(0)
+    narrow = {"mean": rng.uniform(-0.6, 0.6, (20, 1)), "scale": np.full((20, 1), np.log(0.08))}
+    narrow = np.concatenate([*narrow.values()], -1).astype(np.float32)
+    one = likelihoods.make(kind, levels, 1)
+    narrow = narrow if kind == "gaussian" else np.concatenate([0 * narrow[:, :1], narrow], -1)
+    p = np.exp(np.float64(one.log_probs(narrow)))
+    if levels > 5:
+        wanted = (p * np.arange(levels)).sum(-1) / (levels - 1)
+        np.testing.assert_allclose(one.mean(narrow), wanted, atol=4e-3)
 
 
 def test_a_low_temperature_draws_the_mode():
@@ -91,6 +171,10 @@ def test_a_low_temperature_draws_the_mode():
     likelihood = likelihoods.logistic_mixture(11, 1)
     raw = jnp.broadcast_to(jnp.array([0.0, 0.2, 0.0]), (100, 3))
     assert (likelihood.draw(jax.random.key(0), raw, 1e-4) == 6).all()
+    likelihood = likelihoods.gaussian(11)
+    raw = jnp.broadcast_to(jnp.array([0.2, 1.0]), (100, 2))
+    assert (likelihood.draw(jax.random.key(0), raw, 1e-4) == 6).all()
+    assert len(np.unique(likelihood.draw(jax.random.key(0), raw, 1.0))) > 5
 
 
 @pytest.mark.parametrize(

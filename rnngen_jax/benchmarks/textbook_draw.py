@@ -1,0 +1,266 @@
+"""DRAW in PyTorch, as one writes it from the paper (Gregor et al. 2015), a step at a time.
+
+It computes what `models/draw.py` does with LSTMs and binary pixels, from the same parameters;
+equations by the paper's numbers. Torch is imported inside functions alone, as by the peers.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rnngen_jax.benchmarks.layouts import Wide, narrow, widen
+from rnngen_jax.benchmarks.machine import cores, torch_device
+from rnngen_jax.benchmarks.peers.torch_nn import GATES
+from rnngen_jax.cells.base import Params
+
+# Our maps from the decoder's output, by the names of torch's modules.
+DENSE = ("write", "read_window", "write_window")
+
+
+class Sizes(NamedTuple):
+    """T steps, a batch of B images of S by S pixels, F features and Z latents of a step.
+
+    Attributes:
+      read, write: filters N a side of the attention windows; 0 for no attention.
+    """
+
+    steps: int
+    batch: int
+    side: int
+    features: int
+    latents: int
+    read: int
+    write: int
+
+
+class TorchDraw(NamedTuple):
+    """A network on its device, with as many threads as JAX; noise is drawn where none is given.
+
+    Attributes:
+      gradient: `gradient(noise [T, B, Z] = None) -> (nats, gradients)`, the negative bound of an
+        image and, by parameters' names, the gradient of this over the number of pixels.
+      sample: `sample() -> [B, S, S]`, binary images drawn from the prior.
+      decode: `decode(latents [T, B, Z]) -> [B, S, S]`, the expected image.
+      gradients: what `gradient` gave in our layout of parameters.
+    """
+
+    gradient: Callable[..., tuple[Any, dict[str, Any]]]
+    sample: Callable[[], Any]
+    decode: Callable[[np.ndarray], np.ndarray]
+    gradients: Callable[[dict[str, Any]], Params]
+
+
+def torch_draw(params: Params, sizes: Sizes, images: np.ndarray) -> TorchDraw:
+    """The network with our parameters.
+
+    Args:
+      params: `params["model"]` of our model, with LSTMs and learned first carries.
+      sizes: of the network.
+      images: 0 or 1, `[B, S, S]`.
+    """
+    import torch
+
+    device = torch_device()
+    torch.set_num_threads(cores())
+    torch.backends.cuda.matmul.allow_tf32 = False  # float32 like ours
+    net = _modules(sizes)
+    net.load_state_dict({name: torch.tensor(a) for name, a in to_torch(params).items()})
+    net = net.to(device)
+    images = torch.tensor(images, dtype=torch.float32, device=device)
+    noise_size = (sizes.steps, sizes.batch, sizes.latents)
+
+    def wait() -> None:
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    def gradient(noise: np.ndarray | None = None) -> tuple[Any, dict[str, Any]]:
+        net.zero_grad(set_to_none=True)
+        noise = torch.randn(noise_size, device=device) if noise is None else given(noise)
+        nats = _nats(net, sizes, images, noise)
+        (nats / sizes.side**2).backward()
+        wait()
+        return nats.detach(), {name: p.grad for name, p in net.named_parameters()}
+
+    def given(array: np.ndarray) -> Any:
+        return torch.tensor(array, device=device)
+
+    @torch.no_grad()
+    def sample() -> Any:
+        latents = torch.randn(noise_size, device=device)
+        drawn = torch.bernoulli(_decoded(net, sizes, latents))
+        wait()
+        return drawn
+
+    @torch.no_grad()
+    def decode(latents: np.ndarray) -> np.ndarray:
+        return _decoded(net, sizes, given(latents)).cpu().numpy()
+
+    def gradients(found: dict[str, Any]) -> Params:
+        return from_torch({name: g.cpu().numpy().copy() for name, g in found.items()})
+
+    return TorchDraw(gradient, sample, decode, gradients)
+
+
+def _modules(sizes: Sizes) -> Any:
+    """The parts with parameters, by name."""
+    import torch
+    from torch import nn
+
+    def first(*size: int) -> nn.Parameter:
+        return nn.Parameter(torch.zeros(size))
+
+    features, pixels = sizes.features, sizes.side**2
+    states = ("seen", "encoder_h", "encoder_c", "decoder_h", "decoder_c")
+    modules = {
+        "first": nn.ParameterDict(
+            {"canvas": first(sizes.side, sizes.side), **{name: first(features) for name in states}}
+        ),
+        "encoder": nn.LSTMCell(2 * (sizes.read**2 or pixels) + features, features),
+        "decoder": nn.LSTMCell(sizes.latents, features),
+        "latents": nn.Linear(features, 2 * sizes.latents),
+        "write": nn.Linear(features, sizes.write**2 or pixels),
+    }
+    if sizes.read:
+        modules["read_window"] = nn.Linear(features, 5)
+    if sizes.write:
+        modules["write_window"] = nn.Linear(features, 5)
+    return nn.ModuleDict(modules)
+
+
+def _nats(net: Any, sizes: Sizes, images: Any, noise: Any) -> Any:
+    """The negative of the bound, the mean over images (eqs. 3-12)."""
+    import torch
+
+    canvas, seen, encoder, decoder = _start(net, sizes.batch)
+    kl = 0.0
+    for epsilon in noise:
+        error = images - torch.sigmoid(canvas)  # (3)
+        patch = _read(net, sizes, seen, images, error)  # (4)
+        encoder = net["encoder"](torch.cat([patch, seen], 1), encoder)  # (5)
+        mean, log_scale = net["latents"](encoder[0]).chunk(2, 1)  # (1), (2)
+        scale = torch.exp(log_scale)
+        kl = kl + (0.5 * (mean**2 + scale**2 - 1) - log_scale).sum()  # (10)
+        decoder = net["decoder"](mean + scale * epsilon, decoder)  # (6), (7)
+        seen = decoder[0]
+        canvas = canvas + _write(net, sizes, seen)  # (8)
+    bce = torch.nn.functional.binary_cross_entropy_with_logits(canvas, images, reduction="sum")
+    return (bce + kl) / sizes.batch  # (12)
+
+
+def _decoded(net: Any, sizes: Sizes, latents: Any) -> Any:
+    """The last canvas's pixels, given the latents of all steps (eqs. 13-15)."""
+    import torch
+
+    canvas, _, _, decoder = _start(net, sizes.batch)
+    for z in latents:
+        decoder = net["decoder"](z, decoder)
+        canvas = canvas + _write(net, sizes, decoder[0])
+    return torch.sigmoid(canvas)
+
+
+def _start(net: Any, batch: int) -> tuple[Any, Any, Any, Any]:
+    """The canvas `[B, S, S]`, what the encoder is told, and the states `(h, c)` of both cells."""
+    first = {name: p.expand(batch, *p.shape) for name, p in net["first"].items()}
+    encoder, decoder = ((first[f"{name}_h"], first[f"{name}_c"]) for name in ("encoder", "decoder"))
+    return first["canvas"], first["seen"], encoder, decoder
+
+
+def _read(net: Any, sizes: Sizes, seen: Any, images: Any, error: Any) -> Any:
+    """Patches of the image and of the error, `[B, 2 N N]` (eqs. 17 and 27)."""
+    import torch
+
+    if sizes.read:
+        rows, columns, intensity = _banks(net["read_window"](seen), sizes.side, sizes.read)
+        columns = columns.transpose(1, 2)
+        images, error = (
+            intensity * torch.bmm(torch.bmm(rows, x), columns) for x in (images, error)
+        )
+    return torch.cat([images.flatten(1), error.flatten(1)], 1)
+
+
+def _write(net: Any, sizes: Sizes, h: Any) -> Any:
+    """What is added to the canvas, `[B, S, S]` (eqs. 18 and 29)."""
+    import torch
+
+    if not sizes.write:
+        return net["write"](h).unflatten(1, (sizes.side, sizes.side))
+    patch = net["write"](h).unflatten(1, (sizes.write, sizes.write))
+    rows, columns, intensity = _banks(net["write_window"](h), sizes.side, sizes.write)
+    return torch.bmm(torch.bmm(rows.transpose(1, 2), patch), columns) / intensity
+
+
+def _banks(raw: Any, side: int, size: int) -> tuple[Any, Any, Any]:
+    """F_Y and F_X `[B, N, S]`, and γ `[B, 1, 1]` (eqs. 19-26)."""
+    import torch
+
+    g_x, g_y, log_variance, log_stride, log_gamma = raw[..., None].unbind(1)
+    number = torch.arange(1, size + 1, device=raw.device) - size / 2 - 0.5
+    pixels = torch.arange(1, side + 1, device=raw.device)
+    stride = (side - 1) / max(size - 1, 1) * torch.exp(log_stride)
+
+    def bank(raw_centre: Any) -> Any:
+        centres = (side + 1) / 2 * (raw_centre + 1) + number * stride
+        away = pixels - centres[..., None]
+        return torch.softmax(-(away**2) / (2 * torch.exp(log_variance)[..., None]), -1)
+
+    return bank(g_y), bank(g_x), torch.exp(log_gamma)[..., None]
+
+
+def to_torch(params: Params) -> dict[str, np.ndarray]:
+    """Our parameters by the names of torch's; of its cells' two biases ours is the first."""
+    features = len(params["seen"])
+    found = {"first.canvas": params["canvas"][..., 0], "first.seen": params["seen"]}
+    for name in ("encoder", "decoder"):
+        wide = widen(params[name]["cell"], GATES["lstm"])
+        ih = _patches_apart(wide.input, features) if name == "encoder" else wide.input
+        found |= {
+            f"{name}.weight_ih": ih.T,
+            f"{name}.weight_hh": wide.recurrent.T,
+            f"{name}.bias_ih": wide.bias,
+            f"{name}.bias_hh": np.zeros_like(wide.bias),
+            f"first.{name}_h": params[name]["carry"]["0"],
+            f"first.{name}_c": params[name]["carry"]["1"],
+        }
+    both = params["mean"], params["log_scale"]
+    found["latents.weight"] = np.concatenate([part["kernel"].T for part in both])
+    found["latents.bias"] = np.concatenate([part["bias"] for part in both])
+    for name in (name for name in DENSE if name in params):
+        found |= {f"{name}.weight": params[name]["kernel"].T, f"{name}.bias": params[name]["bias"]}
+    return {name: np.ascontiguousarray(array) for name, array in found.items()}
+
+
+def from_torch(found: dict[str, np.ndarray]) -> Params:
+    """Undoes `to_torch`."""
+    params: Params = {"canvas": found["first.canvas"][..., None], "seen": found["first.seen"]}
+    features = len(params["seen"])
+    for name in ("encoder", "decoder"):
+        ih, hh = found[f"{name}.weight_ih"].T, found[f"{name}.weight_hh"].T
+        ih = _side_by_side(ih, features) if name == "encoder" else ih
+        wide = Wide(ih, hh, found[f"{name}.bias_ih"])
+        carry = {str(n): found[f"first.{name}_{part}"] for n, part in enumerate("hc")}
+        params[name] = {"cell": narrow(wide, GATES["lstm"]), "carry": carry}
+    kernels = np.split(found["latents.weight"].T, 2, axis=-1)
+    biases = np.split(found["latents.bias"], 2)
+    for name, kernel, bias in zip(("mean", "log_scale"), kernels, biases, strict=True):
+        params[name] = {"kernel": kernel, "bias": bias}
+    for name in (name for name in DENSE if f"{name}.weight" in found):
+        params[name] = {"kernel": found[f"{name}.weight"].T, "bias": found[f"{name}.bias"]}
+    return params
+
+
+def _patches_apart(kernel: np.ndarray, others: int) -> np.ndarray:
+    """The encoder's kernel `[2 P + others, G]` for the image's values and then the error's.
+
+    In our patches the two stand side by side at each of the P places.
+    """
+    patch, rest = np.split(kernel, [len(kernel) - others])
+    patch = patch.reshape(-1, 2, kernel.shape[1]).swapaxes(0, 1)
+    return np.concatenate([patch.reshape(-1, kernel.shape[1]), rest])
+
+
+def _side_by_side(kernel: np.ndarray, others: int) -> np.ndarray:
+    """Undoes `_patches_apart`."""
+    patch, rest = np.split(kernel, [len(kernel) - others])
+    patch = patch.reshape(2, -1, kernel.shape[1]).swapaxes(0, 1)
+    return np.concatenate([patch.reshape(-1, kernel.shape[1]), rest])

@@ -1,0 +1,109 @@
+"""Rebuild images from their latents: what a model of latent variables keeps of them.
+
+  rnngen reconstruct --workdir=runs/vae --num=10 --out=rebuilt.png
+  rnngen reconstruct --workdir=runs/draw --split=validation --num=8 --out=rebuilt.gif
+  rnngen reconstruct --workdir=runs/vae --input=photo.png --out=rebuilt.npz
+
+The images are the first --num of --split, or those of --input: an image file, a folder of images,
+or an npz with the array `image`. Each becomes the latents that are most likely for it (the
+posterior's means), and these the image to be expected. In the picture each image is a column: the
+original, then what was rebuilt. An npz as --out holds `image` (grey levels, with `levels`) and
+`reconstruction` (float32 [N, H, W, C] in [0, 1]). A .gif is for models that draw step by step: it
+shows in green what each step reads of the original, and in red where it writes on the canvas.
+
+Prints the mean squared error over all values, in [0, 1]. A class-conditional model takes the
+images' own labels, or --label.
+"""
+
+from rnngen_jax.commands.base import (
+    CHECKPOINT,
+    INPUT,
+    LABEL,
+    NUM,
+    OUT,
+    REPLICA,
+    SPLIT,
+    WORKDIR,
+    bar,
+    check_amount,
+    check_split,
+    open_run,
+    read_images,
+)
+from rnngen_jax.config import require
+
+FLAGS = (
+    WORKDIR,
+    CHECKPOINT,
+    REPLICA,
+    INPUT._replace(help="image file, folder of images or FILE.npz; by default images of --split"),
+    SPLIT,
+    NUM._replace(default=8, help="how many images, from the start"),
+    LABEL._replace(help="the class, a number; by default each image's own"),
+    OUT._replace(default="rebuilt.png", help="FILE.png, FILE.npz or FILE.gif"),
+)
+
+
+def run(
+    workdir: str,
+    checkpoint: str | None,
+    replica: int,
+    input: str | None,
+    split: str,
+    num: int,
+    label: str | None,
+    out: str,
+) -> int:
+    """Rebuilds images.
+
+    Args:
+      workdir: the run's folder.
+      checkpoint: "best", "latest", a step, or `None`.
+      replica: which replica of a run of several.
+      input: an image file, a folder or an npz, or `None` for the images of `split`.
+      split: the split whose images are taken.
+      num: how many images at most.
+      label: a class, or `None` for the images' own.
+      out: what to write.
+
+    Returns:
+      0.
+
+    Raises:
+      UserError: a flag that does not fit, no such run, checkpoint or replica, images of another
+        size, or a model without latents, or without canvases for a .gif.
+    """
+    require(num >= 1, "--num", num, "1 or more")
+    check_split(split)
+    from rnngen_jax.evaluation import pictures
+
+    pictures.require_out(out, folder=False, endings=pictures.MOVING)
+    opened = open_run(workdir, checkpoint, replica)
+
+    import numpy as np
+
+    from rnngen_jax.evaluation import animations, sampling
+
+    model = opened.model
+    moving = pictures.ending(out) == ".gif"
+    sampling.latents_of(model, "to rebuild images from")
+    if moving:
+        sampling.require_canvases(model)
+    images, labels = read_images(opened, input, split, num, label)
+    check_amount("--num", len(images), model.spec, out, size=4)
+    arrays = opened.params, opened.extra
+    latents = sampling.encoder(model, bar)(*arrays, images, labels)
+    rebuilt = sampling.decoder(model, bar)(*arrays, latents, labels)
+    error = np.square(rebuilt - images / (model.spec.levels - 1)).mean()
+    if moving:
+        canvases = sampling.drawer(model, bar)(*arrays, latents, labels, images)
+        frames = animations.reconstructed(images, canvases, model.spec.levels)
+        animations.write_gif(out, frames, hold=animations.HOLD)
+    elif pictures.ending(out) == ".npz":
+        stored = {"image": images, "reconstruction": rebuilt}
+        pictures.write_npz(out, {**stored, "levels": np.int32(model.spec.levels)})
+    else:
+        pictures.write_png(out, pictures.reconstructions(images, rebuilt, model.spec.levels))
+    print(f"mean squared error: {error:.6f} of values in [0, 1], {len(images)} images")
+    print(out)
+    return 0

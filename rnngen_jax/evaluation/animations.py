@@ -1,0 +1,198 @@
+"""Animated GIFs: images that change from frame to frame, and boxes drawn on them."""
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from rnngen_jax.evaluation import pictures
+from rnngen_jax.files import replacing
+from rnngen_jax.models.base import Canvases
+
+MILLISECONDS = 160  # that a frame is shown
+HOLD = 2000  # that the last one is, where an animation ends in a result
+LINE = 2  # pixels that a box's outline is wide
+READ_COLOUR = (64, 192, 96)
+WRITE_COLOUR = (224, 64, 48)
+GREYS = 32  # entries of a colour animation's palette that are kept for greys
+
+
+def write_gif(
+    path: str | os.PathLike[str],
+    frames: np.ndarray,
+    milliseconds: int = MILLISECONDS,
+    hold: int | None = None,
+) -> None:
+    """Writes an animation that begins again for ever; an old file is replaced only by a whole one.
+
+    All frames share one palette. Up to 256 colours are kept as they are, greys are greys still. A
+    frame that equals the one before adds its time to it, and is no frame of the file.
+
+    Args:
+      path: the file.
+      frames: uint8 RGB `[F, H, W, 3]`.
+      milliseconds: that each frame is shown; GIF counts in tens.
+      hold: that the last one is shown; `None` for as long as the others.
+    """
+    palette, indices = _indexed(frames)
+    images = [Image.fromarray(frame, mode="P") for frame in indices]
+    for image in images:
+        image.putpalette(palette.tobytes())
+    durations = [milliseconds] * (len(images) - 1) + [milliseconds if hold is None else hold]
+    with replacing(path) as temporary:
+        images[0].save(
+            temporary,
+            format="GIF",
+            save_all=True,
+            append_images=images[1:],
+            duration=durations,
+            loop=0,
+        )
+
+
+def forth_and_back(frames: np.ndarray) -> np.ndarray:
+    """`frames` `[F, ...]`, F at least 2, and back again, showing no end twice: `[2F - 2, ...]`."""
+    return np.concatenate([frames, frames[-2:0:-1]])
+
+
+def draw_boxes(
+    frames: np.ndarray,
+    boxes: np.ndarray,
+    laid: pictures.Layout,
+    colour: Sequence[int],
+    first: int = 0,
+) -> np.ndarray:
+    """Outlines a box on each image of each frame; what lies outside the image is cut off.
+
+    A box goes round the pixels from its top to its bottom and from its left to its right, all four
+    included, and a box of which no pixel lies inside is left out.
+
+    Args:
+      frames: pictures as `pictures.tile` makes them, uint8 RGB `[T, H', W', 3]`.
+      boxes: top, left, bottom and right in pixels of the images, from 0, `[T, N, 4]`; parts of
+        pixels count.
+      laid: where the images lie.
+      colour: RGB.
+      first: place of the first of the N images in the table, row after row.
+
+    Returns:
+      The frames with boxes; those given stay as they are.
+    """
+    drawn = frames.copy()
+    size = np.array([laid.height, laid.width])
+    for frame, of_frame in zip(drawn, boxes, strict=True):
+        for number, box in enumerate(of_frame, start=first):
+            if not np.isfinite(box).all():
+                continue
+            low = np.rint(np.clip(box[:2] * laid.scale, 0, size)).astype(int)
+            high = np.rint(np.clip((box[2:] + 1) * laid.scale, 0, size)).astype(int)
+            if (low >= high).any():
+                continue
+            corner = np.array(laid.corner(*divmod(number, laid.columns)))
+            _outline(frame, *(corner + low), *(corner + high), colour)
+    return drawn
+
+
+def sampled(canvases: Canvases) -> np.ndarray:
+    """How samples come about: the canvases in a grid, with write boxes, and the last one without.
+
+    Args:
+      canvases: of N images in T steps.
+
+    Returns:
+      Frames, uint8 RGB `[T + 1, H', W', 3]`.
+    """
+    images = pictures.to_bytes(canvases.mean)
+    frames = np.stack([pictures.grid(image, 256) for image in images])
+    laid = pictures.layout(*pictures.table(images.shape[1]), *images.shape[2:4])
+    return _with_result(frames, laid, [(canvases.write, WRITE_COLOUR, 0)])
+
+
+def reconstructed(images: np.ndarray, canvases: Canvases, levels: int) -> np.ndarray:
+    """How images are rebuilt: above, what is read of them, and below, what is written, and where.
+
+    Args:
+      images: the originals, uint8 `[N, H, W, C]`.
+      canvases: of these, in T steps.
+      levels: number of grey levels.
+
+    Returns:
+      Frames, uint8 RGB `[T + 1, H', W', 3]`; the last one without boxes.
+    """
+    num = len(images)
+    frames = np.stack([pictures.reconstructions(images, mean, levels) for mean in canvases.mean])
+    laid = pictures.layout(2, num, *images.shape[1:3])
+    boxes = [(canvases.read, READ_COLOUR, 0), (canvases.write, WRITE_COLOUR, num)]
+    return _with_result(frames, laid, boxes)
+
+
+def _with_result(
+    frames: np.ndarray,
+    laid: pictures.Layout,
+    boxes: Sequence[tuple[np.ndarray | None, Sequence[int], int]],
+) -> np.ndarray:
+    """Frames with boxes, where there are any, then the last frame without."""
+    drawn = frames
+    for of_images, colour, first in boxes:
+        if of_images is not None:
+            drawn = draw_boxes(drawn, of_images, laid, colour, first)
+    return np.concatenate([drawn, frames[-1:]])
+
+
+def _outline(
+    frame: np.ndarray, top: int, left: int, bottom: int, right: int, colour: Sequence[int]
+) -> None:
+    """Draws a rectangle's outline into a frame, inside of the rectangle."""
+    inside = frame[top:bottom, left:right]
+    for line in (inside[:LINE], inside[-LINE:], inside[:, :LINE], inside[:, -LINE:]):
+        line[:] = colour
+
+
+def _indexed(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A palette, uint8 `[P, 3]` with up to 256 colours, and each pixel's place in it, uint8."""
+    packed = frames.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+    found, place, counts = np.unique(packed, return_inverse=True, return_counts=True)
+    colours = np.stack([found >> 16, found >> 8 & 255, found & 255], axis=-1)
+    if len(colours) <= 256:
+        palette, nearest = colours, np.arange(len(colours))
+    else:
+        palette, nearest = _reduced(colours, counts)
+    return palette.astype(np.uint8), nearest.astype(np.uint8)[place].reshape(packed.shape)
+
+
+def _reduced(colours: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """256 colours for more, `[P, 3]`, and for each of those the place of one near it, `[M]`.
+
+    Greys have entries of their own, evenly spaced: a mean over colours that are near would tint
+    them. A few colours beside greys, such as those of boxes, are kept as they are.
+    """
+    grey = (colours == colours[:, :1]).all(-1)
+    others = colours[~grey]
+    kept = min(256 - GREYS, len(others)) if grey.any() else 256
+    if len(others) > kept:
+        others = _median_cut(others, counts[~grey], kept)
+    room = 256 - len(others)
+    greys = np.rint(np.linspace(0, 255, room)).astype(int) if grey.any() else np.zeros(0, int)
+    palette = np.concatenate([others, np.repeat(greys[:, None], 3, axis=1)])
+    nearest = np.empty(len(colours), int)
+    nearest[grey] = len(others) + np.rint(colours[grey, 0] * ((room - 1) / 255)).astype(int)
+    nearest[~grey] = _nearest(colours[~grey], others)
+    return palette, nearest
+
+
+def _median_cut(colours: np.ndarray, counts: np.ndarray, num: int) -> np.ndarray:
+    """Up to `num` colours that stand for others, `[num, 3]`, by how often each of those occurs."""
+    often = np.maximum(1, counts * 2**20 // counts.sum())  # as many pixels as Pillow sorts at once
+    pixels = np.repeat(colours, often, axis=0).astype(np.uint8)[None]
+    cut = Image.fromarray(pixels).quantize(num, Image.Quantize.MEDIANCUT)
+    return np.array(cut.getpalette()[: 3 * num]).reshape(-1, 3)
+
+
+def _nearest(colours: np.ndarray, palette: np.ndarray) -> np.ndarray:
+    """Each colour's nearest entry of a palette, `[M]`."""
+    parts = [np.zeros(0, int)]
+    for start in range(0, len(colours), 4096):  # so that the table of distances stays small
+        away = colours[start : start + 4096, None] - palette
+        parts.append(np.square(away).sum(-1).argmin(1))
+    return np.concatenate(parts)

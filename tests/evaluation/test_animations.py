@@ -1,0 +1,163 @@
+"""Animated GIFs as Pillow reads them back, and boxes where they belong."""
+
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rnngen_jax.errors import UserError
+from rnngen_jax.evaluation import animations, pictures
+from rnngen_jax.models.base import Canvases
+
+COLOUR = (255, 0, 128)
+
+
+def read(path):
+    """Frames `[F, H, W, 3]`, milliseconds of each, and what the file says besides."""
+    with Image.open(path) as image:
+        frames, times = [], []
+        for number in range(image.n_frames):
+            image.seek(number)
+            frames.append(np.asarray(image.convert("RGB")))
+            times.append(image.info["duration"])
+        return np.stack(frames), times, image.info
+
+
+def noise(*shape, most=256):
+    return np.random.default_rng(0).integers(0, most, shape, dtype=np.uint8)
+
+
+def test_up_to_256_colours_come_back_as_they_are(tmp_path):
+    palette = noise(256, 3)
+    frames = palette[noise(5, 20, 30)]
+    animations.write_gif(tmp_path / "a.gif", frames, 120, hold=900)
+    found, times, info = read(tmp_path / "a.gif")
+    np.testing.assert_array_equal(found, frames)
+    assert times == [120] * 4 + [900]
+    assert info["loop"] == 0  # for ever
+
+
+def test_all_greys_and_the_colours_of_boxes_fit(tmp_path):
+    frames = np.repeat(noise(3, 40, 40)[..., None], 3, axis=-1)
+    frames[:, :2] = COLOUR
+    frames[:, 2:4] = animations.READ_COLOUR
+    assert len(np.unique(frames.reshape(-1, 3), axis=0)) == 258
+    animations.write_gif(tmp_path / "a.gif", frames)
+    found, _, _ = read(tmp_path / "a.gif")
+    np.testing.assert_array_equal(found[:, :4], frames[:, :4])
+    assert (found == found[..., :1])[:, 4:].all()  # greys are greys
+    assert abs(found.astype(int) - frames).max() <= 1
+    np.testing.assert_array_equal(found[frames == 0], 0)
+    np.testing.assert_array_equal(found[frames == 255], 255)
+
+
+def test_colour_is_near_and_its_greys_are_greys(tmp_path):
+    down, across = np.mgrid[:64, :64] * 4
+    frames = np.stack([np.stack([down, across, 255 - down], -1)] * 2).astype(np.uint8)
+    frames[1] //= 2
+    frames[:, :, :8] = noise(2, 64, 8, 1)
+    animations.write_gif(tmp_path / "a.gif", frames)
+    found, _, _ = read(tmp_path / "a.gif")
+    away = abs(found.astype(int) - frames)
+    assert (found == found[..., :1])[:, :, :8].all()
+    assert away[:, :, :8].max() <= 255 / (animations.GREYS - 1) / 2 + 1
+    assert away.mean() < 10
+
+
+def test_what_stands_still_takes_the_time_of_its_frames(tmp_path):
+    frames = noise(2, 4, 4, 3)[[0, 0, 1]]
+    animations.write_gif(tmp_path / "a.gif", frames, 100, hold=400)
+    found, times, _ = read(tmp_path / "a.gif")
+    np.testing.assert_array_equal(found, frames[1:])
+    assert times == [200, 400]
+
+
+def test_an_old_file_stays_when_writing_fails(tmp_path, monkeypatch):
+    path = tmp_path / "a.gif"
+    path.write_bytes(b"old")
+
+    def fail(*_, **__):
+        raise OSError("no space")
+
+    monkeypatch.setattr(Image.Image, "save", fail)
+    with pytest.raises(UserError, match="no space"):
+        animations.write_gif(path, np.zeros((2, 2, 2, 3), np.uint8))
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a.gif"]
+
+
+@pytest.mark.parametrize(("num", "want"), [(2, [0, 1]), (4, [0, 1, 2, 3, 2, 1])])
+def test_forth_and_back_shows_no_end_twice(num, want):
+    np.testing.assert_array_equal(animations.forth_and_back(np.arange(num)), want)
+
+
+# Of an image of 8 by 8 pixels, and the rows and columns of its box.
+BOXES = [
+    ((2, 3, 4, 6), (2, 5), (3, 7)),
+    ((2.5, 3, 4, 6.5), (2.5, 5), (3, 7.5)),
+    ((0, 0, 7, 7), (0, 8), (0, 8)),
+    ((-3, 2, 3, 50), (0, 4), (2, 8)),
+    ((-np.inf, -1e30, 1e30, np.inf), (), ()),
+    ((-9, 0, -2, 7), (), ()),
+    ((0, 8, 7, 20), (), ()),
+    ((np.nan, 0, 7, 7), (), ()),
+]
+
+
+@pytest.mark.parametrize(("box", "rows", "columns"), BOXES)
+def test_a_box_goes_round_its_pixels_and_is_cut_off_at_the_image(box, rows, columns):
+    # Five images in two rows of three; the box is on the last one.
+    pixels = noise(1, 5, 8, 8, 1, most=200)
+    frames = np.stack([pictures.grid(images, 256) for images in pixels])
+    before = frames.copy()
+    laid = pictures.layout(2, 3, 8, 8)
+    drawn = animations.draw_boxes(frames, np.array([[box]]), laid, COLOUR, first=4)
+    np.testing.assert_array_equal(frames, before)
+    want, scale = np.zeros(frames.shape[1:3], bool), 6
+    if rows:
+        (top, bottom), (left, right) = (
+            [round(edge * scale) + 50 * place + pictures.GAP for edge in edges]
+            for edges, place in ((rows, 1), (columns, 1))
+        )
+        want[top:bottom, left:right] = True
+        line = animations.LINE
+        want[top + line : bottom - line, left + line : right - line] = False
+    np.testing.assert_array_equal((drawn[0] == COLOUR).all(-1), want)
+    np.testing.assert_array_equal(drawn[0][~want], before[0][~want])
+
+
+def canvases(steps, num, read=True, write=True):
+    mean = np.random.default_rng(1).random((steps, num, 8, 8, 1), np.float32)
+    box = np.broadcast_to(np.array([2, 2, 5, 5.0]), (steps, num, 4))
+    return Canvases(mean, box if read else None, box if write else None)
+
+
+def has(frame, colour):
+    return (frame == colour).all(-1).any()
+
+
+def test_samples_come_about_in_a_grid_and_end_without_boxes():
+    frames = animations.sampled(canvases(3, 5))
+    assert frames.shape == (4, 102, 152, 3)
+    assert all(has(frame, animations.WRITE_COLOUR) for frame in frames[:3])
+    assert not any(has(frame, animations.READ_COLOUR) for frame in frames)
+    final = pictures.to_bytes(canvases(3, 5).mean[-1])
+    np.testing.assert_array_equal(frames[-1], pictures.grid(final, 256))
+    plain = animations.sampled(canvases(3, 5, write=False))
+    np.testing.assert_array_equal(plain[2], plain[3])
+
+
+def test_rebuilding_reads_above_and_writes_below():
+    images = noise(4, 8, 8, 1, most=17)
+    frames = animations.reconstructed(images, canvases(3, 4), 17)
+    assert frames.shape == (4, 102, 202, 3)
+    for frame in frames[:3]:
+        assert has(frame[:51], animations.READ_COLOUR)
+        assert not has(frame[51:], animations.READ_COLOUR)
+        assert has(frame[51:], animations.WRITE_COLOUR)
+        assert not has(frame[:51], animations.WRITE_COLOUR)
+    want = pictures.reconstructions(images, canvases(3, 4).mean[-1], 17)
+    np.testing.assert_array_equal(frames[-1], want)
+    cell = frames[0][2:50, 2:50][:6, :6]  # the first pixel of the first original
+    assert (cell == pictures.to_pixels(images, 17)[0, 0, 0]).all()

@@ -1,0 +1,47 @@
+"""Patches in and out again, against loops over them."""
+
+import numpy as np
+import pytest
+
+from rnngen_jax.ops import patches
+
+B, H, W, C = 3, 4, 6, 2
+SIZES = [(1, W), (H, 1), (2, 2), (2, 3), (1, 1), (H, W)]  # rows, columns, squares and others
+
+
+def cut(images, height, width):
+    """Patches in raster order, values in raster order within each."""
+    steps = []
+    for top in range(0, images.shape[1], height):
+        for left in range(0, images.shape[2], width):
+            patch = images[:, top : top + height, left : left + width]
+            steps.append([image.ravel() for image in patch])
+    return np.array(steps)
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_an_image_is_cut_in_raster_order(height, width):
+    images = np.arange(B * H * W * C).reshape(B, H, W, C)
+    got = patches.to_steps(images, height, width)
+    np.testing.assert_array_equal(got, cut(images, height, width))
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+@pytest.mark.parametrize("rest", [(), (5,), (2, 3)])
+def test_patches_are_put_where_they_were(height, width, rest):
+    images = np.random.default_rng(0).standard_normal((B, H, W, C, *rest))
+    # Further axes go with each value, so that they may be cut one by one.
+    flat = images.reshape(B, H, W, C, -1)
+    steps = np.stack([cut(flat[..., n], height, width) for n in range(flat.shape[-1])], -1)
+    steps = steps.reshape(*steps.shape[:3], *rest).astype(np.float32)
+    got = patches.from_steps(steps, (H, W, C), height, width)
+    np.testing.assert_array_equal(got, images.astype(np.float32))
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_one_undoes_the_other(height, width):
+    images = np.random.default_rng(0).integers(0, 256, (B, H, W, C))
+    steps = patches.to_steps(images, height, width)
+    back = patches.from_steps(steps, (H, W, C), height, width)
+    np.testing.assert_array_equal(back, images)
+    np.testing.assert_array_equal(patches.to_steps(back, height, width), steps)
