@@ -274,8 +274,9 @@ def latent_model(
     ) -> Array:
         """Repeated encoding: latents for the image as it is, then new values where none is known.
 
-        Rezende et al. 2014, appendix F; each time the latents are one of several draws, chosen by
-        their importance weights for the known pixels (as Mattei and Frellsen 2018 do once).
+        Rezende et al. 2014, appendix F; each time several latents are drawn, an image from each,
+        and one of these is chosen by its importance weight for the known pixels (as Mattei and
+        Frellsen 2018 do once).
         """
         del extra
         num = image.shape[0]
@@ -283,20 +284,21 @@ def latent_model(
         given = Given(image.astype(jnp.int32), known)
 
         def weighed(key: Array, current: Array) -> tuple[Array, Array]:
-            noise = jax.random.normal(key, (num, *shape))
+            noise = jax.random.normal(keys.named(key, "latents"), (num, *shape))
             found = network.infer(params, current, label, noise, None)
-            log_p = jnp.where(known[..., None], log_likelihood(found.raw, given.image), 0.0)
+            pixels = keys.named(key, "pixels")
+            # An autoregressive decoder's known pixels are weighed given those drawn before them.
+            raw, drawn = decoding(params, found.latents, label, pixels, choose, given)
+            log_p = jnp.where(known[..., None], log_likelihood(raw, given.image), 0.0)
             prior = gaussians.log_density_standard(found.latents)
             ratio = prior - gaussians.log_density(found.posterior, found.latents)
-            return found.latents, log_p.sum((1, 2, 3)) + ratio.sum((1, 2))
+            return drawn, log_p.sum((1, 2, 3)) + ratio.sum((1, 2))
 
         def again(current: Array, key: Array) -> tuple[Array, None]:
-            drawing = jax.random.split(keys.named(key, "latents"), CANDIDATES)
-            latents, weights = jax.vmap(weighed, in_axes=(0, None))(drawing, current)
+            drawing = jax.random.split(keys.named(key, "candidates"), CANDIDATES)
+            drawn, weights = jax.vmap(weighed, in_axes=(0, None))(drawing, current)
             which = jax.random.categorical(keys.named(key, "which"), weights, axis=0)
-            latents = latents[which, jnp.arange(num)]
-            pixels = keys.named(key, "pixels")
-            return decoding(params, latents, label, pixels, choose, given)[1], None
+            return drawn[which, jnp.arange(num)], None
 
         unknown = jax.random.randint(keys.named(key, "first"), image.shape, 0, spec.levels)
         first = jnp.where(known[..., None], given.image, unknown)

@@ -15,6 +15,7 @@ from jax import Array
 
 from rnngen_jax import cells
 from rnngen_jax.config import require, require_choice
+from rnngen_jax.errors import UserError
 from rnngen_jax.models.base import (
     Extra,
     Model,
@@ -124,8 +125,8 @@ def build(config: Config, spec: ImageSpec) -> Model:
     """Builds the model for images like `spec`.
 
     Raises:
-      UserError: an unknown cell or readout, one that does not fit the images, or a patch that does
-        not divide them.
+      UserError: an unknown cell or readout, one that does not fit the images, a patch that does not
+        divide them, or a cell with a way through time of its own beside attention.
     """
     require_classes(config.class_conditional, spec)
     height, width = {
@@ -145,6 +146,11 @@ def build(config: Config, spec: ImageSpec) -> Model:
         residual=config.residual,
         learned=config.learned_carry,
     )
+    if "@" in config.cell and config.attention != "none":
+        raise UserError(
+            f"config.model.cell={config.cell!r}: with attention={config.attention!r} the decoder "
+            "looks at the codes at each step; leave out what follows the @."
+        )
     gaussian = config.latent == "gaussian"
     net = RNNAutoencoder(
         encoder=cell,

@@ -256,6 +256,11 @@ def test_changing_a_field_changes_the_computation(name, field):
         ("rnn_autoencoder", {"sequence": "row"}, "did you mean 'rows'"),
         ("rnn_autoencoder", {"sequence": "patches", "patch": 3}, "patch=3.*a divisor of 4 and 4"),
         ("rnn_autoencoder", {"patch": 0}, "patch=0"),
+        (
+            "rnn_autoencoder",
+            {"cell": "gru@sequential", "attention": "dot"},
+            "leave out what follows the @",
+        ),
         ("rnn_autoencoder", {"attention": "dott"}, "did you mean 'dot'"),
         ("rnn_autoencoder", {"attend": "state"}, "did you mean 'states'"),
         ("rnn_autoencoder", {"decoder": "fre"}, "did you mean 'free'"),
