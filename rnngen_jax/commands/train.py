@@ -26,6 +26,7 @@ from rnngen_jax.config import require
 from rnngen_jax.errors import RunError, UserError
 
 if TYPE_CHECKING:
+    from rnngen_jax.data.base import Dataset
     from rnngen_jax.experiment import Experiment
     from rnngen_jax.models.base import Extra, Model, Params
 
@@ -83,7 +84,7 @@ def run(config: Any, workdir: str) -> int:
             folder,
             experiment.identity(settings, dataset.spec),
             validate=validate,
-            draw=drawer(model, settings, folder),
+            draw=drawer(model, settings, dataset, folder),
         )
     if first and not outcome.interrupted:
         print(f"pictures: {folder / 'samples'}")
@@ -161,30 +162,45 @@ def refuse_other_run(folder: pathlib.Path, settings: "Experiment") -> None:
 
 
 def drawer(
-    model: "Model", settings: "Experiment", folder: pathlib.Path
+    model: "Model", settings: "Experiment", dataset: "Dataset", folder: pathlib.Path
 ) -> "Callable[[Params, Extra, int], None] | None":
     """`draw(params, extra, step)` writes a grid of samples to `samples/step_STEP.png`.
 
     The same noise at every step, so that the grids can be compared. Of several replicas, the first.
+    Of a model that can rebuild images but draw none, the grid is of validation images and what
+    becomes of them.
     """
-    if model.sample is None:
-        return None
-
     import jax
     import numpy as np
 
-    from rnngen_jax.evaluation import pictures, sampling
+    from rnngen_jax.evaluation import inputs, pictures, sampling
 
     num = settings.training.num_samples
+
+    def write(picture: np.ndarray, step: int) -> None:
+        if jax.process_index() == 0:
+            pictures.write_png(folder / "samples" / f"step_{step:08}.png", picture)
+
+    if model.sample is None:
+        if model.latent is None:
+            return None
+        given, classes = inputs.read_split(dataset, "validation", num)
+        known = classes if model.conditional else None
+        encode, decode = sampling.encoder(model), sampling.decoder(model)
+
+        def rebuild(params: "Params", extra: "Extra", step: int) -> None:
+            rebuilt = decode(params, extra, encode(params, extra, given, known), known)
+            write(pictures.reconstructions(given, rebuilt, model.spec.levels), step)
+
+        return rebuild
+
     draw_images = sampling.sampler(model)
     labels = sampling.cycled(model, num)
     key = jax.random.key(settings.training.seed)
 
     def draw(params: "Params", extra: "Extra", step: int) -> None:
         images = draw_images(params, extra, key, num, labels, 1.0)
-        if jax.process_index() == 0:
-            path = folder / "samples" / f"step_{step:08}.png"
-            pictures.write_png(path, pictures.grid(np.asarray(images), model.spec.levels))
+        write(pictures.grid(np.asarray(images), model.spec.levels), step)
 
     return draw
 
