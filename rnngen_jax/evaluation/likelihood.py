@@ -34,7 +34,7 @@ class EvaluationConfig:
     Attributes:
       batch_size: images scored at once; it does not change the numbers.
       num_images: images at the start of the validation split that are scored during training;
-        0 scores them all. `evaluate` always scores the whole split.
+        0 scores them all. `evaluate` scores the whole split unless its --num says otherwise.
     """
 
     batch_size: int = 200

@@ -33,8 +33,7 @@ from rnngen_jax.ops.gaussians import Gaussian
 from rnngen_jax.ops.likelihoods import PixelLikelihood
 from rnngen_jax.shapes import ImageSpec
 
-# Completion goes round as often, choosing each time among so many latents. Chains of digits and of
-# MNIST change little after half as many.
+# Completion goes round as often, choosing each time among so many latents.
 ROUNDS = 40
 CANDIDATES = 8
 
@@ -173,6 +172,11 @@ def latent_model(
         found = network.infer(params, image, batch["label"], noise, train)
         return found, log_likelihood(found.raw, image).sum((1, 2, 3))
 
+    def log_ratio(found: Inference) -> Array:
+        """log p(z) - log q(z|x) of the latents drawn, `[B]`."""
+        prior = gaussians.log_density_standard(found.latents)
+        return (prior - gaussians.log_density(found.posterior, found.latents)).sum((1, 2))
+
     def loss(
         params: Params, extra: Extra, batch: Batch, key: Array, step: Array
     ) -> tuple[Array, Aux]:
@@ -209,10 +213,7 @@ def latent_model(
         def log_weight(number: Array) -> Array:
             noise = noise_of(jax.random.fold_in(key, number), batch["index"])
             found, log_p = inferred(params, batch, noise)
-            prior = gaussians.log_density_standard(found.latents)
-            return log_p + (prior - gaussians.log_density(found.posterior, found.latents)).sum(
-                (1, 2)
-            )
+            return log_p + log_ratio(found)
 
         num = batch["image"].shape[0]
         return bounds.importance_weighted(jax.vmap(log_weight), num, samples, chunk)
@@ -290,9 +291,7 @@ def latent_model(
             # An autoregressive decoder's known pixels are weighed given those drawn before them.
             raw, drawn = decoding(params, found.latents, label, pixels, choose, given)
             log_p = jnp.where(known[..., None], log_likelihood(raw, given.image), 0.0)
-            prior = gaussians.log_density_standard(found.latents)
-            ratio = prior - gaussians.log_density(found.posterior, found.latents)
-            return drawn, log_p.sum((1, 2, 3)) + ratio.sum((1, 2))
+            return drawn, log_p.sum((1, 2, 3)) + log_ratio(found)
 
         def again(current: Array, key: Array) -> tuple[Array, None]:
             drawing = jax.random.split(keys.named(key, "candidates"), CANDIDATES)
