@@ -96,7 +96,7 @@ def run(
     rebuilt = sampling.decoder(model, bar)(*arrays, latents, labels)
     error = np.square(rebuilt - images / (model.spec.levels - 1)).mean()
     if moving:
-        canvases = sampling.drawer(model, bar)(*arrays, latents, labels, images)
+        canvases = sampling.drawer(model, bar)(*arrays, latents, labels)
         frames = animations.reconstructed(images, canvases, model.spec.levels)
         animations.write_gif(out, frames, hold=animations.HOLD)
     elif pictures.ending(out) == ".npz":

@@ -129,5 +129,5 @@ def _write_canvases(
 
     draw = sampling.drawer(opened.model, bar)
     latents = sampling.imaginer(opened.model)(jax.random.key(seed), num, temperature)
-    canvases = draw(opened.params, opened.extra, latents, labels, None)
+    canvases = draw(opened.params, opened.extra, latents, labels)
     animations.write_gif(out, animations.sampled(canvases), hold=animations.HOLD)

@@ -181,10 +181,9 @@ def decoder(model: Model, track: Track = iter) -> Draw:
 
 
 def drawer(model: Model, track: Track = iter) -> Callable[..., Canvases]:
-    """`canvases(params, extra, latents, labels, images) -> Canvases` of NumPy arrays.
+    """`canvases(params, extra, latents, labels) -> Canvases` of NumPy arrays.
 
-    `latents` is float32 `[N, S, Z]`, `labels` int32 `[N]` or `None`, `images` uint8 `[N, H, W, C]`:
-    those that are read, or `None`.
+    `latents` is float32 `[N, S, Z]`, `labels` int32 `[N]` or `None`.
 
     Raises:
       UserError: the model does not draw step by step.

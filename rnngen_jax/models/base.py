@@ -37,7 +37,8 @@ class Canvases(NamedTuple):
     Attributes:
       mean: the expected image after each step, float32 `[T, B, H, W, C]` in [0, 1].
       read, write: the attention windows of each step as top, left, bottom and right, `[T, B, 4]`
-        pixels from 0; `None` where there is no such attention, or nothing that was read.
+        pixels from 0; `None` where there is no such attention. Of latents from the prior, `read` is
+        where an image would have been looked at.
     """
 
     mean: Array
@@ -78,8 +79,8 @@ class Latent(NamedTuple):
       importance: `importance(params, extra, batch, key, samples, chunk) -> [B]`, the
         importance-weighted bound of log p(x) in nats; `samples` and `chunk` are static. `None`
         without a prior.
-      canvases: `canvases(params, extra, latents, label, image) -> Canvases` for models that draw
-        step by step; `image` is what is read, or `None`.
+      canvases: `canvases(params, extra, latents, label) -> Canvases` for models that draw step by
+        step.
       completion: how `complete` goes about it, for people; `None` where it cannot.
     """
 

@@ -139,10 +139,10 @@ def build(config: Config, spec: ImageSpec) -> Model:
         return net.apply(variables, latents, label, method=net.draw)
 
     def canvases(
-        params: Params, latents: Array, label: Array, image: Array | None
+        params: Params, latents: Array, label: Array
     ) -> tuple[Array, Array | None, Array | None]:
         trace, _ = drawn(params, latents, label)
-        return trace.canvases, None if image is None else trace.read, trace.write
+        return trace.canvases, trace.read, trace.write
 
     return latent_model(
         "draw",

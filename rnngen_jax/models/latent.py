@@ -81,8 +81,8 @@ class Network(NamedTuple):
         is `(key, index [B])` in training, for what else is random there, or `None`.
       draw: `draw(params, latents, label, key, choose, given) -> (raw, image)`, raw outputs
         `[B, H, W, C, P]` and int `[B, H, W, C]`; `choose` picks what is not `given`.
-      canvases: `canvases(params, latents, label, image) -> (raw [T, B, H, W, C, P], read, write)`,
-        as in `Canvases`; `None` for networks that give out an image at once.
+      canvases: `canvases(params, latents, label) -> (raw [T, B, H, W, C, P], read, write)`, as in
+        `Canvases`; `None` for networks that give out an image at once.
     """
 
     init: Callable[[Array], tuple[Params, Extra]]
@@ -305,16 +305,11 @@ def latent_model(
         return completed.astype(jnp.uint8)
 
     def canvases(
-        params: Params,
-        extra: Extra,
-        latents: Array,
-        label: Array | None = None,
-        image: Array | None = None,
+        params: Params, extra: Extra, latents: Array, label: Array | None = None
     ) -> Canvases:
         del extra
         label = labels_for(label, latents.shape[0])
-        image = None if image is None else image.astype(jnp.int32)
-        raw, read, write = network.canvases(params, latents, label, image)
+        raw, read, write = network.canvases(params, latents, label)
         return Canvases(likelihood.mean(raw), read, write)
 
     generative = objective is not None

@@ -94,6 +94,7 @@ class RNNAutoencoder(nn.Module):
         if self.attention != "none":
             self.key = nn.Dense(width, use_bias=False)
             self.query = self.param("query", affine(), self.decoder.features, width)
+        if self.attention == "additive":
             self.score = self.param("score", nn.initializers.normal(width**-0.5), (width,))
         self.readout = nn.Dense(self.values * self.size)
 
@@ -202,7 +203,7 @@ class RNNAutoencoder(nn.Module):
             if self.attention == "additive":
                 scores = attention.additive(query, told.keys, self.score)
             else:
-                scores = attention.dot(query * self.score * self.width**0.5, told.keys)
+                scores = attention.dot(query, told.keys)
             x = x + attention.weighted_mean(scores, told.values)
         inputs = self.decoder.inputs(self.decoding_cell, x)
         cell, y = self.decoder.step(self.decoding_cell, carry.cell, inputs)

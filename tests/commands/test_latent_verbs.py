@@ -112,7 +112,7 @@ def test_expected_and_drawn_samples_share_their_latents():
         at = jnp.round(4 + 2 * latents.reshape(-1, 2, 2, 1, 1))
         return -100 * jnp.square(jnp.arange(9) - at)
 
-    def canvases(params, latents, label, image):
+    def canvases(params, latents, label):
         return jnp.stack([raw(params, 0 * latents, label), raw(params, latents, label)]), None, None
 
     spec = ImageSpec(2, 2, 1, levels=9)
@@ -126,7 +126,7 @@ def test_expected_and_drawn_samples_share_their_latents():
     expected = sampling.decoder(model)({}, {}, latents, None)
     np.testing.assert_allclose(expected * 8, drawn, atol=1e-4)
     assert len({image.tobytes() for image in drawn}) > 60
-    steps = sampling.drawer(model)({}, {}, latents, None, None)
+    steps = sampling.drawer(model)({}, {}, latents, None)
     assert steps.write is None
     np.testing.assert_allclose(steps.mean, [np.full_like(expected, 0.5), expected], atol=1e-6)
 

@@ -293,7 +293,7 @@ def by_hand(p, fields, spec, image, label, noise):
             if attention == "additive":
                 scores = [p["score"] @ np.tanh(query + key) for key in keys]
             else:
-                scores = [(p["score"] * query) @ key for key in keys]
+                scores = [query @ key / np.sqrt(len(key)) for key in keys]
             x += special.softmax(scores) @ told
         h = elman(p["decoder"], x, h)
         raw[where == t] = dense(p["readout"], h).reshape(-1, spec.channels, spec.levels)
