@@ -17,7 +17,7 @@ from rnngen_jax.evaluation.likelihood import EvaluationConfig
 from rnngen_jax.files import replacing
 from rnngen_jax.models.base import Model
 from rnngen_jax.shapes import ImageSpec
-from rnngen_jax.training.config import OptimizerConfig, TrainingConfig
+from rnngen_jax.training.config import DiscriminatorConfig, OptimizerConfig, TrainingConfig
 
 # The sections beside `model`, whose class depends on its field `name`.
 SECTIONS = {
@@ -27,9 +27,12 @@ SECTIONS = {
     "evaluation": EvaluationConfig,
 }
 
+# The sections that only models with such a player have; the other player's is `optimizer`.
+PLAYERS = {"discriminator": DiscriminatorConfig}
+
 # What may change when a run is continued: how long, how often and where, never what is computed.
-# `evaluation.num_images` is not here, since validations over other images cannot be compared when
-# the best checkpoint is picked.
+# The rest of `evaluation` is not here, since validations over other images, or by another judge,
+# cannot be compared when the best checkpoint is picked.
 MAY_CHANGE = frozenset(
     {
         "data.placement",
@@ -56,6 +59,7 @@ class Experiment:
       name: the model's name, a file in `rnngen_jax/models`.
       model: that file's `Config`.
       data, optimizer, training, evaluation: the other sections.
+      discriminator: of an adversarial model, `None` otherwise.
     """
 
     name: str
@@ -64,6 +68,25 @@ class Experiment:
     optimizer: OptimizerConfig
     training: TrainingConfig
     evaluation: EvaluationConfig
+    discriminator: DiscriminatorConfig | None = None
+
+    @property
+    def optimizers(self) -> dict[str, OptimizerConfig]:
+        """Each player's section, in the order of their turns."""
+        return {
+            player: getattr(self, player if player in PLAYERS else "optimizer")
+            for player in models.players(self.name)
+        }
+
+
+def sections(name: str) -> dict[str, type]:
+    """The dataclasses of the sections beside `model` that a model's experiments have, by name.
+
+    Raises:
+      UserError: there is no such model.
+    """
+    own = {player: PLAYERS[player] for player in models.players(name) if player in PLAYERS}
+    return SECTIONS | own
 
 
 def default(name: str) -> ConfigDict:
@@ -79,8 +102,8 @@ def default(name: str) -> ConfigDict:
       UserError: there is no such model.
     """
     model = models.config_class(name)
-    sections = {section: to_mapping(cls()) for section, cls in SECTIONS.items()}
-    return ConfigDict({"model": {"name": name, **to_mapping(model())}, **sections})
+    others = {section: to_mapping(cls()) for section, cls in sections(name).items()}
+    return ConfigDict({"model": {"name": name, **to_mapping(model())}, **others})
 
 
 def check(config: Mapping[str, Any]) -> Experiment:
@@ -99,10 +122,10 @@ def check(config: Mapping[str, Any]) -> Experiment:
     values = config.to_dict() if isinstance(config, ConfigDict) else config
     if not isinstance(values, Mapping):
         raise UserError(f"config is of type {type(config).__name__}; allowed: a ConfigDict.")
-    allowed = ("model", *SECTIONS)
+    known = ("model", *SECTIONS, *PLAYERS)
     for section, fields in values.items():
-        if section not in allowed:
-            raise UserError(f"config.{section} is not a section; {nearest(str(section), allowed)}")
+        if section not in known:
+            raise UserError(f"config.{section} is not a section; {nearest(str(section), known)}")
         if not isinstance(fields, Mapping):
             raise UserError(f"config.{section}={fields!r} is not a section of fields.")
     model = dict(values.get("model", {}))
@@ -111,15 +134,26 @@ def check(config: Mapping[str, Any]) -> Experiment:
         raise UserError(
             f"config.model.name={name!r} is not a model; allowed: {', '.join(models.names())}."
         )
-    sections = {
-        section: from_mapping(cls, values.get(section, {}), f"config.{section}")
-        for section, cls in SECTIONS.items()
-    }
-    return Experiment(
+    allowed = sections(name)
+    for section in values.keys() - {"model", *allowed}:
+        raise UserError(f"config.{section} does not fit: {name} has no {section}; leave it out.")
+    found = Experiment(
         name=name,
         model=from_mapping(models.config_class(name), model, "config.model"),
-        **sections,
+        **{
+            section: from_mapping(cls, values.get(section, {}), f"config.{section}")
+            for section, cls in allowed.items()
+        },
     )
+    if found.discriminator is not None:
+        if found.optimizer.private_noise:
+            raise UserError(
+                f"config.optimizer.private_noise={found.optimizer.private_noise!r} does not fit: "
+                "the generator sees no images; set config.discriminator.private_noise."
+            )
+        if found.discriminator.private_noise:
+            found.model.require_private()
+    return found
 
 
 def build(experiment: Experiment, spec: ImageSpec) -> Model:
@@ -133,8 +167,8 @@ def build(experiment: Experiment, spec: ImageSpec) -> Model:
 
 def to_dict(experiment: Experiment) -> dict[str, dict[str, Any]]:
     """The nested dict that `check` reads back."""
-    sections = {name: to_mapping(getattr(experiment, name)) for name in SECTIONS}
-    return {"model": {"name": experiment.name, **to_mapping(experiment.model)}, **sections}
+    others = {name: to_mapping(getattr(experiment, name)) for name in sections(experiment.name)}
+    return {"model": {"name": experiment.name, **to_mapping(experiment.model)}, **others}
 
 
 def to_json(experiment: Experiment, path: str | os.PathLike[str]) -> None:

@@ -40,13 +40,12 @@ def adamw(config: ConfigDict, learning_rate: float, steps: int) -> None:
     config.training.ema_decay = 0.99
 
 
-def idx(config: ConfigDict, preset: str, mixtures: int = 10) -> None:
-    """MNIST or Fashion-MNIST, and the likelihood that fits: `[BINARISATION_]mnist|fashion_mnist`.
+def idx_data(config: ConfigDict, preset: str) -> None:
+    """MNIST or Fashion-MNIST: `[BINARISATION_]mnist|fashion_mnist`.
 
     Args:
-      config: of a model with a field `readout`.
+      config: of any model.
       preset: what the data are named by, such as "fashion_mnist" or "dynamic_mnist".
-      mixtures: components of the logistic mixture over 256 levels.
     """
     first, _, rest = preset.partition("_")
     binarised = first in BINARISATIONS
@@ -54,6 +53,18 @@ def idx(config: ConfigDict, preset: str, mixtures: int = 10) -> None:
     config.data.validation_fraction = 1 / 6  # the last 10,000 of 60,000 images
     if binarised:
         config.data.binarisation = BINARISATIONS[first]
+
+
+def idx(config: ConfigDict, preset: str, mixtures: int = 10) -> None:
+    """MNIST or Fashion-MNIST, as `idx_data`, and the likelihood that fits.
+
+    Args:
+      config: of a model with a field `readout`.
+      preset: as for `idx_data`.
+      mixtures: components of the logistic mixture over 256 levels.
+    """
+    idx_data(config, preset)
+    if config.data.binarisation != "none":
         config.model.readout = "bernoulli"
     else:
         config.model.readout = "logistic_mixture"
@@ -68,3 +79,20 @@ def every(config: ConfigDict, lines: int, pictures: int) -> None:
     config.training.log_every = config.training.validate_every = lines
     config.training.checkpoint_every = config.training.sample_every = pictures
     config.evaluation.num_images = 1000
+
+
+def adversarial(config: ConfigDict, learning_rate: float, steps: int) -> None:
+    """Two players with Adam, its first decay at a half, R1 on real images, averaged parameters.
+
+    R1 keeps the discriminator's slope small, so that rates several times those of Radford et al.
+    (2016) stay stable, also on few images.
+    """
+    config.model.penalty = "r1"
+    config.model.penalty_weight = 1.0
+    for section in (config.optimizer, config.discriminator):
+        section.learning_rate = learning_rate
+        section.b1 = 0.5
+    config.training.steps = steps
+    config.training.ema_decay = 0.999
+    every(config, lines=500, pictures=1000)
+    config.evaluation.num_images = 0

@@ -7,6 +7,9 @@ from ml_collections import ConfigDict
 from rnngen_jax import experiment, models
 from rnngen_jax.errors import UserError
 from rnngen_jax.shapes import ImageSpec
+from rnngen_jax.training.config import DiscriminatorConfig, OptimizerConfig
+
+IMAGES = ImageSpec(8, 8, levels=17, classes=10)
 
 
 @pytest.mark.parametrize("name", models.names())
@@ -16,7 +19,9 @@ def test_default_holds_every_field_and_checks(name):
     checked = experiment.check(config)
     assert checked.name == name
     assert checked.model == models.config_class(name)()
-    for section, cls in experiment.SECTIONS.items():
+    sections = experiment.sections(name)
+    assert set(config) == {"model", *sections}
+    for section, cls in sections.items():
         assert getattr(checked, section) == cls()
         assert set(config[section]) == {field.name for field in dataclasses.fields(cls)}
     fields = {field.name for field in dataclasses.fields(models.config_class(name))}
@@ -49,8 +54,86 @@ def test_check_refuses(config, expected):
         experiment.check(config)
 
 
-def test_json_round_trip(tmp_path):
-    config = experiment.default("row_rnn")
+GANS = ("dcgan", "gru_gan", "mlp_gan")
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_each_player_has_a_section(name):
+    checked = experiment.check({"model": {"name": name}})
+    if name not in GANS:
+        assert checked.discriminator is None
+        assert checked.optimizers == {"model": checked.optimizer}
+        return
+    config = {"model": {"name": name}, "discriminator": {"turns": 3}, "optimizer": {"b1": 0.5}}
+    checked = experiment.check(config)
+    assert list(checked.optimizers) == ["discriminator", "generator"]  # the order of their turns
+    assert checked.optimizers["discriminator"] == DiscriminatorConfig(turns=3)
+    assert checked.optimizers["generator"] == OptimizerConfig(b1=0.5)
+    assert list(experiment.build(checked, IMAGES).losses) == list(checked.optimizers)
+
+
+def test_a_discriminator_without_a_model_that_has_one():
+    config = {"model": {"name": "row_rnn"}, "discriminator": {"turns": 2}}
+    with pytest.raises(UserError, match=r"config\.discriminator does not fit: row_rnn") as error:
+        experiment.check(config)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"turns": 0}, "config.discriminator.turns=0"),
+        ({"turn": 2}, "config.discriminator.turn is not a field; did you mean 'turns'"),
+        ({"turns": "x"}, "config.discriminator.turns='x' is of type str"),
+        ({"private_clip": 2.0}, "config.discriminator.private_clip=2.0 has no effect"),
+    ],
+)
+def test_what_does_not_fit_names_the_discriminators_section(fields, said):
+    with pytest.raises(UserError, match=said):
+        experiment.check({"model": {"name": "mlp_gan"}, "discriminator": fields})
+
+
+PRIVATE = {"private_noise": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "said"),
+    [
+        ("mlp_gan", {"loss": "relativistic"}, "loss='relativistic'.*real images to the generator"),
+        ("mlp_gan", {"penalty": "dragan"}, "penalty='dragan'.*whole batch"),
+        ("mlp_gan", {"norm": "batch"}, "norm='batch'.*whole batch"),
+        ("mlp_gan", {"discriminator_norm": "batch"}, "discriminator_norm='batch'.*whole batch"),
+        ("mlp_gan", {"class_conditional": True}, "class_conditional=True.*classes"),
+        ("dcgan", {}, "norm='batch'"),  # which is its default
+        ("gru_gan", {}, "norm='batch'"),
+    ],
+)
+def test_a_private_discriminator_refuses_what_would_tell_of_images(name, model, said):
+    config = {"model": {"name": name, **model}, "discriminator": PRIVATE}
+    with pytest.raises(UserError, match=rf"^config\.model\.{said}") as error:
+        experiment.check(config)
+    assert "\n" not in str(error.value)
+
+
+def test_who_sees_images_may_be_private():
+    fields = {"loss": "wasserstein", "penalty": "wgan_gp", "spectral": True, "codes": 3}
+    checked = experiment.check({"model": {"name": "mlp_gan", **fields}, "discriminator": PRIVATE})
+    assert checked.discriminator.private_noise == 1
+    assert experiment.check({"model": {"name": "row_rnn"}, "optimizer": PRIVATE})
+    with pytest.raises(UserError, match=r"config\.optimizer\.private_noise=1\.0 does not fit"):
+        experiment.check({"model": {"name": "mlp_gan"}, "optimizer": PRIVATE})
+
+
+def test_a_run_goes_on_with_the_same_discriminator_alone():
+    old = experiment.check({"model": {"name": "mlp_gan"}})
+    new = experiment.check({"model": {"name": "mlp_gan"}, "discriminator": {"turns": 2}})
+    assert experiment.difference(old, new) == ["discriminator.turns: 1 -> 2"]
+    assert experiment.check(experiment.to_dict(new)) == new
+
+
+@pytest.mark.parametrize("name", ["row_rnn", "gru_gan"])
+def test_json_round_trip(tmp_path, name):
+    config = experiment.default(name)
     config.training.steps = 123
     config.optimizer.learning_rate = 0.3
     checked = experiment.check(config)

@@ -12,6 +12,16 @@ The likelihood of a model of latent variables is a bound: the ELBO, or with --iw
 importance-weighted bound of K draws, which is tighter and costs K passes an image. Besides, the
 reconstruction's and the KL's nats, the squared error of reconstructions, and how many latent
 variables are in use; evaluation.json has the KL of each.
+
+  rnngen evaluate --workdir=runs/gan --classifier=runs/judge
+  rnngen evaluate --workdir=runs/gan --classifier=runs/judge --samples=10000 --neighbours=near.png
+
+With --classifier, which `rnngen classifier` makes, any model that samples is also measured by what
+it draws: its samples against all images of --split, in the features of that classifier. Beside
+these figures stands their floor, those of as many real images of the train split (of test for
+--split=train) in the samples' place. They depend on the classifier and on the numbers of images,
+and are no FID. A class-conditional model is given the train split's classes. --neighbours shows
+the first 16 samples, each beside the 3 training images that are nearest to it pixel by pixel.
 """
 
 import json
@@ -23,19 +33,33 @@ from rnngen_jax.commands.base import (
     CHECKPOINT,
     NUM,
     REPLICA,
+    SEED,
     SPLIT,
+    TEMPERATURE,
     WORKDIR,
     Flag,
     Run,
     bar,
+    check_amount,
+    check_seed,
     check_split,
+    check_temperature,
     open_replicas,
 )
 from rnngen_jax.config import require
-from rnngen_jax.errors import RunError
+from rnngen_jax.errors import RunError, UserError
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from rnngen_jax.data.base import Dataset
+    from rnngen_jax.evaluation.classifying import Draw, Judge
     from rnngen_jax.evaluation.latents import Usage
+    from rnngen_jax.models.base import Model
+
+SHOWN = 16  # samples in the picture of neighbours
+NEIGHBOURS = 3  # training images beside each
+FEW = 20  # classes up to which the share of each is printed
 
 FLAGS = (
     WORKDIR,
@@ -49,6 +73,11 @@ FLAGS = (
         "draws of the latents for the importance-weighted bound; 0 for the ELBO",
         0,
     ),
+    Flag("classifier", "string", "folder of the classifier that judges samples"),
+    Flag("samples", "integer", "how many samples; by default as many as the split has images"),
+    Flag("neighbours", "string", "FILE.png to write, of samples and their nearest training images"),
+    TEMPERATURE._replace(help=f"of samples; {TEMPERATURE.help}; by default 1", default=None),
+    SEED._replace(help="of samples, 0 or more; by default 0", default=None),
 )
 
 
@@ -59,6 +88,11 @@ def run(
     split: str,
     num: int,
     iw_samples: int,
+    classifier: str | None,
+    samples: int | None,
+    neighbours: str | None,
+    temperature: float | None,
+    seed: int | None,
 ) -> int:
     """Evaluates.
 
@@ -69,25 +103,38 @@ def run(
       split: the split to score.
       num: how many images, 0 for all.
       iw_samples: of the importance-weighted bound, 0 for the model's own likelihood.
+      classifier: folder of the samples' judge, or `None`.
+      samples: how many of them, `None` for as many as the split has images.
+      neighbours: the picture to write, or `None`.
+      temperature, seed: of the samples, `None` for 1 and 0.
 
     Returns:
       0.
 
     Raises:
-      UserError: no such run, checkpoint, replica or split, or a model with neither a likelihood nor
-        latents, or without the bound that is asked for.
+      UserError: no such run, checkpoint, replica or split, a model with nothing to measure or
+        without the bound that is asked for, or a judge that does not fit.
       RunError: a likelihood that is not finite.
     """
     check_split(split)
     require(num >= 0, "--num", num, "0 for all, or 1 or more")
     require(iw_samples >= 0, "--iw_samples", iw_samples, "0 for the ELBO, or 1 or more")
+    _check_samples(classifier, samples, neighbours, temperature, seed)
     opened = open_replicas(workdir, checkpoint, replica)
 
-    from rnngen_jax.evaluation import likelihood
+    from rnngen_jax.commands.classifier import open_judge
+    from rnngen_jax.evaluation import classifying, likelihood
     from rnngen_jax.files import replacing
     from rnngen_jax.training.replicas import gather, summarise
 
     first = opened[0]
+    judge = None if classifier is None else open_judge(classifier, first.dataset, "--classifier")
+    _check_measurable(first.model, judge)
+    draw = None
+    if judge is not None or neighbours is not None:
+        draw = classifying.drawer(first.model, first.dataset, track=bar)
+    how = {"seed": seed or 0, "temperature": 1.0 if temperature is None else temperature}
+    check_amount("--samples", samples or 0, first.model.spec, "memory")
     scores = _measure(opened, split, num, iw_samples)
     usages = _inspect(opened, split, num)
     each = [score | usage for score, (usage, _) in zip(scores, usages, strict=True)]
@@ -112,15 +159,63 @@ def run(
         whose = f", replica {first.replica}"
     if first.model.latent is not None:
         record["latents"] = [arrays for _, arrays in usages]
+    if judge is not None:
+        record["samples"] = _judge(judge, draw, opened, split, samples, **how)
+    if neighbours is not None:
+        images = draw(first.params, first.extra, SHOWN, how["seed"], how["temperature"])
+        _write_neighbours(neighbours, images, first.dataset)
     path = first.workdir / "evaluation.json"
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(record, indent=2) + "\n")
     print(f"checkpoint:     step {first.step} of {workdir}{whose}")
     _print_metrics(metrics, len(opened))
     _print_usage(metrics, usages)
+    if "cross_entropy" in metrics:
+        print(f"{'accuracy:':<15} {metrics['accuracy']:.4f}")
+        print(f"{'cross-entropy:':<15} {metrics['cross_entropy']:.4f} nats")
     print(f"protocol:       {likelihood.describe(protocol)}")
+    if judge is not None:
+        _print_samples(record["samples"], len(opened))
+    if neighbours is not None:
+        print(f"neighbours:     {neighbours}")
     print(path)
     return 0
+
+
+def _check_samples(
+    classifier: str | None,
+    samples: int | None,
+    neighbours: str | None,
+    temperature: float | None,
+    seed: int | None,
+) -> None:
+    """Raises a `UserError` for flags of samples that do not fit each other."""
+    from rnngen_jax.evaluation import pictures
+
+    if classifier is None and samples is not None:
+        raise UserError(f"--samples={samples} has no effect without --classifier; give both.")
+    for flag, value in (("--temperature", temperature), ("--seed", seed)):
+        if value is not None and classifier is None and neighbours is None:
+            raise UserError(f"{flag}={value} has no effect without --classifier or --neighbours.")
+    if samples is not None:
+        require(samples >= 4, "--samples", samples, "4 or more")
+    if temperature is not None:
+        check_temperature(temperature)
+    if seed is not None:
+        check_seed(seed)
+    if neighbours is not None:
+        fits = pictures.ending(neighbours) == ".png"
+        require(fits, "--neighbours", neighbours, "a file that ends in .png")
+
+
+def _check_measurable(model: "Model", judge: "Judge | None") -> None:
+    """Raises a `UserError` for a model of which nothing can be measured, and says what would do."""
+    has = (model.log_prob, model.latent, model.classify, judge)
+    if all(part is None for part in has):
+        raise UserError(
+            f"{model.name} has neither a likelihood nor latents; give --classifier=FOLDER to have "
+            "its samples judged, by what rnngen classifier makes."
+        )
 
 
 def _measure(
@@ -128,15 +223,22 @@ def _measure(
 ) -> list[dict[str, float]]:
     """The likelihood of each replica, with one compiled program; nothing without a likelihood.
 
-    Beside an importance-weighted bound stands the ELBO.
+    Beside an importance-weighted bound stands the ELBO. Of classifiers, how well they do.
     """
     from rnngen_jax.data.transforms import evaluation_transform
-    from rnngen_jax.evaluation import likelihood
+    from rnngen_jax.evaluation import classifying, likelihood
 
     first = opened[0]
-    if first.model.log_prob is None and first.model.latent is not None and not iw_samples:
-        return [{} for _ in opened]
     transform = evaluation_transform(first.dataset)
+    if first.model.classify is not None and not iw_samples:
+        classified = classifying.scorer(first.model, transform)
+        data, size = first.dataset.splits[split], first.experiment.evaluation.batch_size
+        return [
+            classifying.measure(classified, run.params, run.extra, data, size, num, track=bar)
+            for run in opened
+        ]
+    if first.model.log_prob is None and not iw_samples:
+        return [{} for _ in opened]
     score = likelihood.scorer(first.model, transform, iw_samples)
     own = likelihood.scorer(first.model, transform) if iw_samples else None
 
@@ -228,6 +330,73 @@ def _print_usage(
         print(f"{'KL:':<15} {metrics['kl']:.4f} nats", end="")
         each = [sum(step) for step in usages[0][1]["kl"]]
         print(f"; by step {' '.join(f'{nats:.2f}' for nats in each)}" if len(each) > 1 else "")
+
+
+def _judge(
+    judge: "Judge",
+    draw: "Draw",
+    opened: Sequence[Run],
+    split: str,
+    num: int | None,
+    seed: int,
+    temperature: float,
+) -> dict[str, Any]:
+    """How the samples of each replica compare with a split: the section `samples`."""
+    from rnngen_jax.evaluation import classifying
+    from rnngen_jax.training.replicas import gather, summarise
+
+    states = [(run.params, run.extra) for run in opened]
+    judged = classifying.judge_samples(
+        judge, draw, states, opened[0].dataset, split, num, seed, temperature, track=bar
+    )
+    return {
+        "classifier": judge.name,
+        "digest": judge.digest,
+        "accuracy": dict(judge.accuracy),
+        "split": split,
+        **judged.counts,
+        "seed": seed,
+        "temperature": temperature,
+        "metrics": summarise(gather([found.metrics() for found in judged.samples])),
+        "missing": [found.missing.tolist() for found in judged.samples],
+        "floor": judged.floor.metrics(),
+    }
+
+
+def _write_neighbours(path: str, images: "np.ndarray", dataset: "Dataset") -> None:
+    """Writes a picture of samples, uint8 `[N, H, W, C]`, beside their nearest training images."""
+    from rnngen_jax.evaluation import classifying, pictures
+    from rnngen_jax.evaluation import neighbours as nearness
+
+    read, levels = classifying.reader(dataset, "train"), dataset.spec.levels
+    pool = classifying.pool(read, dataset.splits["train"].num, track=bar)
+    index, _ = nearness.nearest(images, pool, NEIGHBOURS, levels)
+    pictures.write_png(path, nearness.picture(images, index, read, levels))
+
+
+def _print_samples(section: Mapping[str, Any], replicas: int) -> None:
+    """Prints how samples compare with real images, and the floor; ± is over replicas."""
+    from rnngen_jax.evaluation.validation import collapse
+
+    metrics, floor = section["metrics"], section["floor"]
+    print(
+        f"judge:          {section['classifier']}, {section['accuracy']['test']:.4f} right on test"
+    )
+    print(
+        f"samples:        {section['num_samples']}, seed {section['seed']}, temperature "
+        f"{section['temperature']:g}, against {section['num_real']} images"
+    )
+    print(f"floor:          {section['num_floor']} real images in the samples' place")
+    print(f"{'':<18} {'samples':>10}{' ' * 9 * (replicas > 1)} {'floor':>10}")
+    for name, value in metrics.items():
+        if "/" not in name:
+            error = f" ± {metrics[f'{name}/standard_error']:.4f}" if replicas > 1 else ""
+            print(f"{name:<18} {value:>10.4f}{error} {floor[name]:>10.4f}")
+    shares = [metrics[name] for name in floor if name.startswith("class_share/")]
+    if len(shares) <= FEW:
+        print(f"{'class shares':<18} {' '.join(f'{share:.3f}' for share in shares)}")
+    for missing in filter(None, section["missing"]):
+        print(collapse(missing))
 
 
 def _versions() -> dict[str, str]:

@@ -57,37 +57,51 @@ def run(config: Any, workdir: str) -> int:
 
     join_hosts()
     from rnngen_jax import data
+    from rnngen_jax.commands.classifier import open_judge
     from rnngen_jax.data.feed import make_feed
     from rnngen_jax.data.transforms import evaluation_transform, training_transform
     from rnngen_jax.evaluation.validation import validator
-    from rnngen_jax.training.loop import train
+    from rnngen_jax.training.loop import batches_a_step, train
 
     dataset = data.load(settings.data)
     model = experiment.build(settings, dataset.spec)
     training = settings.training
     feed = make_feed(
         dataset.splits["train"],
-        training.batch_size,
+        training.batch_size * batches_a_step(settings.optimizers),
         training.seed,
         settings.data.placement,
         training.replicas,
     )
-    validate = validator(model, evaluation_transform(dataset), dataset, settings.evaluation)
     first = jax.process_index() == 0
+    judge = None
+    if settings.evaluation.classifier:
+        judge = open_judge(settings.evaluation.classifier, dataset, "config.evaluation.classifier")
+    validate = validator(
+        model,
+        evaluation_transform(dataset),
+        dataset,
+        settings.evaluation,
+        judge,
+        warn=_say if first else lambda line: None,
+    )
     with recorded(settings, folder / "config.json") if first else contextlib.nullcontext():
         outcome = train(
             model,
             feed,
             training_transform(settings.data, dataset),
             training,
-            settings.optimizer,
+            settings.optimizers,
             folder,
             experiment.identity(settings, dataset.spec),
             validate=validate,
             draw=drawer(model, settings, dataset, folder),
+            describe=accountant(settings, dataset.splits["train"].num),
         )
     if first and not outcome.interrupted:
-        print(f"pictures: {folder / 'samples'}")
+        if (folder / "samples").exists():
+            animate(folder / "samples")
+            print(f"pictures: {folder / 'samples'}")
         print(f"metrics: {folder / 'metrics.jsonl'}")
         print(f"evaluate with: rnngen evaluate --workdir={folder}")
     return 0
@@ -161,6 +175,44 @@ def refuse_other_run(folder: pathlib.Path, settings: "Experiment") -> None:
         )
 
 
+def animate(folder: pathlib.Path) -> None:
+    """Writes the grids of a training, which have the same noise, as `training.gif` beside them."""
+    from rnngen_jax.evaluation import animations
+
+    frames = animations.training(folder)
+    if frames is not None:
+        animations.write_gif(folder / "training.gif", frames, hold=animations.HOLD)
+
+
+def accountant(settings: "Experiment", num: int) -> "Callable[[int], dict[str, float]] | None":
+    """`describe(step)` gives the ε and δ of each player whose gradients are private.
+
+    Args:
+      settings: the experiment.
+      num: of training images.
+
+    Raises:
+      UserError: the accountant's package is not installed.
+    """
+    from rnngen_jax.training.privacy import epsilon
+
+    private = {p: section for p, section in settings.optimizers.items() if section.private_noise}
+    if not private:
+        return None
+    rate = settings.training.batch_size / num
+
+    def describe(step: int) -> dict[str, float]:
+        found = {}
+        for player, section in private.items():
+            steps, delta = step * section.turns, section.private_delta
+            found[f"epsilon/{player}"] = epsilon(section.private_noise, rate, steps, delta)
+            found[f"delta/{player}"] = delta
+        return found
+
+    describe(1)  # so that what is missing is said before the first step
+    return describe
+
+
 def drawer(
     model: "Model", settings: "Experiment", dataset: "Dataset", folder: pathlib.Path
 ) -> "Callable[[Params, Extra, int], None] | None":
@@ -203,6 +255,13 @@ def drawer(
         write(pictures.grid(np.asarray(images), model.spec.levels), step)
 
     return draw
+
+
+def _say(line: str) -> None:
+    """Prints a line, above the progress bar where there is one."""
+    from tqdm import tqdm
+
+    tqdm.write(line)
 
 
 def _holds_something(path: pathlib.Path) -> bool:

@@ -1,11 +1,13 @@
 """Animated GIFs: images that change from frame to frame, and boxes drawn on them."""
 
 import os
+import pathlib
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
+from rnngen_jax.data.folder import read_image
 from rnngen_jax.evaluation import pictures
 from rnngen_jax.files import replacing
 from rnngen_jax.models.base import Canvases
@@ -15,6 +17,7 @@ HOLD = 2000  # that the last one is, where an animation ends in a result
 LINE = 2  # pixels that a box's outline is wide
 READ_COLOUR = (64, 192, 96)
 WRITE_COLOUR = (224, 64, 48)
+MOST_FRAMES = 100  # of an animation of a training
 GREYS = 32  # entries of a colour animation's palette that are kept for greys
 
 
@@ -125,6 +128,25 @@ def reconstructed(images: np.ndarray, canvases: Canvases, levels: int) -> np.nda
     laid = pictures.layout(2, num, *images.shape[1:3])
     boxes = [(canvases.read, READ_COLOUR, 0), (canvases.write, WRITE_COLOUR, num)]
     return _with_result(frames, laid, boxes)
+
+
+def training(folder: pathlib.Path) -> np.ndarray | None:
+    """The grids of a training in the order of their steps, at most `MOST_FRAMES` spread over it.
+
+    Args:
+      folder: a run's `samples`, with step_STEP.png.
+
+    Returns:
+      Frames, uint8 RGB `[F, H', W', 3]`; `None` with fewer than two, or where a run that was gone
+      on with has changed their size.
+    """
+    files = sorted(folder.glob("step_*.png"))
+    if len(files) > MOST_FRAMES:
+        files = [files[n] for n in np.linspace(0, len(files) - 1, MOST_FRAMES).round().astype(int)]
+    frames = [read_image(file) for file in files]
+    if len(frames) < 2 or len({frame.shape for frame in frames}) > 1:
+        return None
+    return np.broadcast_to(np.stack(frames), (*np.shape(frames)[:3], 3))
 
 
 def _with_result(

@@ -29,19 +29,26 @@ CHUNK = 10
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """How likelihoods are measured.
+    """How likelihoods are measured, and samples judged.
 
     Attributes:
       batch_size: images scored at once; it does not change the numbers.
       num_images: images at the start of the validation split that are scored during training;
         0 scores them all. `evaluate` scores the whole split unless its --num says otherwise.
+      classifier: folder of a classifier, as `rnngen classifier` makes it, by whose features each
+        validation during training compares samples with those images; empty for none.
+      num_samples: how many samples.
     """
 
     batch_size: int = 200
     num_images: int = 0
+    classifier: str = ""
+    num_samples: int = 1000
 
     def __post_init__(self) -> None:
         require(self.batch_size >= 1, "config.evaluation.batch_size", self.batch_size, "1 or more")
+        given, allowed = self.num_samples, "4 or more"
+        require(given >= 4, "config.evaluation.num_samples", given, allowed)
         require(
             self.num_images >= 0,
             "config.evaluation.num_images",

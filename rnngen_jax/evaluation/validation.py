@@ -1,27 +1,52 @@
 """What is measured on the validation split in training."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+import numpy as np
 
 from rnngen_jax.data.base import Dataset
-from rnngen_jax.evaluation import latents, likelihood
-from rnngen_jax.evaluation.likelihood import EvaluationConfig, Transform
+from rnngen_jax.evaluation import classifying, fidelity, latents, likelihood
+from rnngen_jax.evaluation.classifying import Judge
+from rnngen_jax.evaluation.likelihood import SEED, EvaluationConfig, Transform
 from rnngen_jax.models.base import Extra, Model, Params
 
 Validate = Callable[[Params, Extra], dict[str, float]]
 
+# Of `Fidelity.metrics`, what each validation writes down, with the classes' shares besides.
+JUDGED = ("frechet", "precision", "recall", "confidence", "missing_classes")
+
 
 def validator(
-    model: Model, transform: Transform, dataset: Dataset, config: EvaluationConfig
+    model: Model,
+    transform: Transform,
+    dataset: Dataset,
+    config: EvaluationConfig,
+    judge: Judge | None = None,
+    warn: Callable[[str], None] = print,
 ) -> Validate | None:
     """`validate(params, extra) -> metrics` on the validation split, for the training loop.
 
-    The first metric decides which checkpoint is best: `bits_per_dim`, or the `reconstruction_nats`
-    of a model that rebuilds images but has no likelihood. Models of latent variables have the
-    metrics of `latents.Usage` besides.
+    The first metric decides which checkpoint is best: `bits_per_dim`, the `cross_entropy` of a
+    classifier, the `reconstruction_nats` of a model that rebuilds images but has no likelihood, or
+    the `frechet` of one that can only sample. Models of latent variables have the metrics of
+    `latents.Usage` besides, and with a judge all that sample have those of `JUDGED` and
+    `class_share/<k>`: `config.num_samples` samples, of the same noise each time, against the images
+    of the validation.
+
+    Args:
+      model: the model.
+      transform: what evaluation does to a batch first.
+      dataset: the data.
+      config: how much is measured; its `classifier` is for whoever opens the judge.
+      judge: of the samples, `None` to leave them alone.
+      warn: takes a line about each validation whose samples lack classes.
 
     Returns:
-      `None` for a model with neither a likelihood nor latents.
+      `None` for a model with nothing to measure.
+
+    Raises:
+      UserError: a judge is given, but the model cannot sample.
     """
     split = dataset.splits["validation"]
     where = {"batch_size": config.batch_size, "num_images": config.num_images}
@@ -37,11 +62,16 @@ def validator(
             return {"bits_per_dim": result.bits_per_dim, "nats_per_image": result.nats_per_image}
 
         parts.append(of_likelihood)
+    if model.classify is not None:
+        classified = classifying.scorer(model, transform)
+        parts.append(functools.partial(classifying.measure, classified, split=split, **where))
     if model.latent is not None:
         look = functools.partial(
             latents.measure, latents.inspector(model, transform), split=split, **where
         )
         parts.append(lambda params, extra: look(params, extra).metrics())
+    if judge is not None:
+        parts.append(_of_samples(model, dataset, config, judge, warn))
     if not parts:
         return None
 
@@ -49,3 +79,39 @@ def validator(
         return {name: value for part in parts for name, value in part(params, extra).items()}
 
     return validate
+
+
+def _of_samples(
+    model: Model,
+    dataset: Dataset,
+    config: EvaluationConfig,
+    judge: Judge,
+    warn: Callable[[str], None],
+) -> Validate:
+    """The samples' part of a validation."""
+    draw = classifying.drawer(model, dataset)
+    available = dataset.splits["validation"].num
+    num_real = min(config.num_images or available, available)
+
+    @functools.cache  # once, and only when there is a validation
+    def real() -> fidelity.Features:
+        read = classifying.reader(dataset, "validation")
+        return classifying.of_split(judge, read, np.arange(num_real))
+
+    def validate(params: Params, extra: Extra) -> dict[str, float]:
+        images = draw(params, extra, config.num_samples, SEED, 1.0)
+        found = fidelity.compare(real(), classifying.of_images(judge, images))
+        if len(found.missing):
+            warn(collapse(found.missing.tolist()))
+        metrics = found.metrics()
+        shares = [name for name in metrics if name.startswith("class_share/")]
+        return {name: metrics[name] for name in (*JUDGED, *shares)}
+
+    return validate
+
+
+def collapse(missing: Sequence[int]) -> str:
+    """The line that warns of missing classes, one or more of them."""
+    which = f"class {missing[0]} is" if len(missing) == 1 else None
+    which = which or f"classes {', '.join(map(str, missing))} are"
+    return f"mode collapse: {which} less than a tenth as frequent in samples as in the data."

@@ -9,7 +9,7 @@ from rnngen_jax.errors import UserError
 from rnngen_jax.models.base import Model
 from rnngen_jax.shapes import ImageSpec
 
-_NOT_MODELS = {"autoregressive", "base", "grid", "latent"}
+_NOT_MODELS = {"adversarial", "autoregressive", "base", "grid", "latent"}
 
 
 def names() -> list[str]:
@@ -26,6 +26,15 @@ def config_class(name: str) -> type[Any]:
     if name not in names():
         raise UserError(f"config.model.name={name!r} is not a model; {nearest(name, names())}")
     return importlib.import_module(f"{__name__}.{name}").Config
+
+
+def players(name: str) -> tuple[str, ...]:
+    """Who plays in a model, in the order of their turns: the keys of its `params` and `losses`.
+
+    Raises:
+      UserError: there is no such model.
+    """
+    return getattr(config_class(name), "PLAYERS", ("model",))
 
 
 def build(name: str, fields: dict[str, Any], spec: ImageSpec) -> Model:

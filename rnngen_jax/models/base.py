@@ -125,6 +125,9 @@ class Model(NamedTuple):
       log_probs: for autoregressive models, the distribution that raw outputs stand for,
         `log_probs(raw [..., P]) -> [..., L]`, nats for each grey level.
       latent: what models of latent variables can do besides (`Latent`).
+      classify: for classifiers, `classify(params, extra, image) -> (features, logits)`: of uint8
+        `[B, H, W, C]` float32 `[B, F]`, by which images can be compared, and `[B, K]` of the
+        classes; without dropout.
     """
 
     name: str
@@ -141,6 +144,7 @@ class Model(NamedTuple):
     steps: Any = None
     log_probs: Callable[[Array], Array] | None = None
     latent: Latent | None = None
+    classify: Callable[[Params, Extra, Array], tuple[Array, Array]] | None = None
 
 
 def dropout_masks(

@@ -16,7 +16,8 @@ class Halve(nn.Module):
 
     Attributes:
       features: F.
-      kernel: the kernel's side, even; there is as much padding on one side as on the other.
+      kernel: the kernel's side, 2 or more. With an even one there is as much padding on one side as
+        on the other, with an odd one more by one after the map than before.
     """
 
     features: int
@@ -26,7 +27,7 @@ class Halve(nn.Module):
     def __call__(self, x: Array) -> Array:
         """Of a batch of maps."""
         batch, height, width, features = x.shape
-        rows, columns, blocks = -(-height // 2), -(-width // 2), self.kernel // 2
+        rows, columns, blocks = -(-height // 2), -(-width // 2), -(-self.kernel // 2)
         before = blocks - 1
         border = ((before, 2 * rows - height + before), (before, 2 * columns - width + before))
         x = jnp.pad(x, ((0, 0), *border, (0, 0)))
@@ -35,9 +36,18 @@ class Halve(nn.Module):
         x = jnp.moveaxis(x, 3, 2).reshape(*x.shape[:2], x.shape[3], 4 * features)
         near = [x[:, i : i + rows, j : j + columns] for i in range(blocks) for j in range(blocks)]
         patches = jnp.concatenate(near, axis=-1)
-        shape = (patches.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
-        return product(patches, kernel) + self.param("bias", nn.initializers.zeros, shape[1:])
+        kernel = self.param(
+            "kernel",
+            nn.initializers.lecun_normal(),
+            (self.kernel**2 * features, self.features),
+        )
+        if self.kernel % 2:
+            # As the patches have it: blocks, places within one, zeros where the even kernel ends.
+            kernel = kernel.reshape(self.kernel, self.kernel, features, self.features)
+            kernel = _made_even(kernel, 0).reshape(blocks, 2, blocks, 2, features, self.features)
+            kernel = jnp.moveaxis(kernel, 2, 1).reshape(-1, self.features)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return product(patches, kernel) + bias
 
 
 class Double(nn.Module):
@@ -45,7 +55,7 @@ class Double(nn.Module):
 
     Attributes:
       features: F.
-      kernel: the kernel's side, even.
+      kernel: the kernel's side, 2 or more.
       height, width: of the result, twice the map's or one less.
     """
 
@@ -58,10 +68,13 @@ class Double(nn.Module):
     def __call__(self, x: Array) -> Array:
         """`[B, H', W', D]` to `[B, height, width, F]`."""
         batch, rows, columns, features = x.shape
-        blocks, out = self.kernel // 2, self.features
+        blocks, out = -(-self.kernel // 2), self.features
         # Of the kernel's places, a quarter reaches each place of the result.
         init = nn.initializers.normal((4 / (features * self.kernel**2)) ** 0.5)
         kernel = self.param("kernel", init, (features, self.kernel**2 * out))
+        if self.kernel % 2:
+            kernel = kernel.reshape(features, self.kernel, self.kernel, out)
+            kernel = _made_even(kernel, 1).reshape(features, -1)
         given = product(x, kernel).reshape(batch, rows, columns, blocks, 2, blocks, 2, out)
         total: Array | float = 0.0
         for i in range(blocks):
@@ -74,3 +87,9 @@ class Double(nn.Module):
         start = blocks - 1
         total = total[:, start : start + self.height, start : start + self.width]
         return total + self.param("bias", nn.initializers.zeros, (out,))
+
+
+def _made_even(kernel: Array, axis: int) -> Array:
+    """Zeros before the first row and column, which are axes number `axis` and the next."""
+    border = [(1, 0) if axis <= n <= axis + 1 else (0, 0) for n in range(kernel.ndim)]
+    return jnp.pad(kernel, border)

@@ -1,6 +1,7 @@
 """The config sections `optimizer` and `training`."""
 
 from dataclasses import dataclass, fields
+from typing import ClassVar
 
 from rnngen_jax.config import require, require_choice
 from rnngen_jax.errors import UserError
@@ -24,7 +25,7 @@ _READ_BY = {
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """The optimiser; each player of a model gets one of its own with these settings.
+    """The optimiser of one player of a model; each player has one of its own.
 
     A field that the chosen optimiser or schedule does not read must stay at its default, so that
     no setting is without effect.
@@ -47,7 +48,18 @@ class OptimizerConfig:
       l2: adds l2 · w to the gradient of arrays with two or more axes.
       clip_norm: gradients, the penalties l1 and l2 included, are scaled down to this global norm
         (over one player's arrays); 0 for no clipping.
+      clip_weights: after an update all parameters are cut to ± this (Arjovsky et al. 2017,
+        algorithm 1); 0 for never.
+      turns: updates in a row that the player makes in one training step, each from a batch of its
+        own.
+      private_noise: with more than 0 the gradient is a private one (Abadi et al. 2016, algorithm
+        1): each example's is scaled down to the norm `private_clip`, and their sum gets Gaussian
+        noise of `private_noise` times that norm.
+      private_clip: see there.
+      private_delta: the δ for which metrics.jsonl tells ε.
     """
+
+    SECTION: ClassVar[str] = "config.optimizer"
 
     name: str = "adam"
     learning_rate: float = 1e-3
@@ -63,9 +75,14 @@ class OptimizerConfig:
     l1: float = 0.0
     l2: float = 0.0
     clip_norm: float = 0.0
+    clip_weights: float = 0.0
+    turns: int = 1
+    private_noise: float = 0.0
+    private_clip: float = 1.0
+    private_delta: float = 1e-5
 
     def __post_init__(self) -> None:
-        at = "config.optimizer."
+        at = f"{self.SECTION}."
         require_choice(f"{at}name", self.name, OPTIMIZERS)
         require_choice(f"{at}schedule", self.schedule, SCHEDULES)
         require(self.learning_rate > 0, f"{at}learning_rate", self.learning_rate, "above 0")
@@ -74,8 +91,12 @@ class OptimizerConfig:
             value = getattr(self, name)
             require(0 <= value < 1, f"{at}{name}", value, "0 or more, below 1")
         require(self.eps > 0, f"{at}eps", self.eps, "above 0")
-        for name in ("weight_decay", "l1", "l2", "clip_norm"):
+        for name in ("weight_decay", "l1", "l2", "clip_norm", "clip_weights", "private_noise"):
             require(getattr(self, name) >= 0, f"{at}{name}", getattr(self, name), "0 or more")
+        require(self.turns >= 1, f"{at}turns", self.turns, "1 or more")
+        require(self.private_clip > 0, f"{at}private_clip", self.private_clip, "above 0")
+        given = self.private_delta
+        require(0 < given < 1, f"{at}private_delta", given, "above 0, below 1")
         require(0 <= self.final_fraction <= 1, f"{at}final_fraction", self.final_fraction, "0 to 1")
         if self.schedule == "exponential":
             given, allowed = self.final_fraction, "above 0 with schedule=exponential"
@@ -89,10 +110,23 @@ class OptimizerConfig:
             given, chosen = getattr(self, name), getattr(self, choice)
             if chosen not in readers and given != defaults[name]:
                 raise UserError(
-                    f"config.optimizer.{name}={given!r} has no effect with {choice}={chosen}; "
-                    f"leave it at {defaults[name]!r}, or set config.optimizer.{choice} to "
+                    f"{self.SECTION}.{name}={given!r} has no effect with {choice}={chosen}; "
+                    f"leave it at {defaults[name]!r}, or set {self.SECTION}.{choice} to "
                     f"{' or '.join(readers)}."
                 )
+        for name in ("private_clip", "private_delta"):
+            if not self.private_noise and getattr(self, name) != defaults[name]:
+                raise UserError(
+                    f"{self.SECTION}.{name}={getattr(self, name)!r} has no effect with "
+                    "private_noise=0; set that above 0."
+                )
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig(OptimizerConfig):
+    """The same for the discriminator of an adversarial model; `optimizer` is its generator's."""
+
+    SECTION: ClassVar[str] = "config.discriminator"
 
 
 @dataclass(frozen=True)

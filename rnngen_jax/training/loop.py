@@ -21,14 +21,16 @@ from rnngen_jax.training.digests import named
 from rnngen_jax.training.optimizers import make_optimizer
 from rnngen_jax.training.parallel import Parallel, make_parallel
 from rnngen_jax.training.preemption import watching
+from rnngen_jax.training.privacy import Privacy
 from rnngen_jax.training.progress import Progress, make_progress
 from rnngen_jax.training.replicas import Values, create_each, gather, mean, summarise
 from rnngen_jax.training.standing import Clock, Standing
 from rnngen_jax.training.state import TrainState, create, evaluated_params
-from rnngen_jax.training.step import Transform, train_step
+from rnngen_jax.training.step import Transform, Turns, rounds, train_step
 
 Validate = Callable[[Params, Extra], Mapping[str, float]]
 Draw = Callable[[Params, Extra, int], None]
+Describe = Callable[[int], Mapping[str, float]]
 
 
 class Outcome(NamedTuple):
@@ -54,12 +56,13 @@ def train(
     feed: Feed,
     transform: Transform,
     config: TrainingConfig,
-    optimizer: OptimizerConfig,
+    optimizers: Mapping[str, OptimizerConfig],
     workdir: str | os.PathLike[str],
     identity: Mapping[str, Any],
     *,
     validate: Validate | None = None,
     draw: Draw | None = None,
+    describe: Describe | None = None,
     devices: Sequence[jax.Device] | None = None,
 ) -> Outcome:
     """Trains a model, from the newest sound checkpoint in `workdir` if there is one.
@@ -77,16 +80,19 @@ def train(
 
     Args:
       model: the model.
-      feed: the training batches, of `config.batch_size` images, for `config.replicas`.
+      feed: the training batches, of `config.batch_size` images for each of the `batches_a_step`,
+        for `config.replicas`.
       transform: `transform(batch, key) -> batch`, inside the jitted step.
       config: the section `training`. Its `num_samples` is for whoever makes `draw`.
-      optimizer: the section `optimizer`, for each player.
+      optimizers: each player's section, such as `optimizer`.
       workdir: gets `metrics.jsonl`, `tensorboard/` and `checkpoints/`.
       identity: JSON values that say what the checkpoints belong to.
       validate: `validate(params, extra) -> metrics`; the first metric decides which checkpoint is
         best, the lower the better. It is called for each replica. The arrays lie on one device and
         are gone after it returns.
       draw: `draw(params, extra, step)` writes a grid of samples.
+      describe: `describe(step) -> metrics` that the number of steps alone decides, such as the
+        privacy that is left; they stand in the lines of training metrics.
       devices: the devices to use, all by default.
 
     Returns:
@@ -102,17 +108,18 @@ def train(
             f"config.training.patience={config.patience} needs a validation, which this model has "
             "not; set it to 0."
         )
-    optimizers = {player: make_optimizer(optimizer, config.steps) for player in model.losses}
+    turns = _turns(optimizers)
+    chains = {player: make_optimizer(optimizers[player], config.steps) for player in model.losses}
     parallel = make_parallel(
         config.parallelism,
-        lambda reduce: train_step(model, optimizers, config.ema_decay, transform, reduce),
+        lambda reduce: train_step(model, chains, config.ema_decay, transform, reduce, turns),
         fetch,
         config.seed,
         config.batch_size,
         devices,
         config.replicas,
     )
-    make_one = functools.partial(create, model, optimizers, ema=config.ema_decay > 0)
+    make_one = functools.partial(create, model, chains, ema=config.ema_decay > 0)
     make_state = functools.partial(create_each, make_one, config.seed, config.replicas)
     workdir = pathlib.Path(workdir)
     with ExitStack() as stack:
@@ -140,6 +147,7 @@ def train(
             progress=progress,
             validate=validate,
             draw=draw,
+            describe=describe,
             standing=standing,
         )
         start = standing.step
@@ -155,6 +163,21 @@ def train(
         return outcome
 
 
+def batches_a_step(optimizers: Mapping[str, OptimizerConfig]) -> int:
+    """Batches of `config.training.batch_size` that one training step takes."""
+    return rounds(_turns(optimizers))
+
+
+def _turns(optimizers: Mapping[str, OptimizerConfig]) -> dict[str, Turns]:
+    """How each player goes about its updates."""
+
+    def of(config: OptimizerConfig) -> Turns:
+        noise, clip = config.private_noise, config.private_clip
+        return Turns(config.turns, Privacy(noise, clip) if noise else None)
+
+    return {player: of(config) for player, config in optimizers.items()}
+
+
 @dataclass
 class _Run:
     """What the parts of the loop share."""
@@ -168,6 +191,7 @@ class _Run:
     progress: Progress
     validate: Validate | None
     draw: Draw | None
+    describe: Describe | None
     standing: Standing
     clock: Clock = field(default_factory=Clock)
 
@@ -221,7 +245,9 @@ class _Run:
             return every > 0 and (last or step % every == 0)
 
         if is_due(config.log_every):
-            self.write("train", {**standing.means(), "images_per_second": self.clock.rate()})
+            known = {} if self.describe is None else self.describe(step)
+            means = {**standing.means(), **known}
+            self.write("train", {**means, "images_per_second": self.clock.rate()})
             if step % config.log_every == 0:  # the last line may be a part of a full one
                 standing.start_line()
             self.clock.start()

@@ -15,23 +15,28 @@ from rnngen_jax.training.config import OptimizerConfig
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
     """The optimiser of one player.
 
-    The order is: penalties are added to the gradient, the sum is clipped, the optimiser scales it.
+    The order is: penalties are added to the gradient, the sum is clipped, the optimiser scales it,
+    the updated parameters are cut.
 
     Args:
       config: the settings.
-      steps: number of training steps, over which the learning rate's schedule runs.
+      steps: number of training steps, over which the learning rate's schedule runs; with several
+        turns a step it still counts steps.
 
     Raises:
       UserError: the warm-up is not shorter than the training.
     """
     given, allowed = config.warmup_steps, f"0 or more, below config.training.steps={steps}"
-    require(given < steps, "config.optimizer.warmup_steps", given, allowed)
+    require(given < steps, f"{config.SECTION}.warmup_steps", given, allowed)
     parts = []
     if config.l1 or config.l2:
         parts.append(add_penalties(config.l1, config.l2))
     if config.clip_norm:
         parts.append(optax.clip_by_global_norm(config.clip_norm))
-    parts.append(_scaling(config, learning_rate(config, steps)))
+    rate = learning_rate(config, steps)
+    parts.append(_scaling(config, lambda count: rate(count // config.turns)))
+    if config.clip_weights:
+        parts.append(keep_within(config.clip_weights))
     return optax.chain(*parts)
 
 
@@ -74,6 +79,22 @@ def add_penalties(l1: float, l2: float) -> optax.GradientTransformation:
         updates: optax.Updates, state: optax.EmptyState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, optax.EmptyState]:
         return jax.tree.map(penalised, updates, params), state
+
+    return optax.GradientTransformation(init, update)
+
+
+def keep_within(limit: float) -> optax.GradientTransformation:
+    """Shortens updates so that no parameter leaves [-limit, limit]; comes last in a chain."""
+
+    def init(params: optax.Params) -> optax.EmptyState:
+        del params
+        return optax.EmptyState()
+
+    def update(
+        updates: optax.Updates, state: optax.EmptyState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.EmptyState]:
+        cut = jax.tree.map(lambda u, w: jnp.clip(w + u, -limit, limit) - w, updates, params)
+        return cut, state
 
     return optax.GradientTransformation(init, update)
 

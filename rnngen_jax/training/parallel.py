@@ -18,11 +18,11 @@ from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from rnngen_jax.errors import UserError
+from rnngen_jax.ops.batch import BATCH_AXIS as AXIS
 from rnngen_jax.training.replicas import many_steps_each
 from rnngen_jax.training.state import TrainState
 from rnngen_jax.training.step import Call, Fetch, Reduce, Step, many_steps, mean_over
 
-AXIS = "data"
 REPLICA = "replica"
 Arrays = dict[str, np.ndarray]
 

@@ -91,10 +91,11 @@ class Standing:
         """The error for a number of this step that is not finite; see `first_not_finite`."""
         name, value = first_not_finite(name, values, replicas)
         good = "none yet" if self.saved is None else f"step {self.saved}"
+        section = "config.discriminator" if "discriminator" in name else "config.optimizer"
         return RunError(
             f"step {self.step}: {name} is {value}. Last good checkpoint: {good}.\n"
-            "Lower config.optimizer.learning_rate or set config.optimizer.clip_norm, and train in "
-            "another --workdir."
+            f"Lower {section}.learning_rate or set {section}.clip_norm, and train in another "
+            "--workdir."
         )
 
 

@@ -1,7 +1,7 @@
 """One training step as a pure function, and several of them in one call."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from jax import Array
 
 from rnngen_jax import keys
 from rnngen_jax.models.base import Aux, Batch, Model
+from rnngen_jax.training.privacy import Privacy, private_value_and_grad
 from rnngen_jax.training.state import TrainState
 
 Transform = Callable[[Batch, Array], Batch]
@@ -20,18 +21,32 @@ Reduce = Callable[[Any], Any]
 Call = Callable[[TrainState, Any, Any], tuple[TrainState, Metrics]]
 
 
+class Turns(NamedTuple):
+    """How a player goes about its updates.
+
+    Attributes:
+      count: updates in a row in one step.
+      privacy: makes its gradients private; `None` for plain ones.
+    """
+
+    count: int = 1
+    privacy: Privacy | None = None
+
+
 def train_step(
     model: Model,
     optimizers: Mapping[str, optax.GradientTransformation],
     ema_decay: float,
     transform: Transform,
     reduce: Reduce = lambda tree: tree,
+    turns: Mapping[str, Turns] | None = None,
 ) -> Step:
     """Makes the function of one training step.
 
     Within a step the players take their turns in the order of `model.losses`. Each is
     differentiated in its own branch of the parameters, with the others' as they are after their
-    turns, and hands its `extra` to the next. All see the same batch.
+    turns, and hands its `extra` to the next. Turn number i of every player sees the same batch; a
+    step's examples number i, i + n, i + 2 n, ... make it up, where n is `rounds(turns)`.
 
     Args:
       model: the model.
@@ -41,24 +56,33 @@ def train_step(
       transform: what is done to a batch first, such as augmentation.
       reduce: the mean over devices of a tree of arrays, where each has a part of the batch only;
         integers are left alone, since they are the same on all.
+      turns: by player; one plain turn for who is not there.
 
     Returns:
       `step(state, batch, key) -> (state, metrics)`. The metrics are scalars: `loss/<player>`,
       `grad_norm/<player>` (the global norm of the loss's gradient, before penalties and clipping)
-      and the losses' own.
+      and the losses' own; of several turns, their means.
     """
+    turns = {player: (turns or {}).get(player, Turns()) for player in model.losses}
+    parts = rounds(turns)
 
     def turn(
         player: str, state: TrainState, batch: Batch, key: Array
     ) -> tuple[TrainState, Metrics]:
         """Updates one player."""
 
-        def loss(own: Any) -> tuple[Array, Aux]:
+        def loss(own: Any, batch: Batch) -> tuple[Array, Aux]:
             params = {**state.params, player: own}
             return model.losses[player](params, state.extra, batch, key, state.step)
 
         own, opt_state = state.params[player], state.opt_state[player]
-        (value, aux), gradient = reduce(jax.value_and_grad(loss, has_aux=True)(own))
+        privacy = turns[player].privacy
+        if privacy is None:
+            found = jax.value_and_grad(loss, has_aux=True)(own, batch)
+        else:
+            noise_key = keys.named(key, "privacy")
+            found = private_value_and_grad(loss, own, batch, privacy, noise_key)
+        (value, aux), gradient = reduce(found)
         updates, opt_state = optimizers[player].update(gradient, opt_state, own)
         metrics = {f"loss/{player}": value, f"grad_norm/{player}": optax.tree.norm(gradient)}
         state = state._replace(
@@ -68,11 +92,31 @@ def train_step(
         )
         return state, {**aux.metrics, **metrics}
 
+    def all_turns(
+        player: str, state: TrainState, batch: Batch, key: Array
+    ) -> tuple[TrainState, Metrics]:
+        """Updates one player as often as it has turns."""
+        count = turns[player].count
+        # [parts, B, ...], across the batch, so that a device's part of it is one of each turn's.
+        cut = {
+            name: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0)[:count]
+            for name, x in batch.items()
+        }
+        if count == 1:
+            return turn(player, state, jax.tree.map(lambda x: x[0], cut), key)
+
+        def body(state: TrainState, item: tuple[Batch, Array]) -> tuple[TrainState, Metrics]:
+            batch, number = item
+            return turn(player, state, batch, jax.random.fold_in(key, number))
+
+        state, metrics = jax.lax.scan(body, state, (cut, jnp.arange(count)))
+        return state, jax.tree.map(lambda x: x.mean(0), metrics)
+
     def step(state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, Metrics]:
         batch = transform(batch, keys.named(key, "transform"))
         metrics: Metrics = {}
         for player in model.losses:
-            state, own = turn(player, state, batch, keys.named(key, f"loss/{player}"))
+            state, own = all_turns(player, state, batch, keys.named(key, f"loss/{player}"))
             metrics |= own
         if state.ema is not None:
             # Young averages forget faster, so that the initial parameters do not linger in them.
@@ -82,6 +126,11 @@ def train_step(
         return state._replace(step=state.step + 1), metrics
 
     return step
+
+
+def rounds(turns: Mapping[str, Turns]) -> int:
+    """Batches that a step takes: as many as the player with the most turns has turns."""
+    return max((each.count for each in turns.values()), default=1)
 
 
 def many_steps(step: Step, fetch: Fetch, seed: int | Array) -> Call:

@@ -161,3 +161,19 @@ def test_rebuilding_reads_above_and_writes_below():
     np.testing.assert_array_equal(frames[-1], want)
     cell = frames[0][2:50, 2:50][:6, :6]  # the first pixel of the first original
     assert (cell == pictures.to_pixels(images, 17)[0, 0, 0]).all()
+
+
+def test_a_training_is_its_grids_in_order(tmp_path):
+    assert animations.training(tmp_path) is None
+    grids = [np.full((4, 6, 3), value, np.uint8) for value in (10, 200, 90)]
+    for step, grid in zip((2, 10, 1000), grids, strict=True):
+        pictures.write_png(tmp_path / f"step_{step:08}.png", grid)
+    pictures.write_png(tmp_path / "other.png", grids[0])
+    np.testing.assert_array_equal(animations.training(tmp_path), np.stack(grids))
+    for step in range(2000, 2200):
+        pictures.write_png(tmp_path / f"step_{step:08}.png", grids[1])
+    many = animations.training(tmp_path)
+    assert len(many) == animations.MOST_FRAMES
+    np.testing.assert_array_equal(many[0], grids[0])
+    pictures.write_png(tmp_path / "step_00003000.png", grids[0][:3])
+    assert animations.training(tmp_path) is None  # sizes differ

@@ -1,12 +1,14 @@
 """What is measured on the validation split, of models of every kind."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from rnngen_jax.data.base import Dataset, Split
-from rnngen_jax.evaluation import latents, likelihood
-from rnngen_jax.evaluation.validation import validator
+from rnngen_jax.errors import UserError
+from rnngen_jax.evaluation import classifying, fidelity, latents, likelihood
+from rnngen_jax.evaluation.validation import collapse, validator
 from rnngen_jax.models.base import Inspection, Latent, Model
 from rnngen_jax.shapes import ImageSpec
 
@@ -15,6 +17,8 @@ CONFIG = likelihood.EvaluationConfig(batch_size=4, num_images=5)
 PARAMS = {"model": jnp.float32(2.0)}
 LIKELIHOOD = ["bits_per_dim", "nats_per_image"]
 LATENTS = ["reconstruction_nats", "mean_squared_error", "active_units"]
+JUDGED = ["frechet", "precision", "recall", "confidence", "missing_classes"]
+SHARES = [f"class_share/{k}" for k in range(3)]
 
 
 def split(seed):
@@ -93,3 +97,74 @@ def test_the_validation_split_is_measured(scored, latent, names):
 
 def test_a_model_with_nothing_to_measure_is_not_validated():
     assert validator(model(False, None), identity, DATASET, CONFIG) is None
+
+
+def classify(params, extra, image):
+    """Features are the pixels; the class is how bright the first one is, 0 to 2."""
+    flat = image.reshape(len(image), -1).astype(jnp.float32)
+    bright = jnp.minimum(flat[:, :1], 2)
+    return flat, -params["model"] * jnp.square(bright - jnp.arange(3.0))
+
+
+def judge():
+    classifier = model(False, None)._replace(classify=classify)
+    return classifying.make_judge(classifier, PARAMS, {}, "toys", "none", "ab" * 8, {})
+
+
+def sampling(toy, collapsed):
+    """A model that draws pixels by chance, or with a first pixel that is always black."""
+
+    def sample(params, extra, key, num, label=None, temperature=1.0):
+        images = jax.random.randint(key, (num, *SPEC.shape), 0, 4).astype(jnp.uint8)
+        return images.at[:, 0, 0].set(0) if collapsed else images
+
+    return toy._replace(sample=sample)
+
+
+JUDGING = likelihood.EvaluationConfig(batch_size=4, num_images=7, num_samples=70)
+
+
+@pytest.mark.parametrize(("scored", "latent"), [(False, None), (True, None), (True, "gaussian")])
+def test_samples_are_judged_after_what_else_there_is(scored, latent):
+    toy = sampling(model(scored, latent), collapsed=False)
+    lines = []
+    validate = validator(toy, identity, DATASET, JUDGING, judge(), lines.append)
+    got = validate(PARAMS, {})
+    others = (LIKELIHOOD if scored else []) + ([*LATENTS, "kl"] if latent else [])
+    assert list(got) == [*others, *JUDGED, *SHARES]
+    assert validate(PARAMS, {}) == got  # the same noise
+    assert lines == []
+    images = classifying.drawer(toy, DATASET)(PARAMS, {}, 70, 0, 1.0)
+    real = SPLITS["validation"].read(np.arange(7))[0]
+    want = fidelity.compare(
+        *(fidelity.Features(*map(np.asarray, classify(PARAMS, {}, x))) for x in (real, images))
+    ).metrics()
+    for name in (*JUDGED, *SHARES):
+        assert got[name] == pytest.approx(want[name], rel=1e-6)
+
+
+def test_missing_classes_are_told_once_a_validation():
+    toy = sampling(model(False, None), collapsed=True)
+    lines, whole = [], likelihood.EvaluationConfig(num_samples=70)
+    validate = validator(toy, identity, DATASET, whole, judge(), lines.append)
+    got = validate(PARAMS, {})
+    assert [got[name] for name in ("missing_classes", *SHARES)] == [2, 1, 0, 0]
+    assert lines == [
+        "mode collapse: classes 1, 2 are less than a tenth as frequent in samples as in the data."
+    ]
+    validate(PARAMS, {})
+    assert len(lines) == 2
+    assert "class 3 is less than a tenth" in collapse([3])
+
+
+def test_a_model_that_cannot_sample_is_not_judged():
+    with pytest.raises(UserError, match="toy cannot draw samples"):
+        validator(model(True, None), identity, DATASET, JUDGING, judge())
+
+
+def test_a_classifier_is_validated_by_its_cross_entropy():
+    toy = model(False, None)._replace(classify=classify)
+    got = validator(toy, identity, DATASET, CONFIG)(PARAMS, {})
+    assert list(got) == ["cross_entropy", "accuracy"]
+    score = classifying.scorer(toy, identity)
+    assert got == classifying.measure(score, PARAMS, {}, SPLITS["validation"], 4, 5)

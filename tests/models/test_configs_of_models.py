@@ -30,6 +30,25 @@ GRID = {
     "readout_hidden": (0, {}),
     "dropout": (0.5, {}),
 }
+ADVERSARIAL = {
+    "noise": (4, {}),
+    "noise_kind": ("uniform", {}),
+    "loss": ("hinge", {}),
+    "label_smoothing": (0.2, {}),
+    "penalty": ("r1", {}),
+    "penalty_weight": (2.0, {"penalty": "r1"}),
+    "spectral": (True, {}),
+    "norm": ("batch", {}),
+    "discriminator_norm": ("batch", {}),
+    "dropout": (0.5, {}),
+    "slope": (0.1, {}),
+    "augmentation": ("cutout", {}),
+    "class_conditional": (True, {}),
+    "conditioning": ("auxiliary", {"class_conditional": True}),
+    "codes": (2, {}),
+    "traits": (2, {}),
+    "information": (0.5, {"codes": 2}),
+}
 BOUND = {"beta": (0.5, {}), "beta_warmup": (4, {}), "free_bits": (0.3, {})}
 CHANGES = {
     "pixel_rnn": {
@@ -96,6 +115,36 @@ CHANGES = {
         "mixtures": (2, {"readout": "logistic_mixture"}),
         "dropout": (0.5, {}),
     },
+    "classifier": {
+        "features": (9, {}),
+        "stages": (2, {}),
+        "kernel": (4, {}),
+        "hidden": (9, {}),
+        "activation": ("tanh", {}),
+        "dropout": (0.0, {}),
+    },
+    "mlp_gan": {**ADVERSARIAL, "hidden": (6, {}), "layers": (2, {})},
+    "dcgan": {
+        **ADVERSARIAL,
+        "discriminator_norm": ("batch", {"stages": 2}),  # of all maps but the first
+        "features": (3, {}),
+        "stages": (2, {}),
+        "kernel": (3, {}),
+        "attention": (True, {}),
+        "grow": (2, {}),
+    },
+    "gru_gan": {
+        **ADVERSARIAL,
+        "cell": ("rnn", {}),
+        "features": (5, {}),
+        "layers": (2, {"cell": "rnn"}),
+        "residual": (True, {"layers": 2, "cell": "rnn"}),
+        "step": ("patch", {"noise_each": False}),
+        "noise_each": (False, {}),
+        "channels": (4, {}),
+        "discriminator": ("recurrent", {"cell": "rnn"}),
+        "share": ("discriminator", {}),
+    },
     "draw": {
         **BOUND,
         "cell": ("gru", {}),
@@ -140,7 +189,11 @@ SMALL = {name: {"features": 6} for name in CHANGES}
 for name in ("pixel_rnn", "row_rnn", "rnn_autoencoder"):
     SMALL[name]["input_features"] = 6
 SMALL["vae"] |= {"latents": 2, "stages": 1, "kernel": 2, "hidden": 5}
+SMALL["classifier"] |= {"stages": 1, "kernel": 2, "hidden": 5}
 SMALL["rnn_autoencoder"] |= {"latents": 2, "patch": 2}
+SMALL["mlp_gan"] = {"noise": 3, "hidden": 5, "layers": 1}
+SMALL["dcgan"] = {"noise": 3, "features": 2, "stages": 1, "kernel": 2, "norm": "none"}
+SMALL["gru_gan"] = {"noise": 3, "features": 4, "channels": 3, "norm": "none", "cell": "none"}
 SMALL["draw"] |= {"latents": 2, "steps": 2, "read_size": 2, "write_size": 2}
 
 
@@ -152,7 +205,7 @@ def test_every_model_and_every_field_is_listed():
 
 
 class Program:
-    """A model's training loss at fixed parameters."""
+    """A model's training loss at fixed parameters; the sum of all players' losses."""
 
     def __init__(self, name, fields):
         model = models.build(name, SMALL[name] | fields, SPEC)
@@ -164,10 +217,14 @@ class Program:
         }
         self.shapes = jax.tree.map(jnp.shape, shapes)
         # The same numbers whatever the initialisation is: that alone does not count as a change.
-        self.params = jax.tree.map(
-            lambda leaf: np.sin(np.arange(leaf.size, dtype=np.float32)).reshape(leaf.shape), shapes
+        self.params, waves = jax.tree.map(
+            lambda leaf: np.sin(np.arange(leaf.size, dtype=np.float32)).reshape(leaf.shape),
+            (shapes, extra),
         )
-        self.loss = lambda p: model.losses["model"](p, extra, batch, jax.random.key(2), 0)[0]
+        extra = jax.tree.map(lambda wave: 1 + wave / 2, waves)  # variances are above 0
+        self.loss = lambda p: sum(
+            loss(p, extra, batch, jax.random.key(2), 0)[0] for loss in model.losses.values()
+        )
 
     @functools.cached_property
     def number(self):
@@ -241,6 +298,52 @@ def test_changing_a_field_changes_the_computation(name, field):
         ("vae", {"readout": "bernoulli"}, "3 levels"),
         ("vae", {"mixtures": 0, "readout": "logistic_mixture"}, "mixtures=0"),
         ("vae", {"beta": -1.0}, "beta=-1.0 does not fit; allowed: 0 or more"),
+        ("classifier", {"hidden": 0}, "hidden=0"),
+        ("classifier", {"kernel": 3}, "kernel=3 does not fit; allowed: an even number"),
+        ("classifier", {"stages": 3}, "stages=3 does not fit; allowed: 0 to 2"),
+        ("classifier", {"activation": "rule"}, "activation='rule' is not known; .*relu"),
+        ("classifier", {"dropout": 1.0}, "dropout=1.0"),
+        ("mlp_gan", {"noise": 0}, "noise=0"),
+        ("mlp_gan", {"noise_kind": "gaussian"}, "noise_kind='gaussian'.*normal, uniform"),
+        ("mlp_gan", {"loss": "hing"}, "did you mean 'hinge'"),
+        ("mlp_gan", {"loss": "hinge", "label_smoothing": 0.1}, "label_smoothing=0.1.*no labels"),
+        ("mlp_gan", {"label_smoothing": 1.0}, "label_smoothing=1.0"),
+        ("mlp_gan", {"penalty": "r3"}, "penalty='r3'"),
+        ("mlp_gan", {"penalty": "r1", "penalty_weight": -1.0}, "penalty_weight=-1.0"),
+        ("mlp_gan", {"norm": "layer"}, "norm='layer'"),
+        ("mlp_gan", {"discriminator_norm": "conditional_batch"}, "discriminator_norm='condit"),
+        ("mlp_gan", {"dropout": 1.0}, "dropout=1.0"),
+        ("mlp_gan", {"slope": 1.0}, "slope=1.0"),
+        ("mlp_gan", {"augmentation": "colour"}, "did you mean 'color'"),
+        ("mlp_gan", {"augmentation": "color,color"}, "each augmentation once"),
+        ("mlp_gan", {"conditioning": "embed", "class_conditional": True}, "conditioning='embed'"),
+        ("mlp_gan", {"codes": 1}, "codes=1"),
+        ("mlp_gan", {"codes": -1}, "codes=-1"),
+        ("mlp_gan", {"traits": -1}, "traits=-1"),
+        ("mlp_gan", {"codes": 2, "information": -1.0}, "information=-1.0"),
+        ("mlp_gan", {"hidden": 0}, "hidden=0"),
+        ("mlp_gan", {"layers": 0}, "layers=0"),
+        ("mlp_gan", {"penalty": "r1", "discriminator_norm": "batch"}, "depends on other images"),
+        ("mlp_gan", {"norm": "conditional_batch"}, "needs classes"),
+        ("mlp_gan", {"penalty_weight": 1.0}, "penalty_weight=1.0 has no effect without penalty"),
+        ("mlp_gan", {"conditioning": "concat"}, "no effect without class_conditional"),
+        ("mlp_gan", {"information": 2.0}, "information=2.0 has no effect without codes or traits"),
+        ("dcgan", {"features": 0}, "features=0"),
+        ("dcgan", {"kernel": 1}, "kernel=1 does not fit; allowed: 2 or more"),
+        ("dcgan", {"stages": 3}, "stages=3 does not fit; allowed: 0 to 2"),
+        ("dcgan", {"stages": -1}, "stages=-1"),
+        ("dcgan", {"grow": -1}, "grow=-1"),
+        ("gru_gan", {"cell": "grru"}, "did you mean 'gru'"),
+        ("gru_gan", {"step": "column"}, "step='column'"),
+        ("gru_gan", {"discriminator": "recurent"}, "did you mean 'recurrent'"),
+        ("gru_gan", {"share": "both"}, "share='both'"),
+        ("gru_gan", {"layers": 0}, "layers=0"),
+        ("gru_gan", {"channels": 0}, "channels=0"),
+        ("gru_gan", {"discriminator": "recurrent", "share": "generator"}, "no convolutions"),
+        ("gru_gan", {"discriminator": "recurrent", "discriminator_norm": "batch"}, "has no maps"),
+        ("gru_gan", {"discriminator": "recurrent", "cell": "none"}, "needs a cell"),
+        ("gru_gan", {"cell": "none", "layers": 2}, "layers=2 does not fit; allowed: 1 without"),
+        ("gru_gan", {"cell": "none", "residual": True}, "residual=True"),
         ("draw", {"beta": float("inf")}, "beta=inf.*not finite"),
         ("draw", {"beta_warmup": -1}, "beta_warmup=-1"),
         ("draw", {"free_bits": -0.1}, "free_bits=-0.1"),
@@ -280,10 +383,18 @@ def test_a_config_that_does_not_fit_is_refused_in_one_line(name, fields, message
     assert "\n" not in str(error.value)
 
 
+def test_images_whose_sides_do_not_halve_cannot_grow():
+    models.build("dcgan", {"grow": 5, "stages": 1}, SPEC._replace(height=6))
+    with pytest.raises(UserError, match=r"grow=5 does not fit images of 6x4.*not halve 2") as error:
+        models.build("dcgan", {"grow": 5, "stages": 2}, SPEC._replace(height=6))
+    assert "\n" not in str(error.value)
+
+
 def test_a_conditional_model_needs_labels():
     for name in models.names():
+        fields = {} if name == "classifier" else {"class_conditional": True}
         with pytest.raises(UserError, match="without labels"):
-            models.build(name, {"class_conditional": True}, SPEC._replace(classes=0))
+            models.build(name, fields, SPEC._replace(classes=0))
 
 
 def test_the_tied_readout_is_the_transpose_of_the_input_weights():

@@ -7,8 +7,10 @@ import pytest
 from rnngen_jax.modules.halving import Double, Halve
 
 B, D, F = 2, 3, 5
-# Even and odd sizes, maps smaller than the kernel, and every kernel.
-CASES = [(6, 4, 2), (5, 7, 2), (8, 6, 4), (7, 9, 4), (1, 2, 4), (6, 8, 6), (7, 5, 6), (2, 3, 6)]
+# Even and odd sizes, maps smaller than the kernel, and kernels of every kind.
+EVEN = [(6, 4, 2), (5, 7, 2), (8, 6, 4), (7, 9, 4), (1, 2, 4), (6, 8, 6), (7, 5, 6), (2, 3, 6)]
+ODD = [(6, 4, 3), (5, 7, 3), (8, 6, 5), (7, 9, 5), (1, 2, 5), (2, 3, 7)]
+CASES = EVEN + ODD
 
 
 def drawn(layer, x):
@@ -23,9 +25,10 @@ def a_map(height, width, features):
 
 
 def convolution(x, kernel):
-    """Of stride 2, with as much padding on one side as on the other of a map of even size."""
-    before = kernel.shape[0] // 2 - 1
-    borders = [(before, side % 2 + before) for side in x.shape[1:3]]
+    """Of stride 2, with padding as `Halve` tells: of an odd kernel, one more after the map."""
+    odd = kernel.shape[0] % 2
+    before = (kernel.shape[0] + odd) // 2 - 1 - odd
+    borders = [(before, side % 2 + odd + before) for side in x.shape[1:3]]
     return jax.lax.conv_general_dilated(
         x, kernel, (2, 2), borders, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
@@ -36,13 +39,21 @@ def adjoint(y, kernel, like):
     return jax.vjp(lambda x: convolution(x, kernel), like)[1](y)[0]
 
 
+def places(parameter, kernel):
+    """The parameter of `Halve` as a kernel `[K, K, D, F]`."""
+    if kernel % 2:
+        return parameter.reshape(kernel, kernel, D, F)
+    # Rows of the parameter: the 2x2 block, then the place in it, then the feature.
+    blocks = kernel // 2
+    weights = parameter.reshape(blocks, blocks, 2, 2, D, F)
+    return np.swapaxes(weights, 1, 2).reshape(kernel, kernel, D, F)
+
+
 @pytest.mark.parametrize(("height", "width", "kernel"), CASES)
 def test_halving_is_a_convolution_of_stride_2(height, width, kernel):
-    x, layer, blocks = a_map(height, width, D), Halve(F, kernel), kernel // 2
+    x, layer = a_map(height, width, D), Halve(F, kernel)
     params = drawn(layer, x)
-    # Rows of the parameter: the 2x2 block, then the place in it, then the feature.
-    weights = params["kernel"].reshape(blocks, blocks, 2, 2, D, F)
-    weights = np.swapaxes(weights, 1, 2).reshape(kernel, kernel, D, F)
+    weights = places(params["kernel"], kernel)
     with jax.enable_x64(True):
         got = jax.jit(layer.apply)({"params": params}, x)
         wanted = jax.jit(convolution)(x, weights) + params["bias"]
@@ -59,6 +70,19 @@ def test_doubling_is_the_adjoint_of_a_convolution(height, width, kernel):
     with jax.enable_x64(True):
         got = jax.jit(layer.apply)({"params": params}, small)
         wanted = jax.jit(adjoint)(small, weights, np.zeros((B, height, width, D))) + params["bias"]
+    np.testing.assert_allclose(got, wanted, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("kernel", [2, 3, 4, 5])
+def test_maps_of_even_sides_are_padded_as_tensorflow_pads_them(kernel):
+    """So that a kernel of 5 does what Keras's layers with padding "same" do."""
+    x, layer = a_map(6, 8, D), Halve(F, kernel)
+    params = drawn(layer, x)
+    numbers = ("NHWC", "HWIO", "NHWC")
+    with jax.enable_x64(True):
+        got = layer.apply({"params": params}, x) - params["bias"]
+        weights = places(params["kernel"], kernel)
+        wanted = jax.lax.conv_general_dilated(x, weights, (2, 2), "SAME", dimension_numbers=numbers)
     np.testing.assert_allclose(got, wanted, rtol=1e-9, atol=1e-12)
 
 

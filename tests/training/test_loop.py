@@ -350,16 +350,51 @@ def test_a_validation_that_is_not_finite_stops_the_run(tmp_path):
     assert saved(tmp_path) == [5]
 
 
-def test_the_player_is_named(tmp_path):
+@pytest.mark.parametrize(
+    ("player", "section"),
+    [("discriminator", "config.discriminator"), ("generator", "config.optimizer")],
+)
+def test_the_player_is_named_and_so_is_its_section(tmp_path, player, section):
     base = toys.adversaries()
 
     def bad(params, extra, batch, key, step):
-        value, aux = base.losses["generator"](params, extra, batch, key, step)
+        value, aux = base.losses[player](params, extra, batch, key, step)
         return value * jnp.where(step == 6, jnp.nan, 1.0), aux
 
-    model = base._replace(losses={**base.losses, "generator": bad})
-    with pytest.raises(RunError, match=r"^step 7: loss/generator is nan"):
-        toys.run(tmp_path, model)
+    model = base._replace(losses={**base.losses, player: bad})
+    said = rf"^step 7: loss/{player} is nan\. Last good checkpoint: step 5\.\nLower {section}\."
+    with pytest.raises(RunError, match=said):
+        toys.run(tmp_path, model, checkpoint_every=5)
+    assert saved(tmp_path) == [5]
+    assert all(health.ok for health in open_checkpoints(tmp_path / "checkpoints").health())
+
+
+def test_a_step_takes_as_many_batches_as_the_player_with_most_turns_has_turns():
+    one, five = OptimizerConfig(), OptimizerConfig(turns=5)
+    assert loop.batches_a_step({"model": one}) == 1
+    assert loop.batches_a_step({"discriminator": five, "generator": one}) == 5
+    assert loop.batches_a_step({"discriminator": one, "generator": five}) == 5
+
+
+def test_turns_count_once_in_the_step_and_in_the_images(tmp_path):
+    """Two turns of the discriminator, so that a batch from the feed is twice `batch_size`."""
+    model, config = toys.adversaries(), toys.settings(steps=10)
+    sections = {
+        "discriminator": OptimizerConfig(name="sgd", turns=2, clip_weights=0.05),
+        "generator": OptimizerConfig(name="sgd"),
+    }
+    feed = toys.make_feed(toys.split(), 2 * config.batch_size, config.seed, "device")
+    devices = jax.devices()[:1]
+    given = (toys.jitter, config, sections, tmp_path, toys.IDENTITY)
+    toys.train(
+        model, feed, *given, devices=devices, describe=lambda step: {"epsilon/a": 2.0 * step}
+    )
+    found = final(tmp_path, model)
+    assert (found.step, int(found.extra["moves"])) == (10, 30)
+    assert np.abs(found.params["discriminator"]["kernel"]).max() <= 0.05 * (1 + 1e-6)
+    assert np.abs(found.params["generator"]["kernel"]).max() > 0.05
+    # What the number of steps alone decides stands in the line as it is at its step.
+    assert [line["epsilon/a"] for line in lines(tmp_path)] == [10.0, 20.0]
 
 
 def stop_at(step):

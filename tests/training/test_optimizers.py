@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from rnngen_jax.errors import UserError
-from rnngen_jax.training.config import OptimizerConfig
+from rnngen_jax.training.config import DiscriminatorConfig, OptimizerConfig
 from rnngen_jax.training.optimizers import learning_rate, make_optimizer
 
 STEPS = 10
@@ -45,7 +45,8 @@ def by_hand(config):
         norm = np.sqrt(sum(np.sum(g**2) for g in gradient.values()))
         if config.clip_norm and norm > config.clip_norm:
             gradient = {k: g * config.clip_norm / norm for k, g in gradient.items()}
-        rate = config.learning_rate * min(1, (t + 1) / max(config.warmup_steps, 1))
+        step = t // config.turns
+        rate = config.learning_rate * min(1, (step + 1) / max(config.warmup_steps, 1))
         for k, g in gradient.items():
             if config.name in ("adam", "adamw"):
                 m[k] = config.b1 * m[k] + (1 - config.b1) * g
@@ -62,6 +63,8 @@ def by_hand(config):
             else:
                 m[k] = config.momentum * m[k] + g
                 params[k] = params[k] - rate * m[k]
+            if config.clip_weights:
+                params[k] = np.clip(params[k], -config.clip_weights, config.clip_weights)
     return params
 
 
@@ -76,6 +79,9 @@ CASES = [
     {"name": "sgd", "l1": 0.1},
     {"name": "sgd", "l2": 0.1},
     {"name": "sgd", "clip_norm": 0.5},
+    {"name": "sgd", "clip_weights": 0.3},
+    {"name": "rmsprop", "clip_weights": 0.3, "momentum": 0.8},
+    {"name": "sgd", "turns": 2, "warmup_steps": 2},
     {"name": "sgd", "l1": 0.4, "l2": 0.3, "clip_norm": 0.5, "warmup_steps": 3},
 ]
 
@@ -108,6 +114,8 @@ def test_the_update_is_the_one_written_out(fields):
         ({}, {"l1": 0.1}),
         ({}, {"l2": 0.1}),
         ({"name": "sgd"}, {"clip_norm": 0.1}),
+        ({"name": "sgd"}, {"clip_weights": 0.1}),
+        ({"schedule": "cosine"}, {"turns": 2}),
     ],
     ids=str,
 )
@@ -120,7 +128,8 @@ def test_every_field_changes_the_update(base, change):
 def test_the_fields_above_are_all_of_them():
     cases = test_every_field_changes_the_update.pytestmark[0].args[1]
     fields = {field.name for field in dataclasses.fields(OptimizerConfig)}
-    assert fields == {name for _, change in cases for name in change}
+    private = {"private_noise", "private_clip", "private_delta"}  # which the step and the line read
+    assert fields == {name for _, change in cases for name in change} | private
 
 
 @pytest.mark.parametrize(
@@ -136,6 +145,38 @@ def test_schedules(schedule, middle):
     np.testing.assert_allclose(got, [0.25, 0.5, 1, 1, middle, last], rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["adam", "sgd", "rmsprop"])
+def test_clipped_weights_stay_inside_after_every_update(name):
+    """In float32 as it is trained in; weights that begin outside are brought in by the first."""
+    limit = 0.3
+    optimizer = make_optimizer(OptimizerConfig(name=name, learning_rate=0.2, clip_weights=limit), 9)
+    params = jax.tree.map(jnp.float32, START)
+    assert any(np.abs(leaf).max() > limit for leaf in params.values())
+    state, at_the_edge = optimizer.init(params), 0
+    for gradient in GRADIENTS:
+        updates, state = optimizer.update(jax.tree.map(jnp.float32, gradient), state, params)
+        params = optax.apply_updates(params, updates)
+        largest = max(np.abs(np.asarray(leaf)).max() for leaf in params.values())
+        assert largest <= limit * (1 + 1e-6)
+        at_the_edge += largest > 0.999 * limit
+    assert at_the_edge
+
+
+def test_a_schedule_counts_steps_whatever_the_turns():
+    """Three updates of a step have one rate: after 2 of 4 steps it is half way down."""
+    config = OptimizerConfig(
+        name="sgd", learning_rate=1.0, schedule="linear", final_fraction=0.0, turns=3
+    )
+    optimizer = make_optimizer(config, 4)
+    state, rates = optimizer.init({"kernel": jnp.ones(1)}), []
+    for _ in range(12):
+        updates, state = optimizer.update({"kernel": jnp.ones(1)}, state, {"kernel": jnp.ones(1)})
+        rates.append(-float(updates["kernel"][0]))
+    np.testing.assert_allclose(rates, np.repeat([1, 0.75, 0.5, 0.25], 3), rtol=1e-6)
+
+
 def test_a_warmup_as_long_as_the_training_is_refused():
     with pytest.raises(UserError, match=r"warmup_steps=10 .*training\.steps=10"):
         make_optimizer(OptimizerConfig(warmup_steps=10), 10)
+    with pytest.raises(UserError, match=r"config\.discriminator\.warmup_steps=10"):
+        make_optimizer(DiscriminatorConfig(warmup_steps=10), 10)

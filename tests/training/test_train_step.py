@@ -4,13 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 import training_toys as toys
 
 from rnngen_jax import keys
 from rnngen_jax.data.feed import fetch
 from rnngen_jax.models.base import Aux
+from rnngen_jax.training.privacy import Privacy, noised_mean
 from rnngen_jax.training.state import create, evaluated_params
-from rnngen_jax.training.step import many_steps, train_step
+from rnngen_jax.training.step import Turns, many_steps, rounds, train_step
 
 IMAGES, LABELS = toys.split().read(np.arange(8))
 BATCH = {"image": IMAGES, "label": LABELS, "index": np.arange(8, dtype=np.int32)}
@@ -70,6 +72,109 @@ def test_players_take_turns_each_in_its_own_branch():
     assert after.extra["moves"] == 2
     assert after.extra["last"] == 1
     assert {"loss/generator", "loss/discriminator", "grad_norm/generator"} <= set(metrics)
+
+
+@pytest.mark.parametrize("counts", [(3, 1), (1, 3), (2, 2)], ids=str)
+def test_turn_i_sees_every_nth_example_from_the_ith_on(counts):
+    """The turns one by one, each as a step of its own of a model with that player alone."""
+    model = toys.adversaries()
+    players = dict(zip(model.losses, counts, strict=True))
+    turns = {player: Turns(count) for player, count in players.items() if count > 1}
+    parts = rounds(turns)
+    assert parts == max(counts)
+    images, labels = toys.split().read(np.arange(4 * parts))
+    index = np.arange(4 * parts, dtype=np.int32)
+    data = {"image": images, "label": labels, "index": index}
+    chains, state = start(model, optax.adam(0.1))
+    step = jax.jit(train_step(model, chains, 0.0, toys.keep, turns=turns))
+    after, metrics = step(state, data, KEY)
+
+    expected, seen = state, {}
+    for player, count in players.items():
+        key = keys.named(KEY, f"loss/{player}")
+        for i in range(count):
+            part = jax.tree.map(lambda x, i=i: x[i::parts], data)
+            turn_key = jax.random.fold_in(key, i) if count > 1 else key
+
+            def loss(own, player=player, part=part, turn_key=turn_key, state=expected):
+                everyone = {**state.params, player: own}
+                return model.losses[player](everyone, state.extra, part, turn_key, state.step)
+
+            (value, aux), gradient = jax.value_and_grad(loss, has_aux=True)(expected.params[player])
+            updates, opt = chains[player].update(gradient, expected.opt_state[player])
+            own = optax.apply_updates(expected.params[player], updates)
+            expected = expected._replace(
+                params={**expected.params, player: own},
+                opt_state={**expected.opt_state, player: opt},
+                extra=aux.extra,
+            )
+            told = {f"loss/{player}": value, f"grad_norm/{player}": optax.tree.norm(gradient)}
+            for name, number in {**told, **aux.metrics}.items():
+                seen.setdefault(name, []).append(number)
+    close(after, expected._replace(step=jnp.int32(1)))
+    assert after.extra["moves"] == sum(counts)
+    assert metrics.keys() == seen.keys()
+    for name, values in seen.items():
+        np.testing.assert_allclose(metrics[name], np.mean(values), rtol=1e-5, err_msg=name)
+
+
+def test_without_more_turns_a_step_takes_one_batch():
+    assert rounds({}) == rounds({"generator": Turns()}) == 1
+
+
+def test_a_private_gradient_is_the_mean_of_clipped_ones_of_single_examples():
+    """Without noise, against a loop over the examples; the other player's stays a plain one."""
+    model = toys.adversaries()
+    chains, state = start(model)
+    clip = 0.15
+    turns = {"discriminator": Turns(1, Privacy(0.0, clip))}
+    step = jax.jit(train_step(model, chains, 0.0, toys.keep, turns=turns))
+    after, metrics = step(state, BATCH, KEY)
+    plain, told = train_step(model, chains, 0.0, toys.keep)(state, BATCH, KEY)
+    own, key = state.params["discriminator"], keys.named(KEY, "loss/discriminator")
+
+    def loss(own, example):
+        everyone = {**state.params, "discriminator": own}
+        return model.losses["discriminator"](everyone, state.extra, example, key, state.step)[0]
+
+    total, longer = np.zeros((4, 1)), 0
+    for i in range(8):
+        example = {name: value[i : i + 1] for name, value in BATCH.items()}
+        gradient = np.float64(jax.grad(loss)(own, example)["kernel"])
+        norm = np.linalg.norm(gradient)
+        longer += norm > clip
+        total += gradient * min(1, clip / norm)
+    assert 0 < longer < 8
+    np.testing.assert_allclose(
+        after.params["discriminator"]["kernel"], own["kernel"] - 0.1 * total / 8, rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        metrics["grad_norm/discriminator"], np.linalg.norm(total / 8), rtol=1e-5
+    )
+    # The loss and the metrics are those of the whole batch, and `extra` moves once.
+    for name in ("loss/discriminator", "gap"):
+        np.testing.assert_allclose(metrics[name], told[name], rtol=1e-5)
+    close(after.extra, plain.extra)
+    assert not np.allclose(
+        after.params["discriminator"]["kernel"], plain.params["discriminator"]["kernel"]
+    )
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_private_noise_is_drawn_in_every_turn_from_a_key_of_its_own(count):
+    """Clipped so short that the gradients themselves hardly count."""
+    model, noise, clip = toys.adversaries(), 1e3, 1e-3
+    chains, state = start(model)
+    turns = {"discriminator": Turns(count, Privacy(noise, clip))}
+    after, _ = jax.jit(train_step(model, chains, 0.0, toys.keep, turns=turns))(state, BATCH, KEY)
+    key, wanted = keys.named(KEY, "loss/discriminator"), 0.0
+    for i in range(count):
+        own = keys.named(jax.random.fold_in(key, i) if count > 1 else key, "privacy")
+        nothing = {"kernel": jnp.zeros((8 // count, 4, 1))}
+        wanted -= 0.1 * np.asarray(noised_mean(nothing, clip, noise, own)["kernel"])
+    assert np.abs(wanted).min() > 1e-3
+    found = after.params["discriminator"]["kernel"] - state.params["discriminator"]["kernel"]
+    np.testing.assert_allclose(found, wanted, atol=1.1 * count * 0.1 * clip)
 
 
 def test_each_player_has_its_own_optimizer_state():

@@ -3,7 +3,10 @@
 import pytest
 
 from rnngen_jax.errors import UserError
-from rnngen_jax.training.config import OptimizerConfig, TrainingConfig
+from rnngen_jax.training.config import DiscriminatorConfig, OptimizerConfig, TrainingConfig
+
+# By the name that messages call each by.
+PLAYERS = {r"config\.optimizer": OptimizerConfig, r"config\.discriminator": DiscriminatorConfig}
 
 
 @pytest.mark.parametrize(
@@ -24,11 +27,22 @@ from rnngen_jax.training.config import OptimizerConfig, TrainingConfig
         ({"name": "adamw", "weight_decay": -1.0}, "weight_decay=-1.0"),
         ({"schedule": "cosine", "final_fraction": 2.0}, "final_fraction=2.0"),
         ({"schedule": "exponential", "final_fraction": 0.0}, "above 0"),
+        ({"clip_weights": -0.01}, "clip_weights=-0.01"),
+        ({"turns": 0}, "turns=0 does not fit; allowed: 1 or more"),
+        ({"private_noise": -1.0}, "private_noise=-1.0"),
+        ({"private_noise": 1.0, "private_clip": 0.0}, "private_clip=0.0.*above 0"),
+        ({"private_noise": 1.0, "private_delta": 0.0}, "private_delta=0.0.*above 0, below 1"),
+        ({"private_noise": 1.0, "private_delta": 1.0}, "private_delta=1.0"),
+        ({"private_clip": 2.0}, "private_clip=2.0 has no effect with private_noise=0"),
+        ({"private_delta": 1e-6}, "private_delta=1e-06 has no effect with private_noise=0"),
     ],
 )
 def test_optimizer_refuses(fields, said):
-    with pytest.raises(UserError, match=said):
-        OptimizerConfig(**fields)
+    """Either player's, each by the name of its own section."""
+    for where, section in PLAYERS.items():
+        with pytest.raises(UserError, match=rf"^{where}\..*{said}") as error:
+            section(**fields)
+        assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -44,8 +58,10 @@ def test_optimizer_refuses(fields, said):
     ],
 )
 def test_a_field_that_nothing_reads_is_refused(fields, reader):
-    with pytest.raises(UserError, match=f"has no effect.*{reader}"):
-        OptimizerConfig(**fields)
+    for where, section in PLAYERS.items():
+        wanted = rf"^{where}\..*has no effect.*{where}\..*{reader}"
+        with pytest.raises(UserError, match=wanted):
+            section(**fields)
 
 
 @pytest.mark.parametrize(
@@ -79,4 +95,5 @@ def test_training_refuses(fields, said):
 
 def test_defaults_and_zero_cadences_fit():
     OptimizerConfig()
+    DiscriminatorConfig()
     TrainingConfig(validate_every=0, checkpoint_every=0, sample_every=0)

@@ -149,12 +149,14 @@ def run(workdir, model=None, optimizer=None, transform=jitter, placement="device
     config = settings(**changes)
     devices = passed.pop("devices", jax.devices()[:1])
     identity = passed.pop("identity", IDENTITY)
+    model = model or autoencoder()
+    optimizer = optimizer or OptimizerConfig(learning_rate=0.05)
     return train(
-        model or autoencoder(),
+        model,
         make_feed(split(), config.batch_size, config.seed, placement, config.replicas),
         transform,
         config,
-        optimizer or OptimizerConfig(learning_rate=0.05),
+        dict.fromkeys(model.losses, optimizer),
         workdir,
         identity,
         devices=devices,

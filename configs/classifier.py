@@ -1,0 +1,37 @@
+"""Classifier: a small convolutional network, whose features judge the samples of generators.
+
+    rnngen classifier --config=configs/classifier.py --workdir=runs/judge
+        one CPU core, 1 min; 99.3 % of the test images, cross-entropy 0.022 nats
+
+    rnngen classifier --config=configs/classifier.py:mnist --workdir=runs/judge_mnist
+        meant for a CPU core, and not run yet: no time in min and no figure in nats
+
+    rnngen classifier --config=configs/classifier.py:fashion_mnist --workdir=runs/judge_fashion
+        meant for a CPU core, and not run yet: no time in min and no figure in nats
+
+A run of binarised images needs a classifier of the same binarisation, such as with
+--config.data.binarisation=static. The figures are the accuracy and the cross-entropy that
+`rnngen evaluate` then gives on the test split.
+"""
+
+from rnngen_jax import recipes
+
+PRESETS = ("digits", "mnist", "fashion_mnist")
+
+
+def get_config(arg: str = "digits"):
+    config = recipes.begin("classifier", arg, PRESETS)
+    recipes.adamw(config, learning_rate=3e-3, steps=1000)
+    config.training.log_every = config.training.validate_every = 500
+    config.training.sample_every = 0  # a classifier draws nothing
+    if arg == "digits":
+        return config
+
+    recipes.idx_data(config, arg)
+    config.data.shift = 1
+    config.optimizer.weight_decay = 0.01
+    config.training.batch_size = 100
+    config.training.steps = 5000
+    recipes.every(config, lines=500, pictures=1000)
+    config.training.sample_every = 0
+    return config

@@ -1,0 +1,32 @@
+"""DCGAN: transposed convolutions against convolutions, sized from the image.
+
+    rnngen train --config=configs/dcgan.py --workdir=runs/dcgan
+        one CPU core, 2 min; no Fréchet distance measured yet
+
+    rnngen train --config=configs/dcgan.py:mnist --workdir=runs/dcgan_mnist
+        meant for a CPU core, and not run yet: no time in min and no Fréchet distance
+
+    rnngen train --config=configs/dcgan.py:fashion_mnist --workdir=runs/dcgan_fashion
+        meant for a CPU core, and not run yet: no time in min and no Fréchet distance
+
+Fréchet distances are in the features of the classifier that `rnngen classifier` trains on the same
+data (configs/classifier.py), of as many samples as said against the test split: what
+`rnngen evaluate --classifier=FOLDER --samples=NUMBER` gives. They compare with nothing else.
+"""
+
+from rnngen_jax import recipes
+
+PRESETS = ("digits", "mnist", "fashion_mnist")
+
+
+def get_config(arg: str = "digits"):
+    config = recipes.begin("dcgan", arg, PRESETS)
+    recipes.adversarial(config, learning_rate=1e-3, steps=3000)
+    if arg == "digits":
+        config.model.stages = 2
+        return config
+
+    recipes.idx_data(config, arg)
+    config.optimizer.learning_rate = config.discriminator.learning_rate = 5e-4
+    config.training.steps = 6000
+    return config

@@ -1,0 +1,32 @@
+"""GRU-GAN: a recurrent cell over a sequence of noise, then convolutions, against convolutions.
+
+    rnngen train --config=configs/gru_gan.py --workdir=runs/gru_gan
+        one CPU core, 3 min; no Fréchet distance measured yet
+
+    rnngen train --config=configs/gru_gan.py:mnist --workdir=runs/gru_gan_mnist
+        meant for a CPU core, and not run yet: no time in min and no Fréchet distance
+
+    rnngen train --config=configs/gru_gan.py:fashion_mnist --workdir=runs/gru_gan_fashion
+        meant for a CPU core, and not run yet: no time in min and no Fréchet distance
+
+Fréchet distances are in the features of the classifier that `rnngen classifier` trains on the same
+data (configs/classifier.py), of as many samples as said against the test split: what
+`rnngen evaluate --classifier=FOLDER --samples=NUMBER` gives. They compare with nothing else.
+"""
+
+from rnngen_jax import recipes
+
+PRESETS = ("digits", "mnist", "fashion_mnist")
+
+
+def get_config(arg: str = "digits"):
+    config = recipes.begin("gru_gan", arg, PRESETS)
+    recipes.adversarial(config, learning_rate=1e-3, steps=2000)
+    if arg == "digits":
+        config.model.channels = 32
+        return config
+
+    recipes.idx_data(config, arg)
+    config.optimizer.learning_rate = config.discriminator.learning_rate = 5e-4
+    config.training.steps = 6000
+    return config

@@ -1,0 +1,297 @@
+"""Two GANs in PyTorch, as one writes them: eager modules, two Adams, a loop over batches.
+
+They compute what `models/mlp_gan.py` and `models/dcgan.py` do with the non-saturating loss, from
+the same parameters. Torch is imported inside functions alone, as by the peers.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rnngen_jax.benchmarks.machine import cores, torch_device
+from rnngen_jax.cells.base import Params
+
+SLOPE = 0.2
+LEARNING_RATE, BETAS = 2e-4, (0.5, 0.999)
+
+
+class Sizes(NamedTuple):
+    """Batches of B images of S by S pixels, noise vectors of size Z, and F features or units.
+
+    Attributes:
+      kind: "mlp_gan" or "dcgan".
+    """
+
+    kind: str
+    batch: int
+    side: int
+    noise: int
+    features: int
+
+
+class TorchGan(NamedTuple):
+    """The two players on their device, with as many threads as JAX.
+
+    Attributes:
+      train: `train(images [K, B, S, S], noise [K, 2, B, Z] = None) -> losses [K, 2]`: K steps of
+        the discriminator and the generator; noise is drawn where none is given.
+      params: the parameters by now, in our layout.
+    """
+
+    train: Callable[..., Any]
+    params: Callable[[], Params]
+
+
+def torch_gan(params: Params, sizes: Sizes) -> TorchGan:
+    """The players with our parameters, `{"generator", "discriminator"}`."""
+    import torch
+    from torch.nn.functional import softplus
+
+    device = torch_device()
+    torch.set_num_threads(cores())
+    torch.backends.cuda.matmul.allow_tf32 = False  # float32 like ours
+    players = _players(sizes)
+    for player, weights in to_torch(params, sizes).items():
+        players[player].load_state_dict(
+            {name: torch.tensor(a) for name, a in weights.items()}, strict=False
+        )
+        players[player] = players[player].to(device).train()
+    generator, discriminator = players["generator"], players["discriminator"]
+    optimizers = {
+        name: torch.optim.Adam(net.parameters(), lr=LEARNING_RATE, betas=BETAS)
+        for name, net in players.items()
+    }
+
+    def train(images: np.ndarray, noise: np.ndarray | None = None) -> Any:
+        losses = []
+        given = None if noise is None else torch.tensor(noise, device=device)
+        for number, batch in enumerate(torch.tensor(images, device=device)):
+            real = (2 * batch - 1).unsqueeze(1)
+            drawn = [
+                torch.randn(sizes.batch, sizes.noise, device=device)
+                if given is None
+                else given[number, turn]
+                for turn in range(2)
+            ]
+            optimizers["discriminator"].zero_grad(set_to_none=True)
+            fake = generator(drawn[0]).detach()
+            first = softplus(-discriminator(real)).mean() + softplus(discriminator(fake)).mean()
+            first.backward()
+            optimizers["discriminator"].step()
+
+            optimizers["generator"].zero_grad(set_to_none=True)
+            second = softplus(-discriminator(generator(drawn[1]))).mean()
+            second.backward()
+            optimizers["generator"].step()
+            losses.append(torch.stack([first.detach(), second.detach()]))
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return torch.stack(losses).cpu().numpy()
+
+    def now() -> Params:
+        states = {
+            player: {name: a.detach().cpu().numpy() for name, a in net.named_parameters()}
+            for player, net in players.items()
+        }
+        return from_torch(states, sizes)
+
+    return TorchGan(train, now)
+
+
+def to_torch(params: Params, sizes: Sizes) -> dict[str, dict[str, np.ndarray]]:
+    """Our parameters by torch's names, of each player."""
+    found = {}
+    for player, layers in _layers(sizes).items():
+        found[player] = {}
+        for layer in layers:
+            own = _at(params[player], layer.ours)
+            for name, theirs in layer.to_torch(own).items():
+                found[player][f"{layer.number}.{name}"] = np.ascontiguousarray(theirs)
+    return found
+
+
+def from_torch(states: dict[str, dict[str, np.ndarray]], sizes: Sizes) -> Params:
+    """The inverse of `to_torch`."""
+    found: Params = {}
+    for player, layers in _layers(sizes).items():
+        found[player] = {}
+        for layer in layers:
+            prefix = f"{layer.number}."
+            own = {
+                name.removeprefix(prefix): a
+                for name, a in states[player].items()
+                if name.startswith(prefix)
+            }
+            inside = found[player]
+            for part in layer.ours[:-1]:
+                inside = inside.setdefault(part, {})
+            inside[layer.ours[-1]] = layer.from_torch(own)
+    return found
+
+
+class _Layer(NamedTuple):
+    """A layer's place with us and in torch's Sequential, and its two layouts."""
+
+    ours: tuple[str, ...]
+    number: int
+    to_torch: Callable[[Params], dict[str, np.ndarray]]
+    from_torch: Callable[[dict[str, np.ndarray]], Params]
+
+
+def _at(tree: Params, path: Sequence[str]) -> Params:
+    for part in path:
+        tree = tree[part]
+    return tree
+
+
+def _maps(sizes: Sizes) -> tuple[int, list[int]]:
+    """The smallest map's side, and the features of the maps from there to the largest."""
+    return sizes.side // 4, [2 * sizes.features, sizes.features]
+
+
+def _players(sizes: Sizes) -> dict[str, Any]:
+    """The modules; the numbers of their layers are those in `_layers`."""
+    from torch import nn
+
+    side, features = sizes.side, sizes.features
+    if sizes.kind == "mlp_gan":
+        generator = nn.Sequential(
+            nn.Linear(sizes.noise, features),
+            nn.LeakyReLU(SLOPE),
+            nn.Linear(features, features),
+            nn.LeakyReLU(SLOPE),
+            nn.Linear(features, side * side),
+            nn.Tanh(),
+            nn.Unflatten(1, (1, side, side)),
+        )
+        discriminator = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(side * side, features),
+            nn.LeakyReLU(SLOPE),
+            nn.Linear(features, features),
+            nn.LeakyReLU(SLOPE),
+            nn.Linear(features, 1),
+            nn.Flatten(0),
+        )
+    else:
+        small, (wide, narrow) = _maps(sizes)
+        generator = nn.Sequential(
+            nn.Linear(sizes.noise, small * small * wide),
+            nn.Unflatten(1, (wide, small, small)),
+            nn.BatchNorm2d(wide),
+            nn.LeakyReLU(SLOPE),
+            nn.ConvTranspose2d(wide, narrow, 4, 2, 1),
+            nn.BatchNorm2d(narrow),
+            nn.LeakyReLU(SLOPE),
+            nn.ConvTranspose2d(narrow, 1, 4, 2, 1),
+            nn.Tanh(),
+        )
+        discriminator = nn.Sequential(
+            nn.Conv2d(1, narrow, 4, 2, 1),
+            nn.LeakyReLU(SLOPE),
+            nn.Conv2d(narrow, wide, 4, 2, 1),
+            nn.LeakyReLU(SLOPE),
+            nn.Flatten(),
+            nn.Linear(small * small * wide, 1),
+            nn.Flatten(0),
+        )
+    return {"generator": generator, "discriminator": discriminator}
+
+
+def _layers(sizes: Sizes) -> dict[str, list[_Layer]]:
+    """What becomes of each of our layers."""
+    if sizes.kind == "mlp_gan":
+        return {
+            "generator": [_dense((f"Dense_{n}",), 2 * n) for n in range(3)],
+            "discriminator": [
+                _dense(("body", "Dense_0"), 1),
+                _dense(("body", "Dense_1"), 3),
+                _dense(("score",), 5),
+            ],
+        }
+    small, (wide, narrow) = _maps(sizes)
+    return {
+        "generator": [
+            _dense(("Dense_0",), 0, outputs=(small, small, wide)),
+            _norm(("BatchNorm_0",), 2),
+            _double(("Double_0",), 4, narrow),
+            _norm(("BatchNorm_1",), 5),
+            _double(("Double_1",), 7, 1),
+        ],
+        "discriminator": [
+            _halve(("body", "Halve_0"), 0, 1),
+            _halve(("body", "Halve_1"), 2, narrow),
+            _dense(("score",), 5, inputs=(small, small, wide)),
+        ],
+    }
+
+
+def _dense(
+    ours: tuple[str, ...],
+    number: int,
+    inputs: tuple[int, ...] | None = None,
+    outputs: tuple[int, ...] | None = None,
+) -> _Layer:
+    """A dense layer; `inputs` or `outputs` are maps `(H, W, F)`, of which torch has F first."""
+
+    def turned(kernel: np.ndarray, axis: int, shape: tuple[int, ...] | None, back: bool) -> Any:
+        if shape is None:
+            return kernel
+        height, width, features = shape
+        cut = (features, height, width) if back else shape
+        order = (1, 2, 0) if back else (2, 0, 1)
+        whole = np.moveaxis(kernel, axis, -1).reshape(-1, *cut)
+        whole = whole.transpose(0, *(1 + place for place in order)).reshape(len(whole), -1)
+        rest = np.delete(kernel.shape, axis)
+        return np.moveaxis(whole.reshape(*rest, -1), -1, axis)
+
+    def there(own: Params) -> dict[str, np.ndarray]:
+        kernel = turned(turned(own["kernel"], 0, inputs, False), 1, outputs, False)
+        return {"weight": kernel.T, "bias": turned(own["bias"], 0, outputs, False)}
+
+    def back(own: dict[str, np.ndarray]) -> Params:
+        kernel = turned(turned(own["weight"].T, 0, inputs, True), 1, outputs, True)
+        return {"kernel": kernel, "bias": turned(own["bias"], 0, outputs, True)}
+
+    return _Layer(ours, number, there, back)
+
+
+def _norm(ours: tuple[str, ...], number: int) -> _Layer:
+    """Batch normalisation."""
+    return _Layer(
+        ours,
+        number,
+        lambda own: {"weight": own["scale"], "bias": own["bias"]},
+        lambda own: {"scale": own["weight"], "bias": own["bias"]},
+    )
+
+
+def _halve(ours: tuple[str, ...], number: int, features: int) -> _Layer:
+    """A 4x4 convolution of stride 2 of maps with so many features."""
+
+    def there(own: Params) -> dict[str, np.ndarray]:
+        kernel = own["kernel"].reshape(2, 2, 2, 2, features, -1).swapaxes(1, 2)
+        kernel = kernel.reshape(4, 4, features, -1)
+        return {"weight": kernel.transpose(3, 2, 0, 1), "bias": own["bias"]}
+
+    def back(own: dict[str, np.ndarray]) -> Params:
+        kernel = own["weight"].transpose(2, 3, 1, 0)
+        kernel = kernel.reshape(2, 2, 2, 2, features, -1).swapaxes(1, 2)
+        return {"kernel": kernel.reshape(16 * features, -1), "bias": own["bias"]}
+
+    return _Layer(ours, number, there, back)
+
+
+def _double(ours: tuple[str, ...], number: int, out: int) -> _Layer:
+    """A transposed 4x4 convolution of stride 2 to so many features."""
+
+    def there(own: Params) -> dict[str, np.ndarray]:
+        kernel = own["kernel"].reshape(-1, 4, 4, out)
+        return {"weight": kernel.transpose(0, 3, 1, 2), "bias": own["bias"]}
+
+    def back(own: dict[str, np.ndarray]) -> Params:
+        kernel = own["weight"].transpose(0, 2, 3, 1)
+        return {"kernel": kernel.reshape(len(kernel), -1), "bias": own["bias"]}
+
+    return _Layer(ours, number, there, back)

@@ -1,0 +1,294 @@
+"""A trained classifier as the judge of images: its accuracy, its features, samples against data.
+
+Samples are compared with a split by the classifier's features (`evaluation.fidelity`). Beside them
+stands the floor: the same figures of as many real images, of another split, in the samples' place.
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import Array
+
+from rnngen_jax import keys
+from rnngen_jax.data.base import Dataset, Split
+from rnngen_jax.data.transforms import evaluation_transform
+from rnngen_jax.errors import UserError
+from rnngen_jax.evaluation import sampling
+from rnngen_jax.evaluation.fidelity import Features, Fidelity, compare
+from rnngen_jax.evaluation.likelihood import SEED, Transform, batches
+from rnngen_jax.models.base import Batch, Extra, Model, Params
+from rnngen_jax.models.classifier import cross_entropy
+from rnngen_jax.shapes import ImageSpec
+
+BATCH = 200  # images that a judge looks at at once; it does not change the numbers
+
+Track = Callable[[range], Iterable[int]]
+Read = Callable[[np.ndarray], np.ndarray]
+Score = Callable[[Params, Extra, Batch, Array], tuple[Array, Array]]
+Draw = Callable[[Params, Extra, int, int, float], np.ndarray]
+
+
+class Judge(NamedTuple):
+    """A trained classifier.
+
+    Attributes:
+      name: such as "digits-classifier-1a2b3c4d": the data set, and the digest's beginning.
+      digest: in hexadecimal, of its parameters and of what it was built from.
+      dataset: name of the data set that it was trained on.
+      binarisation: of that data set.
+      spec: the images.
+      accuracy: share of right classes, by split.
+      classify: `classify(image) -> (features, logits)`, compiled, of uint8 `[B, H, W, C]`.
+    """
+
+    name: str
+    digest: str
+    dataset: str
+    binarisation: str
+    spec: ImageSpec
+    accuracy: Mapping[str, float]
+    classify: Callable[[np.ndarray], tuple[Array, Array]]
+
+
+def make_judge(
+    model: Model,
+    params: Params,
+    extra: Extra,
+    dataset: str,
+    binarisation: str,
+    digest: str,
+    accuracy: Mapping[str, float],
+) -> Judge:
+    """A judge from a model that classifies, and its parameters.
+
+    Args:
+      model: the model.
+      params, extra: its parameters and state.
+      dataset, binarisation, digest, accuracy: as in `Judge`.
+    """
+    classify = functools.partial(jax.jit(_classifying(model)), params, extra)
+    name = name_of(dataset, binarisation, digest)
+    return Judge(name, digest, dataset, binarisation, model.spec, accuracy, classify)
+
+
+def name_of(dataset: str, binarisation: str, digest: str) -> str:
+    """What a judge is called: the data set's last name, how it is binarised, and the digest."""
+    kind, _, argument = dataset.partition(":")
+    last = (argument or kind).rstrip("/").rpartition("/")[-1].removesuffix(".npz")
+    drawn = [] if binarisation == "none" else [binarisation]
+    return "-".join([last.replace(":", "-"), *drawn, "classifier", digest[:8]])
+
+
+def require_fit(judge: Judge, dataset: Dataset, where: str) -> None:
+    """Raises a `UserError` unless a judge is of a run's images, and of their binarisation.
+
+    Args:
+      judge: the judge.
+      dataset: the run's.
+      where: what names the judge, such as "--classifier=runs/judge".
+    """
+
+    def images(name: str, spec: ImageSpec, binarisation: str) -> str:
+        size = f"{spec.height}x{spec.width}x{spec.channels}, {spec.levels} levels"
+        return f"{name} ({size}, binarisation={binarisation})"
+
+    has = (judge.dataset, judge.spec, judge.binarisation)
+    wants = (dataset.name, dataset.spec, dataset.binarisation)
+    if has != wants:
+        raise UserError(
+            f"{where} is of {images(*has)}, the run of {images(*wants)}; train one with "
+            f"rnngen classifier --config.data.name={dataset.name} "
+            f"--config.data.binarisation={dataset.binarisation}."
+        )
+
+
+def reader(dataset: Dataset, split: str) -> Read:
+    """`read(index [B]) -> uint8 [B, H, W, C]`: a split's images as a model sees them.
+
+    Under dynamic binarisation that is one draw, the one that likelihoods are measured on.
+    """
+    transform = jax.jit(evaluation_transform(dataset))
+    key = keys.named(jax.random.key(SEED), "transform")
+
+    def read(index: np.ndarray) -> np.ndarray:
+        image, label = dataset.splits[split].read(index)
+        if dataset.binarisation != "dynamic":
+            return image
+        batch = {"image": image, "label": label, "index": index.astype(np.int32)}
+        return np.asarray(transform(batch, key)["image"])
+
+    return read
+
+
+def chosen(available: int, num: int, seed: int = SEED) -> np.ndarray:
+    """Numbers of so many images of a split, drawn without replacement; of no more than there are.
+
+    By chance, since many data sets lie class by class. A longer choice begins with a shorter one.
+
+    Returns:
+      int64 `[min(num, available)]`.
+    """
+    return np.random.default_rng(seed).permutation(available)[:num]
+
+
+def of_images(judge: Judge, images: np.ndarray, track: Track = iter) -> Features:
+    """What a judge makes of images, uint8 `[N, H, W, C]`."""
+    starts = track(range(0, len(images), BATCH))
+    return _features(judge, (images[start : start + BATCH] for start in starts))
+
+
+def of_split(judge: Judge, read: Read, index: np.ndarray, track: Track = iter) -> Features:
+    """What a judge makes of images that `read` gives by their numbers `[N]`, a batch at a time."""
+    starts = track(range(0, len(index), BATCH))
+    return _features(judge, (read(index[start : start + BATCH]) for start in starts))
+
+
+def pool(read: Read, num: int, track: Track = iter) -> Iterator[tuple[int, np.ndarray]]:
+    """All images of a split of `num`, in pieces, each with the number of its first image."""
+    for start in track(range(0, num, BATCH)):
+        yield start, read(np.arange(start, min(start + BATCH, num)))
+
+
+def drawer(model: Model, dataset: Dataset, track: Track = iter) -> Draw:
+    """`draw(params, extra, num, seed, temperature) -> uint8 [num, H, W, C]`: samples to judge.
+
+    A class-conditional model is given the classes of training images that are drawn by chance, so
+    that its samples stand for the whole data set.
+
+    Raises:
+      UserError: the model cannot sample.
+    """
+    sample = sampling.sampler(model, track)
+    split = dataset.splits["train"]
+
+    @functools.cache  # reading labels may mean to read images
+    def labels(num: int) -> np.ndarray:
+        _, found = split.read(chosen(split.num, num))
+        return np.resize(found, num).astype(np.int32)  # from the start again where there are fewer
+
+    def draw(params: Params, extra: Extra, num: int, seed: int, temperature: float) -> np.ndarray:
+        given = labels(num) if model.conditional else None
+        return sample(params, extra, jax.random.key(seed), num, given, temperature)
+
+    return draw
+
+
+class Judged(NamedTuple):
+    """Samples as a judge sees them.
+
+    Attributes:
+      samples: figures against real images, of each replica's samples.
+      floor: of real images of another split in the samples' place.
+      counts: `num_samples`, `num_real` and `num_floor`, the numbers of images.
+    """
+
+    samples: list[Fidelity]
+    floor: Fidelity
+    counts: dict[str, int]
+
+
+def judge_samples(
+    judge: Judge,
+    draw: Draw,
+    states: Sequence[tuple[Params, Extra]],
+    dataset: Dataset,
+    split: str,
+    num: int | None,
+    seed: int,
+    temperature: float,
+    track: Track = iter,
+) -> Judged:
+    """Compares each replica's samples, of the same noise, with all images of a split.
+
+    Args:
+      judge: of these images.
+      draw: from `drawer`.
+      states: parameters and state of each replica.
+      dataset: the images.
+      split: whose images are the real ones. The floor is of the train split, for train of test.
+      num: how many samples, and at most for the floor; `None` for as many as the split has images.
+      seed, temperature: of the samples.
+      track: wraps the ranges over batches.
+
+    Raises:
+      UserError: there are too few images to compare.
+    """
+    num_real = dataset.splits[split].num
+    num = num or num_real
+    other = "test" if split == "train" else "train"
+    index = chosen(dataset.splits[other].num, num)
+    real = of_split(judge, reader(dataset, split), np.arange(num_real), track)
+    floor = compare(real, of_split(judge, reader(dataset, other), index, track))
+    samples = [
+        compare(real, of_images(judge, draw(*state, num, seed, temperature), track))
+        for state in states
+    ]
+    counts = {"num_samples": num, "num_real": num_real, "num_floor": len(index)}
+    return Judged(samples, floor, counts)
+
+
+def scorer(model: Model, transform: Transform) -> Score:
+    """The jitted `score(params, extra, batch, key) -> (nats [B], right [B])` for `measure`.
+
+    Raises:
+      UserError: the model does not classify.
+    """
+    classify = _classifying(model)
+
+    @jax.jit
+    def score(params: Params, extra: Extra, batch: Batch, key: Array) -> tuple[Array, Array]:
+        batch = transform(batch, keys.named(key, "transform"))
+        _, logits = classify(params, extra, batch["image"])
+        return cross_entropy(logits, batch["label"]), logits.argmax(-1) == batch["label"]
+
+    return score
+
+
+def measure(
+    score: Score,
+    params: Params,
+    extra: Extra,
+    split: Split,
+    batch_size: int,
+    num_images: int = 0,
+    track: Track = iter,
+) -> dict[str, float]:
+    """How well a classifier does on a split; each image counts once, sums are float64.
+
+    Args:
+      score: from `scorer`.
+      params, extra: the model's parameters and state.
+      split: the images.
+      batch_size: images at once; it does not change the numbers.
+      num_images: how many images, from the split's start; 0 for them all.
+      track: wraps the range over batches.
+
+    Returns:
+      `cross_entropy`, nats an image, and `accuracy`, in [0, 1].
+    """
+    key = jax.random.key(SEED)
+    sums, total = np.zeros(2), 0
+    for num, batch in batches(split, batch_size, num_images, track):
+        found = score(params, extra, batch, key)
+        sums += [np.asarray(values, np.float64)[:num].sum() for values in found]
+        total += num
+    return {"cross_entropy": float(sums[0] / total), "accuracy": float(sums[1] / total)}
+
+
+def _classifying(model: Model) -> Callable[..., tuple[Array, Array]]:
+    if model.classify is None:
+        raise UserError(f"{model.name} is no classifier.")
+    return model.classify
+
+
+def _features(judge: Judge, parts: Iterable[np.ndarray]) -> Features:
+    """Of images part by part; each is filled up with copies of its first, which do not count."""
+    found: list[Any] = []
+    for images in parts:
+        filled = np.concatenate([images, np.repeat(images[:1], BATCH - len(images), axis=0)])
+        found.append([np.asarray(values)[: len(images)] for values in judge.classify(filled)])
+    features, logits = map(np.concatenate, zip(*found, strict=True))
+    return Features(features, logits)

@@ -1,0 +1,106 @@
+"""A small classifier: no generator, but a judge of what generators draw.
+
+It is trained once on a data set, by the cross-entropy of its labels. The activations of its hidden
+layer then stand for images wherever samples are compared with data, offline and for data of any
+kind; `rnngen classifier` keeps them reproducible, with a digest of the parameters.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rnngen_jax import keys
+from rnngen_jax.cells.base import ACTIVATIONS
+from rnngen_jax.config import require, require_choice
+from rnngen_jax.errors import UserError
+from rnngen_jax.models.base import Aux, Batch, Extra, Model, Params, require_dropout
+from rnngen_jax.modules.classifier import Classifier
+from rnngen_jax.ops import dropout
+from rnngen_jax.shapes import ImageSpec
+
+
+@dataclass(frozen=True)
+class Config:
+    """Choices of the classifier.
+
+    Attributes:
+      features: of the largest map; each smaller one has twice as many.
+      stages: how often the image is halved; 0 for once, and then as often as its shorter side is
+        above 7.
+      kernel: side of the convolutions' kernels, even.
+      hidden: units F of the hidden layer, whose activations are the features of an image.
+      activation: "relu", "elu", "gelu" and the others of the cells.
+      dropout: rate for the hidden layer.
+    """
+
+    features: int = 32
+    stages: int = 0
+    kernel: int = 4
+    hidden: int = 64
+    activation: str = "elu"
+    dropout: float = 0.3
+
+    def __post_init__(self) -> None:
+        for name in ("features", "kernel", "hidden"):
+            require(getattr(self, name) >= 1, f"config.model.{name}", getattr(self, name), "1+")
+        require(self.kernel % 2 == 0, "config.model.kernel", self.kernel, "an even number")
+        require(self.stages >= 0, "config.model.stages", self.stages, "0 or more")
+        require_choice("config.model.activation", self.activation, ACTIVATIONS)
+        require_dropout(self.dropout)
+
+
+def build(config: Config, spec: ImageSpec) -> Model:
+    """Builds the model for images like `spec`.
+
+    Raises:
+      UserError: data without labels, or more halvings than the image has room for.
+    """
+    if spec.classes < 2:
+        raise UserError(
+            "config.model.name='classifier' does not fit data without labels; "
+            "choose a data set with 2 classes or more."
+        )
+    most = min(spec.height, spec.width).bit_length() - 1
+    require(config.stages <= most, "config.model.stages", config.stages, f"0 to {most}")
+    network = Classifier(
+        spec=spec,
+        stages=config.stages,
+        features=config.features,
+        kernel=config.kernel,
+        hidden=config.hidden,
+        activation=config.activation,
+    )
+
+    def init(key: Array) -> tuple[Params, Extra]:
+        image = jnp.zeros((1, *spec.shape), jnp.int32)
+        return {"model": network.init(keys.named(key, "classifier"), image)["params"]}, {}
+
+    def apply(params: Params, image: Array, mask: Array | None = None) -> tuple[Array, Array]:
+        return network.apply({"params": params["model"]}, image.astype(jnp.int32), mask)
+
+    def loss(
+        params: Params, extra: Extra, batch: Batch, key: Array, step: Array
+    ) -> tuple[Array, Aux]:
+        """Mean cross-entropy of the labels, in nats."""
+        del step
+        mask = None
+        if config.dropout:
+            each = keys.per_example(keys.named(key, "dropout"), batch["index"])
+            mask = dropout.mask(each, config.hidden, config.dropout)
+        _, logits = apply(params, batch["image"], mask)
+        accuracy = (logits.argmax(-1) == batch["label"]).mean(dtype=jnp.float32)
+        return cross_entropy(logits, batch["label"]).mean(), Aux({"accuracy": accuracy}, extra)
+
+    def classify(params: Params, extra: Extra, image: Array) -> tuple[Array, Array]:
+        del extra
+        return apply(params, image)
+
+    return Model("classifier", spec, True, init, {"model": loss}, classify=classify)
+
+
+def cross_entropy(logits: Array, label: Array) -> Array:
+    """-log p(label), nats, `[B]`, from logits `[B, K]` and labels `[B]`."""
+    chosen = jnp.take_along_axis(logits, label[:, None], axis=-1)[:, 0]
+    return jax.nn.logsumexp(logits, axis=-1) - chosen

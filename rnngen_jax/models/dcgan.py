@@ -1,0 +1,82 @@
+"""DCGAN: transposed convolutions against convolutions (Radford et al. 2016)."""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+from jax import Array
+
+from rnngen_jax.config import require
+from rnngen_jax.errors import UserError
+from rnngen_jax.models.adversarial import AdversarialConfig, adversarial_model
+from rnngen_jax.models.base import Model
+from rnngen_jax.modules.dcgan import Body, Generator
+from rnngen_jax.modules.vae import sizes
+from rnngen_jax.shapes import ImageSpec
+
+
+@dataclass(frozen=True)
+class Config(AdversarialConfig):
+    """Choices of DCGAN.
+
+    Attributes:
+      features: of the largest map; each smaller one has twice as many.
+      stages: how often the image is halved; 0 for once, and then as often as its shorter side is
+        above 7.
+      kernel: side of the convolutions' kernels.
+      attention: self-attention over the largest map of either player (Zhang et al. 2019).
+      grow: steps over which each resolution beyond the smallest comes in, with as many in between
+        (Karras et al. 2018); 0 for all at once. It takes sides that halve without rest.
+      others: as in `AdversarialConfig`.
+    """
+
+    norm: str = "batch"
+    features: int = 64
+    stages: int = 0
+    kernel: int = 4
+    attention: bool = False
+    grow: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("features", "kernel"):
+            require(getattr(self, name) >= 1, f"config.model.{name}", getattr(self, name), "1+")
+        require(self.kernel >= 2, "config.model.kernel", self.kernel, "2 or more")
+        for name in ("stages", "grow"):
+            value = getattr(self, name)
+            require(value >= 0, f"config.model.{name}", value, "0 or more")
+
+
+def build(config: Config, spec: ImageSpec) -> Model:
+    """Builds the model for images like `spec`.
+
+    Raises:
+      UserError: more halvings than the image has room for, sides that cannot grow, or a conditional
+        model of images without classes.
+    """
+    most = min(spec.height, spec.width).bit_length() - 1
+    require(config.stages <= most, "config.model.stages", config.stages, f"0 to {most}")
+    count = len(sizes(spec.height, spec.width, config.stages)) - 1
+    if config.grow and (spec.height % 2**count or spec.width % 2**count):
+        raise UserError(
+            f"config.model.grow={config.grow} does not fit images of {spec.height}x{spec.width}: "
+            f"their sides do not halve {count} times; allowed: 0, or fewer stages."
+        )
+    shared = {
+        "stages": config.stages,
+        "features": config.features,
+        "kernel": config.kernel,
+        "slope": config.slope,
+        "attention": config.attention,
+        "grow": config.grow > 0,
+    }
+    generator = Generator(spec=spec, norm=config.norm, **shared)
+    body = Body(dropout=config.dropout, norm=config.discriminator_norm, **shared)
+
+    def fade(step: Array) -> Array:
+        # Resolution n comes in between steps (2 n + 1) and (2 n + 2) times `grow`.
+        begins = (2 * jnp.arange(count) + 1) * config.grow
+        return jnp.clip((step - begins) / config.grow, 0.0, 1.0)
+
+    return adversarial_model(
+        "dcgan", config, spec, generator, body, fade=fade if config.grow else None
+    )

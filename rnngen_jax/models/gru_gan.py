@@ -1,0 +1,115 @@
+"""GRU-GAN: the generator is a recurrent cell over a sequence of noise, then convolutions."""
+
+from dataclasses import dataclass
+
+from rnngen_jax import cells
+from rnngen_jax.config import require, require_choice
+from rnngen_jax.errors import UserError
+from rnngen_jax.models.adversarial import AdversarialConfig, adversarial_model
+from rnngen_jax.models.base import Model
+from rnngen_jax.modules.gru_gan import SHARED, Body, Generator, RecurrentBody, map_size
+from rnngen_jax.shapes import ImageSpec
+
+STEPS = ("row", "patch")
+DISCRIMINATORS = ("convolutional", "recurrent")
+OWNERS = ("none", "discriminator", "generator")
+
+
+@dataclass(frozen=True)
+class Config(AdversarialConfig):
+    """Choices of the GRU-GAN.
+
+    Attributes:
+      cell: a cell and its options, such as "gru" or "lstm:forget_bias=0"; "none" for a dense layer
+        from the whole noise to all steps in its place.
+      features: size F of the cell.
+      layers: cells on top of one another.
+      residual: adds each layer's inputs to its outputs, from the second layer on.
+      step: what a step of the cell gives: a "row" of the feature map, or a "patch", one place of
+        it, in raster order.
+      noise_each: a noise vector for each step; otherwise the same for all.
+      channels: of the feature maps, in both players.
+      discriminator: "convolutional", or "recurrent" over the image's rows with a cell of the same
+        kind.
+      share: which player trains the 3×3 convolutions that both then use; "none" for each its own.
+      others: as in `AdversarialConfig`.
+    """
+
+    norm: str = "batch"
+    cell: str = "gru"
+    features: int = 128
+    layers: int = 1
+    residual: bool = False
+    step: str = "row"
+    noise_each: bool = True
+    channels: int = 64
+    discriminator: str = "convolutional"
+    share: str = "none"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_choice("config.model.step", self.step, STEPS)
+        require_choice("config.model.discriminator", self.discriminator, DISCRIMINATORS)
+        require_choice("config.model.share", self.share, OWNERS)
+        for name in ("features", "channels", "layers"):
+            require(getattr(self, name) >= 1, f"config.model.{name}", getattr(self, name), "1+")
+        if self.discriminator == "recurrent":
+            self._refuse(self.share != "none", "share", "has no convolutions to share")
+            self._refuse(self.discriminator_norm != "none", "discriminator_norm", "has no maps")
+            self._refuse(self.cell == "none", "cell", "needs a cell")
+        if self.cell == "none":
+            for name in ("layers", "residual"):
+                default = type(self).__dataclass_fields__[name].default
+                given = getattr(self, name)
+                require(given == default, f"config.model.{name}", given, f"{default} without cell")
+
+    def _refuse(self, condition: bool, name: str, why: str) -> None:
+        if condition:
+            raise UserError(
+                f"config.model.{name}={getattr(self, name)!r} does not fit: a recurrent "
+                f"discriminator {why}."
+            )
+
+
+def build(config: Config, spec: ImageSpec) -> Model:
+    """Builds the model for images like `spec`.
+
+    Raises:
+      UserError: an unknown cell, or a conditional model of images without classes.
+    """
+    height, width = map_size(spec)
+    steps = height if config.step == "row" else height * width
+    cell = None
+    if config.cell != "none":
+        cell = cells.build(
+            config.cell, config.features, layers=config.layers, residual=config.residual
+        )
+    generator = Generator(
+        spec=spec,
+        cell=cell,
+        width=config.features,
+        by=config.step,
+        features=config.channels,
+        slope=config.slope,
+        norm=config.norm,
+    )
+    if config.discriminator == "recurrent":
+        body = RecurrentBody(
+            cell=cell, width=config.channels, slope=config.slope, dropout=config.dropout
+        )
+    else:
+        body = Body(
+            features=config.channels,
+            slope=config.slope,
+            dropout=config.dropout,
+            norm=config.discriminator_norm,
+        )
+    return adversarial_model(
+        "gru_gan",
+        config,
+        spec,
+        generator,
+        body,
+        steps=steps if config.noise_each else 1,
+        shared=None if config.share == "none" else (config.share, SHARED),
+    )

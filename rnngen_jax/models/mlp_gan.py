@@ -1,0 +1,40 @@
+"""MLP GAN: a generator and a discriminator of dense layers (Goodfellow et al. 2014)."""
+
+from dataclasses import dataclass
+
+from rnngen_jax.config import require
+from rnngen_jax.models.adversarial import AdversarialConfig, adversarial_model
+from rnngen_jax.models.base import Model
+from rnngen_jax.modules.mlp_gan import Body, Generator
+from rnngen_jax.shapes import ImageSpec
+
+
+@dataclass(frozen=True)
+class Config(AdversarialConfig):
+    """Choices of the MLP GAN.
+
+    Attributes:
+      hidden: units of each hidden layer, in both players.
+      layers: hidden layers, in both players.
+      others: as in `AdversarialConfig`.
+    """
+
+    hidden: int = 256
+    layers: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("hidden", "layers"):
+            require(getattr(self, name) >= 1, f"config.model.{name}", getattr(self, name), "1+")
+
+
+def build(config: Config, spec: ImageSpec) -> Model:
+    """Builds the model for images like `spec`.
+
+    Raises:
+      UserError: a conditional model of images without classes.
+    """
+    shared = {"hidden": config.hidden, "layers": config.layers, "slope": config.slope}
+    generator = Generator(spec=spec, norm=config.norm, **shared)
+    body = Body(dropout=config.dropout, norm=config.discriminator_norm, **shared)
+    return adversarial_model("mlp_gan", config, spec, generator, body)

@@ -1,0 +1,96 @@
+"""What discriminators share: how they are told the class, and what they say of an image."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from rnngen_jax import keys
+from rnngen_jax.modules.pixels import Table
+from rnngen_jax.ops import dropout
+from rnngen_jax.ops.gaussians import Gaussian
+
+
+class Verdict(NamedTuple):
+    """What a discriminator says of images.
+
+    Attributes:
+      score: the logit of being real, `[B]`.
+      classes: logits of the class, `[B, K]`; `None` without an auxiliary classifier.
+      codes: logits of InfoGAN's category, `[B, K]`, or `None`.
+      traits: q of InfoGAN's continuous codes, over `[B, N]`, or `None`.
+    """
+
+    score: Array
+    classes: Array | None
+    codes: Array | None
+    traits: Gaussian | None
+
+
+class Discriminator(nn.Module):
+    """A body that finds features, and heads that judge by them.
+
+    Attributes:
+      body: `[B, H, W, C]` images in [-1, 1] to features `[B, F]`.
+      classes: of the data; 0 where they do not matter.
+      conditioning: "concat" shows the class to the body as one more channel (Mirza and Osindero
+        2014), "projection" adds the features' product with the class's vector to the score (Miyato
+        and Koyama 2018, eq. 4), "auxiliary" guesses it (Odena et al. 2017, eq. 2).
+      codes, traits: how many categories and continuous codes of InfoGAN to guess.
+    """
+
+    body: nn.Module
+    classes: int = 0
+    conditioning: str = "projection"
+    codes: int = 0
+    traits: int = 0
+
+    @nn.compact
+    def __call__(
+        self,
+        image: Array,
+        label: Array,
+        *,
+        train: bool,
+        drop: Array | None = None,
+        fade: Array | None = None,
+    ) -> Verdict:
+        """Judges images.
+
+        Args:
+          image: float32 `[B, H, W, C]` in [-1, 1].
+          label: int `[B]`.
+          train: whether batch norm takes the batch's own moments.
+          drop: one key an image for dropout, `[B]`, or `None` for none.
+          fade: shares of the resolutions, as in `modules.dcgan`.
+        """
+        if self.classes and self.conditioning == "concat":
+            size, height, width, _ = image.shape
+            shown = Table(self.classes, height * width, name="class_map")(label)
+            image = jnp.concatenate([image, shown.reshape(size, height, width, 1)], axis=-1)
+        features = self.body(image, label, train=train, drop=drop, fade=fade)
+        score = nn.Dense(1, name="score")(features)[:, 0]
+        guess = None
+        if self.classes and self.conditioning == "projection":
+            towards = Table(self.classes, features.shape[-1], name="class_vector")(label)
+            score = score + jnp.sum(features * towards, axis=-1)
+        if self.classes and self.conditioning == "auxiliary":
+            guess = nn.Dense(self.classes, name="class")(features)
+        codes = nn.Dense(self.codes, name="code")(features) if self.codes else None
+        traits = None
+        if self.traits:
+            mean, log_scale = (
+                nn.Dense(self.traits, name=name)(features) for name in ("trait", "trait_log_scale")
+            )
+            traits = Gaussian(mean, log_scale)
+        return Verdict(score, guess, codes, traits)
+
+
+def dropped(x: Array, drop: Array | None, name: str, rate: float) -> Array:
+    """Dropout of `[B, ...]` by each image's own key; `drop` is `[B]`, or `None` for none."""
+    if drop is None or not rate:
+        return x
+    each = jax.vmap(lambda key: keys.named(key, name))(drop)
+    return x * dropout.mask(each, x[0].size, rate).reshape(x.shape)

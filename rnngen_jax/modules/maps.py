@@ -1,0 +1,106 @@
+"""Layers over feature maps: a convolution that keeps their size, batch norm, self-attention."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from rnngen_jax.cells.base import product
+from rnngen_jax.modules.pixels import Table
+from rnngen_jax.ops import batch
+
+
+class Same(nn.Module):
+    """A convolution of stride 1 with zeros around the map, as one product with patches.
+
+    Attributes:
+      features: F.
+      kernel: the kernel's side, odd.
+    """
+
+    features: int
+    kernel: int = 3
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """`[B, H, W, D]` to `[B, H, W, F]`."""
+        _, height, width, features = x.shape
+        side, reach = self.kernel, self.kernel // 2
+        around = jnp.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
+        taps = [around[:, i : i + height, j : j + width] for i in range(side) for j in range(side)]
+        shape = (side * side * features, self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        patches = jnp.concatenate(taps, axis=-1)
+        return product(patches, kernel) + self.param("bias", nn.initializers.zeros, shape[1:])
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over all places of all images (Ioffe and Szegedy 2015, algorithm 1).
+
+    In training it normalises by the moments of the whole batch, however that lies over devices, and
+    moves the running ones, in the collection "batch_stats", towards them; else by the running ones.
+
+    Attributes:
+      classes: with more than 0, scale and offset are those of an image's class (de Vries et al.
+        2017; Dumoulin et al. 2017).
+      momentum: share of the running moments that a step keeps.
+      epsilon: added to the variance.
+    """
+
+    classes: int = 0
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: Array, label: Array, train: bool) -> Array:
+        """`[B, ..., F]` and int `[B]` to `[B, ..., F]`."""
+        shape = x.shape[-1:]
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
+        variance = self.variable("batch_stats", "variance", jnp.ones, shape)
+        if not train:
+            used = mean.value, variance.value
+        else:
+            used = batch.moments(x, tuple(range(x.ndim - 1)))
+            if self.is_mutable_collection("batch_stats") and not self.is_initializing():
+                for running, now in zip((mean, variance), used, strict=True):
+                    running.value += (1 - self.momentum) * (now - running.value)
+        scale = self.param("scale", nn.initializers.ones, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape)
+        if self.classes:
+            middle = (x.shape[0], *(1,) * (x.ndim - 2), *shape)
+            scale = scale + Table(self.classes, *shape, name="class_scale")(label).reshape(middle)
+            bias = bias + Table(self.classes, *shape, name="class_bias")(label).reshape(middle)
+        return (x - used[0]) * (jax.lax.rsqrt(used[1] + self.epsilon) * scale) + bias
+
+
+class SelfAttention(nn.Module):
+    """Attention of each place of a map to all others (Zhang et al. 2019, eqs. 1-3).
+
+    The map gets γ times what it attends to, with γ trained from 0.
+    """
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """`[B, H, W, F]` to `[B, H, W, F]`."""
+        size, features = x.shape[0], x.shape[-1]
+        inner = max(features // 8, 1)
+        flat = x.reshape(size, -1, features)
+        query, key = (nn.Dense(inner, use_bias=False, name=name)(flat) for name in ("query", "key"))
+        value = nn.Dense(max(features // 2, 1), use_bias=False, name="value")(flat)
+        weights = jax.nn.softmax(jnp.einsum("bid,bjd->bij", query, key))
+        told = nn.Dense(features, use_bias=False, name="out")(weights @ value)
+        gamma = self.param("gamma", nn.initializers.zeros, ())
+        return x + gamma * told.reshape(x.shape)
+
+
+def normalised(x: Array, label: Array, train: bool, norm: str, classes: int) -> Array:
+    """`[B, ..., F]` after the norm that a flag names; called within a compact module.
+
+    Args:
+      x, label, train: as in `BatchNorm`.
+      norm: "none", "batch", or "conditional_batch" by class.
+      classes: of the data.
+    """
+    if norm == "none":
+        return x
+    return BatchNorm(classes if norm == "conditional_batch" else 0)(x, label, train)

@@ -1,0 +1,80 @@
+"""The two players of the MLP GAN."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from rnngen_jax.modules.adversarial import dropped
+from rnngen_jax.modules.maps import normalised
+from rnngen_jax.shapes import ImageSpec
+
+
+class Generator(nn.Module):
+    """Dense layers from noise to an image.
+
+    Attributes:
+      spec: the images.
+      hidden: units of a hidden layer.
+      layers: how many.
+      slope: of LeakyReLU below 0.
+      norm: "none", "batch", or "conditional_batch" by class.
+    """
+
+    spec: ImageSpec
+    hidden: int
+    layers: int
+    slope: float
+    norm: str
+
+    @nn.compact
+    def __call__(
+        self, noise: Array, label: Array, *, train: bool, fade: Array | None = None
+    ) -> Array:
+        """`[B, S, Z]` and int `[B]` to images `[B, H, W, C]` in [-1, 1]."""
+        del fade
+        x = noise.reshape(noise.shape[0], -1)
+        for _ in range(self.layers):
+            x = nn.Dense(self.hidden)(x)
+            x = normalised(x, label, train, self.norm, self.spec.classes)
+            x = jax.nn.leaky_relu(x, self.slope)
+        x = nn.Dense(math.prod(self.spec.shape))(x)
+        return jnp.tanh(x).reshape(-1, *self.spec.shape)
+
+
+class Body(nn.Module):
+    """The discriminator's dense layers.
+
+    Attributes:
+      hidden, layers, slope: as in `Generator`.
+      dropout: rate after each layer.
+      norm: "none" or "batch".
+    """
+
+    hidden: int
+    layers: int
+    slope: float
+    dropout: float
+    norm: str
+
+    @nn.compact
+    def __call__(
+        self,
+        image: Array,
+        label: Array,
+        *,
+        train: bool,
+        drop: Array | None = None,
+        fade: Array | None = None,
+    ) -> Array:
+        """`[B, H, W, C]` to features `[B, F]`."""
+        del fade
+        x = image.reshape(image.shape[0], -1)
+        for number in range(self.layers):
+            x = nn.Dense(self.hidden)(x)
+            x = normalised(x, label, train, self.norm, 0)
+            x = jax.nn.leaky_relu(x, self.slope)
+            x = dropped(x, drop, f"layer {number}", self.dropout)
+        return x

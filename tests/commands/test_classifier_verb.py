@@ -1,0 +1,366 @@
+"""A classifier through the command line: trained once, then the judge of what generators draw."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_runs import evaluated, rnngen, tree
+
+from rnngen_jax import data
+from rnngen_jax.commands.base import model_digest, open_run
+from rnngen_jax.commands.classifier import open_judge
+from rnngen_jax.data.base import DataConfig
+from rnngen_jax.errors import UserError
+from rnngen_jax.evaluation import fidelity, inputs, neighbours, pictures
+from rnngen_jax.evaluation.likelihood import EvaluationConfig
+from rnngen_jax.evaluation.validation import collapse
+
+CONFIG = """
+from rnngen_jax import experiment
+
+def get_config(arg="classifier"):
+    config = experiment.default(arg)
+    if arg == "classifier":
+        config.model.features = 4
+        config.model.kernel = 2
+        config.model.hidden = 6
+    elif arg == "mlp_gan":
+        config.model.hidden = 8
+    else:
+        config.model.features = 4
+        config.model.kernel = 2
+        config.model.latents = 3
+        config.model.hidden = 8
+    config.training.seed = 3
+    config.training.steps = 2
+    config.training.batch_size = 8
+    config.training.steps_per_call = 2
+    config.training.log_every = 2
+    config.training.validate_every = 2
+    config.training.checkpoint_every = 2
+    config.training.sample_every = 0
+    config.evaluation.num_images = 50
+    config.evaluation.num_samples = 40
+    return config
+"""
+STATIC = "--config.data.binarisation=static"
+FIRST = ["frechet", "precision", "recall", "confidence", "missing_classes"]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A judge, two replicas of a GAN that it validates, and a VAE."""
+    root = tmp_path_factory.mktemp("judged")
+    (root / "tiny.py").write_text(CONFIG)
+    config = f"--config={root}/tiny.py"
+    assert rnngen("classifier", config, f"--workdir={root}/judge") == 0
+    judged = f"--config.evaluation.classifier={root}/judge"
+    two = "--config.training.replicas=2"
+    assert rnngen("train", f"{config}:mlp_gan", f"--workdir={root}/gan", judged, two) == 0
+    assert rnngen("train", f"{config}:vae", f"--workdir={root}/vae", judged) == 0
+    return root
+
+
+@pytest.fixture
+def judge(root, tmp_path):
+    return shutil.copytree(root / "judge", tmp_path / "judge")
+
+
+def recorded(folder):
+    return json.loads((folder / "classifier.json").read_text())
+
+
+def validations(folder):
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [line for line in lines if line["split"] == "validation"]
+
+
+def features(folder, images):
+    """What a trained classifier makes of images, all at once."""
+    run = open_run(str(folder), None, 0)
+    return fidelity.Features(*map(np.asarray, run.model.classify(run.params, run.extra, images)))
+
+
+def split(name, num=None):
+    return inputs.read_split(data.load(DataConfig()), name, num)
+
+
+def test_the_record_of_a_trained_classifier(root, judge, capsys):
+    record = recorded(judge)
+    assert set(record.pop("versions")) >= {"jax", "flax", "rnngen_jax"}
+    accuracy, digest = record.pop("accuracy"), record.pop("digest")
+    assert record == {
+        "dataset": "digits",
+        "binarisation": "none",
+        "spec": {
+            "height": 8,
+            "width": 8,
+            "channels": 1,
+            "levels": 17,
+            "classes": 10,
+            "frames": 0,
+        },
+        "features": 6,
+        "step": 2,
+    }
+    for name in ("train", "test"):
+        images, labels = split(name)
+        right = features(judge, images).logits.argmax(1) == labels
+        assert accuracy[name] == pytest.approx(right.mean(), abs=1e-12)
+    assert digest == model_digest(open_run(str(judge), None, 0)).hex()
+    assert [line["accuracy"] for line in validations(judge)]
+    assert next(iter(validations(judge)[0])) in ("step", "split", "cross_entropy")
+    # `evaluate` says the same.
+    metrics = evaluated(judge)["metrics"]
+    assert set(metrics) == {"accuracy", "cross_entropy"}
+    assert metrics["accuracy"] == accuracy["test"]
+    assert f"accuracy:       {accuracy['test']:.4f}" in capsys.readouterr().out
+
+
+def test_a_trained_classifier_is_only_reported(root, judge, capsys):
+    before, record = tree(judge), recorded(judge)
+    name = f"digits-classifier-{record['digest'][:8]}"
+    for config in ([f"--config={root}/tiny.py"], []):
+        assert rnngen("classifier", *config, f"--workdir={judge}") == 0
+        out = capsys.readouterr().out
+        assert out.splitlines() == [
+            f"classifier:  {name}, 6 features, step 2",
+            f"accuracy:    {record['accuracy']['train']:.4f} of the train split",
+            f"accuracy:    {record['accuracy']['test']:.4f} of the test split",
+            f"judge with:  rnngen evaluate --workdir=RUN --classifier={judge}",
+            f"{judge}/classifier.json",
+        ]
+    assert tree(judge) == before
+
+
+def test_a_training_goes_on_to_its_end(root, judge, capsys):
+    more = (f"--config={root}/tiny.py", "--config.training.steps=4")
+    assert rnngen("classifier", *more, f"--workdir={judge}") == 0
+    assert "going on from step 2" in capsys.readouterr().out
+    best = min(validations(judge), key=lambda line: line["cross_entropy"])["step"]
+    assert recorded(judge)["step"] == best
+    assert recorded(judge)["digest"] == model_digest(open_run(str(judge), "best", 0)).hex()
+
+
+def test_patience_ends_a_training_too(root, tmp_path, capsys):
+    still = (
+        "--config.training.steps=20",
+        "--config.training.patience=2",
+        "--config.optimizer.learning_rate=1e-12",
+    )
+    flags = (f"--config={root}/tiny.py", f"--workdir={tmp_path}/judge", *still)
+    assert rnngen("classifier", *flags) == 0
+    assert "stopped early at step 6" in capsys.readouterr().out
+    assert recorded(tmp_path / "judge")["step"] == 2
+    assert rnngen("classifier", *flags) == 0
+    assert "stopped early" not in capsys.readouterr().out
+
+
+def test_other_parameters_than_the_recorded_are_refused(root, judge, tmp_path, capsys):
+    other = ("--config.training.seed=4", f"--workdir={tmp_path}/other")
+    assert rnngen("classifier", f"--config={root}/tiny.py", *other) == 0
+    shutil.rmtree(judge / "checkpoints")
+    shutil.copytree(tmp_path / "other" / "checkpoints", judge / "checkpoints")
+    capsys.readouterr()
+    assert rnngen("evaluate", f"--workdir={root}/gan", f"--classifier={judge}") == 2
+    error = capsys.readouterr().err
+    assert "the parameters are not those that classifier.json was written for" in error
+    assert error.count("\n") == 1
+    assert rnngen("classifier", f"--workdir={judge}") == 0  # measures anew
+    assert recorded(judge)["digest"] == recorded(tmp_path / "other")["digest"]
+    assert recorded(judge)["digest"] != recorded(root / "judge")["digest"]
+
+
+def test_training_is_validated_by_the_judge(root):
+    for run, before in (("gan", 0), ("vae", 6)):
+        (line,) = validations(root / run)
+        names = [
+            name
+            for name in list(line)[2:]
+            if "replica" not in name and "standard_error" not in name
+        ]
+        assert names[before:] == [*FIRST, *(f"class_share/{k}" for k in range(10))]
+    gan, vae = validations(root / "gan")[0], validations(root / "vae")[0]
+    assert gan["frechet"] == pytest.approx(
+        (gan["frechet/replica_0"] + gan["frechet/replica_1"]) / 2
+    )
+    assert sum(vae[f"class_share/{k}"] for k in range(10)) == pytest.approx(1)
+    meta = root / "gan" / "checkpoints"
+    assert [path.name for path in meta.iterdir() if path.name.isdecimal()] == ["2"]
+    assert (
+        rnngen(
+            "evaluate",
+            f"--workdir={root}/gan",
+            "--checkpoint=best",
+            f"--classifier={root}/judge",
+            "--samples=4",
+        )
+        == 0
+    )
+
+
+def test_samples_are_judged_beside_the_likelihood(root, tmp_path, capsys):
+    own = evaluated(root / "vae")
+    flags = (f"--classifier={root}/judge", "--samples=70", "--seed=5", "--temperature=0.9")
+    capsys.readouterr()
+    record = evaluated(root / "vae", *flags)
+    printed = capsys.readouterr().out
+    section = record.pop("samples")
+    assert record == own
+    metrics, floor = section.pop("metrics"), section.pop("floor")
+    (missing,) = section.pop("missing")
+    assert len(missing) == metrics["missing_classes"] > 0
+    assert f"{collapse(missing)}\n" in printed
+    stored = recorded(root / "judge")
+    name = f"digits-classifier-{stored['digest'][:8]}"
+    assert section == {
+        "classifier": name,
+        "digest": stored["digest"],
+        "accuracy": stored["accuracy"],
+        "split": "test",
+        "num_samples": 70,
+        "num_real": 300,
+        "num_floor": 70,
+        "seed": 5,
+        "temperature": 0.9,
+    }
+    out = tmp_path / "s.npz"
+    drawn = ("--num=70", "--seed=5", "--temperature=0.9", f"--out={out}")
+    assert rnngen("sample", f"--workdir={root}/vae", *drawn) == 0
+    with np.load(out) as arrays:
+        images = arrays["image"]
+    real = features(root / "judge", split("test")[0])
+    want = fidelity.compare(real, features(root / "judge", images)).metrics()
+    assert metrics == pytest.approx(want, rel=1e-3, abs=1e-5)
+    assert set(floor) == set(metrics)
+    assert floor["frechet"] < metrics["frechet"]
+    assert name in printed
+    assert f"frechet            {metrics['frechet']:>10.4f} {floor['frechet']:>10.4f}\n" in printed
+    assert "FID" not in printed + json.dumps(record)
+
+
+def test_every_replica_of_a_gan_is_judged(root, capsys):
+    judged = (f"--classifier={root}/judge", "--samples=20", "--split=validation")
+    alone = [evaluated(root / "gan", *judged, f"--replica={r}") for r in range(2)]
+    capsys.readouterr()
+    record = evaluated(root / "gan", *judged)
+    assert record["metrics"] == {}
+    assert record["protocol"]["likelihood"] is None
+    section = record["samples"]
+    each = [run["samples"]["metrics"]["frechet"] for run in alone]
+    assert each[0] != each[1]
+    got = [section["metrics"][f"frechet/replica_{r}"] for r in range(2)]
+    assert got == pytest.approx(each, rel=1e-5)
+    assert section["metrics"]["frechet"] == pytest.approx(np.mean(each), rel=1e-5)
+    assert section["num_real"] == 200
+    assert section["floor"] == pytest.approx(alone[0]["samples"]["floor"], rel=1e-6)
+    error = section["metrics"]["frechet/standard_error"]
+    assert f" ± {error:.4f}" in capsys.readouterr().out
+    whole = evaluated(root / "gan", f"--classifier={root}/judge", "--replica=0")["samples"]
+    assert whole["num_samples"] == whole["num_real"] == 300
+
+
+def test_neighbours_stand_beside_samples(root, tmp_path):
+    picture, out = tmp_path / "near.png", tmp_path / "s.npz"
+    evaluated(root / "vae", f"--neighbours={picture}", "--seed=5")
+    assert rnngen("sample", f"--workdir={root}/vae", "--num=16", "--seed=5", f"--out={out}") == 0
+    with np.load(out) as arrays:
+        samples = arrays["image"]
+    train = split("train")[0]
+    away = np.square(samples[:, None].astype(float) - train).sum((2, 3, 4))
+    found = train[np.argsort(away, axis=1, kind="stable")[:, :3]]
+    want = pictures.tile(pictures.to_pixels(neighbours.picture_rows(samples, found), 17))
+    with Image.open(picture) as image:
+        np.testing.assert_array_equal(np.asarray(image), want)
+
+
+JUDGE = "--classifier=ROOT/judge"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["gan"], "mlp_gan has neither a likelihood nor latents; give --classifier=FOLDER"),
+        (["gan", "--neighbours=OUT/a.png"], "give --classifier=FOLDER"),
+        (["gan", "--classifier=none"], "holds no classifier.json; rnngen classifier --config="),
+        (["vae", "--samples=5"], "--samples=5 has no effect without --classifier"),
+        (["vae", "--seed=5"], "--seed=5 has no effect without"),
+        (["gan", JUDGE, "--samples=3"], "--samples=3 does not fit; allowed: 4 or more"),
+        (["gan", JUDGE, "--samples=999999999"], "images of this size in 'memory'"),
+        (["gan", JUDGE, "--temperature=0"], "--temperature=0.0 does not fit"),
+        (["gan", JUDGE, "--neighbours=a.jpg"], "--neighbours='a.jpg' does not fit"),
+        (["judge", JUDGE], "classifier cannot draw samples"),
+        (["judge", "--iw_samples=2"], "classifier has no likelihood here"),
+    ],
+)
+def test_what_cannot_be_judged_is_said_in_one_line(root, tmp_path, capsys, arguments, expected):
+    run, *flags = [a.replace("ROOT", str(root)).replace("OUT", str(tmp_path)) for a in arguments]
+    before = tree(root / run)
+    assert rnngen("evaluate", f"--workdir={root / run}", *flags) == 2
+    error = capsys.readouterr().err
+    assert expected in error
+    assert error.count("\n") == 1
+    assert tree(root / run) == before
+    assert tree(tmp_path) == {}
+
+
+def test_a_judge_of_grey_images_does_not_judge_binary_ones(root, tmp_path, capsys):
+    config = f"--config={root}/tiny.py:vae"
+    flags = (config, f"--workdir={tmp_path}/run", STATIC)
+    judged = f"--config.evaluation.classifier={root}/judge"
+    assert rnngen("train", *flags, judged) == 2
+    error = capsys.readouterr().err
+    assert "config.evaluation.classifier=" in error
+    assert "17 levels, binarisation=none), the run of digits (8x8x1, 2 levels" in error
+    assert "--config.data.name=digits --config.data.binarisation=static." in error
+    assert not (tmp_path / "run").exists()
+    mine = (f"--config={root}/tiny.py", f"--workdir={tmp_path}/judge", STATIC)
+    assert rnngen("classifier", *mine) == 0
+    assert "digits-static-classifier-" in capsys.readouterr().out
+    static = data.load(DataConfig(binarisation="static"))
+    judge = open_judge(f"{tmp_path}/judge", static, "--classifier")
+    assert judge.spec == static.spec
+    assert judge.name.startswith("digits-static-classifier-")
+
+
+def test_a_damaged_record_is_refused_and_measured_anew(root, judge, capsys):
+    whole = recorded(judge)
+    for damage in (
+        "{",
+        "[]",
+        json.dumps({**whole, "spec": {}}),
+        json.dumps({**whole, "step": "2"}),
+    ):
+        (judge / "classifier.json").write_text(damage)
+        assert rnngen("evaluate", f"--workdir={root}/gan", f"--classifier={judge}") == 2
+        assert "classifier.json is damaged" in capsys.readouterr().err
+        assert rnngen("classifier", f"--workdir={judge}") == 0
+        assert recorded(judge) == whole
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ([":mlp_gan"], "config.model.name='mlp_gan' does not fit; allowed: classifier"),
+        (["", "--config.training.replicas=2"], "config.training.replicas=2 does not fit"),
+        ([None], "holds no run; give --config="),
+        (["", "--config.data.name=npz:plain.npz"], "does not fit data without labels"),
+    ],
+)
+def test_what_is_no_classifier_is_refused(root, tmp_path, monkeypatch, capsys, flags, expected):
+    monkeypatch.chdir(tmp_path)
+    np.savez("plain.npz", image=np.zeros((40, 8, 8), np.uint8))
+    preset, *more = flags
+    config = [] if preset is None else [f"--config={root}/tiny.py{preset}"]
+    assert rnngen("classifier", *config, *more, "--workdir=run") == 2
+    error = capsys.readouterr().err
+    assert expected in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_config_checks_the_number_of_samples():
+    with pytest.raises(UserError, match="num_samples=3 does not fit; allowed: 4 or more"):
+        EvaluationConfig(num_samples=3)

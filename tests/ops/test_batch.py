@@ -1,0 +1,90 @@
+"""Means over the whole batch, however it is cut over devices, against NumPy in float64."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rnngen_jax.ops import batch
+from rnngen_jax.training import parallel
+
+DEVICES = 8
+RNG = np.random.default_rng(0)
+X = RNG.normal(3.0, 2.0, (16, 3, 2)).astype(np.float32)
+PARTS = X.reshape(DEVICES, -1, 3, 2)
+
+
+def normalised_loss(scale, x):
+    """Batch normalisation and something after it, the mean over the examples at hand."""
+    features = jnp.tanh(scale * x)
+    mean, variance = batch.moments(features, (0, 1))
+    return jnp.square(jnp.sin((features - mean) / jnp.sqrt(variance + 0.1)) - x).mean()
+
+
+def loss_by_numpy(scale):
+    x = np.float64(X)
+    features = np.tanh(scale * x)
+    centred = features - features.mean((0, 1))
+    return np.square(np.sin(centred / np.sqrt(features.var((0, 1)) + 0.1)) - x).mean()
+
+
+def test_devices_call_their_axis_as_the_trainer_does():
+    assert batch.BATCH_AXIS == parallel.AXIS
+
+
+@pytest.mark.parametrize("axes", [0, (0, 1), (0, 2), range(3)])
+def test_moments_are_those_of_numpy_on_one_device_and_on_eight(axes):
+    where = axes if isinstance(axes, int) else tuple(axes)
+    wanted = X.astype(np.float64).mean(where), X.astype(np.float64).var(where)
+    both = functools.partial(batch.moments, axes=axes)
+    whole = jax.jit(both)(X)
+    cut = jax.pmap(both, axis_name="data")(PARTS)
+    for value, one, eight in zip(wanted, whole, cut, strict=True):
+        assert one.dtype == jnp.float32
+        np.testing.assert_allclose(one, value, rtol=1e-5)
+        np.testing.assert_array_equal(eight, np.broadcast_to(eight[0], eight.shape))
+        np.testing.assert_allclose(eight[0], value, rtol=1e-5)
+
+
+def test_the_mean_of_the_devices_gradients_is_the_gradient():
+    def step(scale, x):
+        return jax.lax.pmean(jax.value_and_grad(normalised_loss)(scale, x), "data")
+
+    scale = np.array([0.4, 0.9], np.float32)
+    loss, slope = jax.jit(jax.value_and_grad(normalised_loss))(scale, X)
+    losses, slopes = jax.pmap(step, axis_name="data", in_axes=(None, 0))(scale, PARTS)
+    for i, step in enumerate(1e-5 * np.eye(2)):
+        rise = loss_by_numpy(scale + step) - loss_by_numpy(scale - step)
+        np.testing.assert_allclose(slope[i], rise / 2e-5, rtol=1e-3)
+    np.testing.assert_allclose(losses, np.full(DEVICES, loss), rtol=1e-6)
+    np.testing.assert_allclose(slopes, np.tile(slope, (DEVICES, 1)), rtol=1e-4)
+    # The parts' own moments would have given something else.
+    alone = jax.vmap(jax.grad(normalised_loss), in_axes=(None, 0))(scale, PARTS).mean(0)
+    assert np.abs(alone - slope).max() > 0.01 * np.abs(slope).max()
+
+
+def test_replicas_each_have_their_own_mean():
+    """Replicas lie along a vmap axis without a name, and the mesh's axis "data" is no pmap's."""
+    mesh = jax.make_mesh((DEVICES,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    place = jax.NamedSharding(mesh, jax.P(None, "data"))
+    replicas = np.stack([X, 2 * X + 1])
+    means = jax.jit(jax.vmap(batch.mean_over_batch), in_shardings=place)(replicas)
+    np.testing.assert_allclose(means, replicas.mean(1), rtol=1e-5)
+
+
+def test_the_number_of_parts():
+    assert batch.parts() == jax.jit(batch.parts)() == 1
+    count = jax.pmap(lambda x: x + batch.parts(), axis_name="data")(np.zeros(DEVICES))
+    np.testing.assert_array_equal(count, DEVICES)
+
+
+def test_low_precision_and_a_large_mean_cost_no_digits():
+    large = (1000 + RNG.standard_normal((512, 1))).astype(np.float32)
+    _, variance = batch.moments(large)
+    np.testing.assert_allclose(variance, large.astype(np.float64).var(0), rtol=1e-4)
+    half = jnp.asarray(RNG.normal(3.0, 1.0, 512), jnp.bfloat16)
+    mean = batch.mean_over_batch(half)
+    assert mean.dtype == jnp.float32
+    np.testing.assert_allclose(mean, np.asarray(half, np.float64).mean(), rtol=1e-6)
