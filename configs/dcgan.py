@@ -1,7 +1,7 @@
 """DCGAN: transposed convolutions against convolutions, sized from the image.
 
     rnngen train --config=configs/dcgan.py --workdir=runs/dcgan
-        one CPU core, 2 min; no Fréchet distance measured yet
+        one CPU core, 3 min; no Fréchet distance measured yet
 
     rnngen train --config=configs/dcgan.py:mnist --workdir=runs/dcgan_mnist
         meant for a CPU core, and not run yet: no time in min and no Fréchet distance
@@ -21,7 +21,7 @@ PRESETS = ("digits", "mnist", "fashion_mnist")
 
 def get_config(arg: str = "digits"):
     config = recipes.begin("dcgan", arg, PRESETS)
-    recipes.adversarial(config, learning_rate=1e-3, steps=3000)
+    recipes.adversarial(config, learning_rate=1e-3, steps=5000)
     if arg == "digits":
         config.model.stages = 2
         return config

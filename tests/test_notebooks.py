@@ -57,6 +57,7 @@ def test_the_notebooks_are_there():
         "04_pixel_recurrence",
         "05_vae",
         "06_draw",
+        "07_gan",
     }
 
 

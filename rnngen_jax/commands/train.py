@@ -66,9 +66,13 @@ def run(config: Any, workdir: str) -> int:
     dataset = data.load(settings.data)
     model = experiment.build(settings, dataset.spec)
     training = settings.training
+    batches, available = batches_a_step(settings.optimizers), dataset.splits["train"].num
+    most = f"1 to {available // batches}, as a step takes {batches} from {available} images"
+    where = "config.training.batch_size"
+    require(training.batch_size * batches <= available, where, training.batch_size, most)
     feed = make_feed(
         dataset.splits["train"],
-        training.batch_size * batches_a_step(settings.optimizers),
+        training.batch_size * batches,
         training.seed,
         settings.data.placement,
         training.replicas,

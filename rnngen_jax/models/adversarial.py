@@ -63,8 +63,8 @@ class AdversarialConfig:
       discriminator_norm: of the discriminator's: "none" or "batch".
       dropout: rate in the discriminator.
       slope: of LeakyReLU below 0, in both players; 0 is ReLU.
-      augmentation: of all that the discriminator sees, differentiable: "color", "translation" and
-        "cutout", comma between; empty for none.
+      augmentation: of all that the discriminator sees, differentiable: "color", "translation",
+        "cutout" and "flip", comma between; empty for none.
       class_conditional: the generator is told the class, beside its noise.
       conditioning: how the discriminator is: "concat", "projection" or "auxiliary".
       codes: categories of an InfoGAN code, 0 for none.
@@ -325,7 +325,8 @@ def adversarial_model(
         if of_real.classes is not None:
             metrics["class_nats"] = -_log_class(of_real.classes, label).mean()
             value = value + metrics["class_nats"]
-        return value - _informed(of_fake, noise, config), Aux(metrics, after)
+        value = value - config.information * _informed(of_fake, noise)
+        return value, Aux(metrics, after)
 
     def generator_loss(
         params: Params, extra: Extra, batch: Batch, key: Array, step: Array
@@ -347,9 +348,9 @@ def adversarial_model(
         value = loss.generator(real, of_fake.score).mean()
         if of_fake.classes is not None:
             value = value - _log_class(of_fake.classes, label).mean()
-        told = _informed(of_fake, noise, config)
+        told = _informed(of_fake, noise)
         metrics = {"information_nats": told} if config.codes + config.traits else {}
-        return value - told, Aux(metrics, after)
+        return value - config.information * told, Aux(metrics, after)
 
     def sample(
         params: Params,
@@ -392,15 +393,14 @@ def _log_class(logits: Array, label: Array) -> Array:
     return jnp.take_along_axis(jax.nn.log_softmax(logits), label[:, None], axis=-1)[:, 0]
 
 
-def _informed(verdict: Verdict, noise: Noise, config: AdversarialConfig) -> Array | float:
-    """The weighted bound of what images tell of InfoGAN's codes, nats (Chen et al. 2016, eq. 6)."""
-    total: Array | float = 0.0
+def _informed(verdict: Verdict, noise: Noise) -> Array:
+    """The bound of what images tell of InfoGAN's codes, nats (Chen et al. 2016, eq. 5)."""
+    total = jnp.float32(0.0)
     if verdict.codes is not None:
         total = total + information.categorical_bound(verdict.codes, noise.code).mean()
     if verdict.traits is not None:
-        bound = information.gaussian_bound(*verdict.traits, noise.traits)
-        total = total + bound.mean()
-    return config.information * total
+        total = total + information.gaussian_bound(*verdict.traits, noise.traits).mean()
+    return total
 
 
 def _is_kernel(path: tuple[str, ...], leaf: Array) -> bool:

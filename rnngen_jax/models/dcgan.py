@@ -50,12 +50,18 @@ def build(config: Config, spec: ImageSpec) -> Model:
     """Builds the model for images like `spec`.
 
     Raises:
-      UserError: more halvings than the image has room for, sides that cannot grow, or a conditional
-        model of images without classes.
+      UserError: more halvings than the image has room for, a norm without a map, sides that cannot
+        grow, or a conditional model of images without classes.
     """
     most = min(spec.height, spec.width).bit_length() - 1
     require(config.stages <= most, "config.model.stages", config.stages, f"0 to {most}")
     count = len(sizes(spec.height, spec.width, config.stages)) - 1
+    if count == 1 and config.discriminator_norm != "none":
+        raise UserError(
+            f"config.model.discriminator_norm={config.discriminator_norm!r} has no effect: the "
+            "first map is never normalised, and with one stage there is no other; set "
+            "config.model.stages."
+        )
     if config.grow and (spec.height % 2**count or spec.width % 2**count):
         raise UserError(
             f"config.model.grow={config.grow} does not fit images of {spec.height}x{spec.width}: "

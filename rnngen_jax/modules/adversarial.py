@@ -37,7 +37,8 @@ class Discriminator(nn.Module):
       classes: of the data; 0 where they do not matter.
       conditioning: "concat" shows the class to the body as one more channel (Mirza and Osindero
         2014), "projection" adds the features' product with the class's vector to the score (Miyato
-        and Koyama 2018, eq. 4), "auxiliary" guesses it (Odena et al. 2017, eq. 2).
+        and Koyama 2018, eq. 4), "auxiliary" guesses it (Odena et al. 2017), which the discriminator
+        learns from real images alone.
       codes, traits: how many categories and continuous codes of InfoGAN to guess.
     """
 

@@ -16,8 +16,9 @@ class Halve(nn.Module):
 
     Attributes:
       features: F.
-      kernel: the kernel's side, 2 or more. With an even one there is as much padding on one side as
-        on the other, with an odd one more by one after the map than before.
+      kernel: the kernel's side, 2 or more. A map of even size has as much padding on one side as on
+        the other with an even kernel, and with an odd one more by one at its end; a map of odd size
+        has one more besides there.
     """
 
     features: int

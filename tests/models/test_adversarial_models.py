@@ -111,9 +111,9 @@ def by_hand(fields):
         values["discriminator"] += metrics["discriminator"]["class_nats"]
         values["generator"] -= problems.picked(said_fake["class"], LABEL).mean()
     if "code" in said:
-        bound = fields["information"] * problems.information(said_fake, code, traits)
+        bound = problems.information(said_fake, code, traits)
         metrics["generator"]["information_nats"] = bound
-        values = {player: value - bound for player, value in values.items()}
+        values = {p: value - fields["information"] * bound for p, value in values.items()}
     return values, metrics, extra, {"generator": [own], "discriminator": [of_real, of_fake]}
 
 
@@ -206,7 +206,7 @@ def test_dcgan_is_the_one_written_out(attention):
 
 def gradient(player, model, params, extra):
     """Of a player's loss, with respect to everybody's parameters."""
-    return jax.grad(lambda p: loss(player, model, p, extra)[0])(params)
+    return jax.jit(jax.grad(lambda p: loss(player, model, p, extra)[0]))(params)
 
 
 def is_zero(tree):
@@ -240,7 +240,7 @@ def test_a_player_who_does_not_move_stays_bit_equal(name, frozen, fields):
     model, params, extra = made(name, **fields)
     chains = {p: optax.set_to_zero() if p == frozen else optax.sgd(0.1) for p in PLAYERS}
     state = create(model, chains, 0)._replace(params=params, extra=extra)
-    step = train_step(model, chains, 0.0, lambda batch, key: batch)
+    step = jax.jit(train_step(model, chains, 0.0, lambda batch, key: batch))
     after, _ = step(state, BATCH, KEY)
     (other,) = set(PLAYERS) - {frozen}
     jax.tree.map(np.testing.assert_array_equal, after.params[frozen], params[frozen])
