@@ -4,10 +4,12 @@
         one CPU core, 1 min; 99.3 % of the test images, cross-entropy 0.022 nats
 
     rnngen classifier --config=configs/classifier.py:mnist --workdir=runs/judge_mnist
-        meant for a CPU core, and not run yet: no time in min and no figure in nats
+        one CPU core, 6 min beside other work; 99.2 % of the test images, cross-entropy in nats not
+        noted
 
     rnngen classifier --config=configs/classifier.py:fashion_mnist --workdir=runs/judge_fashion
-        meant for a CPU core, and not run yet: no time in min and no figure in nats
+        one CPU core, 5 min beside other work; 89.9 % of the test images, cross-entropy in nats not
+        noted
 
 A run of binarised images needs a classifier of the same binarisation, such as with
 --config.data.binarisation=static. The figures are the accuracy and the cross-entropy that

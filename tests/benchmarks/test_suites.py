@@ -239,6 +239,7 @@ def test_every_suite_has_its_parts():
     assert suites.names() == [
         "compile",
         "draw",
+        "gan",
         "images",
         "linear",
         "memory",

@@ -209,6 +209,8 @@ def test_a_run_goes_on_to_more_steps(pixel, config, capsys):
     assert "going on from step 4" in capsys.readouterr().out
     assert json.loads((pixel / "config.json").read_text())["training"]["steps"] == 6
     assert (pixel / "samples" / "step_00000006.png").exists()
+    with Image.open(pixel / "samples" / "training.gif") as film:
+        assert film.n_frames == 2
     assert evaluated(pixel, "--checkpoint=latest")["step"] == 6
 
 
