@@ -23,12 +23,7 @@ PRESETS = ("digits", "mnist", "fashion_mnist")
 
 def get_config(arg: str = "digits"):
     config = recipes.begin("dcgan", arg, PRESETS)
-    recipes.adversarial(config, learning_rate=1e-3, steps=5000)
+    recipes.adversarial(config, arg, steps=5000)
     if arg == "digits":
         config.model.stages = 2
-        return config
-
-    recipes.idx_data(config, arg)
-    config.optimizer.learning_rate = config.discriminator.learning_rate = 5e-4
-    config.training.steps = 6000
     return config

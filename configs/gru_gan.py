@@ -22,12 +22,7 @@ PRESETS = ("digits", "mnist", "fashion_mnist")
 
 def get_config(arg: str = "digits"):
     config = recipes.begin("gru_gan", arg, PRESETS)
-    recipes.adversarial(config, learning_rate=1e-3, steps=2000)
+    recipes.adversarial(config, arg, steps=2000)
     if arg == "digits":
         config.model.channels = 32
-        return config
-
-    recipes.idx_data(config, arg)
-    config.optimizer.learning_rate = config.discriminator.learning_rate = 5e-4
-    config.training.steps = 6000
     return config

@@ -22,11 +22,5 @@ PRESETS = ("digits", "mnist", "fashion_mnist")
 
 def get_config(arg: str = "digits"):
     config = recipes.begin("mlp_gan", arg, PRESETS)
-    recipes.adversarial(config, learning_rate=1e-3, steps=5000)
-    if arg == "digits":
-        return config
-
-    recipes.idx_data(config, arg)
-    config.optimizer.learning_rate = config.discriminator.learning_rate = 5e-4
-    config.training.steps = 6000
+    recipes.adversarial(config, arg, steps=5000)
     return config

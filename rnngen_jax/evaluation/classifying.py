@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax import Array
+from optax.losses import softmax_cross_entropy_with_integer_labels as cross_entropy
 
 from rnngen_jax import keys
 from rnngen_jax.data.base import Dataset, Split
@@ -20,7 +21,6 @@ from rnngen_jax.evaluation import sampling
 from rnngen_jax.evaluation.fidelity import Features, Fidelity, compare
 from rnngen_jax.evaluation.likelihood import SEED, Transform, batches
 from rnngen_jax.models.base import Batch, Extra, Model, Params
-from rnngen_jax.models.classifier import cross_entropy
 from rnngen_jax.shapes import ImageSpec
 
 BATCH = 200  # images that a judge looks at at once; it does not change the numbers

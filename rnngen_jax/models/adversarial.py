@@ -17,8 +17,8 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
+from optax.losses import softmax_cross_entropy_with_integer_labels as cross_entropy
 
 from rnngen_jax import keys
 from rnngen_jax.config import require, require_choice
@@ -33,7 +33,13 @@ from rnngen_jax.models.base import (
     require_classes,
     require_dropout,
 )
-from rnngen_jax.modules.adversarial import Discriminator, Verdict
+from rnngen_jax.modules.adversarial import (
+    PLAYERS,
+    Discriminator,
+    Verdict,
+    with_borrowed,
+    without,
+)
 from rnngen_jax.modules.dcgan import faded
 from rnngen_jax.modules.latent import scaled
 from rnngen_jax.ops import adversarial, information, penalties, spectral
@@ -43,7 +49,6 @@ from rnngen_jax.shapes import ImageSpec
 CONDITIONINGS = ("concat", "projection", "auxiliary")
 NOISES = ("normal", "uniform")
 NORMS = ("none", "batch", "conditional_batch")
-PLAYERS = ("discriminator", "generator")
 
 
 @dataclass(frozen=True)
@@ -230,10 +235,12 @@ def adversarial_model(
             if found:
                 extra[player] = found
         if config.spectral:
-            extra["spectral"] = _first_vectors(params["discriminator"], keys.named(key, "spectral"))
+            extra["spectral"] = spectral.first_vectors(
+                params["discriminator"], keys.named(key, "spectral")
+            )
         if shared is not None:
             (other,) = set(PLAYERS) - {shared[0]}
-            params[other] = _without(params[other], other, shared[1])
+            params[other] = without(params[other], other, shared[1])
         return params, extra
 
     def drawn(each: Array, temperature: Array | float) -> Noise:
@@ -265,32 +272,28 @@ def adversarial_model(
         """A player's parameters, what it borrows included."""
         if shared is None or player == shared[0]:
             return params[player]
-        return _with_borrowed(params, *shared)
+        return with_borrowed(params, *shared)
 
     def generated(
         params: Params, extra: Extra, noise: Noise, label: Array, train: bool
     ) -> tuple[Array, Extra]:
-        vectors = _with_class(noise.vectors, label)
-        share = {"fade": extra["fade"]} if fade is not None else {}
-        call = {"train": train, **share}
-        return _applied(
-            generator, own(params, "generator"), extra, "generator", vectors, label, **call
-        )
+        vectors, weights = _with_class(noise.vectors, label), own(params, "generator")
+        how = {"train": train, "fade": extra.get("fade")}
+        return _applied(generator, weights, extra, "generator", vectors, label, **how)
 
     def normalised(params: Params, extra: Extra) -> tuple[Any, Extra]:
         """The discriminator's parameters as they are used, and power iteration's vectors."""
         weights = own(params, "discriminator")
         if not config.spectral:
             return weights, extra
-        weights, vectors = _divided(weights, extra["spectral"])
+        weights, vectors = spectral.divided(weights, extra["spectral"])
         return weights, {**extra, "spectral": vectors}
 
     def judged(
         weights: Any, extra: Extra, image: Array, label: Array, drop: Array | None
     ) -> tuple[Verdict, Extra]:
-        share = {"fade": extra["fade"]} if fade is not None else {}
-        call = {"train": True, "drop": drop if config.dropout else None, **share}
-        return _applied(judge, weights, extra, "discriminator", image, label, **call)
+        how = {"train": True, "drop": drop if config.dropout else None, "fade": extra.get("fade")}
+        return _applied(judge, weights, extra, "discriminator", image, label, **how)
 
     def shown(batch: Batch, extra: Extra) -> Array:
         """Real images as the discriminator sees them, in [-1, 1]."""
@@ -323,7 +326,7 @@ def adversarial_model(
             metrics["penalty"] = penalty(critic, real, fake, each("penalty")).mean()
             value = value + config.penalty_weight * metrics["penalty"]
         if of_real.classes is not None:
-            metrics["class_nats"] = -_log_class(of_real.classes, label).mean()
+            metrics["class_nats"] = cross_entropy(of_real.classes, label).mean()
             value = value + metrics["class_nats"]
         value = value - config.information * _informed(of_fake, noise)
         return value, Aux(metrics, after)
@@ -347,7 +350,7 @@ def adversarial_model(
             real = judged(weights, extra, image, label, each("drop/real"))[0].score
         value = loss.generator(real, of_fake.score).mean()
         if of_fake.classes is not None:
-            value = value - _log_class(of_fake.classes, label).mean()
+            value = value + cross_entropy(of_fake.classes, label).mean()
         told = _informed(of_fake, noise)
         metrics = {"information_nats": told} if config.codes + config.traits else {}
         return value - config.information * told, Aux(metrics, after)
@@ -388,11 +391,6 @@ def _applied(
     return found, {**extra, player: after}
 
 
-def _log_class(logits: Array, label: Array) -> Array:
-    """log p of the class, `[B]` nats."""
-    return jnp.take_along_axis(jax.nn.log_softmax(logits), label[:, None], axis=-1)[:, 0]
-
-
 def _informed(verdict: Verdict, noise: Noise) -> Array:
     """The bound of what images tell of InfoGAN's codes, nats (Chen et al. 2016, eq. 5)."""
     total = jnp.float32(0.0)
@@ -401,46 +399,3 @@ def _informed(verdict: Verdict, noise: Noise) -> Array:
     if verdict.traits is not None:
         total = total + information.gaussian_bound(*verdict.traits, noise.traits).mean()
     return total
-
-
-def _is_kernel(path: tuple[str, ...], leaf: Array) -> bool:
-    """Whether spectral normalisation is of this array: a map's kernel, not a class's vectors."""
-    return leaf.ndim >= 2 and path[-1] != "table"
-
-
-def _first_vectors(params: Any, key: Array) -> dict[str, Array]:
-    """A random start of power iteration for each kernel, by its path."""
-    return {
-        "/".join(path): jax.random.normal(keys.named(key, "/".join(path)), leaf.shape[-1:])
-        for path, leaf in flatten_dict(params).items()
-        if _is_kernel(path, leaf)
-    }
-
-
-def _divided(params: Any, vectors: dict[str, Array]) -> tuple[Any, dict[str, Array]]:
-    """Kernels over their largest singular values, and the vectors after one iteration."""
-    flat, after = dict(flatten_dict(params)), {}
-    for path, leaf in flat.items():
-        if _is_kernel(path, leaf):
-            sigma, after["/".join(path)] = spectral.spectral_norm(leaf, vectors["/".join(path)])
-            flat[path] = leaf / sigma
-    return unflatten_dict(flat), after
-
-
-def _shelf(params: Any, player: str) -> Any:
-    """The dict that holds the modules that players can share."""
-    return params["body"] if player == "discriminator" else params
-
-
-def _without(params: Any, player: str, names: tuple[str, ...]) -> Any:
-    """A player's parameters but for the modules of these names."""
-    kept = {name: leaf for name, leaf in _shelf(params, player).items() if name not in names}
-    return {**params, "body": kept} if player == "discriminator" else kept
-
-
-def _with_borrowed(params: Params, owner: str, names: tuple[str, ...]) -> Any:
-    """The other player's parameters with the owner's of these modules, as constants."""
-    (player,) = set(PLAYERS) - {owner}
-    lent = {name: _shelf(params[owner], owner)[name] for name in names}
-    whole = {**_shelf(params[player], player), **jax.lax.stop_gradient(lent)}
-    return {**params[player], "body": whole} if player == "discriminator" else whole

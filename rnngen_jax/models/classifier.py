@@ -7,9 +7,9 @@ kind; `rnngen classifier` keeps them reproducible, with a digest of the paramete
 
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 from jax import Array
+from optax.losses import softmax_cross_entropy_with_integer_labels as cross_entropy
 
 from rnngen_jax import keys
 from rnngen_jax.cells.base import ACTIVATIONS
@@ -98,9 +98,3 @@ def build(config: Config, spec: ImageSpec) -> Model:
         return apply(params, image)
 
     return Model("classifier", spec, True, init, {"model": loss}, classify=classify)
-
-
-def cross_entropy(logits: Array, label: Array) -> Array:
-    """-log p(label), nats, `[B]`, from logits `[B, K]` and labels `[B]`."""
-    chosen = jnp.take_along_axis(logits, label[:, None], axis=-1)[:, 0]
-    return jax.nn.logsumexp(logits, axis=-1) - chosen

@@ -1,6 +1,6 @@
 """What discriminators share: how they are told the class, and what they say of an image."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,8 @@ from rnngen_jax import keys
 from rnngen_jax.modules.pixels import Table
 from rnngen_jax.ops import dropout
 from rnngen_jax.ops.gaussians import Gaussian
+
+PLAYERS = ("discriminator", "generator")  # in the order of their turns
 
 
 class Verdict(NamedTuple):
@@ -71,7 +73,7 @@ class Discriminator(nn.Module):
             size, height, width, _ = image.shape
             shown = Table(self.classes, height * width, name="class_map")(label)
             image = jnp.concatenate([image, shown.reshape(size, height, width, 1)], axis=-1)
-        features = self.body(image, label, train=train, drop=drop, fade=fade)
+        features = self.body(image, train=train, drop=drop, fade=fade)
         score = nn.Dense(1, name="score")(features)[:, 0]
         guess = None
         if self.classes and self.conditioning == "projection":
@@ -95,3 +97,28 @@ def dropped(x: Array, drop: Array | None, name: str, rate: float) -> Array:
         return x
     each = jax.vmap(lambda key: keys.named(key, name))(drop)
     return x * dropout.mask(each, x[0].size, rate).reshape(x.shape)
+
+
+def without(params: Any, player: str, names: tuple[str, ...]) -> Any:
+    """A player's parameters but for the modules of these names."""
+    kept = {name: leaf for name, leaf in _shelf(params, player).items() if name not in names}
+    return {**params, "body": kept} if player == "discriminator" else kept
+
+
+def with_borrowed(params: dict[str, Any], owner: str, names: tuple[str, ...]) -> Any:
+    """The other player's parameters with the owner's of these modules, as constants.
+
+    Args:
+      params: of both players, by player.
+      owner: who has these modules.
+      names: of the modules.
+    """
+    (player,) = set(PLAYERS) - {owner}
+    lent = {name: _shelf(params[owner], owner)[name] for name in names}
+    whole = {**_shelf(params[player], player), **jax.lax.stop_gradient(lent)}
+    return {**params[player], "body": whole} if player == "discriminator" else whole
+
+
+def _shelf(params: Any, player: str) -> Any:
+    """The dict that holds the modules that players can share."""
+    return params["body"] if player == "discriminator" else params

@@ -97,7 +97,6 @@ class Body(nn.Module):
     def __call__(
         self,
         image: Array,
-        label: Array,
         *,
         train: bool,
         drop: Array | None = None,
@@ -108,7 +107,7 @@ class Body(nn.Module):
         x = self._map(image, 0) if self.grow else image
         for stage in range(count):
             x = Halve(self.features << stage, self.kernel)(x)
-            x = normalised(x, label, train, self.norm if stage else "none", 0)
+            x = normalised(x, None, train, self.norm if stage else "none")
             x = jax.nn.leaky_relu(x, self.slope)
             if self.grow:
                 image = halved(image)

@@ -98,7 +98,6 @@ class Body(nn.Module):
     def __call__(
         self,
         image: Array,
-        label: Array,
         *,
         train: bool,
         drop: Array | None = None,
@@ -109,7 +108,7 @@ class Body(nn.Module):
         x = jax.nn.leaky_relu(Halve(self.features, 4)(image), self.slope)
         x = dropped(x, drop, "halved", self.dropout)
         for name in SHARED:
-            x = normalised(Same(self.features, name=name)(x), label, train, self.norm, 0)
+            x = normalised(Same(self.features, name=name)(x), None, train, self.norm)
             x = dropped(jax.nn.leaky_relu(x, self.slope), drop, name, self.dropout)
         x = jax.nn.leaky_relu(Halve(2 * self.features, 4)(x), self.slope)
         return x.reshape(x.shape[0], -1)
@@ -134,14 +133,13 @@ class RecurrentBody(nn.Module):
     def __call__(
         self,
         image: Array,
-        label: Array,
         *,
         train: bool,
         drop: Array | None = None,
         fade: Array | None = None,
     ) -> Array:
         """`[B, H, W, C]` to features `[B, 2 F]`: the last step's and the mean of all."""
-        del label, train, fade
+        del train, fade
         rows = image.reshape(*image.shape[:2], -1)
         x = jax.nn.leaky_relu(nn.Dense(self.width)(rows), self.slope)
         x = dropped(x, drop, "rows", self.dropout)

@@ -52,8 +52,8 @@ class BatchNorm(nn.Module):
     epsilon: float = 1e-5
 
     @nn.compact
-    def __call__(self, x: Array, label: Array, train: bool) -> Array:
-        """`[B, ..., F]` and int `[B]` to `[B, ..., F]`."""
+    def __call__(self, x: Array, label: Array | None, train: bool) -> Array:
+        """`[B, ..., F]`, and where classes matter int `[B]`, to `[B, ..., F]`."""
         shape = x.shape[-1:]
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         variance = self.variable("batch_stats", "variance", jnp.ones, shape)
@@ -93,13 +93,13 @@ class SelfAttention(nn.Module):
         return x + gamma * told.reshape(x.shape)
 
 
-def normalised(x: Array, label: Array, train: bool, norm: str, classes: int) -> Array:
+def normalised(x: Array, label: Array | None, train: bool, norm: str, classes: int = 0) -> Array:
     """`[B, ..., F]` after the norm that a flag names; called within a compact module.
 
     Args:
       x, label, train: as in `BatchNorm`.
       norm: "none", "batch", or "conditional_batch" by class.
-      classes: of the data.
+      classes: of the data, for the latter.
     """
     if norm == "none":
         return x

@@ -63,7 +63,6 @@ class Body(nn.Module):
     def __call__(
         self,
         image: Array,
-        label: Array,
         *,
         train: bool,
         drop: Array | None = None,
@@ -74,7 +73,7 @@ class Body(nn.Module):
         x = image.reshape(image.shape[0], -1)
         for number in range(self.layers):
             x = nn.Dense(self.hidden)(x)
-            x = normalised(x, label, train, self.norm, 0)
+            x = normalised(x, None, train, self.norm)
             x = jax.nn.leaky_relu(x, self.slope)
             x = dropped(x, drop, f"layer {number}", self.dropout)
         return x

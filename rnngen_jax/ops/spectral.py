@@ -1,8 +1,13 @@
 """The largest singular value of a kernel, by power iteration, for spectral normalisation."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
+
+from rnngen_jax import keys
 
 SMALLEST = 1e-12
 
@@ -32,6 +37,43 @@ def spectral_norm(kernel: Array, u: Array, steps: int = 1) -> tuple[Array, Array
         u = _unit(_product(v, matrix), u)
     sigma = _product(v, _product(kernel, u))
     return jnp.maximum(sigma, SMALLEST), u
+
+
+def first_vectors(params: Any, key: Array) -> dict[str, Array]:
+    """Where the power iteration of each kernel starts: random vectors `[F]`, by its path.
+
+    Args:
+      params: a nested dict of arrays.
+      key: each kernel draws from one of its own.
+    """
+    return {
+        "/".join(path): jax.random.normal(keys.named(key, "/".join(path)), leaf.shape[-1:])
+        for path, leaf in flatten_dict(params).items()
+        if _is_kernel(path, leaf)
+    }
+
+
+def divided(params: Any, vectors: dict[str, Array]) -> tuple[Any, dict[str, Array]]:
+    """Kernels over their largest singular values (Miyato et al. 2018, eq. 8).
+
+    Args:
+      params: as for `first_vectors`.
+      vectors: from there, or from the step before.
+
+    Returns:
+      The parameters, and the vectors after one more iteration.
+    """
+    flat, after = dict(flatten_dict(params)), {}
+    for path, leaf in flat.items():
+        if _is_kernel(path, leaf):
+            sigma, after["/".join(path)] = spectral_norm(leaf, vectors["/".join(path)])
+            flat[path] = leaf / sigma
+    return unflatten_dict(flat), after
+
+
+def _is_kernel(path: tuple[str, ...], leaf: Array) -> bool:
+    """Whether an array is a linear map's kernel, and not a table of vectors."""
+    return leaf.ndim >= 2 and path[-1] != "table"
 
 
 def _product(a: Array, b: Array) -> Array:

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from rnngen_jax.ops import batch
-from rnngen_jax.training import parallel
 
 DEVICES = 8
 RNG = np.random.default_rng(0)
@@ -28,10 +27,6 @@ def loss_by_numpy(scale):
     features = np.tanh(scale * x)
     centred = features - features.mean((0, 1))
     return np.square(np.sin(centred / np.sqrt(features.var((0, 1)) + 0.1)) - x).mean()
-
-
-def test_devices_call_their_axis_as_the_trainer_does():
-    assert batch.BATCH_AXIS == parallel.AXIS
 
 
 @pytest.mark.parametrize("axes", [0, (0, 1), (0, 2), range(3)])
