@@ -109,6 +109,7 @@ def train(
             "not; set it to 0."
         )
     turns = _turns(optimizers)
+    images = config.replicas * config.batch_size * rounds(turns)  # of a step
     chains = {player: make_optimizer(optimizers[player], config.steps) for player in model.losses}
     parallel = make_parallel(
         config.parallelism,
@@ -134,11 +135,10 @@ def train(
         if found is not None:
             _say(f"going on from step {standing.step}.")
         sink = stack.enter_context(closing(_sink(workdir, standing.step)))
-        progress = stack.enter_context(
-            closing(make_progress(standing.step, config.steps, config.replicas * config.batch_size))
-        )
+        progress = stack.enter_context(closing(make_progress(standing.step, config.steps, images)))
         run = _Run(
             players=tuple(model.losses),
+            images=images,
             config=config,
             identity=identity,
             parallel=parallel,
@@ -183,6 +183,7 @@ class _Run:
     """What the parts of the loop share."""
 
     players: tuple[str, ...]
+    images: int
     config: TrainingConfig
     identity: Mapping[str, Any]
     parallel: Parallel
@@ -232,7 +233,7 @@ class _Run:
         before = self.standing.step
         self.standing.account(host, self.players)
         done = self.standing.step - before
-        self.clock.count(done * self.config.replicas * self.config.batch_size)
+        self.clock.count(done * self.images)
         self.progress.advance(done, mean(host[f"loss/{self.players[0]}"][-1]))
 
     def between(self, state: TrainState) -> None:
