@@ -462,6 +462,13 @@ def test_a_workdir_that_cannot_be_made(tmp_path):
     assert (tmp_path / "file").read_text() == "kept"
 
 
+def test_images_of_all_turns_count(tmp_path, monkeypatch):
+    counted = []
+    monkeypatch.setattr(loop.Clock, "count", lambda self, images: counted.append(images))
+    toys.run(tmp_path, optimizer=OptimizerConfig(turns=3))
+    assert sum(counted) == 20 * 8 * 3
+
+
 def test_images_per_second_leaves_out_compiling_validating_and_drawing(tmp_path, monkeypatch):
     made = loop.make_parallel
 

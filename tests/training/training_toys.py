@@ -10,7 +10,7 @@ from rnngen_jax.data.feed import make_feed
 from rnngen_jax.models.base import Aux, Model
 from rnngen_jax.shapes import ImageSpec
 from rnngen_jax.training.config import OptimizerConfig, TrainingConfig
-from rnngen_jax.training.loop import train
+from rnngen_jax.training.loop import batches_a_step, train
 
 SPEC = ImageSpec(2, 2, 1, 17, 3)
 IDENTITY = {"model": {"name": "toy", "features": 5}, "spec": dict(SPEC._asdict())}
@@ -150,13 +150,14 @@ def run(workdir, model=None, optimizer=None, transform=jitter, placement="device
     devices = passed.pop("devices", jax.devices()[:1])
     identity = passed.pop("identity", IDENTITY)
     model = model or autoencoder()
-    optimizer = optimizer or OptimizerConfig(learning_rate=0.05)
+    optimizers = dict.fromkeys(model.losses, optimizer or OptimizerConfig(learning_rate=0.05))
+    batch_size = config.batch_size * batches_a_step(optimizers)
     return train(
         model,
-        make_feed(split(), config.batch_size, config.seed, placement, config.replicas),
+        make_feed(split(), batch_size, config.seed, placement, config.replicas),
         transform,
         config,
-        dict.fromkeys(model.losses, optimizer),
+        optimizers,
         workdir,
         identity,
         devices=devices,
