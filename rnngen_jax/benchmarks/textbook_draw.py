@@ -14,8 +14,8 @@ from rnngen_jax.benchmarks.machine import cores, torch_device
 from rnngen_jax.benchmarks.peers.torch_nn import GATES
 from rnngen_jax.cells.base import Params
 
-# Our maps from the decoder's output, by the names of torch's modules.
-DENSE = ("write", "read_window", "write_window")
+# Our maps from a cell's output, by the names of torch's modules.
+DENSE = ("posterior", "write", "read_window", "write_window")
 
 
 class Sizes(NamedTuple):
@@ -118,7 +118,7 @@ def _modules(sizes: Sizes) -> Any:
         ),
         "encoder": nn.LSTMCell(2 * (sizes.read**2 or pixels) + features, features),
         "decoder": nn.LSTMCell(sizes.latents, features),
-        "latents": nn.Linear(features, 2 * sizes.latents),
+        "posterior": nn.Linear(features, 2 * sizes.latents),
         "write": nn.Linear(features, sizes.write**2 or pixels),
     }
     if sizes.read:
@@ -138,7 +138,7 @@ def _nats(net: Any, sizes: Sizes, images: Any, noise: Any) -> Any:
         error = images - torch.sigmoid(canvas)  # (3)
         patch = _read(net, sizes, seen, images, error)  # (4)
         encoder = net["encoder"](torch.cat([patch, seen], 1), encoder)  # (5)
-        mean, log_scale = net["latents"](encoder[0]).chunk(2, 1)  # (1), (2)
+        mean, log_scale = net["posterior"](encoder[0]).chunk(2, 1)  # (1), (2)
         scale = torch.exp(log_scale)
         kl = kl + (0.5 * (mean**2 + scale**2 - 1) - log_scale).sum()  # (10)
         decoder = net["decoder"](mean + scale * epsilon, decoder)  # (6), (7)
@@ -209,22 +209,17 @@ def _banks(raw: Any, side: int, size: int) -> tuple[Any, Any, Any]:
 
 def to_torch(params: Params) -> dict[str, np.ndarray]:
     """Our parameters by the names of torch's; of its cells' two biases ours is the first."""
-    features = len(params["seen"])
     found = {"first.canvas": params["canvas"][..., 0], "first.seen": params["seen"]}
     for name in ("encoder", "decoder"):
         wide = widen(params[name]["cell"], GATES["lstm"])
-        ih = _patches_apart(wide.input, features) if name == "encoder" else wide.input
         found |= {
-            f"{name}.weight_ih": ih.T,
+            f"{name}.weight_ih": wide.input.T,
             f"{name}.weight_hh": wide.recurrent.T,
             f"{name}.bias_ih": wide.bias,
             f"{name}.bias_hh": np.zeros_like(wide.bias),
             f"first.{name}_h": params[name]["carry"]["0"],
             f"first.{name}_c": params[name]["carry"]["1"],
         }
-    both = params["mean"], params["log_scale"]
-    found["latents.weight"] = np.concatenate([part["kernel"].T for part in both])
-    found["latents.bias"] = np.concatenate([part["bias"] for part in both])
     for name in (name for name in DENSE if name in params):
         found |= {f"{name}.weight": params[name]["kernel"].T, f"{name}.bias": params[name]["bias"]}
     return {name: np.ascontiguousarray(array) for name, array in found.items()}
@@ -233,34 +228,11 @@ def to_torch(params: Params) -> dict[str, np.ndarray]:
 def from_torch(found: dict[str, np.ndarray]) -> Params:
     """Undoes `to_torch`."""
     params: Params = {"canvas": found["first.canvas"][..., None], "seen": found["first.seen"]}
-    features = len(params["seen"])
     for name in ("encoder", "decoder"):
         ih, hh = found[f"{name}.weight_ih"].T, found[f"{name}.weight_hh"].T
-        ih = _side_by_side(ih, features) if name == "encoder" else ih
         wide = Wide(ih, hh, found[f"{name}.bias_ih"])
         carry = {str(n): found[f"first.{name}_{part}"] for n, part in enumerate("hc")}
         params[name] = {"cell": narrow(wide, GATES["lstm"]), "carry": carry}
-    kernels = np.split(found["latents.weight"].T, 2, axis=-1)
-    biases = np.split(found["latents.bias"], 2)
-    for name, kernel, bias in zip(("mean", "log_scale"), kernels, biases, strict=True):
-        params[name] = {"kernel": kernel, "bias": bias}
     for name in (name for name in DENSE if f"{name}.weight" in found):
         params[name] = {"kernel": found[f"{name}.weight"].T, "bias": found[f"{name}.bias"]}
     return params
-
-
-def _patches_apart(kernel: np.ndarray, others: int) -> np.ndarray:
-    """The encoder's kernel `[2 P + others, G]` for the image's values and then the error's.
-
-    In our patches the two stand side by side at each of the P places.
-    """
-    patch, rest = np.split(kernel, [len(kernel) - others])
-    patch = patch.reshape(-1, 2, kernel.shape[1]).swapaxes(0, 1)
-    return np.concatenate([patch.reshape(-1, kernel.shape[1]), rest])
-
-
-def _side_by_side(kernel: np.ndarray, others: int) -> np.ndarray:
-    """Undoes `_patches_apart`."""
-    patch, rest = np.split(kernel, [len(kernel) - others])
-    patch = patch.reshape(2, -1, kernel.shape[1]).swapaxes(0, 1)
-    return np.concatenate([patch.reshape(-1, kernel.shape[1]), rest])

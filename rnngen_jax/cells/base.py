@@ -46,12 +46,15 @@ class Gated(NamedTuple):
         the carry is h, which is also the output.
       spread: `spread(h) -> [..., K F]`, linear: what the products take in place of h, the states of
         neighbouring places, for cells that are `convolved`; kernels are then `[K F, F]`.
+      inputs: `inputs(params) -> ({gate: W [D, F]}, {gate: b [F]})` for cells each of whose gates is
+        `x W + h U + b`; `None` for all others.
     """
 
     kernels: Callable[[Params], dict[str, Array]]
     biases: Callable[[Params], dict[str, Array]]
     combine: Callable[[Carry, dict[str, Array]], Carry]
     spread: Callable[[Array], Array] = lambda h: h
+    inputs: Callable[[Params], tuple[dict[str, Array], dict[str, Array]]] | None = None
 
 
 class Cell(NamedTuple):
@@ -209,6 +212,41 @@ def advance(
     products = multiplier(gated.kernels(params))(h)
     carry = gated.combine(carry, preactivations(z, products, gated.biases(params)))
     return carry, carry[0]
+
+
+def stepper(
+    cell: Cell, params: Params, known: Array
+) -> Callable[[Carry, Array], tuple[Carry, Array]]:
+    """`step(carry, x [B, D]) -> (carry, y)`, for a loop in which x depends on the step before.
+
+    There no product is done for all steps at once. But what does not depend on the step is done
+    here, before the loop; and where each gate is `x W + h U + b`, one product of `[x, h]` is
+    quicker on a CPU than one a gate of either.
+
+    Args:
+      cell: any cell.
+      params: its parameters.
+      known: `[B, K]`, the inputs that are the same in all steps; in the kernels they come before x.
+    """
+    gated = cell.gated
+    if gated is None or gated.inputs is None:
+        return lambda carry, x: cell.step(
+            params, carry, cell.inputs(params, jnp.concatenate([known, x], axis=-1))
+        )
+    (inputs, biases), kernels = gated.inputs(params), gated.kernels(params)
+    gates = list(inputs)
+    side_by_side = functools.partial(jnp.concatenate, axis=-1)
+    first, rest = jnp.split(side_by_side([inputs[gate] for gate in gates]), [known.shape[-1]])
+    kernel = jnp.concatenate([rest, side_by_side([kernels[gate] for gate in gates])])
+    bias = known @ first + side_by_side([biases[gate] for gate in gates])
+
+    def step(carry: Carry, x: Array) -> tuple[Carry, Array]:
+        wide = side_by_side([x, gated.spread(carry[0])]) @ kernel + bias
+        parts = jnp.split(wide, len(gates), axis=-1)
+        carry = gated.combine(carry, dict(zip(gates, parts, strict=True)))
+        return carry, carry[0]
+
+    return step
 
 
 def preactivations(

@@ -55,7 +55,7 @@ def convolved(cell: Cell, offsets: tuple[int, ...], mask: np.ndarray | None = No
 
     if cell.gated is None:
         return cell._replace(init=init, inputs=inputs)
-    gated = cell.gated._replace(spread=spread)
+    gated = cell.gated._replace(spread=spread, inputs=None)
     return cell._replace(init=init, inputs=inputs, step=gated_step(gated), gated=gated)
 
 

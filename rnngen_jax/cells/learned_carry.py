@@ -1,5 +1,6 @@
 """A cell whose first carry is a parameter instead of zeros."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -41,4 +42,21 @@ def learned_carry(cell: Cell) -> Cell:
     ) -> tuple[Carry, Array]:
         return run(cell, params["cell"], xs, first, carry)
 
-    return Cell(cell.features, init, cell.carry, inputs, step, learned=learned, compose=compose)
+    def of_cell(f: Callable[[Params], Any] | None) -> Callable[[Params], Any] | None:
+        return f and (lambda params: f(params["cell"]))
+
+    gated = cell.gated and cell.gated._replace(
+        kernels=of_cell(cell.gated.kernels),
+        biases=of_cell(cell.gated.biases),
+        inputs=of_cell(cell.gated.inputs),
+    )
+    return Cell(
+        cell.features,
+        init,
+        cell.carry,
+        inputs,
+        step,
+        learned=learned,
+        gated=gated,
+        compose=compose,
+    )

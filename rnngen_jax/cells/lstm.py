@@ -42,5 +42,10 @@ def lstm(features: int, *, forget_bias: float = 1.0) -> Cell:
         c = sigmoid(a["f"]) * carry.c + sigmoid(a["i"]) * jnp.tanh(a["g"])
         return LSTMCarry(sigmoid(a["o"]) * jnp.tanh(c), c)
 
-    gated = Gated(lambda params: params["recurrent"], lambda params: {}, combine)
+    gated = Gated(
+        lambda params: params["recurrent"],
+        lambda params: {},
+        combine,
+        inputs=lambda params: (params["input"], params["bias"]),
+    )
     return Cell(features, init, carry, gate_inputs, gated_step(gated), gated=gated)

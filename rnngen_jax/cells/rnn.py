@@ -61,5 +61,13 @@ def rnn(features: int, *, activation: str = "tanh", input_weights: bool = True) 
     def combine(carry: RNNCarry, a: dict[str, Array]) -> RNNCarry:
         return RNNCarry(f(a["h"]))
 
-    gated = Gated(lambda params: {"h": params["recurrent"]}, lambda params: {}, combine)
+    def weights(params: Params) -> tuple[dict[str, Array], dict[str, Array]]:
+        return {"h": params["input"]}, {"h": params["bias"]}
+
+    gated = Gated(
+        lambda params: {"h": params["recurrent"]},
+        lambda params: {},
+        combine,
+        inputs=weights if input_weights else None,
+    )
     return Cell(features, init, carry, inputs, gated_step(gated), gated=gated)

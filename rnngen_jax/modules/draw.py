@@ -1,5 +1,6 @@
 """The network of DRAW (Gregor et al. 2015), step by step; equations by that paper's numbers."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ from flax import linen as nn
 from jax import Array
 
 from rnngen_jax import recurrence
-from rnngen_jax.cells.base import Carry, Cell, initial_carry
+from rnngen_jax.cells.base import Carry, Cell, initial_carry, stepper
 from rnngen_jax.modules.latent import affine, linear, scaled
 from rnngen_jax.ops import gaussians, windows
 from rnngen_jax.ops.gaussians import Gaussian
@@ -20,7 +21,7 @@ class DrawCarry(NamedTuple):
     """What DRAW keeps from step to step.
 
     Attributes:
-      canvas: the raw outputs so far, `[B, H, W, C P]`.
+      canvas: the raw outputs so far, `[B, H W C, P]`: one axis, as loops along short rows are slow.
       seen: the decoder's output at the step before, which the encoder is told, `[B, F]`; before the
         first step a parameter, for a cell's output is no part of its carry.
       encoder, decoder: the two cells' carries; the encoder's rests where latents are given.
@@ -84,8 +85,12 @@ class Draw(nn.Module):
         parts = {
             "encoder": self.param("encoder", self.encoder.init, patch + seen + classes),
             "decoder": self.param("decoder", self.decoder.init, self.latents + classes),
-            "mean": self.param("mean", affine(), self.encoder.features, self.latents),
-            "log_scale": self.param("log_scale", affine(0.1), self.encoder.features, self.latents),
+            "posterior": self.param(
+                "posterior",
+                affine(jnp.repeat(jnp.array([1.0, 0.1]), self.latents)),
+                self.encoder.features,
+                2 * self.latents,
+            ),
             "canvas": self.param("canvas", nn.initializers.zeros, (height, width, values)),
             "seen": self.param("seen", nn.initializers.zeros, (seen,)),
             "write": self.param(
@@ -110,43 +115,54 @@ class Draw(nn.Module):
           The trace, and the last canvas's raw outputs `[B, H, W, C, P]`.
         """
         image, label = scaled(image, self.spec.levels), self._classes(label)
+        flat = image.reshape(len(image), -1)
+        known = label if self.read_size else jnp.concatenate([label, flat], axis=-1)
+        encode = stepper(self.encoder, self.parts["encoder"], known)
+        decode = stepper(self.decoder, self.parts["decoder"], label)
 
+        # The gradient computes again all but the maps' products, which is less than to write it all
+        # down and read it.
+        @functools.partial(
+            jax.checkpoint,
+            prevent_cse=False,
+            policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        )
         def step(params: Any, carry: DrawCarry, noise: Array) -> tuple[DrawCarry, Trace]:
-            error = image - self.mean(self._raw(carry.canvas))  # (3)
-            patch = self._read(carry.seen, image, error)  # (4)
-            inputs = jnp.concatenate([patch, carry.seen, label], axis=-1)
-            encoder, h = self._run("encoder", carry.encoder, inputs)  # (5)
-            posterior = Gaussian(*(linear(self.parts[part], h) for part in Gaussian._fields))
+            looked = flat - self.mean(carry.canvas)  # (3)
+            if self.read_size:
+                looked = self._read(carry.seen, image, looked.reshape(image.shape))  # (4)
+            inputs = jnp.concatenate([looked, carry.seen], axis=-1)
+            encoder, h = encode(carry.encoder, inputs)  # (5)
+            posterior = Gaussian(*jnp.split(linear(self.parts["posterior"], h), 2, axis=-1))
             z = gaussians.reparameterised(posterior, noise)  # (6)
-            return self._write(carry._replace(encoder=encoder), z, label), Trace(z, posterior)
+            return self._write(decode, carry._replace(encoder=encoder), z), Trace(z, posterior)
 
         carry, trace = self._unroll(step, noise)
-        return trace, self._raw(carry.canvas)
+        return trace, self._images(carry.canvas)
 
     def draw(self, latents: Array, label: Array) -> tuple[Trace, Array]:
         """Draws an image from its latents `[T, B, Z]` (eqs. 7-8); the trace has the canvases."""
-        label = self._classes(label)
+        decode = stepper(self.decoder, self.parts["decoder"], self._classes(label))
 
         def step(params: Any, carry: DrawCarry, z: Array) -> tuple[DrawCarry, Trace]:
             read = write = None
             if self.read_size:
                 window = self._window("read_window", carry.seen, self.read_size)
                 read = windows.box(window, self.read_size)
-            carry = self._write(carry, z, label)
+            carry = self._write(decode, carry, z)
             if self.write_size:
                 window = self._window("write_window", carry.seen, self.write_size)
                 write = windows.box(window, self.write_size)
             return carry, Trace(z, None, carry.canvas, read, write)
 
         carry, trace = self._unroll(step, latents)
-        raw = self._raw(trace.canvases)
-        return trace._replace(canvases=raw), self._raw(carry.canvas)
+        return trace._replace(canvases=self._images(trace.canvases)), self._images(carry.canvas)
 
     def _unroll(self, step: Callable[..., Any], xs: Array) -> tuple[DrawCarry, Trace]:
         """Runs the steps from the learned first canvas and the cells' first carries."""
 
         def first(params: Any, batch: tuple[int, ...], dtype: Any) -> DrawCarry:
-            canvas = self.parts["canvas"]
+            canvas = self.parts["canvas"].reshape(-1, self.size)
             encoder, decoder = (
                 initial_carry(cell, self.parts[name], batch, dtype)
                 for name, cell in (("encoder", self.encoder), ("decoder", self.decoder))
@@ -165,17 +181,15 @@ class Draw(nn.Module):
         return recurrence.unroll(whole, {}, xs, remat=self.remat or None)
 
     def _read(self, seen: Array, image: Array, error: Array) -> Array:
-        """What the encoder sees of the image and of the error, flat (eqs. 17 and 27)."""
-        both = jnp.concatenate([image, error], axis=-1)
-        if self.read_size:
-            window = self._window("read_window", seen, self.read_size)
-            both = windows.read(window, both, self.read_size)
-        return both.reshape(both.shape[0], -1)
+        """The window's patches of the image and of the error, flat (eq. 27)."""
+        window = self._window("read_window", seen, self.read_size)
+        patches = (windows.read(window, x, self.read_size) for x in (image, error))
+        return jnp.concatenate([patch.reshape(len(patch), -1) for patch in patches], axis=-1)
 
-    def _write(self, carry: DrawCarry, z: Array, label: Array) -> DrawCarry:
+    def _write(self, decode: Callable[..., Any], carry: DrawCarry, z: Array) -> DrawCarry:
         """One step of the decoder, and what it adds to the canvas (eqs. 7, 8, 18, 28, 29)."""
         height, width, _ = self.spec.shape
-        decoder, h = self._run("decoder", carry.decoder, jnp.concatenate([z, label], axis=-1))
+        decoder, h = decode(carry.decoder, z)
         added = linear(self.parts["write"], h)
         if self.write_size:
             patch = added.reshape(h.shape[0], self.write_size, self.write_size, -1)
@@ -183,10 +197,6 @@ class Draw(nn.Module):
             added = windows.write(window, patch, height, width)
         canvas = carry.canvas + added.reshape(carry.canvas.shape)
         return carry._replace(canvas=canvas, seen=h, decoder=decoder)
-
-    def _run(self, name: str, carry: Carry, inputs: Array) -> tuple[Carry, Array]:
-        cell, params = getattr(self, name), self.parts[name]
-        return cell.step(params, carry, cell.inputs(params, inputs))
 
     def _window(self, name: str, seen: Array, size: int) -> windows.Window:
         height, width, _ = self.spec.shape
@@ -196,5 +206,6 @@ class Draw(nn.Module):
         """The class as `[B, classes]`, or `[B, 0]`."""
         return jax.nn.one_hot(label, self.spec.classes if self.conditional else 0)
 
-    def _raw(self, canvas: Array) -> Array:
-        return canvas.reshape(*canvas.shape[:-1], self.spec.channels, self.size)
+    def _images(self, canvas: Array) -> Array:
+        """`[..., H W C, P]` as `[..., H, W, C, P]`."""
+        return canvas.reshape(*canvas.shape[:-2], *self.spec.shape, self.size)

@@ -28,14 +28,14 @@ class GaussianHead(nn.Module):
         )
 
 
-def affine(gain: float = 1.0, bias: Array | float = 0.0) -> Callable[..., dict[str, Array]]:
+def affine(gain: Array | float = 1.0, bias: Array | float = 0.0) -> Callable[..., dict[str, Array]]:
     """Initialises `linear`: `init(key, inputs, features) -> {"kernel", "bias"}`.
 
     For linear maps inside of a loop over time, where no Flax module may be called.
 
     Args:
-      gain: scale of the outputs for inputs of unit variance.
-      bias: what the outputs start from.
+      gain: scale of the outputs for inputs of unit variance; one for all, or `[F]`.
+      bias: what the outputs start from; likewise.
     """
 
     def init(key: Array, inputs: int, features: int) -> dict[str, Array]:

@@ -95,18 +95,23 @@ def banks(window: Window, height: int, width: int, size: int) -> tuple[Array, Ar
 
 def read(window: Window, image: Array, size: int) -> Array:
     """`γ F_Y x F_Xᵀ`, the patch `[B, N, N, C]` of images `[B, H, W, C]` (eq. 27)."""
-    rows, columns = banks(window, *image.shape[1:3], size)
-    lines = jnp.einsum("bnh,bhwc->bnwc", rows, image)
-    patch = jnp.einsum("bmw,bnwc->bnmc", columns, lines)
-    return window.intensity[:, None, None, None] * patch
+    height, width, channels = image.shape[1:]
+    rows, columns = banks(window, height, width, size)
+    # The filters are less to multiply than the image. A row's values are one axis: long loops are
+    # quick, and a gradient's as well.
+    rows = window.intensity[:, None, None] * rows
+    lines = jnp.einsum("bnh,bhv->bnv", rows, image.reshape(-1, height, width * channels))
+    return jnp.einsum("bmw,bnwc->bnmc", columns, lines.reshape(-1, size, width, channels))
 
 
 def write(window: Window, patch: Array, height: int, width: int) -> Array:
     """`1/γ F_Yᵀ w F_X`, patches `[B, N, N, C]` laid into images `[B, H, W, C]` (eq. 29)."""
-    rows, columns = banks(window, height, width, patch.shape[1])
+    size, channels = patch.shape[2:]
+    rows, columns = banks(window, height, width, size)
+    rows = rows / window.intensity[:, None, None]
     lines = jnp.einsum("bmw,bnmc->bnwc", columns, patch)
-    image = jnp.einsum("bnh,bnwc->bhwc", rows, lines)
-    return image / window.intensity[:, None, None, None]
+    image = jnp.einsum("bnh,bnv->bhv", rows, lines.reshape(-1, size, width * channels))
+    return image.reshape(-1, height, width, channels)
 
 
 def box(window: Window, size: int) -> Array:

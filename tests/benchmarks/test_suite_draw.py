@@ -81,9 +81,9 @@ def bound(params, sizes, image, noise):
                 dense(params["read_window"], seen), sizes.side, sizes.read
             )
             patches = [gamma * rows @ patch @ columns.T for patch in patches]
-        inputs = np.concatenate([np.stack(patches, -1).ravel(), seen])  # our order
+        inputs = np.concatenate([*(patch.ravel() for patch in patches), seen])
         states["encoder"] = lstm(params["encoder"], states["encoder"], inputs)
-        mean, log_scale = (dense(params[n], states["encoder"][0]) for n in ("mean", "log_scale"))
+        mean, log_scale = np.split(dense(params["posterior"], states["encoder"][0]), 2)
         nats += (0.5 * (mean**2 + np.exp(2 * log_scale) - 1) - log_scale).sum()
         z = mean + np.exp(log_scale) * epsilon
         states["decoder"] = lstm(params["decoder"], states["decoder"], z)

@@ -34,6 +34,9 @@ def tamed(params, strong):
 
     def scaled(path, leaf):
         path = jax.tree_util.keystr(path)
+        if "posterior" in path:  # DRAW's mean and log-scale, side by side
+            half = leaf.shape[-1] // 2
+            return leaf * jnp.repeat(jnp.array([0.6, 0.3]), half)
         factors = {"log_scale": 0.3, "mean": 0.6, "Double": strong, "['write']": strong}
         return leaf * next((factor for part, factor in factors.items() if part in path), 1.0)
 

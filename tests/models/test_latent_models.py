@@ -186,10 +186,10 @@ def test_draw_with_one_step_and_without_attention_is_a_vae_of_its_parts(cell):
         image = batch["image"] / 2.0
         canvas = p["canvas"].reshape(*spec.shape, 3)
         error = image - jax.nn.softmax(canvas) @ jnp.array([0, 0.5, 1])
-        patch = jnp.concatenate([image, error], axis=-1).reshape(NUM, -1)
+        patch = jnp.concatenate([image.reshape(NUM, -1), error.reshape(NUM, -1)], axis=-1)
         seen = jnp.broadcast_to(p["seen"], (NUM, features))
         h = one_step("encoder", jnp.concatenate([patch, seen], axis=-1))
-        mean, log_scale = linear("mean", h), linear("log_scale", h)
+        mean, log_scale = jnp.split(linear("posterior", h), 2, axis=-1)
         h = one_step("decoder", mean + jnp.exp(log_scale) * noise)
         return canvas + linear("write", h).reshape(NUM, *spec.shape, 3), mean, log_scale
 

@@ -125,18 +125,18 @@ def by_hand(setting, params, image, label, noise):
             expected = sigmoid(raw[..., 0])
         else:
             expected = softmax(raw) @ np.linspace(0, 1, spec.levels)
-        both = np.concatenate([x, x - expected], axis=-1)  # (3)
+        both = [x, x - expected]  # (3)
         step = {}
         if read_size:  # (4, 17, 27)
             grid = Grid(linear(params["read_window"], seen), height, width, read_size)
-            both, step["read"] = grid.read(both), grid.box
-        given = np.concatenate([both.ravel(), seen, known])
+            both, step["read"] = [grid.read(part) for part in both], grid.box
+        given = np.concatenate([known, *(part.ravel() for part in both), seen])
         state["encoder"] = lstm(params["encoder"]["cell"], given, state["encoder"])  # (5)
-        step["mean"], step["log_scale"] = (
-            linear(params[part], state["encoder"][0]) for part in ("mean", "log_scale")
+        step["mean"], step["log_scale"] = np.split(
+            linear(params["posterior"], state["encoder"][0]), 2
         )  # (1, 2)
         z = step["z"] = step["mean"] + np.exp(step["log_scale"]) * epsilon  # (6)
-        given = np.concatenate([z, known])
+        given = np.concatenate([known, z])
         state["decoder"] = lstm(params["decoder"]["cell"], given, state["decoder"])  # (7)
         seen = state["decoder"][0]
         added = linear(params["write"], seen)
