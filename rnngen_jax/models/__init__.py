@@ -9,7 +9,7 @@ from rnngen_jax.errors import UserError
 from rnngen_jax.models.base import Model
 from rnngen_jax.shapes import ImageSpec
 
-_NOT_MODELS = {"adversarial", "autoregressive", "base", "grid", "latent"}
+_NOT_MODELS = {"adversarial", "adversarial_config", "autoregressive", "base", "grid", "latent"}
 
 
 def names() -> list[str]:

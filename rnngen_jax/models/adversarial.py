@@ -1,8 +1,8 @@
 """What adversarial generators share: their losses, from a generator and a discriminator.
 
-Within a training step the discriminator takes its turns first. Real and generated images go
-through it as batches of their own, so that with batch norm each is normalised by its own moments;
-the running moments take in the real ones first, then the generated. The generator's turn leaves the
+Within a training step the discriminator takes its turns first. With batch norm, real and generated
+images go through it as batches of their own, so that each is normalised by its own moments; the
+running moments take in the real ones first, then the generated. The generator's turn leaves the
 discriminator's state as it is.
 
 What is not trained by gradient, `extra`, has the running moments of either player under its name,
@@ -11,8 +11,7 @@ under "fade".
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,18 +20,8 @@ from jax import Array
 from optax.losses import softmax_cross_entropy_with_integer_labels as cross_entropy
 
 from rnngen_jax import keys
-from rnngen_jax.config import require, require_choice
-from rnngen_jax.errors import UserError
-from rnngen_jax.models.base import (
-    Aux,
-    Batch,
-    Extra,
-    Model,
-    Params,
-    labels_for,
-    require_classes,
-    require_dropout,
-)
+from rnngen_jax.models.adversarial_config import AdversarialConfig
+from rnngen_jax.models.base import Aux, Batch, Extra, Model, Params, labels_for, require_classes
 from rnngen_jax.modules.adversarial import (
     PLAYERS,
     Discriminator,
@@ -43,129 +32,9 @@ from rnngen_jax.modules.adversarial import (
 from rnngen_jax.modules.dcgan import faded
 from rnngen_jax.modules.latent import scaled
 from rnngen_jax.ops import adversarial, information, penalties, spectral
-from rnngen_jax.ops.augment import augment, require_policy
+from rnngen_jax.ops.augment import augment
+from rnngen_jax.ops.batch import paired
 from rnngen_jax.shapes import ImageSpec
-
-CONDITIONINGS = ("concat", "projection", "auxiliary")
-NOISES = ("normal", "uniform")
-NORMS = ("none", "batch", "conditional_batch")
-
-
-@dataclass(frozen=True)
-class AdversarialConfig:
-    """Choices that all adversarial models have.
-
-    Attributes:
-      noise: size Z of a noise vector.
-      noise_kind: "normal", or "uniform" in [-1, 1].
-      loss: "minimax", "non_saturating", "least_squares", "hinge", "wasserstein" or "relativistic".
-      label_smoothing: real images count as real by 1 less this.
-      penalty: on the gradient of the discriminator's score: "none", "wgan_gp", "r1", "r2", "r1_r2"
-        or "dragan".
-      penalty_weight: its weight.
-      spectral: the discriminator's kernels are divided by their largest singular value.
-      norm: of the generator's layers: "none", "batch", or "conditional_batch" by class.
-      discriminator_norm: of the discriminator's: "none" or "batch".
-      dropout: rate in the discriminator.
-      slope: of LeakyReLU below 0, in both players; 0 is ReLU.
-      augmentation: of all that the discriminator sees, differentiable: "color", "translation",
-        "cutout" and "flip", comma between; empty for none.
-      class_conditional: the generator is told the class, beside its noise.
-      conditioning: how the discriminator is: "concat", "projection" or "auxiliary".
-      codes: categories of an InfoGAN code, 0 for none.
-      traits: continuous InfoGAN codes.
-      information: weight of what the codes' images tell of them.
-    """
-
-    PLAYERS: ClassVar[tuple[str, ...]] = PLAYERS
-
-    noise: int = 100
-    noise_kind: str = "normal"
-    loss: str = "non_saturating"
-    label_smoothing: float = 0.0
-    penalty: str = "none"
-    penalty_weight: float = 10.0
-    spectral: bool = False
-    norm: str = "none"
-    discriminator_norm: str = "none"
-    dropout: float = 0.0
-    slope: float = 0.2
-    augmentation: str = ""
-    class_conditional: bool = False
-    conditioning: str = "projection"
-    codes: int = 0
-    traits: int = 0
-    information: float = 1.0
-
-    def __post_init__(self) -> None:
-        at = "config.model."
-        require(self.noise >= 1, f"{at}noise", self.noise, "1 or more")
-        require_choice(f"{at}noise_kind", self.noise_kind, NOISES)
-        adversarial.make(self.loss, self.label_smoothing)
-        penalties.make(self.penalty)
-        require_choice(f"{at}norm", self.norm, NORMS)
-        require_choice(f"{at}discriminator_norm", self.discriminator_norm, NORMS[:2])
-        require_choice(f"{at}conditioning", self.conditioning, CONDITIONINGS)
-        require_policy(self.augmentation)
-        require_dropout(self.dropout)
-        require(0 <= self.slope < 1, f"{at}slope", self.slope, "0 or more, below 1")
-        for name in ("codes", "traits"):
-            require(getattr(self, name) >= 0, f"{at}{name}", getattr(self, name), "0 or more")
-        require(self.codes != 1, f"{at}codes", self.codes, "0, or 2 or more")
-        for name in ("penalty_weight", "information"):
-            require(getattr(self, name) >= 0, f"{at}{name}", getattr(self, name), "0 or more")
-        self._refuse_together()
-        self._refuse_unread()
-
-    def require_private(self) -> None:
-        """Raises a `UserError` for choices with which a private discriminator would keep no secret.
-
-        Its gradient is taken of one image at a time, and all else must not see images or classes.
-        """
-        whole = "looks at the whole batch"
-        reasons = {
-            "loss": (("relativistic",), "shows real images to the generator"),
-            "penalty": (("dragan",), whole),
-            "norm": (NORMS[1:], whole),
-            "discriminator_norm": (NORMS[1:], whole),
-            "class_conditional": ((True,), "shows the images' classes to the generator"),
-        }
-        for name, (values, why) in reasons.items():
-            given = getattr(self, name)
-            if given in values:
-                raise UserError(
-                    f"config.model.{name}={given!r} does not fit a private discriminator, since it "
-                    f"{why}; choose another, or set config.discriminator.private_noise=0."
-                )
-
-    def _refuse_together(self) -> None:
-        """Raises a `UserError` for choices that contradict each other."""
-        if self.penalty != "none" and self.discriminator_norm == "batch":
-            raise UserError(
-                f"config.model.penalty={self.penalty!r} is of the gradient of each image's own "
-                "score, and with config.model.discriminator_norm='batch' a score depends on other "
-                "images; set that to 'none'."
-            )
-        if self.norm == "conditional_batch" and not self.class_conditional:
-            raise UserError(
-                "config.model.norm='conditional_batch' needs classes; set "
-                "config.model.class_conditional, or norm to 'batch'."
-            )
-
-    def _refuse_unread(self) -> None:
-        """Raises a `UserError` where a field is set that the other choices leave unread."""
-        read = {
-            "penalty_weight": (self.penalty != "none", "penalty"),
-            "conditioning": (self.class_conditional, "class_conditional"),
-            "information": (self.codes + self.traits > 0, "codes or traits"),
-        }
-        for name, (does, choice) in read.items():
-            default = type(self).__dataclass_fields__[name].default
-            if not does and getattr(self, name) != default:
-                raise UserError(
-                    f"config.model.{name}={getattr(self, name)!r} has no effect without {choice}; "
-                    f"leave it at {default!r}."
-                )
 
 
 class Noise(NamedTuple):
@@ -314,8 +183,14 @@ def adversarial_model(
         fake = jax.lax.stop_gradient(fake)
         fake = augment(fake, each("augment/fake"), config.augmentation)
         weights, extra = normalised(params, extra)
-        of_real, after = judged(weights, extra, real, label, each("drop/real"))
-        of_fake, after = judged(weights, after, fake, label, each("drop/fake"))
+        drops = each("drop/real"), each("drop/fake")
+        if config.discriminator_norm == "batch":
+            of_real, after = judged(weights, extra, real, label, drops[0])
+            of_fake, after = judged(weights, after, fake, label, drops[1])
+        else:  # neither kind changes what is said of the other: one batch, in pairs
+            pairs = paired((real, label, drops[0]), (fake, label, drops[1]))
+            both, after = judged(weights, extra, *pairs)
+            of_real, of_fake = (jax.tree.map(lambda a, n=n: a[n::2], both) for n in range(2))
 
         def critic(images: Array) -> Array:
             return judged(weights, extra, images, label, None)[0].score

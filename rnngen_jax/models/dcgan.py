@@ -7,7 +7,8 @@ from jax import Array
 
 from rnngen_jax.config import require
 from rnngen_jax.errors import UserError
-from rnngen_jax.models.adversarial import AdversarialConfig, adversarial_model
+from rnngen_jax.models.adversarial import adversarial_model
+from rnngen_jax.models.adversarial_config import AdversarialConfig
 from rnngen_jax.models.base import Model
 from rnngen_jax.modules.dcgan import Body, Generator
 from rnngen_jax.modules.vae import sizes

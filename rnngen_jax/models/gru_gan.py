@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from rnngen_jax import cells
 from rnngen_jax.config import require, require_choice
 from rnngen_jax.errors import UserError
-from rnngen_jax.models.adversarial import AdversarialConfig, adversarial_model
+from rnngen_jax.models.adversarial import adversarial_model
+from rnngen_jax.models.adversarial_config import AdversarialConfig
 from rnngen_jax.models.base import Model
 from rnngen_jax.modules.gru_gan import SHARED, Body, Generator, RecurrentBody, map_size
 from rnngen_jax.shapes import ImageSpec

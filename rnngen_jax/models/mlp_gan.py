@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from rnngen_jax.config import require
-from rnngen_jax.models.adversarial import AdversarialConfig, adversarial_model
+from rnngen_jax.models.adversarial import adversarial_model
+from rnngen_jax.models.adversarial_config import AdversarialConfig
 from rnngen_jax.models.base import Model
 from rnngen_jax.modules.mlp_gan import Body, Generator
 from rnngen_jax.shapes import ImageSpec

@@ -1,10 +1,11 @@
-"""Means over the whole batch, also where each device holds a part of it.
+"""Batches, also where each device holds a part of one: means over the whole, and pairs of two.
 
 Most of a model looks at one example at a time. What does not, such as batch normalisation, takes
 its means from here, so that they do not depend on how a batch is cut over devices.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -68,3 +69,15 @@ def parts() -> int:
 
 def _axes(axes: int | Sequence[int]) -> tuple[int, ...]:
     return (axes,) if isinstance(axes, int) else tuple(axes)
+
+
+def paired(one: Any, other: Any) -> Any:
+    """Two batches as one, each example of the first followed by that of the other.
+
+    In this order a device that has a share of either has the same share of both.
+    """
+
+    def pair(a: Array, b: Array) -> Array:
+        return jnp.stack([a, b], axis=1).reshape(-1, *a.shape[1:])
+
+    return jax.tree.map(pair, one, other)

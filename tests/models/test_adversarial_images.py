@@ -21,10 +21,14 @@ LABEL = problems.batch()["label"]
 def test_after_many_steps_the_largest_singular_values_are_those_divided_by(name, fields, count):
     model, params, extra = made(name, spectral=True, **fields)
 
-    def turn(extra, _):
-        return loss("discriminator", model, params, extra)[1].extra, None
+    @jax.jit
+    def turns(params, extra):
+        def turn(extra, _):
+            return loss("discriminator", model, params, extra)[1].extra, None
 
-    extra = jax.jit(lambda extra: jax.lax.scan(turn, extra, None, length=400)[0])(extra)
+        return jax.lax.scan(turn, extra, None, length=400)[0]
+
+    extra = turns(params, extra)
     assert len(extra["spectral"]) == count
     weights = dict(params["discriminator"])
     if fields.get("share") == "generator":

@@ -83,3 +83,16 @@ def test_low_precision_and_a_large_mean_cost_no_digits():
     mean = batch.mean_over_batch(half)
     assert mean.dtype == jnp.float32
     np.testing.assert_allclose(mean, np.asarray(half, np.float64).mean(), rtol=1e-6)
+
+
+def test_pairs_alternate_and_stay_on_their_devices():
+    one, other = {"x": X, "y": None}, {"x": -X, "y": None}
+    pairs = batch.paired(one, other)["x"]
+    np.testing.assert_array_equal(pairs[::2], X)
+    np.testing.assert_array_equal(pairs[1::2], -X)
+    mesh = jax.make_mesh((DEVICES,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    place = jax.NamedSharding(mesh, jax.P("data"))
+    both = jax.jit(batch.paired, in_shardings=place, out_shardings=place)
+    program = both.lower(one, other).compile().as_text()
+    assert f"num_partitions={DEVICES}" in program
+    assert not any(word in program for word in ("all-gather", "all-to-all", "permute"))
