@@ -29,6 +29,7 @@ Track = Callable[[range], Iterable[int]]
 Read = Callable[[np.ndarray], np.ndarray]
 Score = Callable[[Params, Extra, Batch, Array], tuple[Array, Array]]
 Draw = Callable[[Params, Extra, int, int, float], np.ndarray]
+Classify = Callable[[np.ndarray], tuple[Any, Any]]
 
 
 class Judge(NamedTuple):
@@ -134,16 +135,16 @@ def chosen(available: int, num: int, seed: int = SEED) -> np.ndarray:
     return np.random.default_rng(seed).permutation(available)[:num]
 
 
-def of_images(judge: Judge, images: np.ndarray, track: Track = iter) -> Features:
+def of_images(classify: Classify, images: np.ndarray, track: Track = iter) -> Features:
     """What a judge makes of images, uint8 `[N, H, W, C]`."""
     starts = track(range(0, len(images), BATCH))
-    return _features(judge, (images[start : start + BATCH] for start in starts))
+    return _features(classify, (images[start : start + BATCH] for start in starts))
 
 
-def of_split(judge: Judge, read: Read, index: np.ndarray, track: Track = iter) -> Features:
+def of_split(classify: Classify, read: Read, index: np.ndarray, track: Track = iter) -> Features:
     """What a judge makes of images that `read` gives by their numbers `[N]`, a batch at a time."""
     starts = track(range(0, len(index), BATCH))
-    return _features(judge, (read(index[start : start + BATCH]) for start in starts))
+    return _features(classify, (read(index[start : start + BATCH]) for start in starts))
 
 
 def pool(read: Read, num: int, track: Track = iter) -> Iterator[tuple[int, np.ndarray]]:
@@ -191,7 +192,7 @@ class Judged(NamedTuple):
 
 
 def judge_samples(
-    judge: Judge,
+    classify: Classify,
     draw: Draw,
     states: Sequence[tuple[Params, Extra]],
     dataset: Dataset,
@@ -204,7 +205,8 @@ def judge_samples(
     """Compares each replica's samples, of the same noise, with all images of a split.
 
     Args:
-      judge: of these images.
+      classify: what judges: `classify(image) -> (features, logits)` of uint8 `[B, H, W, C]`, as a
+        `Judge` has it.
       draw: from `drawer`.
       states: parameters and state of each replica.
       dataset: the images.
@@ -220,10 +222,10 @@ def judge_samples(
     num = num or num_real
     other = "test" if split == "train" else "train"
     index = chosen(dataset.splits[other].num, num)
-    real = of_split(judge, reader(dataset, split), np.arange(num_real), track)
-    floor = compare(real, of_split(judge, reader(dataset, other), index, track))
+    real = of_split(classify, reader(dataset, split), np.arange(num_real), track)
+    floor = compare(real, of_split(classify, reader(dataset, other), index, track))
     samples = [
-        compare(real, of_images(judge, draw(*state, num, seed, temperature), track))
+        compare(real, of_images(classify, draw(*state, num, seed, temperature), track))
         for state in states
     ]
     counts = {"num_samples": num, "num_real": num_real, "num_floor": len(index)}
@@ -284,11 +286,11 @@ def _classifying(model: Model) -> Callable[..., tuple[Array, Array]]:
     return model.classify
 
 
-def _features(judge: Judge, parts: Iterable[np.ndarray]) -> Features:
+def _features(classify: Classify, parts: Iterable[np.ndarray]) -> Features:
     """Of images part by part; each is filled up with copies of its first, which do not count."""
     found: list[Any] = []
     for images in parts:
         filled = np.concatenate([images, np.repeat(images[:1], BATCH - len(images), axis=0)])
-        found.append([np.asarray(values)[: len(images)] for values in judge.classify(filled)])
+        found.append([np.asarray(values)[: len(images)] for values in classify(filled)])
     features, logits = map(np.concatenate, zip(*found, strict=True))
     return Features(features, logits)

@@ -96,11 +96,11 @@ def _of_samples(
     @functools.cache  # once, and only when there is a validation
     def real() -> fidelity.Features:
         read = classifying.reader(dataset, "validation")
-        return classifying.of_split(judge, read, np.arange(num_real))
+        return classifying.of_split(judge.classify, read, np.arange(num_real))
 
     def validate(params: Params, extra: Extra) -> dict[str, float]:
         images = draw(params, extra, config.num_samples, SEED, 1.0)
-        found = fidelity.compare(real(), classifying.of_images(judge, images))
+        found = fidelity.compare(real(), classifying.of_images(judge.classify, images))
         if len(found.missing):
             warn(collapse(found.missing.tolist()))
         metrics = found.metrics()

@@ -9,11 +9,19 @@ from PIL import Image
 from tiny_runs import evaluated, rnngen, tree
 
 from rnngen_jax import data
+from rnngen_jax.commands import judging
 from rnngen_jax.commands.base import model_digest, open_run
 from rnngen_jax.commands.classifier import open_judge
 from rnngen_jax.data.base import DataConfig
 from rnngen_jax.errors import UserError
-from rnngen_jax.evaluation import fidelity, inputs, neighbours, pictures
+from rnngen_jax.evaluation import (
+    classifying,
+    fidelity,
+    inception,
+    inputs,
+    neighbours,
+    pictures,
+)
 from rnngen_jax.evaluation.likelihood import EvaluationConfig
 from rnngen_jax.evaluation.validation import collapse
 
@@ -276,6 +284,41 @@ def test_neighbours_stand_beside_samples(root, tmp_path):
         np.testing.assert_array_equal(np.asarray(image), want)
 
 
+def test_samples_by_the_inception_network(root, tmp_path, capsys, monkeypatch):
+    """A stand-in with as many classes; the figures are those of its features, less the classes'."""
+
+    def classify(image):
+        flat = np.float32(image).reshape(len(image), -1)
+        return flat[:, 10:30], np.tile(flat, 16)[:, :1008]
+
+    def opened(path, levels, channels):
+        assert (path, levels, channels) == ("weights.pth", 17, 1)
+        return inception.Inception("FID", "6726825d", classify)
+
+    monkeypatch.setattr(inception, "open_inception", opened)
+    run = shutil.copytree(root / "gan", tmp_path / "gan")
+    flags = ("--inception=weights.pth", "--samples=40", "--replica=1", "--seed=2")
+    assert rnngen("evaluate", f"--workdir={run}", *flags) == 0
+    record = json.loads((run / "evaluation.json").read_text())
+    assert "samples" not in record
+    section = record["inception"]
+    first = open_run(str(run), None, 1)
+    draw = classifying.drawer(first.model, first.dataset)
+    drawn = draw(first.params, first.extra, 40, 2, 1.0)
+    real, _ = first.dataset.splits["test"].read(np.arange(first.dataset.splits["test"].num))
+    want = fidelity.compare(*(fidelity.Features(*classify(images)) for images in (real, drawn)))
+    want = {name: value for name, value in want.metrics().items() if name in section["metrics"]}
+    assert section["metrics"] == pytest.approx(want, rel=1e-6)
+    assert list(want) == list(section["floor"]) == [*judging.DISTANCES]
+    assert section["inception"] == "FID"
+    assert section["resize"] == inception.RESIZE
+    assert (section["num_samples"], section["num_real"], section["num_floor"]) == (40, 300, 40)
+    printed = capsys.readouterr().out
+    assert "judge:          FID, images resized bilinear to 299x299" in printed
+    assert "class shares" not in printed
+    assert f"{section['metrics']['frechet']:.4f}" in printed
+
+
 JUDGE = "--classifier=ROOT/judge"
 
 
@@ -284,6 +327,7 @@ JUDGE = "--classifier=ROOT/judge"
     [
         (["gan"], "mlp_gan has neither a likelihood nor latents; give --classifier=FOLDER"),
         (["gan", "--neighbours=OUT/a.png"], "give --classifier=FOLDER"),
+        (["gan", "--inception=none.pth"], "--inception=none.pth is no file; give torch-fidelity's"),
         (["gan", "--classifier=none"], "holds no classifier.json; rnngen classifier --config="),
         (["vae", "--samples=5"], "--samples=5 has no effect without --classifier"),
         (["vae", "--seed=5"], "--seed=5 has no effect without"),

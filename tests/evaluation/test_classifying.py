@@ -87,7 +87,7 @@ def test_a_judge_is_named_by_its_data_and_digest(name, binarisation, expected):
 @pytest.mark.parametrize("num", [1, classifying.BATCH, classifying.BATCH + 3])
 def test_every_image_counts_once_in_its_place(num):
     images, _ = split(5, num).read(np.arange(num))
-    got = classifying.of_images(judge(dataset()), images)
+    got = classifying.of_images(judge(dataset()).classify, images)
     for mine, want in zip(got, features_of(images), strict=True):
         np.testing.assert_array_equal(mine, want)
 
@@ -96,7 +96,7 @@ def test_every_image_counts_once_in_its_place(num):
 def test_a_splits_images_are_what_a_model_sees(binarisation):
     data = dataset(binarisation)
     index = np.random.default_rng(0).permutation(230)[:210]
-    got = classifying.of_split(judge(data), classifying.reader(data, "test"), index)
+    got = classifying.of_split(judge(data).classify, classifying.reader(data, "test"), index)
     image, label = data.splits["test"].read(index)
     given = {"image": image, "label": label, "index": index.astype(np.int32)}
     key = keys.named(jax.random.key(0), "transform")
@@ -173,7 +173,7 @@ def test_the_floor_is_what_real_images_get_in_the_samples_place():
         return jnp.asarray(stored)
 
     draw = classifying.drawer(sampling_model(copies), data)
-    one = judge(data)
+    one = judge(data).classify
     got = classifying.judge_samples(one, draw, [(PARAMS, {})] * 2, data, "test", 64, 0, 1.0)
     assert got.counts == {"num_samples": 64, "num_real": 230, "num_floor": 64}
     real, _ = data.splits["test"].read(np.arange(230))

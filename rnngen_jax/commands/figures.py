@@ -1,0 +1,65 @@
+"""How `rnngen evaluate` prints what it measured."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+FEW = 20  # classes up to which the share of each is printed
+
+
+def print_metrics(metrics: Mapping[str, float], replicas: int) -> None:
+    """Prints the likelihood; ± is over images, or over replicas where there are several."""
+    if "nats_per_image" not in metrics:
+        return
+    error = "_error" if replicas == 1 else "/standard_error"
+    for title, name in (("nats per image:", "nats_per_image"), ("bits per dim:", "bits_per_dim")):
+        print(f"{title:<15} {metrics[name]:.4f} ± {metrics[name + error]:.4f}")
+        if replicas > 1:
+            each = (f"{metrics[f'{name}/replica_{r}']:.4f}" for r in range(replicas))
+            print(f"{'  of each:':<15} {', '.join(each)}")
+
+
+def print_usage(
+    metrics: Mapping[str, float], usages: Sequence[tuple[dict[str, float], dict[str, Any]]]
+) -> None:
+    """Prints what a bound is made of, means over replicas, and the KL of each step."""
+    if "active_units" not in metrics:
+        return
+    if "elbo_nats_per_image" in metrics:
+        print(f"{'ELBO:':<15} {metrics['elbo_nats_per_image']:.4f} nats")
+    print(
+        f"{'reconstruction:':<15} {metrics['reconstruction_nats']:.4f} nats, squared error", end=""
+    )
+    print(f" {metrics['mean_squared_error']:.5f}")
+    variance = usages[0][1]["variance"]
+    print(f"{'active units:':<15} {metrics['active_units']:g} of {sum(map(len, variance))}")
+    if "kl" in metrics:
+        print(f"{'KL:':<15} {metrics['kl']:.4f} nats", end="")
+        each = [sum(step) for step in usages[0][1]["kl"]]
+        print(f"; by step {' '.join(f'{nats:.2f}' for nats in each)}" if len(each) > 1 else "")
+
+
+def print_samples(section: Mapping[str, Any], replicas: int) -> None:
+    """Prints how samples compare with real images, and the floor; ± is over replicas."""
+    from rnngen_jax.evaluation.validation import collapse
+
+    metrics, floor = section["metrics"], section["floor"]
+    if "inception" in section:
+        print(f"judge:          {section['inception']}, images resized {section['resize']}")
+    else:
+        right = section["accuracy"]["test"]
+        print(f"judge:          {section['classifier']}, {right:.4f} right on test")
+    print(
+        f"samples:        {section['num_samples']}, seed {section['seed']}, temperature "
+        f"{section['temperature']:g}, against {section['num_real']} images"
+    )
+    print(f"floor:          {section['num_floor']} real images in the samples' place")
+    print(f"{'':<18} {'samples':>10}{' ' * 9 * (replicas > 1)} {'floor':>10}")
+    for name, value in metrics.items():
+        if "/" not in name:
+            error = f" ± {metrics[f'{name}/standard_error']:.4f}" if replicas > 1 else ""
+            print(f"{name:<18} {value:>10.4f}{error} {floor[name]:>10.4f}")
+    shares = [metrics[name] for name in floor if name.startswith("class_share/")]
+    if 0 < len(shares) <= FEW:
+        print(f"{'class shares':<18} {' '.join(f'{share:.3f}' for share in shares)}")
+    for missing in filter(None, section.get("missing", [])):
+        print(collapse(missing))
