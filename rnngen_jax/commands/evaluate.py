@@ -27,8 +27,8 @@ the first 16 samples, each beside the 3 training images that are nearest to it p
 
 With --inception, a file of the weights that torch-fidelity publishes, the same in the features of
 the Inception network, whose Fréchet distance is the FID; with other weights the figures are named
-after them. Grey images are repeated to RGB, and all are resized bilinearly to 299x299: on a CPU that
-is a few images a second.
+after them. Grey images are repeated to RGB, and all are resized bilinearly to 299x299; a CPU does
+a few images a second.
 """
 
 import json
