@@ -5,8 +5,7 @@
         seeds, standard error 0.47)
 
     rnngen train --config=configs/dcgan.py:mnist --workdir=runs/dcgan_mnist
-        one CPU core, some 50 min; after 2,500 steps (22 min) Fréchet 346 of 5,000 samples, where
-        real images have 6.8
+        one CPU core, some 50 min; Fréchet 205 of 5,000 samples, where real images have 6.8
 
     rnngen train --config=configs/dcgan.py:fashion_mnist --workdir=runs/dcgan_fashion
         meant for a CPU core, and not run yet: no time in min and no Fréchet distance

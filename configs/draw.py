@@ -1,12 +1,12 @@
 """DRAW: a recurrent VAE that draws an image step by step, with attention or without.
 
     rnngen train --config=configs/draw.py --workdir=runs/draw
-        one CPU core, 2 min; at most 2.229 bits per dimension, IW-100 2.196 (without attention, with
-        --config.model.read_size=0 --config.model.write_size=0, at most 2.094, IW-100 2.046)
+        one CPU core, 2 min; at most 2.166 bits per dimension, IW-100 2.128 (without attention, with
+        --config.model.read_size=0 --config.model.write_size=0, at most 2.092, IW-100 2.041)
 
     rnngen train --config=configs/draw.py:binary_mnist --workdir=runs/draw_binary
         one CPU core, 42 min; at most 87.94 nats per image, static binarisation (of a longer run cut
-        off at this step, whose learning rate had not come down yet)
+        off at this step, whose learning rate had not come down yet; a step is quicker since)
 
     rnngen train --config=configs/draw.py:binary_mnist_whole --workdir=runs/draw_whole
         meant for a CPU core, and not run yet: no time in min and no figure in nats

@@ -53,6 +53,9 @@ class Trace(NamedTuple):
 class Draw(nn.Module):
     """A recurrent encoder that reads the image, and a recurrent decoder that writes the canvas.
 
+    The encoder's inputs are, in this order: the class, the image and the error, or a window's
+    patches of these, and the decoder's output; the decoder's are the class and the latents.
+
     Attributes:
       encoder, decoder: any cells.
       spec: the images.
