@@ -7,7 +7,8 @@
         one CPU core, some 50 min; Fréchet 223 of 5,000 samples, where real images have 6.8
 
     rnngen train --config=configs/gru_gan.py:fashion_mnist --workdir=runs/gru_gan_fashion
-        meant for a CPU core, and not run yet: no time in min and no Fréchet distance
+        one CPU core, some 50 min; after 1,500 steps (15 min) Fréchet 339 of 5,000 samples, where
+        real images have 3.8
 
 Fréchet distances are in the features of the classifier that `rnngen classifier` trains on the same
 data (configs/classifier.py), of as many samples as said against the test split: what
