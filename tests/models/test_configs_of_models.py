@@ -49,7 +49,7 @@ ADVERSARIAL = {
     "traits": (2, {}),
     "information": (0.5, {"codes": 2}),
 }
-BOUND = {"beta": (0.5, {}), "beta_warmup": (4, {}), "free_bits": (0.3, {})}
+BOUND = {"beta": (0.5, {}), "beta_warmup": (4, {}), "free_bits": (3.0, {})}
 CHANGES = {
     "pixel_rnn": {
         "cell": ("lstm", {}),
