@@ -9,8 +9,8 @@
         off at this step, whose learning rate had not come down yet; a step is quicker since)
 
     rnngen train --config=configs/draw.py:binary_mnist_whole --workdir=runs/draw_whole
-        one CPU core, some 50 min; after 6,000 steps (30 min; the rate falls to its end by then) at
-        most 93.39 nats per image, static binarisation
+        one CPU core, 30 min; at most 93.39 nats per image, static binarisation, with
+        --config.training.steps=6000 (all 10,000 take some 50 min and were not run)
 
     rnngen train --config=configs/draw.py:paper --workdir=runs/draw_paper
         meant for a GPU, and not run yet: no time in min and no figure in nats
