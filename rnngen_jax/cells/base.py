@@ -220,8 +220,8 @@ def stepper(
     """`step(carry, x [B, D]) -> (carry, y)`, for a loop in which x depends on the step before.
 
     There no product is done for all steps at once. But what does not depend on the step is done
-    here, before the loop; and where each gate is `x W + h U + b`, one product of `[x, h]` is
-    quicker on a CPU than one a gate of either.
+    here, before the loop; and where each gate is `x W + h U + b`, one product of `[x, h]` for all
+    is, with the few rows of one step, quicker on a CPU than one a gate of either.
 
     Args:
       cell: any cell.

@@ -9,8 +9,8 @@ three. It brings images to 299 by 299 pixels itself, as said in `RESIZE`.
 """
 
 import hashlib
-import importlib.util
 import io
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,8 +61,13 @@ def open_inception(path: str, levels: int, channels: int) -> Inception:
         raise UserError(f"--inception={path} is no file; give torch-fidelity's Inception weights.")
     if file.stat().st_size > LARGEST:
         raise UserError(f"--inception={path} is larger than {LARGEST >> 20} MiB; no such weights.")
-    if any(importlib.util.find_spec(name) is None for name in ("torch", "torch_fidelity")):
-        raise UserError("--inception needs torch-fidelity; pip install 'rnngen_jax[inception]'.")
+    try:
+        import torch_fidelity.feature_extractor_inceptionv3  # noqa: F401
+    except Exception as error:  # torchvision of another build than torch's raises a RuntimeError
+        raise UserError(
+            f"--inception needs torch-fidelity, which does not load here ({_first_line(error)}); "
+            "pip install 'rnngen_jax[inception]'."
+        ) from error
     content = file.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     try:
@@ -76,6 +81,10 @@ def open_inception(path: str, levels: int, channels: int) -> Inception:
     return Inception(name, digest, lambda image: _classified(network, as_rgb(image, levels)))
 
 
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
 def as_rgb(image: np.ndarray, levels: int) -> np.ndarray:
     """Images of 0 to `levels` - 1, `[..., 1 or 3]`, as uint8 RGB `[..., 3]` of 0 to 255."""
     spread = np.rint(image * (255 / (levels - 1))).astype(np.uint8)
@@ -84,8 +93,6 @@ def as_rgb(image: np.ndarray, levels: int) -> np.ndarray:
 
 def _network(content: bytes) -> Any:
     """torch-fidelity's module with these weights, which are read as arrays and nothing else."""
-    import tempfile
-
     import torch
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 

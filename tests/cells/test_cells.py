@@ -4,49 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cell_problems import SPECS, B, D, F, T, randomised
 from flax import linen as nn
 
 from rnngen_jax import cells
-from rnngen_jax.cells.base import (
-    ACTIVATIONS,
-    activation_named,
-    initial_carry,
-    sigmoid,
-    stepper,
-)
+from rnngen_jax.cells.base import ACTIVATIONS, activation_named, initial_carry, sigmoid
 from rnngen_jax.errors import UserError
 from rnngen_jax.recurrence import unroll
 
-T, B, D, F = 5, 3, 4, 6
-
-SPECS = [
-    "rnn",
-    "rnn:activation=relu",
-    "lstm",
-    "lstm:forget_bias=-0.5",
-    "gru",
-    "gru:variant=reset_before",
-    "gru:variant=nested",
-    "layer_norm_lstm",
-    "layer_norm_gru",
-    "min_gru",
-    "min_gru:positive=True",
-    "min_lstm",
-    "min_lstm:positive=True",
-    "rg_lru",
-    "rg_lru:c=2.0",
-]
 LINEAR = [spec for spec in SPECS if spec.startswith(("min_", "rg_"))]
-
-
-def randomised(params, key):
-    """Every array random, so that no bias or scale hides behind a zero or a one."""
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(key, len(leaves))
-    drawn = [
-        leaf + 0.5 * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, keys, strict=True)
-    ]
-    return jax.tree.unflatten(tree, drawn)
 
 
 def as_numpy(params):
@@ -362,51 +328,6 @@ def test_a_learned_carry_inside_a_stack_is_used():
     first = initial_carry(cell, params, (B,), jnp.float32)
     assert (first[0].h == 0).all()
     assert (first[1].h == 1).all()
-
-
-@pytest.mark.parametrize("known", [0, 3])
-@pytest.mark.parametrize("spec", [*SPECS, "stack", "learned"])
-def test_a_stepper_takes_the_cells_steps(spec, known):
-    """Of inputs that begin with the known ones; values, and gradients of all parameters."""
-    kinds = {"stack": {"layers": 2}, "learned": {"learned": True}}
-    cell = cells.build("lstm" if spec in kinds else spec, F, **kinds.get(spec, {}))
-    params = randomised(cell.init(jax.random.key(0), known + D), jax.random.key(1))
-    told = jax.random.normal(jax.random.key(2), (B, known))
-    xs = jax.random.normal(jax.random.key(3), (T, B, D))
-    first = initial_carry(cell, params, (B,), jnp.float32)
-
-    def stepped(params):
-        step = stepper(cell, params, told)
-        return jax.lax.scan(step, first, xs)
-
-    def plain(params):
-        given = jnp.concatenate([jnp.broadcast_to(told, (T, B, known)), xs], axis=-1)
-        return jax.lax.scan(
-            lambda carry, x: cell.step(params, carry, cell.inputs(params, x)), first, given
-        )
-
-    def loss(run):
-        return jax.jit(jax.value_and_grad(lambda params: jnp.sin(run(params)[1]).sum()))(params)
-
-    (carry, ys), wanted = jax.jit(stepped)(params), jax.jit(plain)(params)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 2e-5, 2e-6), (carry, ys), wanted)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, 1e-4, 2e-5), *map(loss, (stepped, plain))
-    )
-
-
-@pytest.mark.parametrize("spec", ["rnn", "lstm"])
-def test_a_stepper_has_one_product_in_its_loop(spec):
-    cell = cells.build(spec, F, learned=True)
-    params, told = cell.init(jax.random.key(0), 2 + D), jnp.zeros((B, 2))
-    first = initial_carry(cell, params, (B,), jnp.float32)
-
-    def products(run, *given):
-        return str(jax.make_jaxpr(run)(*given)).count("dot_general")
-
-    x = jnp.zeros((B, D))
-    assert products(lambda x: stepper(cell, params, told)(first, x), x) == 2
-    assert products(stepper(cell, params, told), first, x) == 1
 
 
 def test_sigmoid_is_the_logistic_function():

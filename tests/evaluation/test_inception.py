@@ -1,8 +1,8 @@
 """The Inception network of a user's file, against torch-fidelity's own call where there is one."""
 
 import hashlib
-import importlib.util
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -56,8 +56,8 @@ def test_what_is_no_file_of_weights_is_said(tmp_path, monkeypatch):
     ):
         with pytest.raises(UserError, match=expected):
             inception.open_inception(str(path), 256, channels)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"needs torch-fidelity; pip install 'rnngen_jax\[incept"):
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
+    with pytest.raises(UserError, match=r"does not load here .*pip install 'rnngen_jax\[incept"):
         inception.open_inception(str(some), 256, 1)
 
 
