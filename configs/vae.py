@@ -4,14 +4,16 @@
         one CPU core, 1 min; at most 2.018 bits per dimension, IW-1000 1.951
 
     rnngen train --config=configs/vae.py:binary_mnist --workdir=runs/vae_binary
-        one CPU core, 20 min; at most 92.45 nats per image, static binarisation; IW-200 86.70 on
-        the first 1,000 images (of the checkpoint at step 11,000)
+        one CPU core, 20 min; at most 92.39 nats per image, static binarisation; IW-1000 86.2 on
+        the first 1,000 images
 
     rnngen train --config=configs/vae.py:mnist --workdir=runs/vae_mnist
-        meant for a CPU core, and not run yet: no time in min and no figure in nats
+        one CPU core, some 25 min; with --config.training.steps=3000 (6 min) at most 772.2 nats per
+        image, 256 levels
 
     rnngen train --config=configs/vae.py:fashion_mnist --workdir=runs/vae_fashion
-        meant for a CPU core, and not run yet: no time in min and no figure in nats
+        one CPU core, some 25 min; with --config.training.steps=3000 (6 min) at most 1885.5 nats per
+        image, 256 levels
 
 The figures are what `rnngen evaluate` then gives on the test split: ELBOs, so bounds, and where it
 says IW-K, what `--iw_samples=K` gives.
