@@ -21,7 +21,7 @@ says IW-K, what `--iw_samples=K` gives.
 
 from rnngen_jax import recipes
 
-PRESETS = ("digits", "binary_mnist", "binary_mnist_whole", "paper")
+PRESETS = ("digits", "binary_mnist", "binary_mnist_whole", "fashion_mnist", "paper")
 
 
 def get_config(arg: str = "digits"):
@@ -34,7 +34,7 @@ def get_config(arg: str = "digits"):
     if arg == "digits":
         return config
 
-    recipes.idx(config, "binary_mnist")
+    recipes.idx(config, "fashion_mnist" if arg == "fashion_mnist" else "binary_mnist", mixtures=1)
     config.model.features = 256
     config.model.steps = 16
     config.model.latents = 32

@@ -34,6 +34,7 @@ PRESETS = (
     "collapsed",
     "cured",
     "binary_mnist",
+    "fashion_mnist",
 )
 
 
@@ -53,10 +54,10 @@ def get_config(arg: str = "digits"):
         config.model.decoder = "autoregressive"
         config.model.beta_warmup = 0
         config.model.free_bits = 0.5 if arg == "cured" else 0.0
-    if arg != "binary_mnist":
+    if not arg.endswith("mnist"):
         return config
 
-    recipes.idx(config, arg)
+    recipes.idx(config, arg, mixtures=1)
     config.model.features = 256
     config.model.input_features = 128
     config.model.latents = 32

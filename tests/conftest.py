@@ -15,14 +15,23 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 os.environ["MPLBACKEND"] = "Agg"
 
 # Tests compile far more than they compute, so the compiler's own optimisation does not pay, nor do
-# its fusion emitters: without them a training step compiles in half of the time.
+# its fusion emitters: without them a training step compiles in half of the time. Nor do the many
+# parts that a program is compiled in, of which each has a cost of its own.
 _FLAGS = (
     "--xla_force_host_platform_device_count=8",
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
     "--xla_cpu_use_fusion_emitters=false",
+    "--xla_cpu_parallel_codegen_split_count=1",
 )
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_FLAGS]).strip()
+
+# A core for each of pytest-xdist's workers: with threads for all cores in every one of them, they
+# would wait for each other more than they work.
+_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
+if _WORKER and hasattr(os, "sched_setaffinity"):
+    _CORES = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {_CORES[int(_WORKER.removeprefix("gw")) % len(_CORES)]})
 
 import jax  # noqa: E402, after what it reads
 

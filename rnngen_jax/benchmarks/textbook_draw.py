@@ -13,6 +13,7 @@ from rnngen_jax.benchmarks.layouts import Wide, narrow, widen
 from rnngen_jax.benchmarks.machine import cores, torch_device
 from rnngen_jax.benchmarks.peers.torch_nn import GATES
 from rnngen_jax.cells.base import Params
+from rnngen_jax.modules.draw import BLANK
 
 # Our maps from a cell's output, by the names of torch's modules.
 DENSE = ("posterior", "write", "read_window", "write_window")
@@ -114,7 +115,7 @@ def _modules(sizes: Sizes) -> Any:
     states = ("seen", "encoder_h", "encoder_c", "decoder_h", "decoder_c")
     modules = {
         "first": nn.ParameterDict(
-            {"canvas": first(sizes.side, sizes.side), **{name: first(features) for name in states}}
+            {"blank": first(sizes.side, sizes.side), **{name: first(features) for name in states}}
         ),
         "encoder": nn.LSTMCell(2 * (sizes.read**2 or pixels) + features, features),
         "decoder": nn.LSTMCell(sizes.latents, features),
@@ -163,7 +164,7 @@ def _start(net: Any, batch: int) -> tuple[Any, Any, Any, Any]:
     """The canvas `[B, S, S]`, what the encoder is told, and the states `(h, c)` of both cells."""
     first = {name: p.expand(batch, *p.shape) for name, p in net["first"].items()}
     encoder, decoder = ((first[f"{name}_h"], first[f"{name}_c"]) for name in ("encoder", "decoder"))
-    return first["canvas"], first["seen"], encoder, decoder
+    return BLANK * first["blank"], first["seen"], encoder, decoder
 
 
 def _read(net: Any, sizes: Sizes, seen: Any, images: Any, error: Any) -> Any:
@@ -209,7 +210,7 @@ def _banks(raw: Any, side: int, size: int) -> tuple[Any, Any, Any]:
 
 def to_torch(params: Params) -> dict[str, np.ndarray]:
     """Our parameters by the names of torch's; of its cells' two biases ours is the first."""
-    found = {"first.canvas": params["canvas"][..., 0], "first.seen": params["seen"]}
+    found = {"first.blank": params["blank"][..., 0], "first.seen": params["seen"]}
     for name in ("encoder", "decoder"):
         wide = widen(params[name]["cell"], GATES["lstm"])
         found |= {
@@ -227,7 +228,7 @@ def to_torch(params: Params) -> dict[str, np.ndarray]:
 
 def from_torch(found: dict[str, np.ndarray]) -> Params:
     """Undoes `to_torch`."""
-    params: Params = {"canvas": found["first.canvas"][..., None], "seen": found["first.seen"]}
+    params: Params = {"blank": found["first.blank"][..., None], "seen": found["first.seen"]}
     for name in ("encoder", "decoder"):
         ih, hh = found[f"{name}.weight_ih"].T, found[f"{name}.weight_hh"].T
         wide = Wide(ih, hh, found[f"{name}.bias_ih"])

@@ -16,6 +16,12 @@ from rnngen_jax.ops import gaussians, windows
 from rnngen_jax.ops.gaussians import Gaussian
 from rnngen_jax.shapes import ImageSpec
 
+# What a unit of the parameter "blank" is on the first canvas. Its raw outputs lie far from zero, at
+# -5 where an image is black, and Adam moves a parameter by its rate: without this the first
+# thousands of steps would leave it to the windows to blacken what lies around a digit, and windows
+# that have learned to be large do not learn to follow strokes any more.
+BLANK = 10.0
+
 
 class DrawCarry(NamedTuple):
     """What DRAW keeps from step to step.
@@ -94,7 +100,7 @@ class Draw(nn.Module):
                 self.encoder.features,
                 2 * self.latents,
             ),
-            "canvas": self.param("canvas", nn.initializers.zeros, (height, width, values)),
+            "blank": self.param("blank", nn.initializers.zeros, (height, width, values)),
             "seen": self.param("seen", nn.initializers.zeros, (seen,)),
             "write": self.param(
                 "write", affine(), seen, values * (self.write_size**2 or height * width)
@@ -165,7 +171,7 @@ class Draw(nn.Module):
         """Runs the steps from the learned first canvas and the cells' first carries."""
 
         def first(params: Any, batch: tuple[int, ...], dtype: Any) -> DrawCarry:
-            canvas = self.parts["canvas"].reshape(-1, self.size)
+            canvas = BLANK * self.parts["blank"].reshape(-1, self.size)
             encoder, decoder = (
                 initial_carry(cell, self.parts[name], batch, dtype)
                 for name, cell in (("encoder", self.encoder), ("decoder", self.decoder))

@@ -1,4 +1,4 @@
-"""Checkpoints: written whole, read with care. The one file that knows Orbax.
+"""Checkpoints: written whole, read with care. Orbax is known here and in `stored.py` alone.
 
 A checkpoint is a folder `WORKDIR/checkpoints/STEP` with two items. `state` holds the arrays of the
 train state as NumPy arrays by name, such as "params.model.kernel", so that it can be read on any
@@ -23,11 +23,11 @@ from orbax.checkpoint import checkpoint_managers
 
 from rnngen_jax.errors import RunError, UserError
 from rnngen_jax.models.base import Extra, Model, Params
+from rnngen_jax.training import stored
 from rnngen_jax.training.digests import check_identity, describe, digest, named, versions
 from rnngen_jax.training.replicas import with_axis
 from rnngen_jax.training.state import TrainState
-
-Meta = dict[str, Any]
+from rnngen_jax.training.stored import DamagedError, Meta
 
 
 class Health(NamedTuple):
@@ -49,10 +49,6 @@ class Evaluated(NamedTuple):
     params: Params
     extra: Extra
     meta: Meta
-
-
-class _DamagedError(Exception):
-    """A checkpoint that cannot be read, or whose content is not what was written."""
 
 
 class Checkpoints:
@@ -125,8 +121,8 @@ class Checkpoints:
         best = meta.get("best")
         self._policy.step = best["step"] if best else None
         # Orbax does not take arrays without elements; their shapes are in the meta.
-        stored = {name: array for name, array in arrays.items() if array.size}
-        items = ocp.args.Composite(state=ocp.args.PyTreeSave(stored), meta=ocp.args.JsonSave(meta))
+        filled = {name: array for name, array in arrays.items() if array.size}
+        items = ocp.args.Composite(state=ocp.args.PyTreeSave(filled), meta=ocp.args.JsonSave(meta))
         with _writing(self._folder):
             saved = self._writer().save(step, args=items)
         if not saved:
@@ -161,7 +157,7 @@ class Checkpoints:
             try:
                 found = self._restore(step, abstract, identity)
                 break
-            except _DamagedError as error:
+            except DamagedError as error:
                 damaged.append((step, error))
         if damaged and found is None:
             step, error = damaged[0]
@@ -172,7 +168,7 @@ class Checkpoints:
         for step, error in damaged:
             if jax.process_index() == 0:
                 aside = _free_name(self._folder / f"{step}.damaged")
-                (self._folder / str(step)).rename(aside)
+                self._at(step).rename(aside)
                 warn(f"checkpoint {step} is damaged ({error}); moved to {aside}, going back.")
         return found
 
@@ -195,7 +191,7 @@ class Checkpoints:
         step = self.find(which)
         try:
             return self._restore(step, abstract, identity)
-        except _DamagedError as error:
+        except DamagedError as error:
             raise self._unusable(step, error) from None
 
     def restore_evaluated(
@@ -214,14 +210,14 @@ class Checkpoints:
         """
         step = self.find(which)
         try:
-            meta = self._meta(step)
-            check_identity(meta, identity, self._folder / str(step))
+            meta = stored.meta(self._at(step))
+            check_identity(meta, identity, self._at(step))
             one = jax.eval_shape(model.init, jax.random.key(0))
             params, extra = with_axis(one, replicas)
             averaged = any(name.startswith("ema.") for name in meta["arrays"])
             abstract = {"ema" if averaged else "params": params, "extra": extra}
-            tree = self._arrays(step, meta, abstract)
-        except _DamagedError as error:
+            tree = stored.tree(self._at(step), meta, abstract)
+        except DamagedError as error:
             raise self._unusable(step, error) from None
         return Evaluated(step, tree["ema" if averaged else "params"], tree["extra"], meta)
 
@@ -253,14 +249,14 @@ class Checkpoints:
         found = []
         for step in self.steps():
             try:
-                meta = self._meta(step)
+                meta = stored.meta(self._at(step))
                 template = {
                     name: jax.ShapeDtypeStruct(tuple(entry["shape"]), np.dtype(entry["dtype"]))
                     for name, entry in meta["arrays"].items()
                 }
-                self._read(step, meta, template)
+                stored.arrays(self._at(step), meta, template)
                 found.append(Health(step, True, ""))
-            except _DamagedError as error:
+            except DamagedError as error:
                 found.append(Health(step, False, str(error)))
         return found
 
@@ -284,8 +280,8 @@ class Checkpoints:
         """The meta of the newest checkpoint whose meta can be read."""
         for step in reversed(steps):
             try:
-                return self._meta(step)
-            except _DamagedError:
+                return stored.meta(self._at(step))
+            except DamagedError:
                 continue
         return None
 
@@ -293,78 +289,26 @@ class Checkpoints:
         self, step: int, abstract: TrainState, identity: Mapping[str, Any]
     ) -> tuple[TrainState, Meta]:
         """Restores a whole state."""
-        meta = self._meta(step)
-        check_identity(meta, identity, self._folder / str(step))
+        meta = stored.meta(self._at(step))
+        check_identity(meta, identity, self._at(step))
         wanted = set(named(abstract))
         if wanted != set(meta["arrays"]):
             odd = sorted(wanted ^ set(meta["arrays"]))
             raise UserError(
-                f"{self._folder / str(step)} is of a run with another optimizer or ema_decay: it "
+                f"{self._at(step)} is of a run with another optimizer or ema_decay: it "
                 f"{'lacks' if odd[0] in wanted else 'also has'} {odd[0]}. "
                 "Keep those settings, or give another --workdir."
             )
-        return self._arrays(step, meta, abstract), meta
+        return stored.tree(self._at(step), meta, abstract), meta
 
-    def _arrays(self, step: int, meta: Meta, abstract: Any) -> Any:
-        """The arrays of one checkpoint in the tree `abstract`, whose shapes and dtypes they have.
+    def _at(self, step: int) -> pathlib.Path:
+        return self._folder / str(step)
 
-        Orbax would cast to another dtype without a word.
-        """
-        leaves = named(abstract)
-        for name, leaf in leaves.items():
-            stored = meta["arrays"].get(name)
-            given = {"dtype": np.dtype(leaf.dtype).name, "shape": list(leaf.shape)}
-            if stored is None or {key: stored[key] for key in given} != given:
-                was = "missing" if stored is None else f"{stored['dtype']}{stored['shape']}"
-                raise UserError(
-                    f"{self._folder / str(step)} does not fit: {name} is {was} there and "
-                    f"{given['dtype']}{given['shape']} here; use the model and settings it was "
-                    "trained with."
-                )
-        arrays = self._read(step, meta, leaves)
-        return jax.tree.unflatten(jax.tree.structure(abstract), [arrays[name] for name in leaves])
-
-    def _meta(self, step: int) -> Meta:
-        """The meta of one checkpoint, its digest checked."""
-        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        meta = _orbax_restore(self._folder / str(step), args).get("meta")
-        if not isinstance(meta, dict) or "digest" not in meta:
-            raise _DamagedError("its meta is incomplete")
-        if meta["digest"] != digest({k: v for k, v in meta.items() if k != "digest"}):
-            raise _DamagedError("the digest of its meta differs")
-        if meta["step"] != step:
-            raise _DamagedError(f"its folder was renamed, it is of step {meta['step']}")
-        return meta
-
-    def _read(self, step: int, meta: Meta, template: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """The arrays named in `template`, their digests checked."""
-        arrays = {}
-        for name, leaf in template.items():
-            array = np.zeros(leaf.shape, leaf.dtype) if leaf.size == 0 else self._array(step, name)
-            if describe(array) != meta["arrays"][name]:
-                raise _DamagedError(f"the digest of {name} differs")
-            arrays[name] = array
-        return arrays
-
-    def _array(self, step: int, name: str) -> np.ndarray:
-        """One array. Where one cannot be read, others under way would print errors of their own."""
-        args = ocp.args.PyTreeRestore(
-            item={name: 0},
-            restore_args={name: ocp.RestoreArgs(restore_type=np.ndarray)},
-            partial_restore=True,
-        )
-        found = _orbax_restore(self._folder / str(step), ocp.args.Composite(state=args))
-        array = (found.get("state") or {}).get(name)
-        # Orbax hands the placeholder back for an array that is not there.
-        if not isinstance(array, np.ndarray):
-            raise _DamagedError(f"{name} is missing")
-        return array
-
-    def _unusable(self, step: int, error: _DamagedError) -> UserError:
+    def _unusable(self, step: int, error: DamagedError) -> UserError:
         """The error for a damaged checkpoint that was asked for."""
         others = [str(other) for other in self.steps() if other != step]
         advice = f"give --checkpoint={' or '.join(others)}" if others else "train again"
-        return UserError(f"checkpoint {self._folder / str(step)} is damaged ({error}); {advice}.")
+        return UserError(f"checkpoint {self._at(step)} is damaged ({error}); {advice}.")
 
     def _writer(self) -> ocp.CheckpointManager:
         """Orbax's manager, opened with the first save, so that reading never makes a file."""
@@ -423,30 +367,9 @@ def _writing(folder: pathlib.Path) -> Iterator[None]:
         yield
     except Exception as error:
         raise RunError(
-            f"a checkpoint could not be written to {folder}: {_first_line(error)}.\n"
+            f"a checkpoint could not be written to {folder}: {stored.first_line(error)}.\n"
             "The checkpoints that are there are good; make room and give the same command again."
         ) from error
-
-
-def _orbax_restore(path: pathlib.Path, args: ocp.args.Composite) -> Any:
-    """Reads items of a checkpoint.
-
-    Orbax, TensorStore and their codecs raise errors of many kinds for files that are not whole;
-    all of them mean the same here.
-    """
-    if not any(path.iterdir()):
-        raise _DamagedError("its folder is empty")
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler("state", "meta")) as checkpointer:
-        try:
-            return checkpointer.restore(path, args=args)
-        except Exception as error:
-            raise _DamagedError(f"it cannot be read: {_first_line(error)}") from None
-
-
-def _first_line(error: Exception) -> str:
-    """The first line of an error's message, which may be long."""
-    lines = str(error).splitlines()
-    return lines[0][:200].rstrip(".") if lines else type(error).__name__
 
 
 def _is_step(path: pathlib.Path) -> bool:

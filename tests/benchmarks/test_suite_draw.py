@@ -70,7 +70,7 @@ def window(raw, side, size):
 
 def bound(params, sizes, image, noise):
     """The negative bound of one image `[S, S]` in nats, for noise `[T, Z]`; and its last canvas."""
-    canvas, seen = params["canvas"][..., 0], params["seen"]
+    canvas, seen = 10 * params["blank"][..., 0], params["seen"]
     states = {n: tuple(params[n]["carry"][part] for part in "01") for n in ("encoder", "decoder")}
     nats = 0.0
     for epsilon in noise:
@@ -139,7 +139,7 @@ def test_parameters_come_back_from_torch(kind):
 def test_both_draw_binary_images_from_the_prior():
     sizes, us, _ = both("attention")
     for canvas, certain in ((50.0, 1), (-50.0, 0)):
-        params = dict(us.params["model"], canvas=np.full((6, 6, 1), canvas, np.float32))
+        params = dict(us.params["model"], blank=np.full((6, 6, 1), canvas, np.float32))
         torch = torch_draw(params, sizes, us.images[..., 0])
         drawn = torch.sample().numpy()
         assert drawn.shape == (2, 6, 6)

@@ -184,7 +184,7 @@ def test_draw_with_one_step_and_without_attention_is_a_vae_of_its_parts(cell):
     @jax.jit
     def composed(noise):
         image = batch["image"] / 2.0
-        canvas = p["canvas"].reshape(*spec.shape, 3)
+        canvas = 10 * p["blank"].reshape(*spec.shape, 3)
         error = image - jax.nn.softmax(canvas) @ jnp.array([0, 0.5, 1])
         patch = jnp.concatenate([image.reshape(NUM, -1), error.reshape(NUM, -1)], axis=-1)
         seen = jnp.broadcast_to(p["seen"], (NUM, features))

@@ -113,7 +113,7 @@ def by_hand(setting, params, image, label, noise):
     height, width, channels = spec.shape
     x = image / (spec.levels - 1)
     known = np.eye(spec.classes)[label] if conditional else np.zeros(0)
-    canvas, seen = params["canvas"], params["seen"]
+    canvas, seen = 10 * params["blank"], params["seen"]
     state = {
         part: (params[part]["carry"]["0"], params[part]["carry"]["1"])
         for part in ("encoder", "decoder")
@@ -214,4 +214,4 @@ def test_it_starts_with_windows_over_the_image_and_a_posterior_near_the_prior():
     redrawn, _ = draw(net)(params, trace.latents, label)
     np.testing.assert_allclose(redrawn.read[0], [[-0.5, 0, 2.5, 3]] * B, atol=1e-5)
     assert np.abs(trace.posterior.log_scale).max() < 0.5
-    np.testing.assert_array_equal(params["canvas"], 0.0)
+    np.testing.assert_array_equal(params["blank"], 0.0)

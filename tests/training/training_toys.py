@@ -9,6 +9,8 @@ from rnngen_jax.data.base import Split
 from rnngen_jax.data.feed import make_feed
 from rnngen_jax.models.base import Aux, Model
 from rnngen_jax.shapes import ImageSpec
+from rnngen_jax.training import sinks
+from rnngen_jax.training.checkpoints import open_checkpoints
 from rnngen_jax.training.config import OptimizerConfig, TrainingConfig
 from rnngen_jax.training.loop import batches_a_step, train
 
@@ -163,3 +165,32 @@ def run(workdir, model=None, optimizer=None, transform=jitter, placement="device
         devices=devices,
         **passed,
     )
+
+
+def lines(workdir, split="train"):
+    """The lines of one split, without what depends on the clock."""
+    return [
+        {k: v for k, v in line.items() if k not in ("images_per_second", "split")}
+        for line in sinks.read(workdir / "metrics.jsonl")
+        if line["split"] == split
+    ]
+
+
+def final(workdir, model=None, which="latest"):
+    """What evaluating needs of a run's last checkpoint, or of another."""
+    model = model or autoencoder()
+    return open_checkpoints(workdir / "checkpoints").restore_evaluated(which, model, IDENTITY)
+
+
+def kernel(workdir):
+    return final(workdir).params["model"]["encoder"]["kernel"]
+
+
+def saved(workdir):
+    """Steps that have a checkpoint."""
+    return open_checkpoints(workdir / "checkpoints").steps()
+
+
+def numbers(workdir):
+    """Every bit of what a run has learned."""
+    return kernel(workdir).tobytes()
