@@ -137,6 +137,15 @@ def recurrent_kernel(key: Array, features: int) -> Array:
     return jax.nn.initializers.orthogonal()(key, (features, features))
 
 
+def require_no_weights_needed(cell: str, in_features: int, features: int) -> None:
+    """Raises a `UserError` if inputs are not as wide as what they are added to."""
+    if in_features != features:
+        raise UserError(
+            f"cell {cell!r} with input_weights=False takes its inputs as they are, so as many as "
+            f"it has features, and there are {in_features} for {features}; leave that option out."
+        )
+
+
 def gate_params(
     key: Array, in_features: int, features: int, gates: tuple[str, ...]
 ) -> dict[str, dict[str, Array]]:

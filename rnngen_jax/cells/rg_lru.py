@@ -6,7 +6,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnngen_jax.cells.base import Cell, Params, gate_inputs, input_kernel, sigmoid
+from rnngen_jax.cells.base import (
+    Cell,
+    Params,
+    gate_inputs,
+    input_kernel,
+    require_no_weights_needed,
+    sigmoid,
+)
 
 # Decay a^c at initialisation, uniform between these, by which h keeps 10 to 1,000 steps.
 _SLOWEST, _FASTEST = 0.999, 0.9
@@ -34,12 +41,15 @@ def rg_lru(features: int, *, c: float = 8.0, input_weights: bool = True) -> Cell
       features: size F of the hidden state.
       c: how far the recurrence gate r can shorten the memory, above 0.
       input_weights: without them v is x itself, as in eq. 4, so x must have F features.
+
+    Raises:
+      UserError: from `init`, inputs that need weights.
     """
     gates = ("r", "i", "v") if input_weights else ("r", "i")
 
     def init(key: Array, in_features: int) -> Params:
-        if not input_weights and in_features != features:
-            raise ValueError(f"without input weights, inputs need {features} features")
+        if not input_weights:
+            require_no_weights_needed("rg_lru", in_features, features)
         key_decay, *keys = jax.random.split(key, 1 + len(gates))
         decay = jax.random.uniform(key_decay, (features,), minval=_FASTEST, maxval=_SLOWEST)
         log_a = jnp.log(decay) / c

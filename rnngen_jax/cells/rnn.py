@@ -15,6 +15,7 @@ from rnngen_jax.cells.base import (
     input_kernel,
     product,
     recurrent_kernel,
+    require_no_weights_needed,
 )
 
 
@@ -36,7 +37,7 @@ def rnn(features: int, *, activation: str = "tanh", input_weights: bool = True) 
         ties its readout to its own input weights uses this.
 
     Raises:
-      UserError: an unknown activation.
+      UserError: an unknown activation; from `init`, inputs that need weights.
     """
     f = activation_named(activation)
 
@@ -48,8 +49,8 @@ def rnn(features: int, *, activation: str = "tanh", input_weights: bool = True) 
         }
         if input_weights:
             params["input"] = input_kernel(key_input, in_features, features)
-        elif in_features != features:
-            raise ValueError(f"without input weights, inputs need {features} features")
+        else:
+            require_no_weights_needed("rnn", in_features, features)
         return params
 
     def carry(batch_shape: tuple[int, ...], dtype: Any) -> RNNCarry:

@@ -365,6 +365,15 @@ def test_a_cell_that_is_not_there_is_named_with_its_nearest(spec, message):
         cells.from_spec(spec, F)
 
 
+@pytest.mark.parametrize("name", ["rnn", "rg_lru"])
+def test_inputs_that_need_weights_are_refused_without(name):
+    cell = cells.from_spec(f"{name}:input_weights=False", F)
+    with pytest.raises(
+        UserError, match=rf"cell '{name}' with input_weights=False .* {F + 1} for {F}"
+    ):
+        cell.init(jax.random.key(0), F + 1)
+
+
 def test_impossible_stacks_are_refused():
     with pytest.raises(UserError, match="layers=0"):
         cells.build("gru", F, layers=0)
