@@ -19,6 +19,9 @@
         one CPU core, some 12 min; with --config.training.steps=2000 (8 min) at most 110.5 nats
         per image, static binarisation
 
+    rnngen train --config=configs/rnn_autoencoder.py:fashion_mnist --workdir=runs/rnn_ae_fashion
+        one CPU core, 8 min; at most 1941.5 nats per image, 256 levels
+
 The figures are what `rnngen evaluate` then gives on the test split: ELBOs, so bounds. A decoder
 that is told the row before does well without any latents, and learns to do without: the posterior
 collapses onto the prior (Bowman et al. 2016), as `active_units` in metrics.jsonl shows. Free bits

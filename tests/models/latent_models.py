@@ -35,11 +35,13 @@ def built(case: Case, seed: int = 0, gain: float = 1.0) -> tuple[Model, dict, di
     shapes, extra = jax.eval_shape(model.init, jax.random.key(0))
     rng = np.random.default_rng(seed)
 
-    def draw(leaf: Any) -> np.ndarray:
+    def draw(path: tuple, leaf: Any) -> np.ndarray:
         scale = 0.4 if leaf.ndim < 2 else gain / np.sqrt(leaf.shape[-2])
+        if "blank" in str(path):  # DRAW's first canvas is ten times this parameter
+            scale *= 0.1
         return scale * rng.standard_normal(leaf.shape, np.float32)
 
-    return model, jax.tree.map(draw, shapes), extra
+    return model, jax.tree_util.tree_map_with_path(draw, shapes), extra
 
 
 def batch_of(images: np.ndarray, label: int = 0, first: int = 0) -> dict[str, np.ndarray]:
