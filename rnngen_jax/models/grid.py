@@ -97,7 +97,7 @@ def _takes_any_input(cell: Cell) -> bool:
     """Whether a cell has weights for all that it does with its inputs, so these may be wider."""
     try:
         jax.eval_shape(lambda: cell.init(jax.random.key(0), cell.features + 1))
-    except ValueError:
+    except UserError:
         return False
     return True
 
