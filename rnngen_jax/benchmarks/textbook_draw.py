@@ -13,7 +13,7 @@ from rnngen_jax.benchmarks.layouts import Wide, narrow, widen
 from rnngen_jax.benchmarks.machine import cores, torch_device
 from rnngen_jax.benchmarks.peers.torch_nn import GATES
 from rnngen_jax.cells.base import Params
-from rnngen_jax.modules.draw import BLANK
+from rnngen_jax.modules.draw import BLANK_SCALE
 
 # Our maps from a cell's output, by the names of torch's modules.
 DENSE = ("posterior", "write", "read_window", "write_window")
@@ -164,7 +164,7 @@ def _start(net: Any, batch: int) -> tuple[Any, Any, Any, Any]:
     """The canvas `[B, S, S]`, what the encoder is told, and the states `(h, c)` of both cells."""
     first = {name: p.expand(batch, *p.shape) for name, p in net["first"].items()}
     encoder, decoder = ((first[f"{name}_h"], first[f"{name}_c"]) for name in ("encoder", "decoder"))
-    return BLANK * first["blank"], first["seen"], encoder, decoder
+    return BLANK_SCALE * first["blank"], first["seen"], encoder, decoder
 
 
 def _read(net: Any, sizes: Sizes, seen: Any, images: Any, error: Any) -> Any:

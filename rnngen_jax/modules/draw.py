@@ -20,7 +20,7 @@ from rnngen_jax.shapes import ImageSpec
 # -5 where an image is black, and Adam moves a parameter by its rate: without this the first
 # thousands of steps would leave it to the windows to blacken what lies around a digit, and windows
 # that have learned to be large do not learn to follow strokes any more.
-BLANK = 10.0
+BLANK_SCALE = 10.0
 
 
 class DrawCarry(NamedTuple):
@@ -171,7 +171,7 @@ class Draw(nn.Module):
         """Runs the steps from the learned first canvas and the cells' first carries."""
 
         def first(params: Any, batch: tuple[int, ...], dtype: Any) -> DrawCarry:
-            canvas = BLANK * self.parts["blank"].reshape(-1, self.size)
+            canvas = BLANK_SCALE * self.parts["blank"].reshape(-1, self.size)
             encoder, decoder = (
                 initial_carry(cell, self.parts[name], batch, dtype)
                 for name, cell in (("encoder", self.encoder), ("decoder", self.decoder))
