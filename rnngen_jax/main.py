@@ -1,30 +1,10 @@
 """The command line: `rnngen VERB --flag=value ...`, or `python -m rnngen_jax.main VERB ...`."""
 
-import importlib
-import itertools
-import pathlib
-import re
 import sys
 from collections.abc import Sequence
-from types import ModuleType
-from typing import Any
 
-from absl import flags
-
-from rnngen_jax import commands
-from rnngen_jax.commands.base import Flag
-from rnngen_jax.config import nearest
+from rnngen_jax.cli import run_verb
 from rnngen_jax.errors import RunError, UserError
-
-EXAMPLE = """\
-example:
-  rnngen train --config=configs/pixel_rnn.py --workdir=runs/digits
-  rnngen evaluate --workdir=runs/digits
-  rnngen sample --workdir=runs/digits --num=64 --out=digits.png"""
-
-_HELP = ("--help", "-help", "-h", "help")
-_OVERRIDE = re.compile(r"--?(?:no)?config\.(?P<path>[^=]+)")
-_KINDS = {"string": "a string", "integer": "an integer", "float": "a number"}
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -39,7 +19,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     """
     argv = list(sys.argv if argv is None else argv)
     try:
-        return _run(argv)
+        return run_verb(argv)
     except UserError as error:
         return _complain(error, 2)
     except RunError as error:
@@ -51,236 +31,11 @@ def run(argv: Sequence[str] | None = None) -> int:
         return _complain("interrupted.", 130)
 
 
-def _run(argv: list[str]) -> int:
-    """Finds the verb, parses its flags, and calls it."""
-    if len(argv) < 2:
-        raise UserError(f"a verb is missing; allowed: {', '.join(commands.names())}.")
-    name, arguments = argv[1], argv[2:]
-    if name in _HELP:
-        if arguments and arguments[0] in commands.names():
-            print(_verb_help(_verb(arguments[0])))
-        else:
-            print(_general_help())
-        return 0
-    verb = _verb(name)
-    if any(argument in _HELP[:3] for argument in arguments):
-        print(_verb_help(verb))
-        return 0
-    return verb.run(**_parse(verb, name, arguments)) or 0
-
-
-def _verb(name: str) -> ModuleType:
-    """The module of a verb."""
-    if name.startswith("-"):
-        raise UserError(
-            f"{name} stands before the verb; write rnngen VERB {name}. "
-            f"Verbs: {', '.join(commands.names())}."
-        )
-    if name not in commands.names():
-        raise UserError(f"{name!r} is not a verb; {nearest(name, commands.names())}")
-    return importlib.import_module(f"{commands.__name__}.{name}")
-
-
-def _parse(verb: ModuleType, name: str, arguments: list[str]) -> dict[str, Any]:
-    """The values of the verb's flags by name."""
-    taken = {flag.name: flag for flag in verb.FLAGS}
-    argv = [f"rnngen {name}", *arguments]
-    file = _config_file(argv) if "config" in taken else None
-    # A set of flags of its own, not absl's global one, whose logging flags belong to no verb.
-    values = flags.FlagValues()
-    for flag in taken.values():
-        _define(flag, values, argv)
-    # Flags and positional arguments may mix, so that a stray word is seen as one.
-    values.set_gnu_getopt(True)
-    try:
-        rest = values(argv)[1:]
-    except flags.UnrecognizedFlagError as error:
-        raise UserError(_unknown_flag(error.flagname, name, taken)) from None
-    except flags.IllegalFlagValueError as error:
-        raise UserError(_illegal_value(str(error), taken)) from None
-    except flags.Error as error:
-        raise UserError(f"{_one_line(error)}.") from None
-    except UserError:
-        raise
-    except Exception as error:
-        if file is None:
-            raise
-        raise UserError(_config_trouble(file, argv, error)) from None
-    if rest:
-        raise UserError(f"{rest[0]!r} is not a flag; rnngen {name} takes only --flag=value.")
-    missing = [f"--{flag.name}" for flag in taken.values() if _missing(flag, values)]
-    if missing:
-        raise UserError(f"{', '.join(missing)} missing; see rnngen {name} --help.")
-    given = {flag: values[flag].value for flag in taken}
-    if file is not None:
-        _check_loaded(file, given["config"])
-    return given
-
-
-def _missing(flag: Flag, values: flags.FlagValues) -> bool:
-    """Whether a required flag is missing or empty."""
-    return flag.required and (not values[flag.name].present or values[flag.name].value == "")
-
-
-def _define(flag: Flag, values: flags.FlagValues, argv: list[str]) -> None:
-    """Defines one flag."""
-    if flag.kind == "config":
-        from ml_collections import config_flags
-
-        config_flags.DEFINE_config_file(
-            flag.name, help_string=flag.help, flag_values=values, sys_argv=argv
-        )
-        return
-    define = {
-        "string": flags.DEFINE_string,
-        "integer": flags.DEFINE_integer,
-        "float": flags.DEFINE_float,
-    }[flag.kind]
-    define(flag.name, flag.default, flag.help, flag_values=values)
-
-
-def _config_file(argv: list[str]) -> str | None:
-    """The config file that is given, known to exist.
-
-    `config_flags` puts off the error of a missing file until a field is read, so look first.
-    """
-    given = None
-    for argument, following in itertools.pairwise([*argv, None]):
-        if found := re.fullmatch(r"--?config(?:=(.*))?", argument, re.DOTALL):
-            if given is not None:
-                raise UserError("--config is given twice; give it once.")
-            given = following if found[1] is None else found[1]
-        elif _OVERRIDE.match(argument) and given is None:
-            raise UserError(f"{argument} sets a field of a config; give --config=FILE.py first.")
-    if given is None:
-        return None
-    file = given.split(":", 1)[0]
-    if not pathlib.Path(file).is_file():
-        raise UserError(f"--config={given}: there is no file {file!r}; give a Python file.")
-    return file
-
-
-def _config_trouble(file: str, argv: list[str], error: Exception) -> str:
-    """Why `config_flags` failed: an override of a field that is not there, or the file itself."""
-    from ml_collections import ConfigDict, config_flags
-
-    # Without its overrides the file loads, unless it is at fault.
-    plain = [argument for argument in argv if not _OVERRIDE.match(argument)]
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=plain)
-    try:
-        values(plain, known_only=True)
-        node = values["config"].value
-    except Exception as fault:
-        return _raised(file, fault)
-    _check_loaded(file, node)
-    for found in filter(None, map(_OVERRIDE.match, argv)):
-        node, path = values["config"].value, "config"
-        for field in found["path"].split("."):
-            if not isinstance(node, ConfigDict):
-                return f"--{path}.{field}: {path} is a value, it has no fields."
-            if field not in node:
-                return f"--{path}.{field} is not a field; {nearest(field, node.keys())}"
-            node, path = node[field], f"{path}.{field}"
-    return _raised(file, error)
-
-
-def _raised(file: str, error: Exception) -> str:
-    """The message for a config file that raises."""
-    return f"--config={file} raised {type(error).__name__}: {_one_line(error)}."
-
-
-def _check_loaded(file: str, config: object) -> None:
-    """Raises a `UserError` unless `get_config` gave a `ConfigDict`."""
-    from ml_collections import ConfigDict
-
-    if isinstance(config, ConfigDict):
-        return
-    try:
-        # What stands for a config whose file raised an `OSError` raises it when it is read.
-        getattr(config, "model", None)
-    except OSError as error:
-        raise UserError(f"--config={file} failed: {_one_line(error.__cause__ or error)}.") from None
-    raise UserError(
-        f"--config={file}: get_config() gave a {type(config).__name__}; "
-        "it must return a ConfigDict, such as experiment.default(MODEL)."
-    )
-
-
-def _unknown_flag(given: str, name: str, taken: dict[str, Flag]) -> str:
-    """The message for a flag that the verb does not take."""
-    allowed = [f"--{flag}" for flag in taken]
-    if given.split(".", 1)[0] in ("config", "noconfig"):
-        why = ", which reads WORKDIR/config.json" if "workdir" in taken else ""
-        return f"--{given} is not a flag of {name}{why}; allowed: {', '.join(allowed)}."
-    for other in commands.names():
-        if given in {flag.name for flag in _verb(other).FLAGS}:
-            return f"--{given} is a flag of {other}, not of {name}; allowed: {', '.join(allowed)}."
-    return f"--{given} is not a flag of {name}; {nearest(f'--{given}', allowed)}"
-
-
-def _illegal_value(message: str, taken: dict[str, Flag]) -> str:
-    """The message for a value of the wrong type; absl's own names Python's exception."""
-    if "Error whilst parsing config file" in message:  # with a traceback, whose last line tells
-        file = message.removeprefix("flag --").split(": ", 1)[0]
-        return f"--{file} raised {_one_line(message.strip().splitlines()[-1])}."
-    found = re.match(r"flag --([\w.]+)=(.*?): (.*)", message, re.DOTALL)
-    if found is None:
-        return f"{_one_line(message)}."
-    name, given, reason = found.groups()
-    if name in taken:
-        flag = taken[name]
-        allowed = f"{_KINDS[flag.kind]}, {flag.help}"
-    elif "ConfigDict" in reason:
-        allowed = f"--{name}.FIELD=VALUE, since it is a section"
-    elif "boolean" in reason:
-        allowed = "true or false"
-    else:
-        allowed = "an integer" if "int()" in reason else "a number"
-    return f"--{name}={given} does not fit; allowed: {allowed}."
-
-
-def _one_line(message: object) -> str:
-    """A message without line breaks and closing dot."""
-    return " ".join(str(message).split()).removesuffix(".")
-
-
-def _general_help() -> str:
-    """What `rnngen --help` prints."""
-    lines = ["usage: rnngen VERB --flag=value ...", "", "verbs:"]
-    verbs = {name: _verb(name) for name in commands.names()}
-    width = max(map(len, verbs))
-    for name, verb in verbs.items():
-        lines.append(f"  {name:<{width}}  {(verb.__doc__ or '').splitlines()[0]}")
-        lines.append(f"  {'':<{width}}  {' '.join(f'--{flag.name}' for flag in verb.FLAGS)}")
-    lines += ["", "rnngen VERB --help explains a verb and its flags.", "", EXAMPLE]
-    return "\n".join(lines)
-
-
-def _verb_help(verb: ModuleType) -> str:
-    """What `rnngen VERB --help` prints."""
-    name = verb.__name__.rsplit(".", 1)[-1]
-    lines = [
-        f"usage: rnngen {name} --flag=value ...",
-        "",
-        (verb.__doc__ or "").strip(),
-        "",
-        "flags:",
-    ]
-    width = max(len(flag.name) for flag in verb.FLAGS)
-    for flag in verb.FLAGS:
-        if flag.required:
-            note = " (required)"
-        else:
-            note = "" if flag.default is None else f" (default {flag.default})"
-        lines.append(f"  --{flag.name:<{width}}  {flag.help}{note}")
-    return "\n".join(lines)
-
-
 def _refused(error: OSError) -> str:
     """What the operating system refused, and where."""
     where = "" if error.filename is None else f"{error.filename}: "
-    return f"{where}{error.strerror or _one_line(error)}."
+    reason = error.strerror or " ".join(str(error).split()).removesuffix(".")
+    return f"{where}{reason}."
 
 
 def _complain(message: object, code: int) -> int:

@@ -6,7 +6,7 @@ import textwrap
 
 import pytest
 
-from rnngen_jax import commands, main
+from rnngen_jax import cli, commands, main
 from rnngen_jax.errors import RunError
 
 CONFIG = """
@@ -196,7 +196,7 @@ def test_help_names_every_verb_and_flag(rnngen):
         code, verb_help, _ = rnngen(name, "--help")
         assert code == 0
         assert rnngen("help", name)[1] == verb_help
-        for flag in main._verb(name).FLAGS:
+        for flag in cli._verb(name).FLAGS:
             assert f"--{flag.name}" in out
             assert f"--{flag.name}" in verb_help
     assert "rnngen train --config=" in out
@@ -226,7 +226,7 @@ def test_what_the_system_refuses_is_one_line(monkeypatch, capsys):
     def refuse(argv):
         raise PermissionError(13, "Permission denied", "/locked")
 
-    monkeypatch.setattr(main, "_run", refuse)
+    monkeypatch.setattr(main, "run_verb", refuse)
     assert main.run(["rnngen", "doctor"]) == 1
     assert capsys.readouterr().err == "error: /locked: Permission denied.\n"
 
