@@ -4,7 +4,6 @@ import importlib
 import itertools
 import pathlib
 import re
-from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
