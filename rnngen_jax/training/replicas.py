@@ -29,7 +29,11 @@ def create_each(make: Callable[[Any], TrainState], seed: int, replicas: int) -> 
     Returns:
       The states along a leading axis `[N, ...]`; for one replica its state as it is.
     """
-    return make(seed) if replicas == 1 else jax.vmap(make)(_seeds(seed, replicas))
+    if replicas == 1:
+        return make(seed)
+    # One after the other: `vmap` would batch the QR of orthogonal kernels, and on a CPU a batched
+    # factorisation waits for its parts on the thread pool that two of them fill, for ever.
+    return jax.lax.map(make, _seeds(seed, replicas))
 
 
 def many_steps_each(step: Step, fetch: Fetch, seed: int, replicas: int) -> Call:
