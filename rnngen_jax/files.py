@@ -9,6 +9,17 @@ from collections.abc import Iterator
 
 from rnngen_jax.errors import UserError
 
+_unfinished: set[pathlib.Path] = set()  # files and folders that have yet to get their names
+
+
+def discard_unfinished() -> None:
+    """Removes what is being written, for a process that ends without leaving its `with` blocks."""
+    for path in tuple(_unfinished):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
@@ -35,6 +46,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         raise UserError(f"cannot write {path}: {error.strerror}; choose another place.") from None
     os.close(handle)
     temporary = pathlib.Path(name)
+    _unfinished.add(temporary)
     try:
         yield temporary
         # mkstemp makes files that only their owner can read; outputs get the usual rights.
@@ -48,6 +60,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         ) from None
     finally:
         temporary.unlink(missing_ok=True)
+        _unfinished.discard(temporary)
 
 
 @contextlib.contextmanager
@@ -72,6 +85,7 @@ def filling(folder: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder))
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}.") from None
+    _unfinished.add(temporary)
     try:
         yield temporary
         files = sorted(temporary.iterdir())
@@ -84,6 +98,7 @@ def filling(folder: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         raise UserError(f"cannot write to {folder}: {error.strerror or error}.") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        _unfinished.discard(temporary)
         if new and not any(folder.iterdir()):
             folder.rmdir()
 

@@ -3,8 +3,19 @@
 import sys
 from collections.abc import Sequence
 
-from rnngen_jax.cli import run_verb
+from rnngen_jax import interrupts
 from rnngen_jax.errors import RunError, UserError
+
+
+def main() -> int:
+    """What the command `rnngen` calls: `run`, with Ctrl-C and SIGTERM answered from its start.
+
+    Returns:
+      The exit code: that of `run`; 130 after Ctrl-C; 42 after SIGTERM, or what
+      --preempted_exit_code sets.
+    """
+    interrupts.install()
+    return interrupts.exit_code(run())
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -14,9 +25,11 @@ def run(argv: Sequence[str] | None = None) -> int:
       argv: the program's name and its arguments; `sys.argv` by default.
 
     Returns:
-      The exit code: 0; 1 for a run that failed; 2 for flags or input that do not fit; 130 when
-      interrupted from the keyboard. An exception that gets through is a bug of ours.
+      The exit code: 0; 1 for a run that failed; 2 for flags or input that do not fit; 130 for a
+      `KeyboardInterrupt`. An exception that gets through is a bug of ours.
     """
+    from rnngen_jax.cli import run_verb  # slower to import than signals can wait for
+
     argv = list(sys.argv if argv is None else argv)
     try:
         return run_verb(argv)
@@ -45,4 +58,4 @@ def _complain(message: object, code: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(main())

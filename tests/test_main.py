@@ -226,7 +226,7 @@ def test_what_the_system_refuses_is_one_line(monkeypatch, capsys):
     def refuse(argv):
         raise PermissionError(13, "Permission denied", "/locked")
 
-    monkeypatch.setattr(main, "run_verb", refuse)
+    monkeypatch.setattr(cli, "run_verb", refuse)
     assert main.run(["rnngen", "doctor"]) == 1
     assert capsys.readouterr().err == "error: /locked: Permission denied.\n"
 

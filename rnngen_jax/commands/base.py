@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from rnngen_jax import interrupts
 from rnngen_jax.config import require, require_choice
 from rnngen_jax.errors import UserError
 from rnngen_jax.shapes import ImageSpec
@@ -62,6 +63,12 @@ VARIABLE = Flag("latent", "integer", "which latent variable, from 0, step after 
 INDICES = Flag("indices", "string", "which images, such as 0,1,2,3")
 STEPS = Flag("steps", "integer", "images along a path, 2 or more", 9)
 PATH = Flag("path", "string", "linear or spherical")
+PREEMPTED_EXIT_CODE = Flag(
+    "preempted_exit_code",
+    "integer",
+    "what SIGTERM ends with once the run is saved, 0 to 255",
+    interrupts.PREEMPTED,
+)
 DATA_DIR = Flag("data_dir", "string", "folder of prepared data sets")
 
 MOST_IN_PICTURE = 10_000  # images in one grid, a hundred a side

@@ -19,7 +19,14 @@ import pathlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from rnngen_jax.commands.base import CONFIG, WORKDIR, Run, bar, model_digest
+from rnngen_jax.commands.base import (
+    CONFIG,
+    PREEMPTED_EXIT_CODE,
+    WORKDIR,
+    Run,
+    bar,
+    model_digest,
+)
 from rnngen_jax.config import require
 from rnngen_jax.errors import UserError
 
@@ -32,6 +39,7 @@ if TYPE_CHECKING:
 FLAGS = (
     CONFIG._replace(help=f"{CONFIG.help}; not needed for a run that is there"),
     WORKDIR._replace(help="the classifier's folder, made if missing"),
+    PREEMPTED_EXIT_CODE,
 )
 
 RECORD = "classifier.json"
@@ -48,15 +56,16 @@ _FIELDS = {
 }
 
 
-def run(config: Any, workdir: str) -> int:
+def run(config: Any, workdir: str, preempted_exit_code: int) -> int:
     """Trains a classifier, unless it is trained already, and reports on it.
 
     Args:
       config: the `ConfigDict` of --config, or `None` for a run that is there.
       workdir: the run's folder.
+      preempted_exit_code: what a process ends with that SIGTERM has asked to.
 
     Returns:
-      0, also when SIGTERM has ended the training early.
+      0, also when the training was asked to end early.
 
     Raises:
       UserError: a config that does not fit, or a folder that holds another run.
@@ -76,7 +85,7 @@ def run(config: Any, workdir: str) -> int:
     require(given == 1, "config.training.replicas", given, "1 for a classifier")
     train.refuse_other_run(folder, settings)
     if not _is_trained(folder, settings):
-        train.run(config, workdir)
+        train.run(config, workdir, preempted_exit_code)
         if not _is_trained(folder, settings):
             return 0  # interrupted, of which the training has told
 

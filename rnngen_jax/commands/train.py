@@ -8,7 +8,11 @@ config.training.seed + r: metrics.jsonl then has each metric's mean, its standar
 replica's value.
 
 Without a checkpoint in --workdir a new run begins; with one, the same command goes on from the
-newest. A folder that holds a run of another config is refused.
+newest. A folder that holds a run of another config is refused, and one that another training is
+using.
+
+Ctrl-C and SIGTERM finish the steps under way, save the run and end with 130 and 42; a second one
+ends at once. --preempted_exit_code sets another than 42, for a cluster that takes it for a failure.
 
 On several hosts, start the same command on each, with --workdir on a shared disk, and with the
 environment variables JAX_COORDINATOR_ADDRESS (HOST:PORT of the first), JAX_NUM_PROCESSES and
@@ -18,51 +22,74 @@ JAX_PROCESS_ID; the latter two may be missing where JAX knows the cluster, such 
 import contextlib
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from rnngen_jax.commands.base import CONFIG, WORKDIR
+from rnngen_jax import interrupts
+from rnngen_jax.commands.base import CONFIG, PREEMPTED_EXIT_CODE, WORKDIR
 from rnngen_jax.config import require
 from rnngen_jax.errors import RunError, UserError
+from rnngen_jax.lock import exclusive
 
 if TYPE_CHECKING:
     from rnngen_jax.data.base import Dataset
     from rnngen_jax.experiment import Experiment
     from rnngen_jax.models.base import Extra, Model, Params
 
-FLAGS = (CONFIG._replace(required=True), WORKDIR._replace(help="the run's folder, made if missing"))
+FLAGS = (
+    CONFIG._replace(required=True),
+    WORKDIR._replace(help="the run's folder, made if missing"),
+    PREEMPTED_EXIT_CODE,
+)
 
 
-def run(config: Any, workdir: str) -> int:
+def run(config: Any, workdir: str, preempted_exit_code: int) -> int:
     """Trains.
 
     Args:
       config: the `ConfigDict` of --config.
       workdir: the run's folder.
+      preempted_exit_code: what a process ends with that SIGTERM has asked to.
 
     Returns:
-      0, also when SIGTERM has ended the run early: its state is saved then.
+      0, also when the run was asked to end early: its state is saved then.
 
     Raises:
-      UserError: a config that does not fit, or a folder that holds another run.
+      UserError: a config that does not fit, or a folder that holds another run or is in use.
       RunError: the training failed.
     """
     from rnngen_jax import experiment
 
+    given, where = preempted_exit_code, "--preempted_exit_code"
+    require(0 <= given <= 255, where, given, "0 to 255")
+    interrupts.set_preempted_exit_code(given)
     settings = experiment.check(config)
     folder = pathlib.Path(workdir)
-    refuse_other_run(folder, settings)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--workdir={folder} is a file; give a folder.")
 
     import jax
 
     join_hosts()
-    from rnngen_jax import data
+    first = jax.process_index() == 0
+    with exclusive(folder) if first else contextlib.nullcontext():
+        refuse_other_run(folder, settings)
+        _train(settings, folder, first)
+    return 0
+
+
+def _train(settings: "Experiment", folder: pathlib.Path, first: bool) -> None:
+    """Trains in a folder that is held; `first` of the processes alone writes and prints."""
+    from rnngen_jax import data, experiment
     from rnngen_jax.commands.classifier import open_judge
     from rnngen_jax.data.feed import make_feed
     from rnngen_jax.data.transforms import evaluation_transform, training_transform
     from rnngen_jax.evaluation.validation import validator
     from rnngen_jax.training.loop import batches_a_step, train
+    from rnngen_jax.training.preemption import Interruption, stoppable
 
+    interruption = Interruption(interrupts.asked, interrupts.deferred)
+    track = stoppable(interruption)
     dataset = data.load(settings.data)
     model = experiment.build(settings, dataset.spec)
     training = settings.training
@@ -77,7 +104,6 @@ def run(config: Any, workdir: str) -> int:
         settings.data.placement,
         training.replicas,
     )
-    first = jax.process_index() == 0
     judge = None
     if settings.evaluation.classifier:
         judge = open_judge(settings.evaluation.classifier, dataset, "config.evaluation.classifier")
@@ -88,6 +114,7 @@ def run(config: Any, workdir: str) -> int:
         settings.evaluation,
         judge,
         warn=_say if first else lambda line: None,
+        track=track,
     )
     with recorded(settings, folder / "config.json") if first else contextlib.nullcontext():
         outcome = train(
@@ -99,16 +126,18 @@ def run(config: Any, workdir: str) -> int:
             folder,
             experiment.identity(settings, dataset.spec),
             validate=validate,
-            draw=drawer(model, settings, dataset, folder),
+            draw=drawer(model, settings, dataset, folder, track),
             describe=accountant(settings, dataset.splits["train"].num),
+            interruption=interruption,
         )
-    if first and not outcome.interrupted:
+    if outcome.interrupted:
+        interrupts.told()
+    elif first:
         if (folder / "samples").exists():
             animate(folder / "samples")
             print(f"pictures: {folder / 'samples'}")
         print(f"metrics: {folder / 'metrics.jsonl'}")
         print(f"evaluate with: rnngen evaluate --workdir={folder}")
-    return 0
 
 
 def join_hosts() -> None:
@@ -144,7 +173,6 @@ def recorded(settings: "Experiment", path: pathlib.Path) -> Iterator[None]:
     from rnngen_jax.files import replacing
 
     old = path.read_bytes() if path.exists() else None
-    new = not path.parent.exists()
     experiment.to_json(settings, path)
     try:
         yield
@@ -154,8 +182,6 @@ def recorded(settings: "Experiment", path: pathlib.Path) -> Iterator[None]:
         else:
             with replacing(path) as temporary:
                 temporary.write_bytes(old)
-        if new and not any(path.parent.iterdir()):
-            path.parent.rmdir()
         raise
 
 
@@ -166,8 +192,6 @@ def refuse_other_run(folder: pathlib.Path, settings: "Experiment") -> None:
     """
     from rnngen_jax import experiment
 
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--workdir={folder} is a file; give a folder.")
     begun = (folder / "metrics.jsonl", folder / "checkpoints")
     if not (folder / "config.json").exists() or not any(map(_holds_something, begun)):
         return
@@ -218,13 +242,17 @@ def accountant(settings: "Experiment", num: int) -> "Callable[[int], dict[str, f
 
 
 def drawer(
-    model: "Model", settings: "Experiment", dataset: "Dataset", folder: pathlib.Path
+    model: "Model",
+    settings: "Experiment",
+    dataset: "Dataset",
+    folder: pathlib.Path,
+    track: "Callable[[range], Iterable[int]]" = iter,
 ) -> "Callable[[Params, Extra, int], None] | None":
     """`draw(params, extra, step)` writes a grid of samples to `samples/step_STEP.png`.
 
     The same noise at every step, so that the grids can be compared. Of several replicas, the first.
     Of a model that can rebuild images but draw none, the grid is of validation images and what
-    becomes of them.
+    becomes of them. `track` wraps each range over batches, and may end the grid by raising.
     """
     import jax
     import numpy as np
@@ -242,7 +270,7 @@ def drawer(
             return None
         given, classes = inputs.read_split(dataset, "validation", num)
         known = classes if model.conditional else None
-        encode, decode = sampling.encoder(model), sampling.decoder(model)
+        encode, decode = sampling.encoder(model, track), sampling.decoder(model, track)
 
         def rebuild(params: "Params", extra: "Extra", step: int) -> None:
             rebuilt = decode(params, extra, encode(params, extra, given, known), known)
@@ -250,7 +278,7 @@ def drawer(
 
         return rebuild
 
-    draw_images = sampling.sampler(model)
+    draw_images = sampling.sampler(model, track)
     labels = sampling.cycled(model, num)
     key = jax.random.key(settings.training.seed)
 

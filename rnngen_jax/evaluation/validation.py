@@ -1,7 +1,7 @@
 """What is measured on the validation split in training."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from rnngen_jax.evaluation.likelihood import SEED, EvaluationConfig, Transform
 from rnngen_jax.models.base import Extra, Model, Params
 
 Validate = Callable[[Params, Extra], dict[str, float]]
+Track = Callable[[range], Iterable[int]]  # wraps each range over batches, such as a progress bar
 
 # Of `Fidelity.metrics`, what each validation writes down, with the classes' shares besides.
 JUDGED = ("frechet", "precision", "recall", "confidence", "missing_classes")
@@ -24,6 +25,7 @@ def validator(
     config: EvaluationConfig,
     judge: Judge | None = None,
     warn: Callable[[str], None] = print,
+    track: Track = iter,
 ) -> Validate | None:
     """`validate(params, extra) -> metrics` on the validation split, for the training loop.
 
@@ -41,6 +43,7 @@ def validator(
       config: how much is measured; its `classifier` is for whoever opens the judge.
       judge: of the samples, `None` to leave them alone.
       warn: takes a line about each validation whose samples lack classes.
+      track: wraps each range over batches; it may end the validation by raising.
 
     Returns:
       `None` for a model with nothing to measure.
@@ -49,7 +52,7 @@ def validator(
       UserError: a judge is given, but the model cannot sample.
     """
     split = dataset.splits["validation"]
-    where = {"batch_size": config.batch_size, "num_images": config.num_images}
+    where = {"batch_size": config.batch_size, "num_images": config.num_images, "track": track}
     parts: list[Validate] = []
     if model.log_prob is not None:
         score = likelihood.scorer(model, transform)
@@ -71,7 +74,7 @@ def validator(
         )
         parts.append(lambda params, extra: look(params, extra).metrics())
     if judge is not None:
-        parts.append(_of_samples(model, dataset, config, judge, warn))
+        parts.append(_of_samples(model, dataset, config, judge, warn, track))
     if not parts:
         return None
 
@@ -87,9 +90,10 @@ def _of_samples(
     config: EvaluationConfig,
     judge: Judge,
     warn: Callable[[str], None],
+    track: Track,
 ) -> Validate:
     """The samples' part of a validation."""
-    draw = classifying.drawer(model, dataset)
+    draw = classifying.drawer(model, dataset, track=track)
     available = dataset.splits["validation"].num
     num_real = min(config.num_images or available, available)
 

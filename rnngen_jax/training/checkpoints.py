@@ -101,6 +101,8 @@ class Checkpoints:
     def save(self, step: int, state: TrainState, meta: Meta) -> None:
         """Starts to write a checkpoint and returns; files get their names when they are whole.
 
+        One of the same step is deleted first: it was written before what falls due at that step.
+
         Args:
           step: number of steps done.
           state: the state as NumPy arrays that nobody writes to.
@@ -124,6 +126,8 @@ class Checkpoints:
         filled = {name: array for name, array in arrays.items() if array.size}
         items = ocp.args.Composite(state=ocp.args.PyTreeSave(filled), meta=ocp.args.JsonSave(meta))
         with _writing(self._folder):
+            if step in self.steps():
+                self._writer().delete(step)
             saved = self._writer().save(step, args=items)
         if not saved:
             raise AssertionError(f"step {step} is not after the checkpoints {self.steps()}")

@@ -20,7 +20,7 @@ from rnngen_jax.training.config import OptimizerConfig, TrainingConfig
 from rnngen_jax.training.digests import named
 from rnngen_jax.training.optimizers import make_optimizer
 from rnngen_jax.training.parallel import Parallel, make_parallel
-from rnngen_jax.training.preemption import watching
+from rnngen_jax.training.preemption import NEVER, Interruption, Stopped, agreed
 from rnngen_jax.training.privacy import Privacy
 from rnngen_jax.training.progress import Progress, make_progress
 from rnngen_jax.training.replicas import Values, create_each, gather, mean, summarise
@@ -38,7 +38,7 @@ class Outcome(NamedTuple):
 
     Attributes:
       step: number of steps done.
-      interrupted: SIGTERM ended the run before its last step.
+      interrupted: the run was asked to stop before its end, and is saved.
       stopped_early: the validation did not get better for as long as `patience` allows.
       best_step: step of the best validation, `None` without one.
       best_score: its score.
@@ -64,6 +64,7 @@ def train(
     draw: Draw | None = None,
     describe: Describe | None = None,
     devices: Sequence[jax.Device] | None = None,
+    interruption: Interruption = NEVER,
 ) -> Outcome:
     """Trains a model, from the newest sound checkpoint in `workdir` if there is one.
 
@@ -73,7 +74,8 @@ def train(
     checkpoint is also written whenever a validation is better than all before, and after the last
     step. After the last step there is a validation and a grid, too, unless they are turned off.
 
-    On SIGTERM the call under way is finished and its state saved.
+    When the run is asked to stop, the call under way is finished and its state saved. What falls
+    due at that step is then owed, and done first when the run goes on.
 
     With `config.replicas` above 1, a metric is the mean over replicas and stands with its standard
     error and each replica's value; see `summarise`. The grids are replica 0's.
@@ -94,6 +96,8 @@ def train(
       describe: `describe(step) -> metrics` that the number of steps alone decides, such as the
         privacy that is left; they stand in the lines of training metrics.
       devices: the devices to use, all by default.
+      interruption: who may ask a run of one process to stop. `validate` and `draw` may raise
+        `Stopped` once it does.
 
     Returns:
       How it ended.
@@ -130,11 +134,13 @@ def train(
             state, standing = jax.jit(make_state)(), Standing()
         else:
             state, standing = found[0], Standing.of(found[1])
-        if standing.step >= config.steps or _out_of_patience(standing, config):
+        ended = standing.step >= config.steps or _out_of_patience(standing, config)
+        if ended and not standing.owed:
             return _nothing_to_do(standing, config)
         if found is not None:
             _say(f"going on from step {standing.step}.")
-        sink = stack.enter_context(closing(_sink(workdir, standing.step)))
+        # What was owed at a step is done anew, its lines included.
+        sink = stack.enter_context(closing(_sink(workdir, standing.step - standing.owed)))
         progress = stack.enter_context(closing(make_progress(standing.step, config.steps, images)))
         run = _Run(
             players=tuple(model.losses),
@@ -151,15 +157,15 @@ def train(
             standing=standing,
         )
         start = standing.step
-        with watching() as asked:
-            try:
-                outcome = run.go(state, feed, asked)
-            except (UserError, OSError) as error:
-                if standing.step == start:
-                    raise
-                # What stops a run that has begun is no refusal: what is on disk is kept.
-                raise RunError(f"step {standing.step}: {error}") from error
-            checkpoints.wait()
+        saving = stack.enter_context(ExitStack())
+        try:
+            outcome = run.go(state, feed, interruption, saving)
+        except (UserError, OSError) as error:
+            if standing.step == start:
+                raise
+            # What stops a run that has begun is no refusal: what is on disk is kept.
+            raise RunError(f"step {standing.step}: {error}") from error
+        checkpoints.wait()
         return outcome
 
 
@@ -196,35 +202,44 @@ class _Run:
     standing: Standing
     clock: Clock = field(default_factory=Clock)
 
-    def go(self, state: TrainState, feed: Feed, asked: Callable[[int], bool]) -> Outcome:
-        """Runs the calls to the end, or until `asked` says to stop."""
+    def go(
+        self, state: TrainState, feed: Feed, interruption: Interruption, saving: ExitStack
+    ) -> Outcome:
+        """Runs the calls to the end, or until it is asked to stop."""
         config, standing = self.config, self.standing
+        asked = agreed(interruption)
         state = self.parallel.place(state)
         resident = self.parallel.place_resident(feed.resident)
         calls = _calls(standing.step, config)
         chunks = feed.chunks(calls, jax.process_index(), jax.process_count())
         unread = None
+        if standing.owed:
+            if not self.between(state):
+                return self.leave(state, interruption.asked())
+            if _out_of_patience(standing, config):
+                return self.stop_early()
         self.clock.start()
-        for (_, stop), chunk in zip(calls, chunks, strict=True):
+        for number, ((_, stop), chunk) in enumerate(zip(calls, chunks, strict=True)):
             placed = self.parallel.place_chunk(chunk)
             with self.clock.paused():
                 call = self.parallel.compiled(state, resident, placed)
+            if number == 0:  # until now there was nothing to save
+                saving.enter_context(interruption.deferred())
             state, metrics = call(state, resident, placed)
             if unread is not None:  # read only now, so that the device is never without work
                 self.account(unread)
             unread = metrics
-            interrupted, due = asked(stop), _due(stop, config)
-            if interrupted or due:
+            stopping, due = asked(), _due(stop, config)
+            if stopping or due:
                 self.account(unread)
                 unread = None
-            if due:
-                self.between(state)
-            if standing.step == config.steps:
-                break
+            if stopping:
+                standing.owed = due
+                return self.leave(state, stopping)
+            if due and not self.between(state):
+                return self.leave(state, interruption.asked())
             if _out_of_patience(standing, config):
                 return self.stop_early()
-            if interrupted:
-                return self.leave(state)
         return _outcome(standing)
 
     def account(self, metrics: Any) -> None:
@@ -236,19 +251,33 @@ class _Run:
         self.clock.count(done * self.images)
         self.progress.advance(done, mean(host[f"loss/{self.players[0]}"][-1]))
 
-    def between(self, state: TrainState) -> None:
-        """Does what is due at this step; see `train` for the order."""
+    def between(self, state: TrainState) -> bool:
+        """Does what is due at this step, all of it or nothing that counts; see `train`.
+
+        Returns:
+          Whether it came to its end. If not, the standing is as before, and owes it.
+        """
+        before = self.standing.meta()
+        try:
+            self.do_due(state)
+        except Stopped:
+            self.standing.back_to(before)
+            self.standing.owed = True
+            return False
+        return True
+
+    def do_due(self, state: TrainState) -> None:
+        """Does what is due at this step, in the order that `train` says."""
         config, standing = self.config, self.standing
-        step = standing.step
-        last = step == config.steps
+        step, standing.owed = standing.step, False
+        last = step >= config.steps
 
         def is_due(every: int) -> bool:
             return every > 0 and (last or step % every == 0)
 
         if is_due(config.log_every):
             known = {} if self.describe is None else self.describe(step)
-            means = {**standing.means(), **known}
-            self.write("train", {**means, "images_per_second": self.clock.rate()})
+            self.write("train", {**standing.means(), **known, **self.clock.metrics()})
             if step % config.log_every == 0:  # the last line may be a part of a full one
                 standing.start_line()
             self.clock.start()
@@ -283,7 +312,10 @@ class _Run:
         self.progress.metrics(self.standing.step, split, values)
 
     def save(self, state: TrainState) -> None:
-        """Starts to write a checkpoint, unless a number in it is not finite."""
+        """Starts to write a checkpoint, unless a number in it is not finite.
+
+        It takes the place of one of the same step, which owed what has been done by now.
+        """
         host = self.parallel.host(state)
         for name, array in named(host).items():
             if not np.isfinite(array).all():
@@ -298,13 +330,13 @@ class _Run:
         self.progress.say(_stopped_early(self.standing))
         return _outcome(self.standing, stopped_early=True)
 
-    def leave(self, state: TrainState) -> Outcome:
-        """Ends a run on SIGTERM."""
+    def leave(self, state: TrainState, asked: str | None) -> Outcome:
+        """Ends a run that is asked to stop."""
         if self.standing.saved != self.standing.step:
             self.save(state)
         self.checkpoints.wait()
         self.progress.say(
-            f"SIGTERM: saved at step {self.standing.step} of {self.config.steps}; "
+            f"{asked}: saved at step {self.standing.step} of {self.config.steps}; "
             "to go on, give the same command again."
         )
         return _outcome(self.standing, interrupted=True)
@@ -316,6 +348,8 @@ def _calls(start: int, config: TrainingConfig) -> list[tuple[int, int]]:
     They end at multiples of `steps_per_call`, so that a run that was stopped elsewhere comes back
     to the steps at which something is due.
     """
+    if start >= config.steps:
+        return []
     unit = config.steps_per_call
     stops = [*range((start // unit + 1) * unit, config.steps, unit), config.steps]
     return list(zip([start, *stops], stops, strict=False))

@@ -1,34 +1,58 @@
-"""SIGTERM: noticed between two calls, so that a run can save itself before it leaves."""
+"""How a run is asked to stop: between two calls, all processes at the same one."""
 
 import contextlib
-import signal
-import threading
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from typing import NamedTuple
 
 import jax
 from jax.experimental import multihost_utils
 
 
-@contextlib.contextmanager
-def watching() -> Iterator[Callable[[int], bool]]:
-    """Watches for SIGTERM inside the `with` block.
+class Stopped(Exception):
+    """A validation or a grid of samples that was left before its end, since the run is to stop."""
 
-    One process has a handler of its own, in the main thread only, since Python allows no other;
-    the one before comes back afterwards. Several processes have to stop at the same step: they
-    ask JAX's preemption service, whose handler is there since `jax.distributed.initialize`.
 
-    Yields:
-      `asked(step)`: whether to stop after `step`; all processes get the same answer.
+class Interruption(NamedTuple):
+    """Who may ask a run of one process to stop, such as a signal's handler.
+
+    Attributes:
+      asked: what asks it to, such as "SIGTERM"; `None` as long as nothing does.
+      deferred: a context in which there is something to save before the process ends.
     """
-    if jax.process_count() > 1:
-        yield multihost_utils.reached_preemption_sync_point
-        return
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda step: False
-        return
-    received = threading.Event()
-    before = signal.signal(signal.SIGTERM, lambda number, frame: received.set())
-    try:
-        yield lambda step: received.is_set()
-    finally:
-        signal.signal(signal.SIGTERM, before)
+
+    asked: Callable[[], str | None] = lambda: None
+    deferred: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
+
+
+NEVER = Interruption()
+
+
+def agreed(interruption: Interruption) -> Callable[[], str | None]:
+    """What asks the run to stop after the call under way, to be asked once per call.
+
+    Several processes have to stop at the same call: they ask JAX's preemption service, whose
+    handler of SIGTERM is there since `jax.distributed.initialize`. It is asked with the ordinal of
+    the call, as it answers only to a number that rises by one.
+    """
+    if jax.process_count() == 1:
+        return interruption.asked
+    ordinals = itertools.count()
+    reached = multihost_utils.reached_preemption_sync_point
+    return lambda: "SIGTERM" if reached(next(ordinals)) else None
+
+
+def stoppable(interruption: Interruption) -> Callable[[range], Iterable[int]]:
+    """`track(batches)` gives the batches, and raises `Stopped` between two once the run is to stop.
+
+    Several processes go through to the end, since each of them may be asked at another batch.
+    """
+
+    def track(batches: range) -> Iterator[int]:
+        for batch in batches:
+            if jax.process_count() == 1 and interruption.asked() is not None:
+                raise Stopped
+            yield batch
+
+    return track

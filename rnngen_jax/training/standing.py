@@ -23,6 +23,7 @@ class Standing:
       count, sums: number of steps since the last full line of training metrics, and the sums of
         their metrics, of each replica where there are several: float64, added step by step, so
         that stopping in between changes no bit.
+      owed: whether what is due at this step is still to be done.
       saved: step of the newest checkpoint.
     """
 
@@ -31,13 +32,21 @@ class Standing:
     stale: int = 0
     count: int = 0
     sums: dict[str, Values] = field(default_factory=dict)
+    owed: bool = False
     saved: int | None = None
 
     @classmethod
     def of(cls, meta: Mapping[str, Any]) -> Self:
         """As a checkpoint's meta says."""
-        same = {name: meta[name] for name in ("step", "best", "stale", "count", "sums")}
-        return cls(**same, saved=meta["step"])
+        standing = cls(meta["step"], saved=meta["step"])
+        standing.back_to(meta)
+        return standing
+
+    def back_to(self, meta: Mapping[str, Any]) -> None:
+        """Takes on what `meta` gave at this step."""
+        self.best, self.stale = meta["best"], meta["stale"]
+        self.count, self.sums = meta["count"], dict(meta["sums"])
+        self.owed = meta.get("owed", False)
 
     def meta(self) -> dict[str, Any]:
         """JSON values that `of` reads back; a checkpoint adds the step by itself."""
@@ -46,6 +55,7 @@ class Standing:
             "stale": self.stale,
             "count": self.count,
             "sums": dict(self.sums),
+            "owed": self.owed,
         }
 
     def account(self, metrics: Mapping[str, np.ndarray], players: Sequence[str]) -> None:
@@ -121,6 +131,9 @@ class Clock:
         """Adds images that have been trained on."""
         self._images += images
 
-    def rate(self) -> float:
-        """Images a second since the start."""
-        return self._images / (time.perf_counter() - self._begin - self._paused)
+    def metrics(self) -> dict[str, float]:
+        """`images_per_second` since the start; nothing where none has been trained on since."""
+        if not self._images:
+            return {}
+        seconds = time.perf_counter() - self._begin - self._paused
+        return {"images_per_second": self._images / seconds}

@@ -4,11 +4,9 @@ import json
 import os
 import pathlib
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -258,28 +256,6 @@ def test_prepare_makes_a_data_set_once(config, tmp_path, capsys):
     name = f"--config.data.name=tfds:{tmp_path}/data/copy"
     assert rnngen("doctor", f"--config={config}", name) == 0
     assert "1297 train, 200 validation, 300 test" in capsys.readouterr().out
-
-
-def test_sigterm_saves_and_leaves_with_code_0(config, tmp_path):
-    flags = ("--config.training.steps=1000000", "--config.training.validate_every=0")
-    command = [sys.executable, "-m", "rnngen_jax.main", "train", f"--config={config}"]
-    process = subprocess.Popen(
-        [*command, f"--workdir={tmp_path}/w", *flags],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    lines = tmp_path / "w" / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while not (lines.exists() and lines.stat().st_size) and time.monotonic() < deadline:
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    assert "resume" in out or "go on" in out
-    assert "Traceback" not in err
-    assert any(path.name.isdecimal() for path in (tmp_path / "w" / "checkpoints").iterdir())
 
 
 def test_a_process_number_that_is_none_is_refused(config, tmp_path, monkeypatch, capsys):

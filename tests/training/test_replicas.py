@@ -1,8 +1,6 @@
 """N replicas in one program are the N runs of their seeds, on any devices, and resume like them."""
 
 import functools
-import os
-import signal
 import types
 
 import jax
@@ -20,6 +18,7 @@ from rnngen_jax.training.checkpoints import open_checkpoints
 from rnngen_jax.training.config import OptimizerConfig
 from rnngen_jax.training.optimizers import make_optimizer
 from rnngen_jax.training.parallel import make_parallel
+from rnngen_jax.training.preemption import Interruption
 from rnngen_jax.training.progress import make_progress
 from rnngen_jax.training.replicas import create_each, gather, summarise
 from rnngen_jax.training.state import create
@@ -244,15 +243,11 @@ def test_grids_are_those_of_the_first_replica(tmp_path):
 @pytest.mark.parametrize("devices", [1, 8])
 def test_resuming_changes_no_bit(tmp_path, devices):
     on = {"validate_every": 5, "log_every": 10, "devices": jax.devices()[:devices]}
-    calls = []
-
-    def stopping(params, extra):
-        calls.append(step := 5 * (1 + len(calls) // 3))
-        if step == 10:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return toys.validator()(params, extra)
-
-    assert run(tmp_path / "parts", validate=stopping, **on).step == 15
+    asked = iter([None, None, "SIGTERM"])
+    stopping = Interruption(lambda: next(asked))
+    assert (
+        run(tmp_path / "parts", validate=toys.validator(), interruption=stopping, **on).step == 15
+    )
     assert run(tmp_path / "parts", validate=toys.validator(), **on).step == 20
     run(tmp_path / "whole", validate=toys.validator(), **on)
     assert content(tmp_path / "parts") == content(tmp_path / "whole")

@@ -1,16 +1,13 @@
 """How a run ends: done, stopped early, interrupted, refused, or with a number not finite."""
 
 import math
-import os
-import signal
-import threading
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import training_toys as toys
-from training_toys import kernel, lines, numbers, saved
+from training_toys import kernel, lines, saved
 
 from rnngen_jax.errors import RunError, UserError
 from rnngen_jax.models.base import Aux
@@ -122,47 +119,6 @@ def test_a_validation_that_is_not_finite_stops_the_run(tmp_path):
     with pytest.raises(RunError, match=r"step 10: the validation's bits_per_dim is nan.*step 5"):
         toys.run(tmp_path, validate_every=5, checkpoint_every=5, validate=scores)
     assert saved(tmp_path) == [5]
-
-
-def stop_at(step):
-    """A validation that sends this process SIGTERM."""
-    at = []
-
-    def validate(params, extra):
-        at.append(len(at))
-        if len(at) == step // 5:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return toys.validator()(params, extra)
-
-    return validate
-
-
-def test_sigterm_saves_and_the_run_goes_on_bit_by_bit(tmp_path, capsys):
-    before = signal.getsignal(signal.SIGTERM)
-    on = {"validate_every": 5, "checkpoint_every": 20, "log_every": 10, "steps": 30}
-    outcome = toys.run(tmp_path / "parts", validate=stop_at(10), **on)
-    assert signal.getsignal(signal.SIGTERM) is before
-    assert outcome.interrupted
-    assert outcome.step == 15  # the signal came after step 10; the call then was finished
-    assert "SIGTERM: saved at step 15 of 30; to go on, give the same command again." in (
-        capsys.readouterr().out
-    )
-    assert saved(tmp_path / "parts")[-1] == 15
-    again = toys.run(tmp_path / "parts", validate=toys.validator(), **on)
-    assert (again.step, again.interrupted) == (30, False)
-    whole = toys.run(tmp_path / "whole", validate=toys.validator(), **on)
-    assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
-    assert lines(tmp_path / "parts", "validation") == lines(tmp_path / "whole", "validation")
-    assert numbers(tmp_path / "parts") == numbers(tmp_path / "whole")
-    assert again == whole
-
-
-def test_training_in_another_thread_leaves_signals_alone(tmp_path):
-    results = []
-    thread = threading.Thread(target=lambda: results.append(toys.run(tmp_path)))
-    thread.start()
-    thread.join()
-    assert results[0].step == 20
 
 
 def test_settings_that_do_not_fit_touch_nothing(tmp_path):

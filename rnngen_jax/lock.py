@@ -1,0 +1,94 @@
+"""A folder's lock: one process at a time, and a dead one holds nothing."""
+
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from platform import node
+
+from rnngen_jax.errors import UserError
+
+NAME = ".lock"
+
+
+@contextlib.contextmanager
+def exclusive(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Holds a folder for this process inside the `with` block.
+
+    The lock is the operating system's on the file `.lock`, so that it ends with its process however
+    that ends. The file says who holds it, and goes with the block; one that a killed process has
+    left is taken over.
+
+    Args:
+      folder: made, with its parents, if missing; removed again if nothing else is in it at the end.
+
+    Raises:
+      UserError: another process holds it, of which the message tells; or it cannot be made, or lies
+        on a file system without locks. Nothing is changed then.
+    """
+    folder = pathlib.Path(folder)
+    missing = _missing(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = _acquired(folder / NAME)
+    except BlockingIOError:
+        raise UserError(
+            f"{folder} is in use{_holder(folder / NAME)}; wait for it to end, or give another "
+            "--workdir."
+        ) from None
+    except OSError as error:
+        _remove(missing)
+        raise UserError(f"--workdir={folder} cannot be locked: {error.strerror}.") from None
+    try:
+        yield
+    finally:
+        (folder / NAME).unlink(missing_ok=True)  # while it is held, so that it is ours
+        os.close(handle)
+        _remove(missing)
+
+
+def _acquired(path: pathlib.Path) -> int:
+    """A descriptor of the locked file; a `BlockingIOError` if another process holds it."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _names(path, handle):
+                os.ftruncate(handle, 0)
+                os.write(handle, json.dumps({"process": os.getpid(), "host": node()}).encode())
+                return handle
+        except OSError:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def _names(path: pathlib.Path, handle: int) -> bool:
+    """Whether `path` still names an open file, which its last holder may have removed."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _holder(path: pathlib.Path) -> str:
+    """Who holds the lock, in words, as far as the file tells."""
+    try:
+        found = json.loads(path.read_bytes()[:1000])
+        return f" by process {int(found['process'])} on {str(found['host'])[:80]}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return " by another process"
+
+
+def _missing(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The folders that are yet to be made, the innermost first."""
+    return [path for path in (folder, *folder.parents) if not path.exists()]
+
+
+def _remove(folders: list[pathlib.Path]) -> None:
+    """Removes those of the folders that are empty."""
+    for path in folders:
+        with contextlib.suppress(OSError):
+            path.rmdir()
