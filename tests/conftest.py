@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import subprocess
+import sys
 import tempfile
 
 import pytest
@@ -24,11 +26,27 @@ _FLAGS = (
     "--xla_cpu_use_fusion_emitters=false",
     "--xla_cpu_parallel_codegen_split_count=1",
 )
-os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_FLAGS]).strip()
+
+
+def known(flags):
+    """Those of the flags that the installed XLA knows: one that it does not ends the process."""
+    probe = subprocess.run(
+        [sys.executable, "-c", "import jax; jax.devices()"],
+        env={**os.environ, "XLA_FLAGS": " ".join(flags)},
+        capture_output=True,
+        text=True,
+    )
+    *_, unknown = probe.stderr.rpartition("Unknown flags in XLA_FLAGS:")
+    return [flag for flag in flags if probe.returncode == 0 or flag not in unknown.split()]
+
+
+# pytest-xdist's workers find the flags as the process that has started them has set them.
+_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
+if not _WORKER:
+    os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *known(_FLAGS)]).strip()
 
 # A core for each of pytest-xdist's workers: with threads for all cores in every one of them, they
 # would wait for each other more than they work.
-_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
 if _WORKER and hasattr(os, "sched_setaffinity"):
     _CORES = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {_CORES[int(_WORKER.removeprefix("gw")) % len(_CORES)]})
