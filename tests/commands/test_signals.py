@@ -82,22 +82,18 @@ def test_an_exit_code_that_is_none(config, tmp_path, capsys):
 
 def test_a_second_training_in_a_folder_is_refused_and_touches_nothing(config, pixel, capsys):
     before = tree(pixel)
+    more = (f"--config={config}", f"--workdir={pixel}", "--config.training.steps=8")
     with lock.exclusive(pixel):
-        for verb in ("train", "classifier"):
-            name = "classifier" if verb == "classifier" else "pixel_rnn"
-            more = ("--config.training.steps=8",) if verb == "train" else ()
-            code = rnngen(verb, f"--config={config}:{name}", f"--workdir={pixel}", *more)
-            assert code == 2, verb
-            error = capsys.readouterr().err
-            assert error.count("\n") == 1
-            if verb == "train":
-                assert f"is in use by process {os.getpid()} on" in error
-        assert {k: v for k, v in tree(pixel).items() if k.name != lock.NAME} == before
-        assert rnngen("evaluate", f"--workdir={pixel}") == 0  # reading is free
-    assert (
-        rnngen("train", f"--config={config}", f"--workdir={pixel}", "--config.training.steps=8")
-        == 0
-    )
+        assert rnngen("train", *more) == 2
+        error = capsys.readouterr().err
+        assert f"error: {pixel} is in use by process {os.getpid()} on " in error
+        assert error.count("\n") == 1
+        assert {
+            path: file for path, file in tree(pixel).items() if path.name != lock.NAME
+        } == before
+        assert rnngen("sample", f"--workdir={pixel}", "--num=1", f"--out={pixel}/a.png") == 0
+    assert rnngen("train", *more) == 0
+    assert steps(pixel)[-1] == 8
 
 
 def left(workdir):
