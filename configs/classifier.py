@@ -14,6 +14,8 @@
 A run of binarised images needs a classifier of the same binarisation, such as with
 --config.data.binarisation=static. The figures are the accuracy and the cross-entropy that
 `rnngen evaluate` then gives on the test split.
+
+`--config=classifier` names this file in any folder.
 """
 
 from rnngen_jax import recipes

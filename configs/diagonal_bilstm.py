@@ -11,6 +11,8 @@
         prepares the data: `tfds build cifar10 --file_format=array_record`
 
 The figures are what `rnngen evaluate` then gives on the test split.
+
+`--config=diagonal_bilstm` names this file in any folder.
 """
 
 from rnngen_jax import recipes

@@ -13,6 +13,8 @@
 Fréchet distances are in the features of the classifier that `rnngen classifier` trains on the same
 data (configs/classifier.py), of as many samples as said against the test split: what
 `rnngen evaluate --classifier=FOLDER --samples=NUMBER` gives. They compare with nothing else.
+
+`--config=mlp_gan` names this file in any folder.
 """
 
 from rnngen_jax import recipes

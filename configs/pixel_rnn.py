@@ -7,6 +7,8 @@
         one CPU core, 5 min; 91.46 nats per image, 0.168 bits per dimension, static binarisation
 
 The figures are what `rnngen evaluate` then gives on the test split.
+
+`--config=pixel_rnn` names this file in any folder.
 """
 
 from rnngen_jax import recipes

@@ -26,6 +26,8 @@ The figures are what `rnngen evaluate` then gives on the test split: ELBOs, so b
 that is told the row before does well without any latents, and learns to do without: the posterior
 collapses onto the prior (Bowman et al. 2016), as `active_units` in metrics.jsonl shows. Free bits
 keep the latents in use, and cost likelihood.
+
+`--config=rnn_autoencoder` names this file in any folder.
 """
 
 from rnngen_jax import recipes

@@ -20,6 +20,8 @@
 
 The figures are what `rnngen evaluate` then gives on the test split. Those on 28×28 images are of
 one pass over the data, and have not converged.
+
+`--config=row_lstm` names this file in any folder.
 """
 
 from rnngen_jax import recipes

@@ -17,6 +17,8 @@
 
 The figures are what `rnngen evaluate` then gives on the test split: ELBOs, so bounds, and where it
 says IW-K, what `--iw_samples=K` gives.
+
+`--config=vae` names this file in any folder.
 """
 
 from rnngen_jax import recipes

@@ -1,22 +1,24 @@
 """The command line in words: finds the verb, parses its flags, prints help, and calls it."""
 
+import collections
+import contextlib
 import importlib
-import itertools
 import pathlib
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
 from absl import flags
 
-from rnngen_jax import commands
+from rnngen_jax import commands, config_files
 from rnngen_jax.commands.base import Flag
-from rnngen_jax.config import nearest
+from rnngen_jax.config import closest, nearest
 from rnngen_jax.errors import UserError
 
 EXAMPLE = """\
 example:
-  rnngen train --config=configs/pixel_rnn.py --workdir=runs/digits
+  rnngen train --config=pixel_rnn --workdir=runs/digits
   rnngen evaluate --workdir=runs/digits
   rnngen sample --workdir=runs/digits --num=64 --out=digits.png"""
 
@@ -41,10 +43,7 @@ def run_verb(argv: list[str]) -> int:
         raise UserError(f"a verb is missing; allowed: {', '.join(commands.names())}.")
     name, arguments = argv[1], argv[2:]
     if name in _HELP:
-        if arguments and arguments[0] in commands.names():
-            print(_verb_help(_verb(arguments[0])))
-        else:
-            print(_general_help())
+        print(_verb_help(_verb(arguments[0])) if arguments else _general_help())
         return 0
     verb = _verb(name)
     if any(argument in _HELP[:3] for argument in arguments):
@@ -61,7 +60,7 @@ def _verb(name: str) -> ModuleType:
             f"Verbs: {', '.join(commands.names())}."
         )
     if name not in commands.names():
-        raise UserError(f"{name!r} is not a verb; {nearest(name, commands.names())}")
+        raise UserError(f"{name!r} is not a verb; {_likely_verb(name)}")
     return importlib.import_module(f"{commands.__name__}.{name}")
 
 
@@ -69,7 +68,7 @@ def _parse(verb: ModuleType, name: str, arguments: list[str]) -> dict[str, Any]:
     """The values of the verb's flags by name."""
     taken = {flag.name: flag for flag in verb.FLAGS}
     argv = [f"rnngen {name}", *arguments]
-    file = _config_file(argv) if "config" in taken else None
+    file = _find_config(argv) if "config" in taken else None
     # A set of flags of its own, not absl's global one, whose logging flags belong to no verb.
     values = flags.FlagValues()
     for flag in taken.values():
@@ -79,7 +78,7 @@ def _parse(verb: ModuleType, name: str, arguments: list[str]) -> dict[str, Any]:
     try:
         rest = values(argv)[1:]
     except flags.UnrecognizedFlagError as error:
-        raise UserError(_unknown_flag(error.flagname, name, taken)) from None
+        raise UserError(_unknown_flag(error.flagname, name, taken, argv)) from None
     except flags.IllegalFlagValueError as error:
         raise UserError(_illegal_value(str(error), taken)) from None
     except flags.Error as error:
@@ -91,13 +90,14 @@ def _parse(verb: ModuleType, name: str, arguments: list[str]) -> dict[str, Any]:
             raise
         raise UserError(_config_trouble(file, argv, error)) from None
     if rest:
-        raise UserError(f"{rest[0]!r} is not a flag; rnngen {name} takes only --flag=value.")
+        raise UserError(_stray_word(rest[0], name, taken))
     missing = [f"--{flag.name}" for flag in taken.values() if _missing(flag, values)]
     if missing:
         raise UserError(f"{', '.join(missing)} missing; see rnngen {name} --help.")
     given = {flag: values[flag].value for flag in taken}
     if file is not None:
         _check_loaded(file, given["config"])
+        _reset_unread(given["config"], argv)
     return given
 
 
@@ -123,48 +123,70 @@ def _define(flag: Flag, values: flags.FlagValues, argv: list[str]) -> None:
     define(flag.name, flag.default, flag.help, flag_values=values)
 
 
-def _config_file(argv: list[str]) -> str | None:
-    """The config file that is given, known to exist.
+def _find_config(argv: list[str]) -> str | None:
+    """What --config names as a file, known to exist; in `argv` its path takes the name's place.
 
     `config_flags` puts off the error of a missing file until a field is read, so look first.
     """
-    given = None
-    for argument, following in itertools.pairwise([*argv, None]):
-        if found := re.fullmatch(r"--?config(?:=(.*))?", argument, re.DOTALL):
-            if given is not None:
+    at = None
+    for n, argument in enumerate(argv):
+        if re.match(r"--?config(=|$)", argument):
+            if at is not None:
                 raise UserError("--config is given twice; give it once.")
-            given = following if found[1] is None else found[1]
-        elif _OVERRIDE.match(argument) and given is None:
+            at = n
+        elif _OVERRIDE.match(argument) and at is None:
             raise UserError(f"{argument} sets a field of a config; give --config=FILE.py first.")
-    if given is None:
-        return None
-    file = given.split(":", 1)[0]
-    if not pathlib.Path(file).is_file():
-        raise UserError(f"--config={given}: there is no file {file!r}; give a Python file.")
+    if at is None or argv[at:] in (["--config"], ["-config"]):
+        return None  # without a value absl complains
+    if "=" not in argv[at]:
+        argv[at : at + 2] = [f"{argv[at]}={argv[at + 1]}"]
+    flag, _, given = argv[at].partition("=")
+    file, colon, preset = given.partition(":")
+    try:
+        argv[at] = f"{flag}={config_files.find(file)}{colon}{preset}"
+    except UserError as error:
+        raise UserError(f"--config={given}: {error}") from None
     return file
+
+
+def _reset_unread(config: Any, argv: list[str]) -> None:
+    """Puts back what the flags' choices leave unread of the config file's, and says so."""
+    from rnngen_jax import experiment
+
+    given = {f"config.{found['path']}" for found in filter(None, map(_OVERRIDE.match, argv))}
+    for line in experiment.reset_unread(config, given):
+        print(line)
+
+
+def _without_overrides(argv: list[str]) -> Any:
+    """The config as its file gives it; raises what that raises."""
+    from ml_collections import config_flags
+
+    plain = [argument for argument in argv if not _OVERRIDE.match(argument)]
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=plain)
+    values(plain, known_only=True)
+    return values["config"].value
 
 
 def _config_trouble(file: str, argv: list[str], error: Exception) -> str:
     """Why `config_flags` failed: an override of a field that is not there, or the file itself."""
-    from ml_collections import ConfigDict, config_flags
+    from ml_collections import ConfigDict
 
-    # Without its overrides the file loads, unless it is at fault.
-    plain = [argument for argument in argv if not _OVERRIDE.match(argument)]
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=plain)
     try:
-        values(plain, known_only=True)
-        node = values["config"].value
+        config = _without_overrides(argv)
     except Exception as fault:
         return _raised(file, fault)
-    _check_loaded(file, node)
+    _check_loaded(file, config)
     for found in filter(None, map(_OVERRIDE.match, argv)):
-        node, path = values["config"].value, "config"
+        node, path = config, "config"
         for field in found["path"].split("."):
             if not isinstance(node, ConfigDict):
                 return f"--{path}.{field}: {path} is a value, it has no fields."
             if field not in node:
-                return f"--{path}.{field} is not a field; {nearest(field, node.keys())}"
+                given, keys = f"config.{found['path']}", ", ".join(sorted(node))
+                likely = _likely_flags(given, _fields(config.to_dict()))
+                return f"--{given} is not a field; {_or_allowed(likely, f'{keys} in {path}')}"
             node, path = node[field], f"{path}.{field}"
     return _raised(file, error)
 
@@ -191,16 +213,80 @@ def _check_loaded(file: str, config: object) -> None:
     )
 
 
-def _unknown_flag(given: str, name: str, taken: dict[str, Flag]) -> str:
+def _unknown_flag(given: str, name: str, taken: dict[str, Flag], argv: list[str]) -> str:
     """The message for a flag that the verb does not take."""
-    allowed = [f"--{flag}" for flag in taken]
+    flags_taken = [f"--{flag}" for flag in taken]
+    allowed, fields = ", ".join(flags_taken), []
     if given.split(".", 1)[0] in ("config", "noconfig"):
         why = ", which reads WORKDIR/config.json" if "workdir" in taken else ""
-        return f"--{given} is not a flag of {name}{why}; allowed: {', '.join(allowed)}."
-    for other in commands.names():
-        if given in {flag.name for flag in _verb(other).FLAGS}:
-            return f"--{given} is a flag of {other}, not of {name}; allowed: {', '.join(allowed)}."
-    return f"--{given} is not a flag of {name}; {nearest(f'--{given}', allowed)}"
+        return f"--{given} is not a flag of {name}{why}; allowed: {allowed}."
+    if "config" in taken:
+        allowed += ", --config.SECTION.FIELD"
+        with contextlib.suppress(Exception):  # a config that does not load is not at fault here
+            fields = _fields(_without_overrides(argv).to_dict())
+    likely = _likely_flags(given, [*flags_taken, *fields])
+    if not any(flag.endswith(f".{given}") for flag in likely):
+        for other in commands.names():
+            if given in {flag.name for flag in _verb(other).FLAGS}:
+                return f"--{given} is a flag of {other}, not of {name}; allowed: {allowed}."
+    return f"--{given} is not a flag of {name}; {_or_allowed(likely, allowed)}"
+
+
+def _fields(values: Mapping[str, Any], at: str = "--config") -> list[str]:
+    """The flag of every field of a config: "--config.model.cell" and so on."""
+    found = []
+    for name, value in values.items():
+        flag = f"{at}.{name}"
+        found += _fields(value, flag) if isinstance(value, Mapping) else [flag]
+    return found
+
+
+def _likely_flags(given: str, allowed: Iterable[str]) -> list[str]:
+    """The flags that one which is not there most likely stands for.
+
+    Those whose last name is nearest to its own, wherever they are; of these, those in the section
+    that it names, if there are any. A section stands for its field `name`, as in --optimizer=sgd.
+
+    Args:
+      given: without dashes: "lr", or "config.training.lr".
+      allowed: "--workdir", "--config.optimizer.learning_rate" and so on.
+    """
+    named = collections.defaultdict(list)
+    for flag in allowed:
+        *_, section, name = ["", *flag.removeprefix("--").split(".")]
+        for called in (name, section) if name == "name" else (name,):
+            named[called].append((section, flag))
+    *above, name = given.split(".")
+    likely = named.get(closest(name, named), [])
+    own = closest(above[-1], {section for section, _ in likely}) if above else None
+    return [flag for section, flag in likely if own in (None, section)]
+
+
+def _or_allowed(likely: Sequence[str], allowed: str) -> str:
+    """Ends an error message: what is likely meant, or else what is allowed."""
+    return f"did you mean {' or '.join(likely)}?" if likely else f"allowed: {allowed}."
+
+
+def _likely_verb(given: str) -> str:
+    """Ends the error message for what is not a verb: the nearest, or the config that it names."""
+    file, colon, preset = given.partition(":")
+    verbs, configs = commands.names(), config_files.names()
+    close = closest(pathlib.PurePath(file).stem, {*verbs, *configs})
+    if close in verbs or close is None:
+        return nearest(given, verbs)
+    return f"did you mean rnngen train --config={close}{colon}{preset}?"
+
+
+def _stray_word(word: str, name: str, taken: Mapping[str, Flag]) -> str:
+    """The message for an argument that is no flag."""
+    hint = f"rnngen {name} takes only --flag=value."
+    if word.partition("=")[0] in taken or word.startswith("config."):
+        hint = f"did you mean --{word}?"
+    elif "config" in taken and pathlib.PurePath(word.split(":")[0]).stem in config_files.names():
+        hint = f"did you mean --config={word}?"
+    elif "workdir" in taken and pathlib.Path(word).is_dir():
+        hint = f"did you mean --workdir={word}?"
+    return f"{word!r} is not a flag; {hint}"
 
 
 def _illegal_value(message: str, taken: dict[str, Flag]) -> str:
@@ -258,4 +344,6 @@ def _verb_help(verb: ModuleType) -> str:
         else:
             note = "" if flag.default is None else f" (default {flag.default})"
         lines.append(f"  --{flag.name:<{width}}  {flag.help}{note}")
+    if any(flag.kind == "config" for flag in verb.FLAGS):
+        lines += ["", f"configs that ship: {', '.join(config_files.names())}"]
     return "\n".join(lines)

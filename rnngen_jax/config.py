@@ -5,7 +5,7 @@ import difflib
 import inspect
 import math
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from rnngen_jax.errors import UserError
@@ -13,21 +13,72 @@ from rnngen_jax.errors import UserError
 Section = TypeVar("Section")
 
 
+@dataclasses.dataclass(eq=False)
+class UnreadError(UserError):
+    """A field is set that the section's other choices leave unread.
+
+    Attributes:
+      field: its path, such as "config.optimizer.weight_decay".
+      choices: the paths of the fields whose values leave it unread.
+      default: what to leave it at.
+      effect: that it has none, and why.
+      remedy: ends the message.
+    """
+
+    field: str
+    choices: frozenset[str]
+    default: Any
+    effect: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.effect}; leave it at {self.default!r}{self.remedy}."
+
+
+def closest(given: str, allowed: Iterable[str]) -> str | None:
+    """The allowed name that `given` is a slip or an abbreviation of; `None` if there is none.
+
+    An abbreviation is made of beginnings of the name's words: "lr" or "learnrate" of learning_rate,
+    "ema" of ema_decay. Among several, the shortest name is taken.
+    """
+    given, allowed = given.lower(), sorted(allowed)
+    slips = difflib.get_close_matches(given, allowed, n=1, cutoff=0.7)
+    slips += [name for name in allowed if sorted(name) == sorted(given)]  # "gur" of gru
+    if slips:
+        return slips[0]
+    if len(given) < 2:
+        return None
+    short = given.replace("_", "")
+    return min((n for n in allowed if _abbreviates(short, n.split("_"))), key=len, default=None)
+
+
+def _abbreviates(short: str, words: list[str]) -> bool:
+    """Whether `short` is made of beginnings of the first words, each of one letter or more."""
+    if not short or not words:
+        return not short
+    return any(
+        words[0].startswith(short[:n]) and _abbreviates(short[n:], words[1:])
+        for n in range(1, len(short) + 1)
+    )
+
+
 def nearest(given: str, allowed: Iterable[str]) -> str:
-    """Ends an error message: the allowed name nearest to `given`, if one is near, and them all."""
+    """Ends an error message: the `closest` allowed name, if there is one, and them all."""
     allowed = sorted(allowed)
-    close = difflib.get_close_matches(given, allowed, n=1, cutoff=0.6)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}Allowed: {', '.join(allowed)}."
+    close, names = closest(given, allowed), ", ".join(allowed) or "none"
+    return f"allowed: {names}." if close is None else f"did you mean {close!r}? Allowed: {names}."
 
 
-def from_mapping(section: type[Section], values: Mapping[str, Any], where: str) -> Section:
+def from_mapping(
+    section: type[Section], values: Mapping[str, Any], where: str, of: str = ""
+) -> Section:
     """Builds the frozen dataclass `section` from a mapping, checking each field.
 
     Args:
       section: a frozen dataclass whose fields have plain types: int, float, bool, str.
       values: field values by name; those left out keep their defaults.
       where: the section's path in messages, such as "config.model".
+      of: whose section it is, in messages, such as " of vae".
 
     Raises:
       UserError: a name that is no field (the nearest field is named), or a value of another type.
@@ -38,7 +89,7 @@ def from_mapping(section: type[Section], values: Mapping[str, Any], where: str) 
     checked = {}
     for name, value in values.items():
         if name not in names:
-            raise UserError(f"{where}.{name} is not a field; {nearest(name, names)}")
+            raise UserError(f"{where}.{name} is not a field{of}; {nearest(name, names)}")
         checked[name] = _typed(value, hints[name], f"{where}.{name}")
     return section(**checked)
 
@@ -59,6 +110,33 @@ def require_choice(where: str, given: str, allowed: Iterable[str]) -> None:
     allowed = tuple(allowed)
     if given not in allowed:
         raise UserError(f"{where}={given!r} is not known; {nearest(str(given), allowed)}")
+
+
+def refuse_unread(
+    section: Any, where: str, name: str, choices: Sequence[str], why: str = "", remedy: str = ""
+) -> None:
+    """Raises an `UnreadError` unless an unread field is at its default, so that none is in vain.
+
+    Args:
+      section: a dataclass whose field `name` nothing reads.
+      where: the section's path, such as "config.model".
+      name: the field.
+      choices: the fields whose values leave it unread.
+      why: follows them in the message.
+      remedy: follows what to leave the field at.
+    """
+    default = type(section).__dataclass_fields__[name].default
+    given = getattr(section, name)
+    if given == default:
+        return
+    chosen = " and ".join(f"{choice}={getattr(section, choice)!r}" for choice in choices)
+    raise UnreadError(
+        f"{where}.{name}",
+        frozenset(f"{where}.{choice}" for choice in choices),
+        default,
+        f"{where}.{name}={given!r} has no effect with {chosen}{why}",
+        remedy,
+    )
 
 
 def options(function: Callable[..., Any], name: str, text: str) -> dict[str, Any]:

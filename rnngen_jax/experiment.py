@@ -3,14 +3,14 @@
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from rnngen_jax import models
-from rnngen_jax.config import from_mapping, nearest, to_mapping
+from rnngen_jax.config import UnreadError, from_mapping, nearest, to_mapping
 from rnngen_jax.data.base import DataConfig
 from rnngen_jax.errors import UserError
 from rnngen_jax.evaluation.likelihood import EvaluationConfig
@@ -139,7 +139,7 @@ def check(config: Mapping[str, Any]) -> Experiment:
         raise UserError(f"config.{section} does not fit: {name} has no {section}; leave it out.")
     found = Experiment(
         name=name,
-        model=from_mapping(models.config_class(name), model, "config.model"),
+        model=from_mapping(models.config_class(name), model, "config.model", f" of {name}"),
         **{
             section: from_mapping(cls, values.get(section, {}), f"config.{section}")
             for section, cls in allowed.items()
@@ -154,6 +154,36 @@ def check(config: Mapping[str, Any]) -> Experiment:
         if found.discriminator.private_noise:
             found.model.require_private()
     return found
+
+
+def reset_unread(config: ConfigDict, given: Collection[str]) -> list[str]:
+    """Puts fields that choices on the command line leave unread back to their defaults.
+
+    So one flag changes one choice of a config file, whatever the file sets for the choice that it
+    replaces. A field that is itself given, or that the file's own choices leave unread, stays as it
+    is, for `check` to refuse.
+
+    Args:
+      config: changed in place.
+      given: paths of the fields that flags set, such as "config.optimizer.name".
+
+    Returns:
+      A line for each field that was put back.
+
+    Raises:
+      UserError: as `check`.
+    """
+    lines = []
+    while True:
+        try:
+            check(config)
+            return lines
+        except UnreadError as error:
+            if error.field in given or error.choices.isdisjoint(given):
+                raise
+            _, section, field = error.field.split(".")
+            config[section][field] = error.default
+            lines.append(f"{error.effect}; put back to its default, {error.default!r}.")
 
 
 def build(experiment: Experiment, spec: ImageSpec) -> Model:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ml_collections import ConfigDict
 
 from rnngen_jax import experiment
+from rnngen_jax.config import nearest
 from rnngen_jax.errors import UserError
 
 # The first word of a preset's name; without one of these, images keep their 256 levels.
@@ -21,7 +22,7 @@ def begin(model: str, preset: str, presets: Sequence[str]) -> ConfigDict:
       UserError: it is not.
     """
     if preset not in presets:
-        raise UserError(f"{model}.py:{preset} is not a preset; allowed: {', '.join(presets)}.")
+        raise UserError(f"{model}:{preset} is not a preset; {nearest(preset, presets)}")
     return experiment.default(model)
 
 

@@ -9,9 +9,12 @@ import pytest
 
 from rnngen_jax import experiment, main, models
 from rnngen_jax.errors import UserError
+from rnngen_jax.models import rnn_autoencoder
+from rnngen_jax.ops import penalties
+from rnngen_jax.training.config import OPTIMIZERS, SCHEDULES
 
 ROOT = pathlib.Path(__file__).parent.parent
-FILES = sorted((ROOT / "configs").glob("*.py"))
+FILES = sorted((ROOT / "configs").glob("[!_]*.py"))
 
 # Sizes that change how much is computed, not what.
 TINY = {
@@ -88,8 +91,30 @@ def test_a_config_file_says_how_to_run_each_preset_and_what_it_gives(file):
         at = [n for n, line in enumerate(lines) if f"=configs/{file.name}{argument} " in line]
         assert len(at) == 1, f"the docstring of {file.name} has no command for {preset}"
         assert re.search(r"(core|GPU).*\bmin\b.*(nats|bits|Fréchet)", lines[at[0] + 1])
-    with pytest.raises(UserError, match="not a preset"):
-        loaded.get_config("mnits")
+    assert f"`--config={file.stem}` names this file" in loaded.__doc__
+    with pytest.raises(UserError, match=rf"{file.stem}:digist is not a preset; .* mean 'digits'"):
+        loaded.get_config("digist")
+
+
+# Choices that leave fields unread which a preset may have set.
+CHOICES = {
+    "optimizer.name": OPTIMIZERS,
+    "optimizer.schedule": SCHEDULES,
+    "model.penalty": penalties.PENALTIES,
+    "model.latent": rnn_autoencoder.LATENT,
+}
+
+
+@pytest.mark.parametrize(("file", "preset"), CASES, ids=lambda value: getattr(value, "stem", value))
+def test_one_flag_changes_one_choice_of_a_preset(file, preset):
+    for path, values in CHOICES.items():
+        section, field = path.split(".")
+        for value in values:
+            config = module(file).get_config(preset)
+            if field in config[section]:
+                config[section][field] = value
+                experiment.reset_unread(config, {f"config.{path}"})
+                assert getattr(getattr(experiment.check(config), section), field) == value
 
 
 def test_every_model_has_a_config():

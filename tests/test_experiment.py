@@ -198,3 +198,37 @@ def test_what_may_change_are_fields():
     for path in experiment.MAY_CHANGE:
         section, field = path.split(".")
         assert field in config[section]
+
+
+def test_what_a_given_choice_leaves_unread_goes_back_to_its_default():
+    config = experiment.default("mlp_gan")
+    config.model.penalty, config.model.penalty_weight = "r1", 1.0
+    config.optimizer.b1 = config.discriminator.b1 = 0.5
+    config.model.penalty, config.optimizer.name = "none", "sgd"
+    lines = experiment.reset_unread(config, {"config.model.penalty", "config.optimizer.name"})
+    assert sorted(lines) == [
+        "config.model.penalty_weight=1.0 has no effect with penalty='none'; "
+        "put back to its default, 10.0.",
+        "config.optimizer.b1=0.5 has no effect with name='sgd'; put back to its default, 0.9.",
+    ]
+    checked = experiment.check(config)
+    assert (checked.model.penalty_weight, checked.optimizer.b1) == (10.0, 0.9)
+    assert checked.discriminator.b1 == 0.5  # its own optimiser reads it
+    assert experiment.reset_unread(config, set()) == []
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        set(),  # the file's own fault
+        {"config.training.steps"},
+        {"config.discriminator.name"},
+        {"config.optimizer.name", "config.optimizer.weight_decay"},
+    ],
+)
+def test_what_nothing_reads_stays_for_check_to_refuse(given):
+    config = experiment.default("mlp_gan")
+    config.optimizer.name, config.optimizer.weight_decay = "sgd", 0.1
+    with pytest.raises(UserError, match=r"config\.optimizer\.weight_decay=0\.1 has no effect"):
+        experiment.reset_unread(config, given)
+    assert config.optimizer.weight_decay == 0.1

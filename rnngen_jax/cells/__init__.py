@@ -27,8 +27,10 @@ def from_spec(spec: str, features: int) -> Cell:
       features: size F of the cell's outputs.
 
     Raises:
-      UserError: an unknown cell or option, or a value of the wrong type.
+      UserError: an unknown cell or option, a value of the wrong type, or no features.
     """
+    if features < 1:
+        raise UserError(f"features must be >= 1, got {features}.")
     spec, at, strategy = spec.partition("@")
     name, _, text = spec.partition(":")
     if name not in names():
@@ -49,12 +51,10 @@ def build(
     """A stack of `layers` cells as in `from_spec`, with a learned first carry on request.
 
     Raises:
-      UserError: as `from_spec`; fewer than one layer or feature.
+      UserError: as `from_spec`; fewer than one layer.
     """
-    if layers < 1 or features < 1:
-        raise UserError(
-            f"config.model.layers={layers}, features={features} do not fit; allowed: 1 or more."
-        )
+    if layers < 1:
+        raise UserError(f"layers must be >= 1, got {layers}.")
     cells = [from_spec(spec, features) for _ in range(layers)]
     cell = cells[0] if layers == 1 else stack(cells, residual=residual)
     return learned_carry(cell) if learned else cell

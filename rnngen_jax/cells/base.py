@@ -128,13 +128,36 @@ def sigmoid(x: Array) -> Array:
 
 
 def input_kernel(key: Array, in_features: int, features: int) -> Array:
-    """Glorot-uniform kernel `[D, F]` (Glorot and Bengio 2010, eq. 16)."""
+    """Glorot-uniform kernel `[D, F]` (Glorot and Bengio 2010, eq. 16).
+
+    Raises:
+      ValueError: D or F below 1.
+    """
+    _require_sizes(in_features=in_features, features=features)
     return jax.nn.initializers.glorot_uniform()(key, (in_features, features))
 
 
 def recurrent_kernel(key: Array, features: int) -> Array:
-    """Orthogonal kernel `[F, F]`, which keeps the norm of a state (Saxe et al. 2014)."""
+    """Orthogonal kernel `[F, F]`, which keeps the norm of a state (Saxe et al. 2014).
+
+    Raises:
+      ValueError: F below 1.
+    """
+    _require_sizes(features=features)
     return jax.nn.initializers.orthogonal()(key, (features, features))
+
+
+def _require_sizes(**sizes: int) -> None:
+    """Raises a `ValueError` for a size below 1, by its name."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} must be >= 1, got {size}")
+
+
+def require_width(xs: Array, width: int) -> None:
+    """Raises a `ValueError` unless inputs `[..., D]` are as wide as the parameters are for."""
+    if xs.shape[-1] != width:
+        raise ValueError(f"inputs have width {xs.shape[-1]}, the cell's parameters are for {width}")
 
 
 def require_no_weights_needed(cell: str, in_features: int, features: int) -> None:
@@ -185,7 +208,11 @@ def product(xs: Array, kernel: Array) -> Array:
     """`x W`, `[..., D] [D, F] -> [..., F]`; for few features a sum that fuses with what follows.
 
     With one input channel a matrix product is all overhead, and stands in the way of fusion.
+
+    Raises:
+      ValueError: the kernel is for inputs of another width.
     """
+    require_width(xs, kernel.shape[0])
     if not is_narrow(xs):
         # In two dimensions the kernel's gradient needs no transposed copy of a long array.
         return (xs.reshape(-1, xs.shape[-1]) @ kernel).reshape(*xs.shape[:-1], kernel.shape[-1])

@@ -12,6 +12,7 @@ from rnngen_jax.cells.base import (
     input_kernel,
     layer_norm,
     recurrent_kernel,
+    require_width,
     sigmoid,
 )
 from rnngen_jax.cells.gru import GRUCarry
@@ -48,6 +49,7 @@ def layer_norm_gru(features: int) -> Cell:
         return GRUCarry(jnp.zeros((*batch_shape, features), dtype))
 
     def inputs(params: Params, xs: Array) -> dict[str, Array]:
+        require_width(xs, params["input"]["gates"].shape[0])
         return {
             name: layer_norm(xs @ params["input"][name], **params["input_norm"][name])
             + params["bias"][name]

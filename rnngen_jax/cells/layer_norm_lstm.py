@@ -12,6 +12,7 @@ from rnngen_jax.cells.base import (
     input_kernel,
     layer_norm,
     recurrent_kernel,
+    require_width,
     sigmoid,
 )
 from rnngen_jax.cells.lstm import LSTMCarry
@@ -48,6 +49,7 @@ def layer_norm_lstm(features: int, *, forget_bias: float = 1.0) -> Cell:
         return LSTMCarry(zeros, zeros)
 
     def inputs(params: Params, xs: Array) -> Array:
+        require_width(xs, params["input"].shape[0])
         return layer_norm(xs @ params["input"], **params["input_norm"]) + params["bias"]
 
     def step(params: Params, carry: LSTMCarry, z: Array) -> tuple[LSTMCarry, Array]:

@@ -16,6 +16,7 @@ from rnngen_jax.cells.base import (
     product,
     recurrent_kernel,
     require_no_weights_needed,
+    require_width,
 )
 
 
@@ -57,7 +58,10 @@ def rnn(features: int, *, activation: str = "tanh", input_weights: bool = True) 
         return RNNCarry(jnp.zeros((*batch_shape, features), dtype))
 
     def inputs(params: Params, xs: Array) -> dict[str, Array]:
-        return {"h": (product(xs, params["input"]) if input_weights else xs) + params["bias"]}
+        if input_weights:
+            return {"h": product(xs, params["input"]) + params["bias"]}
+        require_width(xs, features)
+        return {"h": xs + params["bias"]}
 
     def combine(carry: RNNCarry, a: dict[str, Array]) -> RNNCarry:
         return RNNCarry(f(a["h"]))

@@ -36,7 +36,9 @@ class Flag(NamedTuple):
 
 
 CONFIG = Flag(
-    "config", "config", "FILE.py or FILE.py:ARG; then --config.SECTION.FIELD=VALUE sets a field"
+    "config",
+    "config",
+    "NAME or FILE.py, with :PRESET if it has any; then --config.SECTION.FIELD=VALUE sets a field",
 )
 WORKDIR = Flag("workdir", "string", "the run's folder", required=True)
 CHECKPOINT = Flag(

@@ -1,6 +1,6 @@
 """Train a classifier once, whose features then judge samples of every model, offline.
 
-  rnngen classifier --config=configs/classifier.py:digits --workdir=runs/judge
+  rnngen classifier --config=classifier:digits --workdir=runs/judge
   rnngen evaluate --workdir=runs/gan --classifier=runs/judge
   rnngen train --config=... --workdir=runs/gan --config.evaluation.classifier=runs/judge
 
@@ -77,7 +77,7 @@ def run(config: Any, workdir: str, preempted_exit_code: int) -> int:
     folder = pathlib.Path(workdir)
     if config is None:
         if not (folder / "config.json").exists():
-            raise UserError(f"{folder} holds no run; give --config=configs/classifier.py.")
+            raise UserError(f"{folder} holds no run; give --config=classifier.")
         config = experiment.to_dict(experiment.from_json(folder / "config.json"))
     settings = experiment.check(config)
     require(settings.name == "classifier", "config.model.name", settings.name, "classifier")
@@ -115,7 +115,7 @@ def open_judge(workdir: str, dataset: "Dataset", where: str) -> "Judge":
     again = f"rnngen classifier --workdir={folder}"
     if not (folder / RECORD).exists():
         raise UserError(
-            f"{where} holds no {RECORD}; rnngen classifier --config=configs/classifier.py "
+            f"{where} holds no {RECORD}; rnngen classifier --config=classifier "
             f"--workdir={folder} makes it."
         )
     record = _read(folder)

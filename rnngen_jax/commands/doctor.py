@@ -1,7 +1,7 @@
 """Check this machine, the data, and the health of a run's checkpoints.
 
   rnngen doctor
-  rnngen doctor --config=configs/pixel_rnn.py
+  rnngen doctor --config=pixel_rnn
   rnngen doctor --workdir=runs/digits
 
 Prints versions, devices, memory and the data sets found; with --config what its data is, with

@@ -1,7 +1,12 @@
 """Train a model on a data set, or go on with a run that was interrupted.
 
-  rnngen train --config=configs/pixel_rnn.py --workdir=runs/digits
-  rnngen train --config=configs/pixel_rnn.py --workdir=runs/digits --config.model.cell=lstm
+  rnngen train --config=pixel_rnn --workdir=runs/digits
+  rnngen train --config=pixel_rnn --workdir=runs/digits --config.model.cell=lstm
+  rnngen train --config=my_config.py --workdir=runs/mine
+
+--config is the name of a config that ships, or a Python file with a function get_config. One flag
+changes one choice: what the config set for the choice that it replaces, such as AdamW's weight
+decay under --config.optimizer.name=sgd, goes back to its default, and a line says so.
 
 --config.training.replicas=4 trains four runs at once, replica r with the seed
 config.training.seed + r: metrics.jsonl then has each metric's mean, its standard error and each

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rnngen_jax.config import require, require_choice
+from rnngen_jax.config import refuse_unread, require, require_choice
 from rnngen_jax.errors import UserError
 from rnngen_jax.models.base import require_dropout
 from rnngen_jax.modules.adversarial import PLAYERS
@@ -117,16 +117,10 @@ class AdversarialConfig:
             )
 
     def _refuse_unread(self) -> None:
-        """Raises a `UserError` where a field is set that the other choices leave unread."""
-        read = {
-            "penalty_weight": (self.penalty != "none", "penalty"),
-            "conditioning": (self.class_conditional, "class_conditional"),
-            "information": (self.codes + self.traits > 0, "codes or traits"),
-        }
-        for name, (does, choice) in read.items():
-            default = type(self).__dataclass_fields__[name].default
-            if not does and getattr(self, name) != default:
-                raise UserError(
-                    f"config.model.{name}={getattr(self, name)!r} has no effect without {choice}; "
-                    f"leave it at {default!r}."
-                )
+        """Raises an `UnreadError` where a field is set that the other choices leave unread."""
+        if self.penalty == "none":
+            refuse_unread(self, "config.model", "penalty_weight", ("penalty",))
+        if not self.class_conditional:
+            refuse_unread(self, "config.model", "conditioning", ("class_conditional",))
+        if not self.codes + self.traits:
+            refuse_unread(self, "config.model", "information", ("codes", "traits"))

@@ -69,8 +69,9 @@ class Config:
     remat: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "latents"):
-            require(getattr(self, name) >= 1, f"config.model.{name}", getattr(self, name), "1+")
+        for name in ("features", "layers", "steps", "latents"):
+            value = getattr(self, name)
+            require(value >= 1, f"config.model.{name}", value, "1 or more")
         for name in ("read_size", "write_size", "remat"):
             require(getattr(self, name) >= 0, f"config.model.{name}", getattr(self, name), "0+")
         Objective(self.beta, self.beta_warmup, self.free_bits)

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 
 from rnngen_jax import cells
-from rnngen_jax.config import require, require_choice
-from rnngen_jax.errors import UserError
+from rnngen_jax.config import refuse_unread, require, require_choice
 from rnngen_jax.models.adversarial import adversarial_model
 from rnngen_jax.models.adversarial_config import AdversarialConfig
 from rnngen_jax.models.base import Model
@@ -55,21 +54,14 @@ class Config(AdversarialConfig):
         for name in ("features", "channels", "layers"):
             require(getattr(self, name) >= 1, f"config.model.{name}", getattr(self, name), "1+")
         if self.discriminator == "recurrent":
-            self._refuse(self.share != "none", "share", "has no convolutions to share")
-            self._refuse(self.discriminator_norm != "none", "discriminator_norm", "has no maps")
-            self._refuse(self.cell == "none", "cell", "needs a cell")
+            for name, what in (("share", "convolutions to share"), ("discriminator_norm", "maps")):
+                why = f", which has no {what}"
+                refuse_unread(self, "config.model", name, ("discriminator",), why)
+            needed = "a cell with config.model.discriminator='recurrent'"
+            require(self.cell != "none", "config.model.cell", self.cell, needed)
         if self.cell == "none":
             for name in ("layers", "residual"):
-                default = type(self).__dataclass_fields__[name].default
-                given = getattr(self, name)
-                require(given == default, f"config.model.{name}", given, f"{default} without cell")
-
-    def _refuse(self, condition: bool, name: str, why: str) -> None:
-        if condition:
-            raise UserError(
-                f"config.model.{name}={getattr(self, name)!r} does not fit: a recurrent "
-                f"discriminator {why}."
-            )
+                refuse_unread(self, "config.model", name, ("cell",))
 
 
 def build(config: Config, spec: ImageSpec) -> Model:

@@ -80,7 +80,9 @@ class Config:
             value = getattr(self, name)
             require(value >= 0, f"config.model.{name}", value, "0 or more")
         require(self.previous + self.above > 0, "config.model.previous", 0, "1 or more, or above")
-        require(self.input_features > 0, "config.model.input_features", self.input_features, "1+")
+        for name in ("features", "layers", "input_features"):
+            value = getattr(self, name)
+            require(value >= 1, f"config.model.{name}", value, "1 or more")
 
 
 def build(config: Config, spec: ImageSpec) -> Model:

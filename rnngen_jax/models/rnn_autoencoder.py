@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnngen_jax import cells
-from rnngen_jax.config import require, require_choice
+from rnngen_jax.config import refuse_unread, require, require_choice
 from rnngen_jax.errors import UserError
 from rnngen_jax.models.base import (
     Extra,
@@ -111,14 +111,13 @@ class Config:
         require_choice("config.model.attend", self.attend, ATTEND)
         require_choice("config.model.decoder", self.decoder, DECODERS)
         require(self.remat >= 0, "config.model.remat", self.remat, "0 or more")
-        for name in ("input_features", "latents", "patch"):
-            require(getattr(self, name) >= 1, f"config.model.{name}", getattr(self, name), "1+")
+        for name in ("features", "layers", "input_features", "latents", "patch"):
+            value = getattr(self, name)
+            require(value >= 1, f"config.model.{name}", value, "1 or more")
         Objective(self.beta, self.beta_warmup, self.free_bits)
         if self.latent == "deterministic":
-            for name, default in (("beta", 1.0), ("beta_warmup", 0), ("free_bits", 0.0)):
-                given = getattr(self, name)
-                allowed = f"{default} with latent='deterministic', which has no KL"
-                require(given == default, f"config.model.{name}", given, allowed)
+            for name in ("beta", "beta_warmup", "free_bits"):
+                refuse_unread(self, "config.model", name, ("latent",), ", which has no KL")
 
 
 def build(config: Config, spec: ImageSpec) -> Model:

@@ -91,8 +91,9 @@ class Config:
         require_dropout(self.dropout)
         require_choice("config.model.within", self.within, WITHIN)
         require(self.remat >= 0, "config.model.remat", self.remat, "0 or more")
-        for name in ("input_features", "within_features"):
-            require(getattr(self, name) > 0, f"config.model.{name}", getattr(self, name), "1+")
+        for name in ("features", "layers", "input_features", "within_features"):
+            value = getattr(self, name)
+            require(value >= 1, f"config.model.{name}", value, "1 or more")
         if self.tied_readout:
             fits = {("scalar", "bernoulli"), ("onehot", "categorical")}
             require(

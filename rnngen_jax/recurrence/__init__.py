@@ -78,8 +78,13 @@ def unroll(
 
     Raises:
       UserError: an unknown strategy or option.
-      ValueError: `remat` below 1, or `unroll` with another strategy.
+      ValueError: `remat` below 1, `unroll` with another strategy, inputs of another width than the
+        parameters are for, or a carry or reset of other shapes than these call for.
     """
+    if xs.ndim < 2:
+        raise ValueError(f"xs must be [T, B, D] or [T, D], got shape {xs.shape}")
+    if reset is not None and reset.shape != xs.shape[:-1]:
+        raise ValueError(f"reset must be of shape {xs.shape[:-1]}, as xs, got {reset.shape}")
     if remat is not None and remat < 1:
         raise ValueError(f"remat={remat} does not fit; allowed: 1 or more steps, or None")
     if unroll != 1:
@@ -90,7 +95,15 @@ def unroll(
     run = checkpointed(run, remat) if remat else run
     first = initial_carry(cell, params, xs.shape[1:-1], xs.dtype)
     carry = first if carry is None else carry
+    _require_like(carry, first)
     return run(cell, params, Sequence(xs, first, carry, reset, reverse))
+
+
+def _require_like(carry: Carry, first: Carry) -> None:
+    """Raises a `ValueError` unless a carry has the structure and shapes of the cell's own."""
+    shapes, wanted = jax.tree.map(jnp.shape, carry), jax.tree.map(jnp.shape, first)
+    if jax.tree.structure(carry) != jax.tree.structure(first) or shapes != wanted:
+        raise ValueError(f"the carry's shapes must be {wanted}, got {shapes}")
 
 
 def bidirectional(

@@ -1,10 +1,9 @@
 """The config sections `optimizer` and `training`."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import ClassVar
 
-from rnngen_jax.config import require, require_choice
-from rnngen_jax.errors import UserError
+from rnngen_jax.config import refuse_unread, require, require_choice
 
 OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd")
 SCHEDULES = ("constant", "cosine", "linear", "exponential")
@@ -104,22 +103,16 @@ class OptimizerConfig:
         self._refuse_unread()
 
     def _refuse_unread(self) -> None:
-        """Raises a `UserError` where a field is set that the other choices leave unread."""
-        defaults = {field.name: field.default for field in fields(self)}
+        """Raises an `UnreadError` where a field is set that the other choices leave unread."""
+        at = self.SECTION
         for name, (choice, readers) in _READ_BY.items():
-            given, chosen = getattr(self, name), getattr(self, choice)
-            if chosen not in readers and given != defaults[name]:
-                raise UserError(
-                    f"{self.SECTION}.{name}={given!r} has no effect with {choice}={chosen}; "
-                    f"leave it at {defaults[name]!r}, or set {self.SECTION}.{choice} to "
-                    f"{' or '.join(readers)}."
-                )
-        for name in ("private_clip", "private_delta"):
-            if not self.private_noise and getattr(self, name) != defaults[name]:
-                raise UserError(
-                    f"{self.SECTION}.{name}={getattr(self, name)!r} has no effect with "
-                    "private_noise=0; set that above 0."
-                )
+            if getattr(self, choice) not in readers:
+                remedy = f", or set {at}.{choice} to {' or '.join(readers)}"
+                refuse_unread(self, at, name, (choice,), remedy=remedy)
+        if not self.private_noise:
+            for name in ("private_clip", "private_delta"):
+                remedy = f", or set {at}.private_noise above 0"
+                refuse_unread(self, at, name, ("private_noise",), remedy=remedy)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from flax import linen as nn
 
 from rnngen_jax import cells
 from rnngen_jax.cells.base import ACTIVATIONS, activation_named, initial_carry, sigmoid
-from rnngen_jax.errors import UserError
 from rnngen_jax.recurrence import unroll
 
 LINEAR = [spec for spec in SPECS if spec.startswith(("min_", "rg_"))]
@@ -345,39 +344,3 @@ def test_names_are_the_files():
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_every_activation_gives_numbers(name):
     assert np.isfinite(activation_named(name)(jnp.linspace(-3, 3, 7))).all()
-
-
-@pytest.mark.parametrize(
-    ("spec", "message"),
-    [
-        ("lstn", "did you mean 'lstm'"),
-        ("stack", "not known"),
-        ("lstm:forget_bais=1", "did you mean 'forget_bias'"),
-        ("lstm:forget_bias=much", "allowed: float"),
-        ("lstm:forget_bias", "no option"),
-        ("rnn:input_weights=no", "True or False"),
-        ("rnn:activation=tanhh", "did you mean 'tanh'"),
-        ("gru:variant=reset", "variant"),
-    ],
-)
-def test_a_cell_that_is_not_there_is_named_with_its_nearest(spec, message):
-    with pytest.raises(UserError, match=message):
-        cells.from_spec(spec, F)
-
-
-@pytest.mark.parametrize("name", ["rnn", "rg_lru"])
-def test_inputs_that_need_weights_are_refused_without(name):
-    cell = cells.from_spec(f"{name}:input_weights=False", F)
-    with pytest.raises(
-        UserError, match=rf"cell '{name}' with input_weights=False .* {F + 1} for {F}"
-    ):
-        cell.init(jax.random.key(0), F + 1)
-
-
-def test_impossible_stacks_are_refused():
-    with pytest.raises(UserError, match="layers=0"):
-        cells.build("gru", F, layers=0)
-    with pytest.raises(ValueError, match="same number of features"):
-        cells.stack([cells.from_spec("gru", 3), cells.from_spec("gru", 4)], residual=True)
-    with pytest.raises(ValueError, match="at least one"):
-        cells.stack([])

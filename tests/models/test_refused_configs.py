@@ -35,7 +35,7 @@ SPEC = ImageSpec(4, 4, levels=3, classes=2)
         ("diagonal_bilstm", {"remat": -1}, "remat=-1"),
         ("row_lstm", {"remat": -1}, "remat=-1"),
         ("pixel_cnn", {"dropout": 1.0}, "less than 1"),
-        ("pixel_cnn", {"order": "serpentine"}, "Allowed: column, raster, reverse"),
+        ("pixel_cnn", {"order": "serpentine"}, "allowed: column, raster, reverse"),
         ("pixel_cnn", {"pixels": "embedding"}, "onehot"),
         ("diagonal_bilstm", {"readout": "bernoulli"}, "3 levels"),
         ("row_lstm", {"cell": "lstn"}, "did you mean 'lstm'"),
@@ -80,9 +80,17 @@ SPEC = ImageSpec(4, 4, levels=3, classes=2)
         ("mlp_gan", {"layers": 0}, "layers=0"),
         ("mlp_gan", {"penalty": "r1", "discriminator_norm": "batch"}, "depends on other images"),
         ("mlp_gan", {"norm": "conditional_batch"}, "needs classes"),
-        ("mlp_gan", {"penalty_weight": 1.0}, "penalty_weight=1.0 has no effect without penalty"),
-        ("mlp_gan", {"conditioning": "concat"}, "no effect without class_conditional"),
-        ("mlp_gan", {"information": 2.0}, "information=2.0 has no effect without codes or traits"),
+        (
+            "mlp_gan",
+            {"penalty_weight": 1.0},
+            "penalty_weight=1.0 has no effect with penalty='none'",
+        ),
+        ("mlp_gan", {"conditioning": "concat"}, "no effect with class_conditional=False"),
+        (
+            "mlp_gan",
+            {"information": 2.0},
+            "information=2.0 has no effect with codes=0 and traits=0",
+        ),
         ("dcgan", {"features": 0}, "features=0"),
         ("dcgan", {"kernel": 1}, "kernel=1 does not fit; allowed: 2 or more"),
         ("dcgan", {"stages": 3}, "stages=3 does not fit; allowed: 0 to 2"),
@@ -96,8 +104,8 @@ SPEC = ImageSpec(4, 4, levels=3, classes=2)
         ("gru_gan", {"channels": 0}, "channels=0"),
         ("gru_gan", {"discriminator": "recurrent", "share": "generator"}, "no convolutions"),
         ("gru_gan", {"discriminator": "recurrent", "discriminator_norm": "batch"}, "has no maps"),
-        ("gru_gan", {"discriminator": "recurrent", "cell": "none"}, "needs a cell"),
-        ("gru_gan", {"cell": "none", "layers": 2}, "layers=2 does not fit; allowed: 1 without"),
+        ("gru_gan", {"discriminator": "recurrent", "cell": "none"}, "cell='none'.*allowed: a cell"),
+        ("gru_gan", {"cell": "none", "layers": 2}, "layers=2 has no effect with cell='none'"),
         ("gru_gan", {"cell": "none", "residual": True}, "residual=True"),
         ("draw", {"beta": float("inf")}, "beta=inf.*not finite"),
         ("draw", {"beta_warmup": -1}, "beta_warmup=-1"),
@@ -150,3 +158,14 @@ def test_a_conditional_model_needs_labels():
         fields = {} if name == "classifier" else {"class_conditional": True}
         with pytest.raises(UserError, match="without labels"):
             models.build(name, fields, SPEC._replace(classes=0))
+
+
+RECURRENT = ("draw", "gru_gan", "pixel_rnn", "rnn_autoencoder", "row_rnn")
+
+
+@pytest.mark.parametrize("field", ["features", "layers"])
+@pytest.mark.parametrize("name", RECURRENT)
+def test_a_cell_of_no_size_is_refused_by_its_field(name, field):
+    """The config speaks of the flag; the cell, which anyone may build, of its argument."""
+    with pytest.raises(UserError, match=rf"^config\.model\.{field}=0 does not fit"):
+        models.config_class(name)(**{field: 0})

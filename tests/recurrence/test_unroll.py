@@ -238,3 +238,35 @@ def test_wrong_options_are_refused():
         unroll(cell, params, jnp.ones((T, B, D)), strategy="loop", unroll=2)
     with pytest.raises(ValueError, match="remat=0"):
         unroll(cell, params, jnp.ones((T, B, D)), remat=0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "carry", "reset", "said"),
+    [
+        ((D,), None, None, r"^xs must be \[T, B, D\] or \[T, D\], got shape \(6,\)$"),
+        ((T, B, D), (B, F + 1), None, r"must be .*h=\(3, 5\).*got .*h=\(3, 6\)"),
+        ((T, B, D), (B + 1, F), None, r"must be .*h=\(3, 5\).*got .*h=\(4, 5\)"),
+        ((T, B, D), (F,), None, r"must be .*h=\(3, 5\).*got .*h=\(5,\)"),
+        ((T, D), (B, F), None, r"must be .*h=\(5,\).*got .*h=\(3, 5\)"),
+        ((T, B, D), None, (B, T), r"^reset must be of shape \(7, 3\), as xs, got \(3, 7\)$"),
+        ((T, B, D), None, (T,), r"^reset must be of shape \(7, 3\)"),
+    ],
+)
+@pytest.mark.parametrize("layers", [1, 2])
+def test_shapes_that_do_not_fit_are_refused(layers, shape, carry, reset, said):
+    cell = cells.build("lstm", F, layers=layers)
+    params = cell.init(jax.random.key(0), D)
+    given = None
+    if carry is not None:
+        given = cells.build("lstm", carry[-1], layers=layers).carry(carry[:-1], jnp.float32)
+    mask = None if reset is None else jnp.zeros(reset, bool)
+    with pytest.raises(ValueError, match=said):
+        unroll(cell, params, jnp.ones(shape), given, reset=mask)
+
+
+def test_the_carry_of_another_cell_is_refused():
+    cell, other = cells.build("gru", F), cells.build("rnn", F)
+    params, carry = cell.init(jax.random.key(0), D), other.carry((B,), jnp.float32)
+    said = r"^the carry's shapes must be GRUCarry\(h=\(3, 5\)\), got RNNCarry\(h=\(3, 5\)\)$"
+    with pytest.raises(ValueError, match=said):
+        unroll(cell, params, jnp.ones((T, B, D)), carry)

@@ -1,0 +1,42 @@
+"""Config files: where those that ship are, and which file `--config` names."""
+
+import pathlib
+
+from rnngen_jax.config import closest
+from rnngen_jax.errors import UserError
+
+
+def folder() -> pathlib.Path:
+    """The configs that ship: within the installed package, or beside it in a source tree."""
+    package = pathlib.Path(__file__).parent
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+def names() -> list[str]:
+    """Names of the configs that ship."""
+    return sorted(path.stem for path in folder().glob("[!_]*.py"))
+
+
+def find(given: str) -> str:
+    """The path of the config file that `--config` names, without what follows a colon.
+
+    Args:
+      given: a Python file, or the name of a config that ships, such as "pixel_rnn". A file that is
+        there comes first.
+
+    Raises:
+      UserError: neither; the nearest of the files beside it and of those that ship is named.
+    """
+    path, allowed = pathlib.Path(given), f"give a Python file, or one of {', '.join(names())}."
+    if path.is_file():
+        if path.suffix in ("", ".py"):
+            return given
+        raise UserError(f"{given!r} is not a Python file; {allowed}")
+    if given in names():
+        return str(folder() / f"{given}.py")
+    known = {name: name for name in names()}
+    known |= {file.stem: str(file) for file in path.parent.glob("[!_]*.py")}
+    close = closest(path.stem, known)
+    hint = f"did you mean {known[close]}?" if close else allowed
+    raise UserError(f"there is no file {given!r}; {hint}")
