@@ -8,7 +8,9 @@ config.training.seed + r: metrics.jsonl then has each metric's mean, its standar
 replica's value.
 
 Without a checkpoint in --workdir a new run begins; with one, the same command goes on from the
-newest. A folder that holds a run of another config is refused.
+newest. A folder that holds a run of another config is refused. More --config.training.steps go on
+at the learning rate's last value: the schedule is as long as the steps that the run began with,
+unless --config.optimizer.decay_steps makes it longer from the start.
 
 On several hosts, start the same command on each, with --workdir on a shared disk, and with the
 environment variables JAX_COORDINATOR_ADDRESS (HOST:PORT of the first), JAX_NUM_PROCESSES and
@@ -26,6 +28,8 @@ from rnngen_jax.config import require
 from rnngen_jax.errors import RunError, UserError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from rnngen_jax.data.base import Dataset
     from rnngen_jax.experiment import Experiment
     from rnngen_jax.models.base import Extra, Model, Params
@@ -49,9 +53,9 @@ def run(config: Any, workdir: str) -> int:
     """
     from rnngen_jax import experiment
 
-    settings = experiment.check(config)
+    given = experiment.check(config)
     folder = pathlib.Path(workdir)
-    refuse_other_run(folder, settings)
+    begun = refuse_other_run(folder, given)
 
     import jax
 
@@ -61,8 +65,10 @@ def run(config: Any, workdir: str) -> int:
     from rnngen_jax.data.feed import make_feed
     from rnngen_jax.data.transforms import evaluation_transform, training_transform
     from rnngen_jax.evaluation.validation import validator
+    from rnngen_jax.training import opening
     from rnngen_jax.training.loop import batches_a_step, train
 
+    settings, begins = settled(folder, given, begun)
     dataset = data.load(settings.data)
     model = experiment.build(settings, dataset.spec)
     training = settings.training
@@ -89,6 +95,12 @@ def run(config: Any, workdir: str) -> int:
         judge,
         warn=_say if first else lambda line: None,
     )
+    announced = [
+        opening.data(dataset),
+        *opening.ended_schedules(settings.optimizers, training.steps),
+    ]
+    if begins:
+        announced += opening.short_warmups(given.optimizers, settings.optimizers)
     with recorded(settings, folder / "config.json") if first else contextlib.nullcontext():
         outcome = train(
             model,
@@ -101,6 +113,8 @@ def run(config: Any, workdir: str) -> int:
             validate=validate,
             draw=drawer(model, settings, dataset, folder),
             describe=accountant(settings, dataset.splits["train"].num),
+            record=experiment.to_dict(settings),
+            announced=announced,
         )
     if first and not outcome.interrupted:
         if (folder / "samples").exists():
@@ -159,10 +173,13 @@ def recorded(settings: "Experiment", path: pathlib.Path) -> Iterator[None]:
         raise
 
 
-def refuse_other_run(folder: pathlib.Path, settings: "Experiment") -> None:
-    """Raises a `UserError` if the folder holds a run that `settings` cannot continue.
+def refuse_other_run(folder: pathlib.Path, given: "Experiment") -> "Experiment | None":
+    """Raises a `UserError` if config.json is of a run that `given` cannot continue.
 
     A config.json alone, of a run that ended before its first step, protects nothing.
+
+    Returns:
+      What config.json says of the run that has begun; `None` without one.
     """
     from rnngen_jax import experiment
 
@@ -170,11 +187,57 @@ def refuse_other_run(folder: pathlib.Path, settings: "Experiment") -> None:
         raise UserError(f"--workdir={folder} is a file; give a folder.")
     begun = (folder / "metrics.jsonl", folder / "checkpoints")
     if not (folder / "config.json").exists() or not any(map(_holds_something, begun)):
-        return
-    changed = experiment.difference(experiment.from_json(folder / "config.json"), settings)
+        return None
+    found = experiment.from_json(folder / "config.json")
+    _refuse_difference(folder, found, experiment.resolve(given, found))
+    return found
+
+
+def settled(
+    folder: pathlib.Path, given: "Experiment", begun: "Experiment | None"
+) -> "tuple[Experiment, bool]":
+    """The resolved settings that a run begins or goes on with, and whether it begins.
+
+    Reading checkpoints asks JAX for its processes, which have to have joined before.
+
+    Args:
+      folder: the run's.
+      given: the settings of the command.
+      begun: what config.json says of the run in the folder, if there is one.
+
+    Raises:
+      UserError: the checkpoints are of another config, or of an older version, which did not keep
+        its config in them, and there is no config.json.
+    """
+    from rnngen_jax import experiment
+    from rnngen_jax.training.checkpoints import open_checkpoints
+
+    with open_checkpoints(folder / "checkpoints") as checkpoints:
+        meta = checkpoints.newest_meta()
+    if meta is None:
+        return experiment.resolve(given, begun), begun is None
+    where = folder / "checkpoints" / str(meta["step"])
+    if meta.get("config") is None:
+        if begun is None:
+            raise UserError(
+                f"{where} does not say its config, as it is of an older version, and there is no "
+                f"{folder / 'config.json'}; put that back, or choose another --workdir."
+            )
+        return experiment.resolve(given, begun), False
+    kept = experiment.from_record(meta["config"], where)
+    settings = experiment.resolve(given, begun or kept)
+    _refuse_difference(where, kept, settings)
+    return settings, False
+
+
+def _refuse_difference(where: pathlib.Path, begun: "Experiment", settings: "Experiment") -> None:
+    """Raises a `UserError` that names the fields by which `settings` cannot continue a run."""
+    from rnngen_jax import experiment
+
+    changed = experiment.difference(begun, settings)
     if changed:
         raise UserError(
-            f"{folder} holds a run of another config: {'; '.join(changed)}.\n"
+            f"{where} holds a run of another config: {'; '.join(changed)}.\n"
             "Choose another --workdir, or give that run's config to go on with it."
         )
 
@@ -219,8 +282,8 @@ def accountant(settings: "Experiment", num: int) -> "Callable[[int], dict[str, f
 
 def drawer(
     model: "Model", settings: "Experiment", dataset: "Dataset", folder: pathlib.Path
-) -> "Callable[[Params, Extra, int], None] | None":
-    """`draw(params, extra, step)` writes a grid of samples to `samples/step_STEP.png`.
+) -> "Callable[[Params, Extra, int], np.ndarray] | None":
+    """`draw(params, extra, step)` writes a grid of samples to `samples/step_STEP.png`, returns it.
 
     The same noise at every step, so that the grids can be compared. Of several replicas, the first.
     Of a model that can rebuild images but draw none, the grid is of validation images and what
@@ -233,9 +296,10 @@ def drawer(
 
     num = settings.training.num_samples
 
-    def write(picture: np.ndarray, step: int) -> None:
+    def write(picture: np.ndarray, step: int) -> np.ndarray:
         if jax.process_index() == 0:
             pictures.write_png(folder / "samples" / f"step_{step:08}.png", picture)
+        return picture
 
     if model.sample is None:
         if model.latent is None:
@@ -244,9 +308,9 @@ def drawer(
         known = classes if model.conditional else None
         encode, decode = sampling.encoder(model), sampling.decoder(model)
 
-        def rebuild(params: "Params", extra: "Extra", step: int) -> None:
+        def rebuild(params: "Params", extra: "Extra", step: int) -> np.ndarray:
             rebuilt = decode(params, extra, encode(params, extra, given, known), known)
-            write(pictures.reconstructions(given, rebuilt, model.spec.levels), step)
+            return write(pictures.reconstructions(given, rebuilt, model.spec.levels), step)
 
         return rebuild
 
@@ -254,9 +318,9 @@ def drawer(
     labels = sampling.cycled(model, num)
     key = jax.random.key(settings.training.seed)
 
-    def draw(params: "Params", extra: "Extra", step: int) -> None:
+    def draw(params: "Params", extra: "Extra", step: int) -> np.ndarray:
         images = draw_images(params, extra, key, num, labels, 1.0)
-        write(pictures.grid(np.asarray(images), model.spec.levels), step)
+        return write(pictures.grid(np.asarray(images), model.spec.levels), step)
 
     return draw
 
