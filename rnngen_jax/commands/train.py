@@ -14,7 +14,9 @@ replica's value.
 
 Without a checkpoint in --workdir a new run begins; with one, the same command goes on from the
 newest. A folder that holds a run of another config is refused, and one that another training is
-using.
+using. More --config.training.steps go on at the learning rate's last value: the schedule is as long
+as the steps that the run began with, unless --config.optimizer.decay_steps makes it longer from the
+start.
 
 Ctrl-C and SIGTERM finish the steps under way, save the run and end with 130 and 42; a second one
 ends at once. --preempted_exit_code sets another than 42, for a cluster that takes it for a failure.
@@ -37,6 +39,8 @@ from rnngen_jax.errors import RunError, UserError
 from rnngen_jax.lock import exclusive
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from rnngen_jax.data.base import Dataset
     from rnngen_jax.experiment import Experiment
     from rnngen_jax.models.base import Extra, Model, Params
@@ -65,10 +69,10 @@ def run(config: Any, workdir: str, preempted_exit_code: int) -> int:
     """
     from rnngen_jax import experiment
 
-    given, where = preempted_exit_code, "--preempted_exit_code"
-    require(0 <= given <= 255, where, given, "0 to 255")
-    interrupts.set_preempted_exit_code(given)
-    settings = experiment.check(config)
+    code, where = preempted_exit_code, "--preempted_exit_code"
+    require(0 <= code <= 255, where, code, "0 to 255")
+    interrupts.set_preempted_exit_code(code)
+    given = experiment.check(config)
     folder = pathlib.Path(workdir)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--workdir={folder} is a file; give a folder.")
@@ -78,23 +82,25 @@ def run(config: Any, workdir: str, preempted_exit_code: int) -> int:
     join_hosts()
     first = jax.process_index() == 0
     with exclusive(folder) if first else contextlib.nullcontext():
-        refuse_other_run(folder, settings)
-        _train(settings, folder, first)
+        _train(given, folder, first)
     return 0
 
 
-def _train(settings: "Experiment", folder: pathlib.Path, first: bool) -> None:
+def _train(given: "Experiment", folder: pathlib.Path, first: bool) -> None:
     """Trains in a folder that is held; `first` of the processes alone writes and prints."""
     from rnngen_jax import data, experiment
     from rnngen_jax.commands.classifier import open_judge
     from rnngen_jax.data.feed import make_feed
     from rnngen_jax.data.transforms import evaluation_transform, training_transform
     from rnngen_jax.evaluation.validation import validator
+    from rnngen_jax.training import opening
     from rnngen_jax.training.loop import batches_a_step, train
     from rnngen_jax.training.preemption import Interruption, stoppable
 
     interruption = Interruption(interrupts.asked, interrupts.deferred)
     track = stoppable(interruption)
+    begun = refuse_other_run(folder, given)
+    settings, begins = settled(folder, given, begun)
     dataset = data.load(settings.data)
     model = experiment.build(settings, dataset.spec)
     training = settings.training
@@ -121,6 +127,12 @@ def _train(settings: "Experiment", folder: pathlib.Path, first: bool) -> None:
         warn=_say if first else lambda line: None,
         track=track,
     )
+    announced = [
+        opening.data(dataset),
+        *opening.ended_schedules(settings.optimizers, training.steps),
+    ]
+    if begins:
+        announced += opening.short_warmups(given.optimizers, settings.optimizers)
     with recorded(settings, folder / "config.json") if first else contextlib.nullcontext():
         outcome = train(
             model,
@@ -133,6 +145,8 @@ def _train(settings: "Experiment", folder: pathlib.Path, first: bool) -> None:
             validate=validate,
             draw=drawer(model, settings, dataset, folder, track),
             describe=accountant(settings, dataset.splits["train"].num),
+            record=experiment.to_dict(settings),
+            announced=announced,
             interruption=interruption,
         )
     if outcome.interrupted:
@@ -190,20 +204,69 @@ def recorded(settings: "Experiment", path: pathlib.Path) -> Iterator[None]:
         raise
 
 
-def refuse_other_run(folder: pathlib.Path, settings: "Experiment") -> None:
-    """Raises a `UserError` if the folder holds a run that `settings` cannot continue.
+def refuse_other_run(folder: pathlib.Path, given: "Experiment") -> "Experiment | None":
+    """Raises a `UserError` if config.json is of a run that `given` cannot continue.
 
     A config.json alone, of a run that ended before its first step, protects nothing.
+
+    Returns:
+      What config.json says of the run that has begun; `None` without one.
     """
     from rnngen_jax import experiment
 
     begun = (folder / "metrics.jsonl", folder / "checkpoints")
     if not (folder / "config.json").exists() or not any(map(_holds_something, begun)):
-        return
-    changed = experiment.difference(experiment.from_json(folder / "config.json"), settings)
+        return None
+    found = experiment.from_json(folder / "config.json")
+    _refuse_difference(folder, found, experiment.resolve(given, found))
+    return found
+
+
+def settled(
+    folder: pathlib.Path, given: "Experiment", begun: "Experiment | None"
+) -> "tuple[Experiment, bool]":
+    """The resolved settings that a run begins or goes on with, and whether it begins.
+
+    Reading checkpoints asks JAX for its processes, which have to have joined before.
+
+    Args:
+      folder: the run's.
+      given: the settings of the command.
+      begun: what config.json says of the run in the folder, if there is one.
+
+    Raises:
+      UserError: the checkpoints are of another config, or of an older version, which did not keep
+        its config in them, and there is no config.json.
+    """
+    from rnngen_jax import experiment
+    from rnngen_jax.training.checkpoints import open_checkpoints
+
+    with open_checkpoints(folder / "checkpoints") as checkpoints:
+        meta = checkpoints.newest_meta()
+    if meta is None:
+        return experiment.resolve(given, begun), begun is None
+    where = folder / "checkpoints" / str(meta["step"])
+    if meta.get("config") is None:
+        if begun is None:
+            raise UserError(
+                f"{where} does not say its config, as it is of an older version, and there is no "
+                f"{folder / 'config.json'}; put that back, or choose another --workdir."
+            )
+        return experiment.resolve(given, begun), False
+    kept = experiment.from_record(meta["config"], where)
+    settings = experiment.resolve(given, begun or kept)
+    _refuse_difference(where, kept, settings)
+    return settings, False
+
+
+def _refuse_difference(where: pathlib.Path, begun: "Experiment", settings: "Experiment") -> None:
+    """Raises a `UserError` that names the fields by which `settings` cannot continue a run."""
+    from rnngen_jax import experiment
+
+    changed = experiment.difference(begun, settings)
     if changed:
         raise UserError(
-            f"{folder} holds a run of another config: {'; '.join(changed)}.\n"
+            f"{where} holds a run of another config: {'; '.join(changed)}.\n"
             "Choose another --workdir, or give that run's config to go on with it."
         )
 
@@ -252,8 +315,8 @@ def drawer(
     dataset: "Dataset",
     folder: pathlib.Path,
     track: "Callable[[range], Iterable[int]]" = iter,
-) -> "Callable[[Params, Extra, int], None] | None":
-    """`draw(params, extra, step)` writes a grid of samples to `samples/step_STEP.png`.
+) -> "Callable[[Params, Extra, int], np.ndarray] | None":
+    """`draw(params, extra, step)` writes a grid of samples to `samples/step_STEP.png`, returns it.
 
     The same noise at every step, so that the grids can be compared. Of several replicas, the first.
     Of a model that can rebuild images but draw none, the grid is of validation images and what
@@ -266,9 +329,10 @@ def drawer(
 
     num = settings.training.num_samples
 
-    def write(picture: np.ndarray, step: int) -> None:
+    def write(picture: np.ndarray, step: int) -> np.ndarray:
         if jax.process_index() == 0:
             pictures.write_png(folder / "samples" / f"step_{step:08}.png", picture)
+        return picture
 
     if model.sample is None:
         if model.latent is None:
@@ -277,9 +341,9 @@ def drawer(
         known = classes if model.conditional else None
         encode, decode = sampling.encoder(model, track), sampling.decoder(model, track)
 
-        def rebuild(params: "Params", extra: "Extra", step: int) -> None:
+        def rebuild(params: "Params", extra: "Extra", step: int) -> np.ndarray:
             rebuilt = decode(params, extra, encode(params, extra, given, known), known)
-            write(pictures.reconstructions(given, rebuilt, model.spec.levels), step)
+            return write(pictures.reconstructions(given, rebuilt, model.spec.levels), step)
 
         return rebuild
 
@@ -287,9 +351,9 @@ def drawer(
     labels = sampling.cycled(model, num)
     key = jax.random.key(settings.training.seed)
 
-    def draw(params: "Params", extra: "Extra", step: int) -> None:
+    def draw(params: "Params", extra: "Extra", step: int) -> np.ndarray:
         images = draw_images(params, extra, key, num, labels, 1.0)
-        write(pictures.grid(np.asarray(images), model.spec.levels), step)
+        return write(pictures.grid(np.asarray(images), model.spec.levels), step)
 
     return draw
 

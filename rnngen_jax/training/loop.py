@@ -14,7 +14,7 @@ import numpy as np
 from rnngen_jax.data.feed import Feed, fetch
 from rnngen_jax.errors import RunError, UserError
 from rnngen_jax.models.base import Extra, Model, Params
-from rnngen_jax.training import sinks
+from rnngen_jax.training import opening, sinks
 from rnngen_jax.training.checkpoints import Checkpoints, open_checkpoints
 from rnngen_jax.training.config import OptimizerConfig, TrainingConfig
 from rnngen_jax.training.digests import named
@@ -29,7 +29,7 @@ from rnngen_jax.training.state import TrainState, create, evaluated_params
 from rnngen_jax.training.step import Transform, Turns, rounds, train_step
 
 Validate = Callable[[Params, Extra], Mapping[str, float]]
-Draw = Callable[[Params, Extra, int], None]
+Draw = Callable[[Params, Extra, int], np.ndarray | None]
 Describe = Callable[[int], Mapping[str, float]]
 
 
@@ -63,6 +63,8 @@ def train(
     validate: Validate | None = None,
     draw: Draw | None = None,
     describe: Describe | None = None,
+    record: Mapping[str, Any] | None = None,
+    announced: Sequence[str] = (),
     devices: Sequence[jax.Device] | None = None,
     interruption: Interruption = NEVER,
 ) -> Outcome:
@@ -92,9 +94,13 @@ def train(
       validate: `validate(params, extra) -> metrics`; the first metric decides which checkpoint is
         best, the lower the better. It is called for each replica. The arrays lie on one device and
         are gone after it returns.
-      draw: `draw(params, extra, step)` writes a grid of samples.
+      draw: `draw(params, extra, step)` writes a grid of samples; what it returns of it, uint8 RGB
+        `[H, W, 3]`, goes to TensorBoard.
       describe: `describe(step) -> metrics` that the number of steps alone decides, such as the
         privacy that is left; they stand in the lines of training metrics.
+      record: the run's whole config as nested JSON values, for each checkpoint's meta and
+        TensorBoard.
+      announced: lines to be said before the first step.
       devices: the devices to use, all by default.
       interruption: who may ask a run of one process to stop. `validate` and `draw` may raise
         `Stopped` once it does.
@@ -114,7 +120,7 @@ def train(
         )
     turns = _turns(optimizers)
     images = config.replicas * config.batch_size * rounds(turns)  # of a step
-    chains = {player: make_optimizer(optimizers[player], config.steps) for player in model.losses}
+    chains = {player: make_optimizer(optimizers[player]) for player in model.losses}
     parallel = make_parallel(
         config.parallelism,
         lambda reduce: train_step(model, chains, config.ema_decay, transform, reduce, turns),
@@ -129,7 +135,8 @@ def train(
     workdir = pathlib.Path(workdir)
     with ExitStack() as stack:
         checkpoints = stack.enter_context(open_checkpoints(workdir / "checkpoints", config.keep))
-        found = checkpoints.resume(jax.eval_shape(make_state), identity, _say)
+        abstract = jax.eval_shape(make_state)
+        found = checkpoints.resume(abstract, identity, _say)
         if found is None:
             state, standing = jax.jit(make_state)(), Standing()
         else:
@@ -139,15 +146,22 @@ def train(
             return _nothing_to_do(standing, config)
         if found is not None:
             _say(f"going on from step {standing.step}.")
+        for line in (
+            *announced,
+            opening.model(model.name, abstract.params, config.replicas),
+            opening.devices(devices or jax.devices()),
+        ):
+            _say(line)
         # What was owed at a step is done anew, its lines included.
-        sink = stack.enter_context(closing(_sink(workdir, standing.step - standing.owed)))
+        sink = stack.enter_context(closing(_sink(workdir, standing.step - standing.owed, record)))
         progress = stack.enter_context(closing(make_progress(standing.step, config.steps, images)))
         run = _Run(
             players=tuple(model.losses),
             images=images,
             config=config,
             identity=identity,
-            parallel=parallel,
+            record=record,
+            parallel=opening.compiling(parallel, progress),
             checkpoints=checkpoints,
             sink=sink,
             progress=progress,
@@ -192,6 +206,7 @@ class _Run:
     images: int
     config: TrainingConfig
     identity: Mapping[str, Any]
+    record: Mapping[str, Any] | None
     parallel: Parallel
     checkpoints: Checkpoints
     sink: sinks.Sink
@@ -287,7 +302,9 @@ class _Run:
                 improved = standing.judge(self.score(self.validate, state))
                 last = last or _out_of_patience(standing, config)
             if self.draw is not None and is_due(config.sample_every):
-                self.draw(*self.evaluated(state, 0), step)
+                picture = self.draw(*self.evaluated(state, 0), step)
+                if picture is not None:
+                    self.sink.image(step, "samples", picture)
             if improved or last or is_due(config.checkpoint_every):
                 self.save(state)
 
@@ -321,7 +338,7 @@ class _Run:
             if not np.isfinite(array).all():
                 name = f"a number in {name}"
                 raise self.standing.not_finite(name, array, self.config.replicas)
-        meta = {**self.standing.meta(), "identity": self.identity}
+        meta = {**self.standing.meta(), "identity": self.identity, "config": self.record}
         self.checkpoints.save(self.standing.step, host, meta)
         self.standing.saved = self.standing.step
 
@@ -400,7 +417,7 @@ def _outcome(
     return Outcome(standing.step, interrupted, stopped_early, best["step"], best["score"])
 
 
-def _sink(workdir: pathlib.Path, step: int) -> sinks.Sink:
+def _sink(workdir: pathlib.Path, step: int, record: Mapping[str, Any] | None) -> sinks.Sink:
     """The sinks of a run that goes on from `step`; the first process alone writes."""
     if jax.process_index() != 0:
         return sinks.together([])
@@ -410,7 +427,8 @@ def _sink(workdir: pathlib.Path, step: int) -> sinks.Sink:
         raise UserError(f"--workdir={workdir} cannot be made: {error.strerror}.") from None
     lines = workdir / "metrics.jsonl"
     sinks.truncate_after(lines, step)
-    return sinks.together([sinks.jsonl(lines), sinks.tensorboard(workdir / "tensorboard", step)])
+    events = sinks.tensorboard(workdir / "tensorboard", step, named(record or {}))
+    return sinks.together([sinks.jsonl(lines), events])
 
 
 def _say(line: str) -> None:

@@ -145,14 +145,23 @@ def run(workdir, model=None, optimizer=None, transform=jitter, placement="device
     """Trains a toy; keyword arguments of `train` and fields of its config."""
     passed = {
         name: changes.pop(name)
-        for name in ("validate", "draw", "devices", "identity", "interruption")
+        for name in (
+            "validate",
+            "draw",
+            "devices",
+            "identity",
+            "interruption",
+            "record",
+            "announced",
+        )
         if name in changes
     }
     config = settings(**changes)
     devices = passed.pop("devices", jax.devices()[:1])
     identity = passed.pop("identity", IDENTITY)
     model = model or autoencoder()
-    optimizers = dict.fromkeys(model.losses, optimizer or OptimizerConfig(learning_rate=0.05))
+    section = (optimizer or OptimizerConfig(learning_rate=0.05)).resolved(config.steps)
+    optimizers = dict.fromkeys(model.losses, section)
     batch_size = config.batch_size * batches_a_step(optimizers)
     return train(
         model,
