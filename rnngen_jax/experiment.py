@@ -4,13 +4,13 @@ import json
 import os
 import pathlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from rnngen_jax import models
-from rnngen_jax.config import from_mapping, nearest, to_mapping
+from rnngen_jax.config import from_mapping, nearest, require, to_mapping
 from rnngen_jax.data.base import DataConfig
 from rnngen_jax.errors import UserError
 from rnngen_jax.evaluation.likelihood import EvaluationConfig
@@ -156,6 +156,39 @@ def check(config: Mapping[str, Any]) -> Experiment:
     return found
 
 
+def resolve(experiment: Experiment, begun: Experiment | None = None) -> Experiment:
+    """Fixes what hangs on the number of steps that a run begins with: its schedules' lengths.
+
+    A `decay_steps` of 0 becomes that of the run that has begun, or `training.steps` of one that
+    begins now, and a warm-up that does not fit in its decaying schedule is shortened; see
+    `OptimizerConfig`. So more steps never change what the earlier ones do.
+
+    Args:
+      experiment: the settings.
+      begun: those of the run to go on with, `None` for one that begins. Of a version without
+        `decay_steps`, its schedules are as long as its `training.steps`.
+
+    Returns:
+      The settings for config.json; those that are resolved already come back as they are.
+
+    Raises:
+      UserError: a run that begins has a constant schedule and a warm-up as long as the training.
+    """
+    steps = (begun or experiment).training.steps
+    found = {}
+    for name in ("optimizer", *PLAYERS):
+        section = getattr(experiment, name)
+        if section is None:
+            continue
+        before = getattr(begun, name, None)
+        length = before.decay_steps if before is not None else 0
+        found[name] = section.resolved(length or steps)
+        if begun is None and not found[name].decay_steps:
+            given, allowed = section.warmup_steps, f"0 or more, below config.training.steps={steps}"
+            require(given < steps, f"{section.SECTION}.warmup_steps", given, allowed)
+    return replace(experiment, **found)
+
+
 def build(experiment: Experiment, spec: ImageSpec) -> Model:
     """The experiment's model, for images like `spec`.
 
@@ -178,7 +211,7 @@ def to_json(experiment: Experiment, path: str | os.PathLike[str]) -> None:
 
 
 def from_json(path: str | os.PathLike[str]) -> Experiment:
-    """Reads config.json.
+    """Reads config.json; that of a version without `decay_steps` is resolved as by `resolve`.
 
     Raises:
       UserError: it is missing, no JSON, or no config that fits this version.
@@ -195,10 +228,24 @@ def from_json(path: str | os.PathLike[str]) -> Experiment:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from None
     except ValueError as error:
         raise UserError(f"{path} is damaged, it is no JSON: {error}.") from None
+    return from_record(values, path)
+
+
+def from_record(values: Mapping[str, Any], where: str | os.PathLike[str]) -> Experiment:
+    """The config of a run that has begun, from what `to_dict` gave of it.
+
+    Args:
+      values: the nested dict.
+      where: what holds it, for the message.
+
+    Raises:
+      UserError: it does not fit this version.
+    """
     try:
-        return check(values)
+        found = check(values)
     except UserError as error:
-        raise UserError(f"{path} does not fit: {error}") from None
+        raise UserError(f"{where} does not fit: {error}") from None
+    return resolve(found, found)
 
 
 def identity(experiment: Experiment, spec: ImageSpec) -> dict[str, Any]:

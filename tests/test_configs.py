@@ -34,7 +34,6 @@ TINY = {
         "sample_every": 2,
         "num_samples": 2,
     },
-    "optimizer": {"warmup_steps": 0},
 }
 
 

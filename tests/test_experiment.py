@@ -176,6 +176,7 @@ def test_identity_names_model_and_images_in_json():
         ("training", "batch_size", 9, False),
         ("training", "ema_decay", 0.5, False),
         ("optimizer", "learning_rate", 0.5, False),
+        ("optimizer", "warmup_steps", 7, False),
         ("data", "binarisation", "static", False),
         ("model", "cell", "lstm", False),
         ("model", "name", "row_rnn", False),
@@ -198,3 +199,90 @@ def test_what_may_change_are_fields():
     for path in experiment.MAY_CHANGE:
         section, field = path.split(".")
         assert field in config[section]
+
+
+def settings(steps=300, model="mlp_gan", **fields):
+    """Both players' sections alike: a cosine, unless `fields` says otherwise."""
+    section = {"schedule": "cosine", **fields}
+    config = {"model": {"name": model}, "training": {"steps": steps}, "optimizer": section}
+    if model == "mlp_gan":
+        config["discriminator"] = section
+    return experiment.check(config)
+
+
+def lengths(checked):
+    """Length of the schedule and of the warm-up of each player."""
+    return [(own.decay_steps, own.warmup_steps) for own in checked.optimizers.values()]
+
+
+def test_a_schedules_length_is_that_of_the_steps_that_the_run_begins_with():
+    begun = experiment.resolve(settings(warmup_steps=50))
+    assert lengths(begun) == [(300, 50)] * 2
+    assert experiment.resolve(begun) == begun
+    assert experiment.check(experiment.to_dict(begun)) == begun
+    # Of the run that goes on, whatever its steps: no difference, and the same schedule.
+    for steps in (20, 300, 1000):
+        longer = experiment.resolve(settings(steps, warmup_steps=50), begun)
+        assert lengths(longer) == [(300, 50)] * 2
+        assert experiment.difference(begun, longer) == []
+        assert lengths(experiment.resolve(settings(7, warmup_steps=50), longer)) == [(300, 50)] * 2
+
+
+def test_a_length_that_is_given_is_kept_and_cannot_change():
+    begun = experiment.resolve(settings(decay_steps=900))
+    assert lengths(begun) == [(900, 0)] * 2
+    assert experiment.difference(begun, experiment.resolve(settings(400), begun)) == []
+    other = experiment.resolve(settings(400, decay_steps=400), begun)
+    assert experiment.difference(begun, other) == [
+        "discriminator.decay_steps: 900 -> 400",
+        "optimizer.decay_steps: 900 -> 400",
+    ]
+
+
+def test_a_constant_schedule_has_no_length():
+    constant = settings(schedule="constant", warmup_steps=50)
+    assert experiment.resolve(constant) == constant
+    assert experiment.resolve(settings(10, schedule="constant", warmup_steps=50), constant)
+    with pytest.raises(UserError, match=r"discriminator\.decay_steps=5 has no effect with sched"):
+        experiment.check({"model": {"name": "mlp_gan"}, "discriminator": {"decay_steps": 5}})
+
+
+def test_another_schedule_is_a_difference():
+    begun = experiment.resolve(settings(schedule="constant", model="row_rnn"))
+    found = experiment.difference(begun, experiment.resolve(settings(400, "row_rnn"), begun))
+    assert "optimizer.schedule: 'constant' -> 'cosine'" in found
+
+
+@pytest.mark.parametrize("section", ["optimizer", "discriminator"])
+def test_a_constant_schedule_whose_warmup_is_the_whole_training_is_refused(section):
+    config = {"model": {"name": "mlp_gan"}, "training": {"steps": 10}}
+    checked = experiment.check({**config, section: {"warmup_steps": 10}})
+    said = rf"^config\.{section}\.warmup_steps=10 .*below config\.training\.steps=10"
+    with pytest.raises(UserError, match=said):
+        experiment.resolve(checked)
+    assert experiment.resolve(checked, checked) == checked  # done with fewer steps than it began
+
+
+def test_the_warmup_of_a_short_run_is_scaled_once():
+    """As long as the run, or longer: a twentieth of it, whatever the steps that come later."""
+    begun = experiment.resolve(settings(30, warmup_steps=50))
+    assert lengths(begun) == [(30, 1)] * 2
+    for steps in (30, 60, 1000):
+        longer = experiment.resolve(settings(steps, warmup_steps=50), begun)
+        assert experiment.difference(begun, longer) == []
+    other = experiment.resolve(settings(1000, warmup_steps=20), begun)
+    assert "optimizer.warmup_steps: 1 -> 20" in experiment.difference(begun, other)
+
+
+def test_a_config_json_without_lengths_has_those_of_its_steps(tmp_path):
+    """As versions wrote it that had no such field."""
+    values = experiment.to_dict(settings(warmup_steps=50))
+    for section in ("optimizer", "discriminator"):
+        del values[section]["decay_steps"]
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(values))
+    found = experiment.from_json(path)
+    assert lengths(found) == [(300, 50)] * 2
+    raised = experiment.resolve(settings(400, warmup_steps=50), found)
+    assert lengths(raised) == [(300, 50)] * 2
+    assert experiment.difference(found, raised) == []

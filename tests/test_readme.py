@@ -79,7 +79,6 @@ def test_every_command_works(section, place, monkeypatch, capsys):
         assert words[0] == "rnngen", words
         if words[1] in ("train", "classifier"):
             words = words + [f"--config.training.{field}" for field in short]
-            words.append("--config.optimizer.warmup_steps=0")
             if "mnist" in " ".join(words):
                 words.append("--config.training.batch_size=8")
         if any(word.startswith("--iw_samples") for word in words):

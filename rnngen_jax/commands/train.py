@@ -8,7 +8,9 @@ config.training.seed + r: metrics.jsonl then has each metric's mean, its standar
 replica's value.
 
 Without a checkpoint in --workdir a new run begins; with one, the same command goes on from the
-newest. A folder that holds a run of another config is refused.
+newest. A folder that holds a run of another config is refused. More --config.training.steps go on
+at the learning rate's last value: the schedule is as long as the steps that the run began with,
+unless --config.optimizer.decay_steps makes it longer from the start.
 
 On several hosts, start the same command on each, with --workdir on a shared disk, and with the
 environment variables JAX_COORDINATOR_ADDRESS (HOST:PORT of the first), JAX_NUM_PROCESSES and
@@ -49,9 +51,9 @@ def run(config: Any, workdir: str) -> int:
     """
     from rnngen_jax import experiment
 
-    settings = experiment.check(config)
+    given = experiment.check(config)
     folder = pathlib.Path(workdir)
-    refuse_other_run(folder, settings)
+    settings = experiment.resolve(given, refuse_other_run(folder, given))
 
     import jax
 
@@ -159,10 +161,13 @@ def recorded(settings: "Experiment", path: pathlib.Path) -> Iterator[None]:
         raise
 
 
-def refuse_other_run(folder: pathlib.Path, settings: "Experiment") -> None:
-    """Raises a `UserError` if the folder holds a run that `settings` cannot continue.
+def refuse_other_run(folder: pathlib.Path, given: "Experiment") -> "Experiment | None":
+    """Raises a `UserError` if config.json is of a run that `given` cannot continue.
 
     A config.json alone, of a run that ended before its first step, protects nothing.
+
+    Returns:
+      What config.json says of the run that has begun; `None` without one.
     """
     from rnngen_jax import experiment
 
@@ -170,13 +175,15 @@ def refuse_other_run(folder: pathlib.Path, settings: "Experiment") -> None:
         raise UserError(f"--workdir={folder} is a file; give a folder.")
     begun = (folder / "metrics.jsonl", folder / "checkpoints")
     if not (folder / "config.json").exists() or not any(map(_holds_something, begun)):
-        return
-    changed = experiment.difference(experiment.from_json(folder / "config.json"), settings)
+        return None
+    found = experiment.from_json(folder / "config.json")
+    changed = experiment.difference(found, experiment.resolve(given, found))
     if changed:
         raise UserError(
             f"{folder} holds a run of another config: {'; '.join(changed)}.\n"
             "Choose another --workdir, or give that run's config to go on with it."
         )
+    return found
 
 
 def animate(folder: pathlib.Path) -> None:

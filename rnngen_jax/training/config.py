@@ -1,15 +1,17 @@
 """The config sections `optimizer` and `training`."""
 
-from dataclasses import dataclass, fields
-from typing import ClassVar
+from dataclasses import dataclass, fields, replace
+from typing import ClassVar, Self
 
 from rnngen_jax.config import require, require_choice
 from rnngen_jax.errors import UserError
 
 OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd")
-SCHEDULES = ("constant", "cosine", "linear", "exponential")
+DECAYS = ("cosine", "linear", "exponential")
+SCHEDULES = ("constant", *DECAYS)
 PARALLELISMS = ("jit", "pmap")
 MOST_CALLS = 10_000_000  # of the device in one run, which are listed before it begins
+SHORT_WARMUP = 20  # a warm-up that does not fit in its schedule takes one step in so many of it
 
 # Fields of `OptimizerConfig` that only some choices read: (the choosing field, its values).
 _READ_BY = {
@@ -19,7 +21,8 @@ _READ_BY = {
     "eps": ("name", ("adam", "adamw", "rmsprop")),
     "momentum": ("name", ("sgd", "rmsprop")),
     "weight_decay": ("name", ("adamw",)),
-    "final_fraction": ("schedule", ("cosine", "linear", "exponential")),
+    "decay_steps": ("schedule", DECAYS),
+    "final_fraction": ("schedule", DECAYS),
 }
 
 
@@ -33,11 +36,14 @@ class OptimizerConfig:
     Attributes:
       name: "adam", "adamw" (Adam with decoupled weight decay), "rmsprop" or "sgd".
       learning_rate: its peak, reached after the warm-up.
-      schedule: "constant", or from the warm-up's end to the last step a half "cosine", a straight
-        line ("linear") or an "exponential" down to `final_fraction`.
+      schedule: "constant", or from the warm-up's end to `decay_steps` a half "cosine", a straight
+        line ("linear") or an "exponential" down to `final_fraction`, which later steps keep.
       warmup_steps: the learning rate grows over this many steps in equal parts, of which the first
-        step takes one already; 0 for none.
-      final_fraction: the learning rate at the end over `learning_rate`.
+        step takes one already; 0 for none. A warm-up that its decaying schedule is too short for
+        becomes a twentieth of it when a run begins.
+      decay_steps: length of the schedule in training steps, warm-up included; 0 stands for the
+        steps that a run begins with. A run that goes on keeps what it began with.
+      final_fraction: the learning rate at the end of the schedule over `learning_rate`.
       b1: Adam's decay of the mean of gradients.
       b2: Adam's decay of the mean of squared gradients.
       decay: RMSProp's decay of the mean of squared gradients, which starts at 0.
@@ -65,6 +71,7 @@ class OptimizerConfig:
     learning_rate: float = 1e-3
     schedule: str = "constant"
     warmup_steps: int = 0
+    decay_steps: int = 0
     final_fraction: float = 0.01
     b1: float = 0.9
     b2: float = 0.999
@@ -86,7 +93,8 @@ class OptimizerConfig:
         require_choice(f"{at}name", self.name, OPTIMIZERS)
         require_choice(f"{at}schedule", self.schedule, SCHEDULES)
         require(self.learning_rate > 0, f"{at}learning_rate", self.learning_rate, "above 0")
-        require(self.warmup_steps >= 0, f"{at}warmup_steps", self.warmup_steps, "0 or more")
+        for name in ("warmup_steps", "decay_steps"):
+            require(getattr(self, name) >= 0, f"{at}{name}", getattr(self, name), "0 or more")
         for name in ("b1", "b2", "decay", "momentum"):
             value = getattr(self, name)
             require(0 <= value < 1, f"{at}{name}", value, "0 or more, below 1")
@@ -102,6 +110,18 @@ class OptimizerConfig:
             given, allowed = self.final_fraction, "above 0 with schedule=exponential"
             require(given > 0, f"{at}final_fraction", given, allowed)
         self._refuse_unread()
+
+    def resolved(self, steps: int) -> Self:
+        """The section with its schedule's own length, of a run that begins with so many steps.
+
+        What is resolved already comes back as it is. A constant schedule has no length.
+        """
+        if self.schedule not in DECAYS:
+            return self
+        length = self.decay_steps or steps
+        fits = self.warmup_steps < length
+        warmup = self.warmup_steps if fits else length // SHORT_WARMUP
+        return replace(self, decay_steps=length, warmup_steps=warmup)
 
     def _refuse_unread(self) -> None:
         """Raises a `UserError` where a field is set that the other choices leave unread."""

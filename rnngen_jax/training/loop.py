@@ -110,7 +110,7 @@ def train(
         )
     turns = _turns(optimizers)
     images = config.replicas * config.batch_size * rounds(turns)  # of a step
-    chains = {player: make_optimizer(optimizers[player], config.steps) for player in model.losses}
+    chains = {player: make_optimizer(optimizers[player]) for player in model.losses}
     parallel = make_parallel(
         config.parallelism,
         lambda reduce: train_step(model, chains, config.ema_decay, transform, reduce, turns),

@@ -9,49 +9,46 @@ import optax
 from jax import Array
 
 from rnngen_jax.config import require
-from rnngen_jax.training.config import OptimizerConfig
+from rnngen_jax.training.config import DECAYS, OptimizerConfig
 
 
-def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
+def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     """The optimiser of one player.
 
     The order is: penalties are added to the gradient, the sum is clipped, the optimiser scales it,
-    the updated parameters are cut.
-
-    Args:
-      config: the settings.
-      steps: number of training steps, over which the learning rate's schedule runs; with several
-        turns a step it still counts steps.
+    the updated parameters are cut. With several turns per step the schedule still counts steps.
 
     Raises:
-      UserError: the warm-up is not shorter than the training.
+      UserError: a decaying schedule without a length, or one that is no longer than its warm-up.
     """
-    given, allowed = config.warmup_steps, f"0 or more, below config.training.steps={steps}"
-    require(given < steps, f"{config.SECTION}.warmup_steps", given, allowed)
+    rate = learning_rate(config)
     parts = []
     if config.l1 or config.l2:
         parts.append(add_penalties(config.l1, config.l2))
     if config.clip_norm:
         parts.append(optax.clip_by_global_norm(config.clip_norm))
-    rate = learning_rate(config, steps)
     parts.append(_scaling(config, lambda count: rate(count // config.turns)))
     if config.clip_weights:
         parts.append(keep_within(config.clip_weights))
     return optax.chain(*parts)
 
 
-def learning_rate(config: OptimizerConfig, steps: int) -> Callable[[Array], Array]:
+def learning_rate(config: OptimizerConfig) -> Callable[[Array], Array]:
     """The learning rate as a function of the number of steps done before.
 
-    Args:
-      config: the settings.
-      steps: number of training steps.
+    From `decay_steps` on it is the schedule's last value.
+
+    Raises:
+      UserError: as `make_optimizer`.
     """
-    last = config.final_fraction
+    last, length = config.final_fraction, config.decay_steps - config.warmup_steps
+    fits = length > 0 or config.schedule not in DECAYS
+    allowed = f"more than warmup_steps={config.warmup_steps}, such as the number of training steps"
+    require(fits, f"{config.SECTION}.decay_steps", config.decay_steps, allowed)
 
     def rate(count: Array) -> Array:
         warmup = jnp.minimum(1.0, (count + 1) / max(config.warmup_steps, 1))
-        done = jnp.clip((count - config.warmup_steps) / (steps - config.warmup_steps), 0.0, 1.0)
+        done = jnp.clip((count - config.warmup_steps) / max(length, 1), 0.0, 1.0)
         decay = {
             "constant": lambda: jnp.ones_like(done),
             "cosine": lambda: last + (1 - last) * 0.5 * (1 + jnp.cos(jnp.pi * done)),

@@ -18,7 +18,6 @@ SHORT = [
     "--config.training.validate_every=0",
     "--config.training.sample_every=0",
     "--config.training.batch_size=8",
-    "--config.optimizer.warmup_steps=0",
 ]
 
 

@@ -63,7 +63,7 @@ def trained(case, kind, devices):
     name, fields, turn = GANS[case]
     model, turns = models.build(name, fields, SPEC), {"discriminator": turn}
     config = OptimizerConfig(name="sgd", learning_rate=0.1)
-    chains = {player: make_optimizer(config, STEPS) for player in model.losses}
+    chains = {player: make_optimizer(config) for player in model.losses}
     parallel = make_parallel(
         kind,
         lambda reduce: train_step(model, chains, 0.9, toys.keep, reduce, turns),
@@ -150,7 +150,7 @@ def stays_finite(fields, **section):
     spec, resident, chunk = digits()
     model = models.build("mlp_gan", {"noise": 4, "hidden": 8, "layers": 1, **fields}, spec)
     config = OptimizerConfig(learning_rate=1e-3, b1=0.5, **section)
-    chains = {player: make_optimizer(config, 200) for player in model.losses}
+    chains = {player: make_optimizer(config) for player in model.losses}
     step = train_step(model, chains, 0.0, toys.keep)
     state = jax.jit(functools.partial(create, model, chains, 0))()
     state, metrics = jax.jit(many_steps(step, fetch, 0))(state, resident, chunk)

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from rnngen_jax.errors import UserError
-from rnngen_jax.training.config import DiscriminatorConfig, OptimizerConfig
+from rnngen_jax.training.config import DECAYS, DiscriminatorConfig, OptimizerConfig
 from rnngen_jax.training.optimizers import learning_rate, make_optimizer
 
 STEPS = 10
@@ -21,7 +21,7 @@ GRADIENTS = [{k: RNG.normal(size=v.shape) for k, v in START.items()} for _ in ra
 def trained(config):
     """Parameters after the four gradients, as optax moves them, in float64."""
     with jax.enable_x64(True):
-        optimizer = make_optimizer(config, STEPS)
+        optimizer = make_optimizer(config.resolved(STEPS))
         params = jax.tree.map(jnp.asarray, START)
         state = optimizer.init(params)
         for gradient in GRADIENTS:
@@ -103,6 +103,7 @@ def test_the_update_is_the_one_written_out(fields):
         ({}, {"schedule": "linear"}),
         ({}, {"schedule": "exponential"}),
         ({}, {"warmup_steps": 2}),
+        ({"schedule": "cosine"}, {"decay_steps": 30}),
         ({"schedule": "cosine"}, {"final_fraction": 0.5}),
         ({}, {"b1": 0.5}),
         ({}, {"b2": 0.5}),
@@ -139,7 +140,7 @@ def test_the_fields_above_are_all_of_them():
 def test_schedules(schedule, middle):
     final = {} if schedule == "constant" else {"final_fraction": 0.1}
     config = OptimizerConfig(learning_rate=2.0, schedule=schedule, warmup_steps=4, **final)
-    rate = learning_rate(config, 24)
+    rate = learning_rate(config.resolved(24))
     got = [float(rate(jnp.int32(count))) / 2 for count in (0, 1, 3, 4, 14, 24)]
     last = 1.0 if schedule == "constant" else 0.1
     np.testing.assert_allclose(got, [0.25, 0.5, 1, 1, middle, last], rtol=1e-6)
@@ -149,7 +150,7 @@ def test_schedules(schedule, middle):
 def test_clipped_weights_stay_inside_after_every_update(name):
     """In float32 as it is trained in; weights that begin outside are brought in by the first."""
     limit = 0.3
-    optimizer = make_optimizer(OptimizerConfig(name=name, learning_rate=0.2, clip_weights=limit), 9)
+    optimizer = make_optimizer(OptimizerConfig(name=name, learning_rate=0.2, clip_weights=limit))
     params = jax.tree.map(jnp.float32, START)
     assert any(np.abs(leaf).max() > limit for leaf in params.values())
     state, at_the_edge = optimizer.init(params), 0
@@ -165,9 +166,9 @@ def test_clipped_weights_stay_inside_after_every_update(name):
 def test_a_schedule_counts_steps_whatever_the_turns():
     """Three updates of a step have one rate: after 2 of 4 steps it is half way down."""
     config = OptimizerConfig(
-        name="sgd", learning_rate=1.0, schedule="linear", final_fraction=0.0, turns=3
+        name="sgd", learning_rate=1.0, schedule="linear", decay_steps=4, final_fraction=0.0, turns=3
     )
-    optimizer = make_optimizer(config, 4)
+    optimizer = make_optimizer(config)
     state, rates = optimizer.init({"kernel": jnp.ones(1)}), []
     for _ in range(12):
         updates, state = optimizer.update({"kernel": jnp.ones(1)}, state, {"kernel": jnp.ones(1)})
@@ -175,8 +176,11 @@ def test_a_schedule_counts_steps_whatever_the_turns():
     np.testing.assert_allclose(rates, np.repeat([1, 0.75, 0.5, 0.25], 3), rtol=1e-6)
 
 
-def test_a_warmup_as_long_as_the_training_is_refused():
-    with pytest.raises(UserError, match=r"warmup_steps=10 .*training\.steps=10"):
-        make_optimizer(OptimizerConfig(warmup_steps=10), 10)
-    with pytest.raises(UserError, match=r"config\.discriminator\.warmup_steps=10"):
-        make_optimizer(DiscriminatorConfig(warmup_steps=10), 10)
+@pytest.mark.parametrize("schedule", DECAYS)
+@pytest.mark.parametrize("lengths", [{}, {"warmup_steps": 10, "decay_steps": 10}], ids=str)
+def test_a_decay_needs_a_length_beyond_its_warmup(schedule, lengths):
+    given = lengths.get("decay_steps", 0)
+    for section in (OptimizerConfig, DiscriminatorConfig):
+        said = rf"^{section.SECTION}\.decay_steps={given} .*more than warmup_steps={given}"
+        with pytest.raises(UserError, match=said):
+            make_optimizer(section(schedule=schedule, **lengths))

@@ -22,7 +22,7 @@ PLACES = {"one": ("jit", 1), "jit": ("jit", 8), "pmap": ("pmap", 8)}
 
 def make(model, kind, devices, name="sgd"):
     config = OptimizerConfig(name=name, learning_rate=0.1)
-    optimizers = {player: make_optimizer(config, STEPS) for player in model.losses}
+    optimizers = {player: make_optimizer(config) for player in model.losses}
     parallel = make_parallel(
         kind,
         lambda reduce: train_step(model, optimizers, 0.9, toys.jitter, reduce),

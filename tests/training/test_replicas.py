@@ -31,7 +31,7 @@ ADAM = OptimizerConfig(name="adam", learning_rate=0.01)
 
 
 def make(model, optimizer, seed=SEED, replicas=1, devices=1):
-    optimizers = {player: make_optimizer(optimizer, STEPS) for player in model.losses}
+    optimizers = {player: make_optimizer(optimizer.resolved(STEPS)) for player in model.losses}
     parallel = make_parallel(
         "jit",
         lambda reduce: train_step(model, optimizers, 0.9, toys.jitter, reduce),

@@ -16,6 +16,7 @@ PLAYERS = {r"config\.optimizer": OptimizerConfig, r"config\.discriminator": Disc
         ({"schedule": "cosin"}, "did you mean 'cosine'"),
         ({"learning_rate": 0.0}, "learning_rate=0.0"),
         ({"warmup_steps": -1}, "warmup_steps=-1"),
+        ({"schedule": "cosine", "decay_steps": -1}, "decay_steps=-1"),
         ({"b1": 1.0}, "b1=1.0"),
         ({"b2": -0.1}, "b2=-0.1"),
         ({"name": "rmsprop", "decay": 1.0}, "decay=1.0"),
@@ -55,6 +56,7 @@ def test_optimizer_refuses(fields, said):
         ({"name": "sgd", "eps": 0.5}, "rmsprop"),
         ({"name": "adam", "decay": 0.5}, "rmsprop"),
         ({"final_fraction": 0.5}, "cosine or linear"),
+        ({"decay_steps": 5}, "cosine or linear or exponential"),
     ],
 )
 def test_a_field_that_nothing_reads_is_refused(fields, reader):

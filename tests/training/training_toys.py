@@ -152,7 +152,8 @@ def run(workdir, model=None, optimizer=None, transform=jitter, placement="device
     devices = passed.pop("devices", jax.devices()[:1])
     identity = passed.pop("identity", IDENTITY)
     model = model or autoencoder()
-    optimizers = dict.fromkeys(model.losses, optimizer or OptimizerConfig(learning_rate=0.05))
+    section = (optimizer or OptimizerConfig(learning_rate=0.05)).resolved(config.steps)
+    optimizers = dict.fromkeys(model.losses, section)
     batch_size = config.batch_size * batches_a_step(optimizers)
     return train(
         model,

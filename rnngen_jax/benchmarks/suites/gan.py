@@ -121,7 +121,7 @@ def ours(sizes: Sizes, steps: int) -> Ours:
         fields["stages"] = 2
     model = models.build(sizes.kind, fields, spec)
     adam = OptimizerConfig(learning_rate=LEARNING_RATE, b1=BETAS[0], b2=BETAS[1])
-    optimizers = {player: make_optimizer(adam, 10**6) for player in model.losses}
+    optimizers = {player: make_optimizer(adam) for player in model.losses}
     state = jax.jit(lambda: create(model, optimizers, SEED))()
     images = rng.integers(0, 256, (steps, sizes.batch, *spec.shape), np.uint8)
     index = np.arange(steps * sizes.batch, dtype=np.int32).reshape(steps, sizes.batch)
