@@ -53,7 +53,7 @@ def run(config: Any, workdir: str) -> int:
 
     given = experiment.check(config)
     folder = pathlib.Path(workdir)
-    settings = experiment.resolve(given, refuse_other_run(folder, given))
+    begun = refuse_other_run(folder, given)
 
     import jax
 
@@ -65,6 +65,7 @@ def run(config: Any, workdir: str) -> int:
     from rnngen_jax.evaluation.validation import validator
     from rnngen_jax.training.loop import batches_a_step, train
 
+    settings = settled(folder, given, begun)
     dataset = data.load(settings.data)
     model = experiment.build(settings, dataset.spec)
     training = settings.training
@@ -103,6 +104,7 @@ def run(config: Any, workdir: str) -> int:
             validate=validate,
             draw=drawer(model, settings, dataset, folder),
             describe=accountant(settings, dataset.splits["train"].num),
+            record=experiment.to_dict(settings),
         )
     if first and not outcome.interrupted:
         if (folder / "samples").exists():
@@ -177,13 +179,57 @@ def refuse_other_run(folder: pathlib.Path, given: "Experiment") -> "Experiment |
     if not (folder / "config.json").exists() or not any(map(_holds_something, begun)):
         return None
     found = experiment.from_json(folder / "config.json")
-    changed = experiment.difference(found, experiment.resolve(given, found))
+    _refuse_difference(folder, found, experiment.resolve(given, found))
+    return found
+
+
+def settled(
+    folder: pathlib.Path, given: "Experiment", begun: "Experiment | None"
+) -> "Experiment":
+    """The resolved settings that a run begins or goes on with.
+
+    Reading checkpoints asks JAX for its processes, which have to have joined before.
+
+    Args:
+      folder: the run's.
+      given: the settings of the command.
+      begun: what config.json says of the run in the folder, if there is one.
+
+    Raises:
+      UserError: the checkpoints are of another config, or of an older version, which did not keep
+        its config in them, and there is no config.json.
+    """
+    from rnngen_jax import experiment
+    from rnngen_jax.training.checkpoints import open_checkpoints
+
+    with open_checkpoints(folder / "checkpoints") as checkpoints:
+        meta = checkpoints.newest_meta()
+    if meta is None:
+        return experiment.resolve(given, begun)
+    where = folder / "checkpoints" / str(meta["step"])
+    if meta.get("config") is None:
+        if begun is None:
+            raise UserError(
+                f"{where} does not say its config, as it is of an older version, and there is no "
+                f"{folder / 'config.json'}; put that back, or choose another --workdir."
+            )
+        return experiment.resolve(given, begun)
+    kept = experiment.from_record(meta["config"], where)
+    settings = experiment.resolve(given, begun or kept)
+    _refuse_difference(where, kept, settings)
+    return settings
+
+
+def _refuse_difference(where: pathlib.Path, begun: "Experiment", settings: "Experiment") -> None:
+    """Raises a `UserError` that names the fields by which `settings` cannot continue a run."""
+    from rnngen_jax import experiment
+
+    changed = experiment.difference(begun, settings)
     if changed:
         raise UserError(
-            f"{folder} holds a run of another config: {'; '.join(changed)}.\n"
+            f"{where} holds a run of another config: {'; '.join(changed)}.\n"
             "Choose another --workdir, or give that run's config to go on with it."
         )
-    return found
 
 
 def animate(folder: pathlib.Path) -> None:

@@ -2,9 +2,10 @@
 
 A checkpoint is a folder `WORKDIR/checkpoints/STEP` with two items. `state` holds the arrays of the
 train state as NumPy arrays by name, such as "params.model.kernel", so that it can be read on any
-number of devices. `meta` is JSON: the step, what the checkpoint belongs to, where the metrics and
-the validation stand, library versions, and of each array its dtype, shape and SHA-256 digest; a
-digest over all of that stands beside it. Restoring checks every digest of what it reads.
+number of devices. `meta` is JSON: the step, what the checkpoint belongs to, the run's whole config,
+where the metrics and the validation stand, library versions, and of each array its dtype, shape and
+SHA-256 digest; a digest over all of that stands beside it. Restoring checks every digest of what it
+reads.
 
 The newest checkpoints and the best are kept. Whether a checkpoint is the best is written in the
 meta of all later ones: `best` names its step and score.
@@ -241,8 +242,17 @@ class Checkpoints:
 
     def has_best(self) -> bool:
         """Whether the run has a best checkpoint by now; false before its first validation."""
-        newest = self._newest_meta(self.steps())
+        newest = self.newest_meta()
         return newest is not None and newest["best"] is not None
+
+    def newest_meta(self) -> Meta | None:
+        """The meta of the newest checkpoint whose meta can be read, `None` where there is none."""
+        for step in reversed(self.steps()):
+            try:
+                return stored.meta(self._at(step))
+            except DamagedError:
+                continue
+        return None
 
     def health(self) -> list[Health]:
         """Reads every checkpoint and checks all digests; changes nothing."""
@@ -262,7 +272,7 @@ class Checkpoints:
 
     def _best(self, steps: Sequence[int]) -> int:
         """The best step by validation, as the newest readable checkpoint knows it."""
-        newest = self._newest_meta(steps)
+        newest = self.newest_meta()
         best = None if newest is None else newest["best"]
         if best is None:
             raise UserError(
@@ -275,15 +285,6 @@ class Checkpoints:
                 f"give --checkpoint=latest or one of {', '.join(map(str, steps))}."
             )
         return best["step"]
-
-    def _newest_meta(self, steps: Sequence[int]) -> Meta | None:
-        """The meta of the newest checkpoint whose meta can be read."""
-        for step in reversed(steps):
-            try:
-                return stored.meta(self._at(step))
-            except DamagedError:
-                continue
-        return None
 
     def _restore(
         self, step: int, abstract: TrainState, identity: Mapping[str, Any]

@@ -63,6 +63,7 @@ def train(
     validate: Validate | None = None,
     draw: Draw | None = None,
     describe: Describe | None = None,
+    record: Mapping[str, Any] | None = None,
     devices: Sequence[jax.Device] | None = None,
 ) -> Outcome:
     """Trains a model, from the newest sound checkpoint in `workdir` if there is one.
@@ -93,6 +94,7 @@ def train(
       draw: `draw(params, extra, step)` writes a grid of samples.
       describe: `describe(step) -> metrics` that the number of steps alone decides, such as the
         privacy that is left; they stand in the lines of training metrics.
+      record: the run's whole config as nested JSON values, for each checkpoint's meta.
       devices: the devices to use, all by default.
 
     Returns:
@@ -141,6 +143,7 @@ def train(
             images=images,
             config=config,
             identity=identity,
+            record=record,
             parallel=parallel,
             checkpoints=checkpoints,
             sink=sink,
@@ -186,6 +189,7 @@ class _Run:
     images: int
     config: TrainingConfig
     identity: Mapping[str, Any]
+    record: Mapping[str, Any] | None
     parallel: Parallel
     checkpoints: Checkpoints
     sink: sinks.Sink
@@ -289,7 +293,7 @@ class _Run:
             if not np.isfinite(array).all():
                 name = f"a number in {name}"
                 raise self.standing.not_finite(name, array, self.config.replicas)
-        meta = {**self.standing.meta(), "identity": self.identity}
+        meta = {**self.standing.meta(), "identity": self.identity, "config": self.record}
         self.checkpoints.save(self.standing.step, host, meta)
         self.standing.saved = self.standing.step
 
