@@ -28,6 +28,8 @@ from rnngen_jax.config import require
 from rnngen_jax.errors import RunError, UserError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from rnngen_jax.data.base import Dataset
     from rnngen_jax.experiment import Experiment
     from rnngen_jax.models.base import Extra, Model, Params
@@ -63,9 +65,10 @@ def run(config: Any, workdir: str) -> int:
     from rnngen_jax.data.feed import make_feed
     from rnngen_jax.data.transforms import evaluation_transform, training_transform
     from rnngen_jax.evaluation.validation import validator
+    from rnngen_jax.training import opening
     from rnngen_jax.training.loop import batches_a_step, train
 
-    settings = settled(folder, given, begun)
+    settings, begins = settled(folder, given, begun)
     dataset = data.load(settings.data)
     model = experiment.build(settings, dataset.spec)
     training = settings.training
@@ -92,6 +95,12 @@ def run(config: Any, workdir: str) -> int:
         judge,
         warn=_say if first else lambda line: None,
     )
+    announced = [
+        opening.data(dataset),
+        *opening.ended_schedules(settings.optimizers, training.steps),
+    ]
+    if begins:
+        announced += opening.short_warmups(given.optimizers, settings.optimizers)
     with recorded(settings, folder / "config.json") if first else contextlib.nullcontext():
         outcome = train(
             model,
@@ -105,6 +114,7 @@ def run(config: Any, workdir: str) -> int:
             draw=drawer(model, settings, dataset, folder),
             describe=accountant(settings, dataset.splits["train"].num),
             record=experiment.to_dict(settings),
+            announced=announced,
         )
     if first and not outcome.interrupted:
         if (folder / "samples").exists():
@@ -185,8 +195,8 @@ def refuse_other_run(folder: pathlib.Path, given: "Experiment") -> "Experiment |
 
 def settled(
     folder: pathlib.Path, given: "Experiment", begun: "Experiment | None"
-) -> "Experiment":
-    """The resolved settings that a run begins or goes on with.
+) -> "tuple[Experiment, bool]":
+    """The resolved settings that a run begins or goes on with, and whether it begins.
 
     Reading checkpoints asks JAX for its processes, which have to have joined before.
 
@@ -205,7 +215,7 @@ def settled(
     with open_checkpoints(folder / "checkpoints") as checkpoints:
         meta = checkpoints.newest_meta()
     if meta is None:
-        return experiment.resolve(given, begun)
+        return experiment.resolve(given, begun), begun is None
     where = folder / "checkpoints" / str(meta["step"])
     if meta.get("config") is None:
         if begun is None:
@@ -213,11 +223,11 @@ def settled(
                 f"{where} does not say its config, as it is of an older version, and there is no "
                 f"{folder / 'config.json'}; put that back, or choose another --workdir."
             )
-        return experiment.resolve(given, begun)
+        return experiment.resolve(given, begun), False
     kept = experiment.from_record(meta["config"], where)
     settings = experiment.resolve(given, begun or kept)
     _refuse_difference(where, kept, settings)
-    return settings
+    return settings, False
 
 
 def _refuse_difference(where: pathlib.Path, begun: "Experiment", settings: "Experiment") -> None:
@@ -272,8 +282,8 @@ def accountant(settings: "Experiment", num: int) -> "Callable[[int], dict[str, f
 
 def drawer(
     model: "Model", settings: "Experiment", dataset: "Dataset", folder: pathlib.Path
-) -> "Callable[[Params, Extra, int], None] | None":
-    """`draw(params, extra, step)` writes a grid of samples to `samples/step_STEP.png`.
+) -> "Callable[[Params, Extra, int], np.ndarray] | None":
+    """`draw(params, extra, step)` writes a grid of samples to `samples/step_STEP.png`, returns it.
 
     The same noise at every step, so that the grids can be compared. Of several replicas, the first.
     Of a model that can rebuild images but draw none, the grid is of validation images and what
@@ -286,9 +296,10 @@ def drawer(
 
     num = settings.training.num_samples
 
-    def write(picture: np.ndarray, step: int) -> None:
+    def write(picture: np.ndarray, step: int) -> np.ndarray:
         if jax.process_index() == 0:
             pictures.write_png(folder / "samples" / f"step_{step:08}.png", picture)
+        return picture
 
     if model.sample is None:
         if model.latent is None:
@@ -297,9 +308,9 @@ def drawer(
         known = classes if model.conditional else None
         encode, decode = sampling.encoder(model), sampling.decoder(model)
 
-        def rebuild(params: "Params", extra: "Extra", step: int) -> None:
+        def rebuild(params: "Params", extra: "Extra", step: int) -> np.ndarray:
             rebuilt = decode(params, extra, encode(params, extra, given, known), known)
-            write(pictures.reconstructions(given, rebuilt, model.spec.levels), step)
+            return write(pictures.reconstructions(given, rebuilt, model.spec.levels), step)
 
         return rebuild
 
@@ -307,9 +318,9 @@ def drawer(
     labels = sampling.cycled(model, num)
     key = jax.random.key(settings.training.seed)
 
-    def draw(params: "Params", extra: "Extra", step: int) -> None:
+    def draw(params: "Params", extra: "Extra", step: int) -> np.ndarray:
         images = draw_images(params, extra, key, num, labels, 1.0)
-        write(pictures.grid(np.asarray(images), model.spec.levels), step)
+        return write(pictures.grid(np.asarray(images), model.spec.levels), step)
 
     return draw
 

@@ -14,7 +14,7 @@ import numpy as np
 from rnngen_jax.data.feed import Feed, fetch
 from rnngen_jax.errors import RunError, UserError
 from rnngen_jax.models.base import Extra, Model, Params
-from rnngen_jax.training import sinks
+from rnngen_jax.training import opening, sinks
 from rnngen_jax.training.checkpoints import Checkpoints, open_checkpoints
 from rnngen_jax.training.config import OptimizerConfig, TrainingConfig
 from rnngen_jax.training.digests import named
@@ -29,7 +29,7 @@ from rnngen_jax.training.state import TrainState, create, evaluated_params
 from rnngen_jax.training.step import Transform, Turns, rounds, train_step
 
 Validate = Callable[[Params, Extra], Mapping[str, float]]
-Draw = Callable[[Params, Extra, int], None]
+Draw = Callable[[Params, Extra, int], np.ndarray | None]
 Describe = Callable[[int], Mapping[str, float]]
 
 
@@ -64,6 +64,7 @@ def train(
     draw: Draw | None = None,
     describe: Describe | None = None,
     record: Mapping[str, Any] | None = None,
+    announced: Sequence[str] = (),
     devices: Sequence[jax.Device] | None = None,
 ) -> Outcome:
     """Trains a model, from the newest sound checkpoint in `workdir` if there is one.
@@ -91,10 +92,13 @@ def train(
       validate: `validate(params, extra) -> metrics`; the first metric decides which checkpoint is
         best, the lower the better. It is called for each replica. The arrays lie on one device and
         are gone after it returns.
-      draw: `draw(params, extra, step)` writes a grid of samples.
+      draw: `draw(params, extra, step)` writes a grid of samples; what it returns of it, uint8 RGB
+        `[H, W, 3]`, goes to TensorBoard.
       describe: `describe(step) -> metrics` that the number of steps alone decides, such as the
         privacy that is left; they stand in the lines of training metrics.
-      record: the run's whole config as nested JSON values, for each checkpoint's meta.
+      record: the run's whole config as nested JSON values, for each checkpoint's meta and
+        TensorBoard.
+      announced: lines to be said before the first step.
       devices: the devices to use, all by default.
 
     Returns:
@@ -127,7 +131,8 @@ def train(
     workdir = pathlib.Path(workdir)
     with ExitStack() as stack:
         checkpoints = stack.enter_context(open_checkpoints(workdir / "checkpoints", config.keep))
-        found = checkpoints.resume(jax.eval_shape(make_state), identity, _say)
+        abstract = jax.eval_shape(make_state)
+        found = checkpoints.resume(abstract, identity, _say)
         if found is None:
             state, standing = jax.jit(make_state)(), Standing()
         else:
@@ -136,7 +141,13 @@ def train(
             return _nothing_to_do(standing, config)
         if found is not None:
             _say(f"going on from step {standing.step}.")
-        sink = stack.enter_context(closing(_sink(workdir, standing.step)))
+        for line in (
+            *announced,
+            opening.model(model.name, abstract.params, config.replicas),
+            opening.devices(devices or jax.devices()),
+        ):
+            _say(line)
+        sink = stack.enter_context(closing(_sink(workdir, standing.step, record)))
         progress = stack.enter_context(closing(make_progress(standing.step, config.steps, images)))
         run = _Run(
             players=tuple(model.losses),
@@ -144,7 +155,7 @@ def train(
             config=config,
             identity=identity,
             record=record,
-            parallel=parallel,
+            parallel=opening.compiling(parallel, progress),
             checkpoints=checkpoints,
             sink=sink,
             progress=progress,
@@ -262,7 +273,9 @@ class _Run:
                 improved = standing.judge(self.score(self.validate, state))
                 last = last or _out_of_patience(standing, config)
             if self.draw is not None and is_due(config.sample_every):
-                self.draw(*self.evaluated(state, 0), step)
+                picture = self.draw(*self.evaluated(state, 0), step)
+                if picture is not None:
+                    self.sink.image(step, "samples", picture)
             if improved or last or is_due(config.checkpoint_every):
                 self.save(state)
 
@@ -370,7 +383,7 @@ def _outcome(
     return Outcome(standing.step, interrupted, stopped_early, best["step"], best["score"])
 
 
-def _sink(workdir: pathlib.Path, step: int) -> sinks.Sink:
+def _sink(workdir: pathlib.Path, step: int, record: Mapping[str, Any] | None) -> sinks.Sink:
     """The sinks of a run that goes on from `step`; the first process alone writes."""
     if jax.process_index() != 0:
         return sinks.together([])
@@ -380,7 +393,8 @@ def _sink(workdir: pathlib.Path, step: int) -> sinks.Sink:
         raise UserError(f"--workdir={workdir} cannot be made: {error.strerror}.") from None
     lines = workdir / "metrics.jsonl"
     sinks.truncate_after(lines, step)
-    return sinks.together([sinks.jsonl(lines), sinks.tensorboard(workdir / "tensorboard", step)])
+    events = sinks.tensorboard(workdir / "tensorboard", step, named(record or {}))
+    return sinks.together([sinks.jsonl(lines), events])
 
 
 def _say(line: str) -> None:

@@ -1,7 +1,10 @@
 """What a person sees of a run: a progress bar on a terminal, plain lines elsewhere."""
 
+import contextlib
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import jax
@@ -16,35 +19,58 @@ class Progress(NamedTuple):
       say: prints a line, above the bar where there is one.
       metrics: `metrics(step, split, values)` prints a line of metrics, of several replicas the
         mean and its standard error; on a terminal those of training are in the bar instead.
-      advance: `advance(steps, loss)` moves the bar on.
+      advance: `advance(steps, loss)` counts steps that are done.
+      compiling: `with compiling():` shows that the step is compiled, and for how long; the time
+        that is left is measured from its end.
       close: ends the bar.
     """
 
     say: Callable[[str], None]
     metrics: Callable[[int, str, Mapping[str, Values]], None]
     advance: Callable[[int, float], None]
+    compiling: Callable[[], AbstractContextManager[None]]
     close: Callable[[], None]
 
 
 def make_progress(start: int, steps: int, batch_size: int) -> Progress:
     """Shows a run from step `start` to `steps` of `batch_size` images each, of all replicas."""
     if jax.process_index() != 0:
-        return Progress(_nothing, _nothing, _nothing, _nothing)
+        return Progress(_nothing, _nothing, _nothing, contextlib.nullcontext, _nothing)
     if sys.stderr.isatty():
         return _bar(start, steps, batch_size)
     return _lines(steps)
 
 
 def _lines(steps: int) -> Progress:
-    """Plain lines."""
+    """Plain lines; those of metrics end with the time that is left at the pace so far."""
+    begin, done = time.perf_counter(), 0
 
     def say(line: str) -> None:
         print(line, flush=True)
 
     def metrics(step: int, split: str, values: Mapping[str, Values]) -> None:
-        say(_metrics_line(step, steps, split, values))
+        line = _metrics_line(step, steps, split, values)
+        if done and step < steps:
+            pace = (time.perf_counter() - begin) / done
+            line = f"{line}  {_duration((steps - step) * pace)} left"
+        say(line)
 
-    return Progress(say, metrics, _nothing, _nothing)
+    def advance(count: int, loss: float) -> None:
+        nonlocal done
+        done += count
+
+    @contextlib.contextmanager
+    def compiling() -> Iterator[None]:
+        nonlocal begin
+        print("compiling ...", end="", flush=True)
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            begin = time.perf_counter()
+            say(f" {_duration(begin - start)}")
+
+    return Progress(say, metrics, advance, compiling, _nothing)
 
 
 def _bar(start: int, steps: int, batch_size: int) -> Progress:
@@ -65,13 +91,30 @@ def _bar(start: int, steps: int, batch_size: int) -> Progress:
         bar.set_postfix_str(f"{rate:.0f} images/s, loss {loss:.4g}", refresh=False)
         bar.update(done)
 
-    return Progress(say, metrics, advance, bar.close)
+    @contextlib.contextmanager
+    def compiling() -> Iterator[None]:
+        bar.set_description("compiling")
+        start = time.perf_counter()
+        yield
+        bar.set_description()
+        bar.unpause()
+        say(f"compiling ... {_duration(time.perf_counter() - start)}")
+
+    return Progress(say, metrics, advance, compiling, bar.close)
 
 
 def _metrics_line(step: int, steps: int, split: str, values: Mapping[str, Values]) -> str:
     """One line of metrics."""
     numbers = "  ".join(f"{name} {_shown(value)}" for name, value in values.items())
     return f"step {step}/{steps}  {split}  {numbers}"
+
+
+def _duration(seconds: float) -> str:
+    """A time for people."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes = seconds / 60
+    return f"{minutes:.1f} min" if minutes < 100 else f"{minutes / 60:.1f} h"
 
 
 def _shown(values: Values) -> str:

@@ -6,23 +6,31 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from rnngen_jax.errors import UserError
 from rnngen_jax.files import replacing
 
 Line = dict[str, Any]
 
 
+def _no_image(step: int, name: str, picture: np.ndarray) -> None:
+    """Keeps no pictures."""
+
+
 class Sink(NamedTuple):
-    """A place for metrics.
+    """A place for metrics, and for pictures where it takes them.
 
     Attributes:
       write: `write(step, split, metrics)`, split "train" or "validation", metrics finite numbers
         by name.
       close: releases the file.
+      image: `image(step, name, picture)`, uint8 RGB `[H, W, 3]`.
     """
 
     write: Callable[[int, str, Mapping[str, float]], None]
     close: Callable[[], None]
+    image: Callable[[int, str, np.ndarray], None] = _no_image
 
 
 def jsonl(path: str | os.PathLike[str]) -> Sink:
@@ -40,23 +48,37 @@ def jsonl(path: str | os.PathLike[str]) -> Sink:
     return Sink(write, file.close)
 
 
-def tensorboard(folder: str | os.PathLike[str], step: int) -> Sink:
-    """Writes event files, as `<split>/<metric>`.
+def tensorboard(
+    folder: str | os.PathLike[str],
+    step: int,
+    hyperparameters: Mapping[str, bool | int | float | str] | None = None,
+) -> Sink:
+    """Writes event files: metrics as `<split>/<metric>`, and pictures by their names.
 
     Args:
       folder: their folder.
       step: where the run stands; what older event files hold after it, TensorBoard leaves out.
+      hyperparameters: by name, for the table of runs, whose metrics are those written.
     """
-    from tensorboardX import SummaryWriter
+    from tensorboardX import SummaryWriter, summary
 
     writer = SummaryWriter(os.fspath(folder), purge_step=step + 1)
+    if hyperparameters:
+        # SummaryWriter.add_hparams would make a run of its own for them, without the metrics.
+        _, session, _ = summary.hparams(dict(hyperparameters), {})
+        writer.file_writer.add_summary(session)
+        writer.flush()
 
     def write(step: int, split: str, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
             writer.add_scalar(f"{split}/{name}", float(value), step)
         writer.flush()
 
-    return Sink(write, writer.close)
+    def image(step: int, name: str, picture: np.ndarray) -> None:
+        writer.add_image(name, picture, step, dataformats="HWC")
+        writer.flush()
+
+    return Sink(write, writer.close, image)
 
 
 def together(sinks: Sequence[Sink]) -> Sink:
@@ -70,7 +92,11 @@ def together(sinks: Sequence[Sink]) -> Sink:
         for sink in sinks:
             sink.close()
 
-    return Sink(write, close)
+    def image(step: int, name: str, picture: np.ndarray) -> None:
+        for sink in sinks:
+            sink.image(step, name, picture)
+
+    return Sink(write, close, image)
 
 
 def read(path: str | os.PathLike[str]) -> list[Line]:

@@ -1,9 +1,13 @@
 """metrics.jsonl and TensorBoard's files: written at once, cut back on resuming."""
 
+import io
 import json
 import struct
 
+import numpy as np
 import pytest
+import training_toys as toys
+from PIL import Image
 
 from rnngen_jax.errors import UserError
 from rnngen_jax.training import sinks
@@ -88,20 +92,27 @@ def test_reading_a_missing_file(tmp_path):
 
 
 def events(folder):
-    """(step, tag or session start) of each event, in the order of the files."""
-    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    """(step, tag or session start, number) of each event, in the order of the files."""
+    from tensorboardX.proto.event_pb2 import SessionLog
 
     found = []
+    for event in raw_events(folder):
+        found += [(event.step, v.tag, v.simple_value) for v in event.summary.value]
+        if event.session_log.status == SessionLog.START:
+            found.append((event.step, "start", None))
+    return found
+
+
+def raw_events(folder):
+    """The events of all files, parsed."""
+    from tensorboardX.proto.event_pb2 import Event
+
     for path in sorted(folder.iterdir()):
         data, at = path.read_bytes(), 0
         while at < len(data):
             (length,) = struct.unpack("<Q", data[at : at + 8])
-            event = Event.FromString(data[at + 12 : at + 12 + length])
+            yield Event.FromString(data[at + 12 : at + 12 + length])
             at += 12 + length + 4
-            found += [(event.step, v.tag, v.simple_value) for v in event.summary.value]
-            if event.session_log.status == SessionLog.START:
-                found.append((event.step, "start", None))
-    return found
 
 
 def test_tensorboard_has_the_metrics_and_purges_on_resuming(tmp_path):
@@ -111,10 +122,65 @@ def test_tensorboard_has_the_metrics_and_purges_on_resuming(tmp_path):
     assert events(tmp_path) == [(11, "start", None), (15, "train/loss/model", 0.5)]
 
 
+def test_tensorboard_has_pictures(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    sink = sinks.tensorboard(tmp_path, 0)
+    sink.image(15, "samples", picture)
+    sink.close()
+    (event,) = [event for event in raw_events(tmp_path) if event.summary.value]
+    (value,) = event.summary.value
+    assert (event.step, value.tag) == (15, "samples")
+    with Image.open(io.BytesIO(value.image.encoded_image_string)) as stored:
+        np.testing.assert_array_equal(np.asarray(stored), picture)
+
+
+def hyperparameters(folder):
+    """Those of the run in a folder of event files."""
+    from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
+
+    (data,) = [
+        value.metadata.plugin_data
+        for event in raw_events(folder)
+        for value in event.summary.value
+        if value.tag == "_hparams_/session_start_info"
+    ]
+    assert data.plugin_name == "hparams"
+    found = HParamsPluginData.FromString(data.content).session_start_info.hparams
+    return {name: getattr(value, value.WhichOneof("kind")) for name, value in found.items()}
+
+
+def test_tensorboard_has_the_hyperparameters(tmp_path):
+    given = {"model.cell": "gru", "model.layers": 2, "model.position": True, "a.b": 0.5}
+    sinks.tensorboard(tmp_path, 0, given).close()
+    assert hyperparameters(tmp_path) == given
+
+
+def test_a_run_shows_its_config_and_its_grids(tmp_path):
+    picture = np.full((4, 6, 3), 9, np.uint8)
+    toys.run(
+        tmp_path,
+        record={"model": {"name": "toy", "features": 5}},
+        sample_every=10,
+        draw=lambda params, extra, step: picture + np.uint8(step),
+    )
+    found = tmp_path / "tensorboard"
+    assert hyperparameters(found) == {"model.name": "toy", "model.features": 5}
+    assert [(step, tag) for step, tag, _ in events(found) if tag == "samples"] == [
+        (10, "samples"),
+        (20, "samples"),
+    ]
+
+
 def test_together_passes_on_to_all():
     seen = []
-    one = sinks.Sink(lambda *a: seen.append(("one", *a)), lambda: seen.append("closed"))
+    one = sinks.Sink(
+        lambda *a: seen.append(("one", *a)),
+        lambda: seen.append("closed"),
+        lambda *a: seen.append(("picture", *a)),
+    )
     both = sinks.together([one, one])
     both.write(1, "train", {})
+    both.image(2, "samples", None)
     both.close()
-    assert seen == [("one", 1, "train", {})] * 2 + ["closed"] * 2
+    expected = [("one", 1, "train", {})] * 2 + [("picture", 2, "samples", None)] * 2
+    assert seen == expected + ["closed"] * 2

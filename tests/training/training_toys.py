@@ -145,7 +145,7 @@ def run(workdir, model=None, optimizer=None, transform=jitter, placement="device
     """Trains a toy; keyword arguments of `train` and fields of its config."""
     passed = {
         name: changes.pop(name)
-        for name in ("validate", "draw", "devices", "identity")
+        for name in ("validate", "draw", "devices", "identity", "record", "announced")
         if name in changes
     }
     config = settings(**changes)

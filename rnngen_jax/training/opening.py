@@ -1,0 +1,86 @@
+"""What a training says before its first step, a line each."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import jax
+
+from rnngen_jax.data.base import Dataset
+from rnngen_jax.models.base import Params
+from rnngen_jax.training.config import SHORT_WARMUP, OptimizerConfig
+from rnngen_jax.training.parallel import Parallel
+from rnngen_jax.training.progress import Progress
+from rnngen_jax.training.step import Call
+
+
+def data(dataset: Dataset) -> str:
+    """The data set's name, the sizes of its splits, and what an image is."""
+    sizes = ", ".join(f"{split.num:,} {name}" for name, split in dataset.splits.items())
+    shape = "x".join(map(str, dataset.spec.shape))
+    return f"data {dataset.name}: {sizes} images, {shape}, {dataset.spec.levels} levels"
+
+
+def model(name: str, params: Params, replicas: int) -> str:
+    """The number of parameters, of each player where there are several.
+
+    Args:
+      name: the model's.
+      params: arrays or their shapes; with several replicas they have a leading axis of them.
+      replicas: how many.
+    """
+    counts = {
+        player: sum(leaf.size for leaf in jax.tree.leaves(own)) // replicas
+        for player, own in params.items()
+    }
+    if len(counts) == 1:
+        said = "".join(f"{count:,}" for count in counts.values())
+    else:
+        said = ", ".join(f"{player} {count:,}" for player, count in counts.items())
+    each = "" if replicas == 1 else f" in each of {replicas} replicas"
+    return f"model {name}: {said} parameters{each}"
+
+
+def devices(used: Sequence[jax.Device]) -> str:
+    """The devices by kind, and their processes where there are several."""
+    kinds = Counter(device.device_kind for device in used)
+    processes = len({device.process_index for device in used})
+    where = "" if processes == 1 else f" in {processes} processes"
+    return f"devices: {', '.join(f'{count} x {kind}' for kind, count in kinds.items())}{where}"
+
+
+def short_warmups(
+    given: Mapping[str, OptimizerConfig], resolved: Mapping[str, OptimizerConfig]
+) -> list[str]:
+    """Which warm-ups are shorter than their sections say, for a run that begins."""
+    return [
+        f"{section.SECTION}.warmup_steps={given[player].warmup_steps} does not fit in a schedule "
+        f"of {section.decay_steps} steps: it is {section.warmup_steps}, one in {SHORT_WARMUP}."
+        for player, section in resolved.items()
+        if section.warmup_steps != given[player].warmup_steps
+    ]
+
+
+def ended_schedules(sections: Mapping[str, OptimizerConfig], steps: int) -> list[str]:
+    """Which schedules end before the training does, and at what learning rate."""
+    return [
+        f"{section.SECTION}: the {section.schedule} schedule ends at step {section.decay_steps}; "
+        f"up to step {steps} the learning rate stays at its last value, "
+        f"{section.learning_rate * section.final_fraction:.4g}."
+        for section in sections.values()
+        if 0 < section.decay_steps < steps
+    ]
+
+
+def compiling(parallel: Parallel, progress: Progress) -> Parallel:
+    """`parallel`, which shows that its first call is compiled and how long that takes."""
+    first = True
+
+    def compiled(*arguments: object) -> Call:
+        nonlocal first
+        if not first:
+            return parallel.compiled(*arguments)
+        first = False
+        with progress.compiling():
+            return parallel.compiled(*arguments)
+
+    return parallel._replace(compiled=compiled)

@@ -1,0 +1,208 @@
+"""What a run begins with is what it goes on with: in config.json, and in each checkpoint."""
+
+import contextlib
+import io
+import json
+import math
+import re
+import shutil
+
+import pytest
+from tiny_runs import rnngen, tree
+
+from rnngen_jax.training import digests, stored
+from rnngen_jax.training.checkpoints import open_checkpoints
+
+COSINE = ("--config.optimizer.schedule=cosine", "--config.training.sample_every=0")
+WARMED = (*COSINE, "--config.optimizer.warmup_steps=50")
+
+
+def steps(number):
+    return f"--config.training.steps={number}"
+
+
+@pytest.fixture
+def train(config, capsys):
+    """`train(workdir, *flags) -> (code, stdout, stderr)`."""
+
+    def call(workdir, *flags):
+        capsys.readouterr()
+        code = rnngen("train", f"--config={config}", f"--workdir={workdir}", *flags)
+        return code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def short(config, tmp_path_factory):
+    """A run that began with 4 steps of a cosine and a warm-up of 50, and what it printed."""
+    workdir, printed = tmp_path_factory.mktemp("short") / "run", io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert rnngen("train", f"--config={config}", f"--workdir={workdir}", *WARMED) == 0
+    return workdir, printed.getvalue()
+
+
+@pytest.fixture
+def cosine(short, tmp_path):
+    return shutil.copytree(short[0], tmp_path / "cosine")
+
+
+def optimizer(workdir):
+    return json.loads((workdir / "config.json").read_text())["optimizer"]
+
+
+def meta(workdir, step):
+    return stored.meta(workdir / "checkpoints" / str(step))
+
+
+def parameters(workdir):
+    """How many, by the checkpoint's arrays."""
+    arrays = meta(workdir, 4)["arrays"]
+    return sum(math.prod(a["shape"]) for name, a in arrays.items() if name.startswith("params."))
+
+
+def without_config(workdir, step):
+    """Makes a checkpoint one of a version that did not keep the config in it."""
+    path = workdir / "checkpoints" / str(step) / "meta" / "metadata"
+    values = json.loads(path.read_text())
+    del values["config"], values["digest"]
+    path.write_text(json.dumps({**values, "digest": digests.digest(values)}))
+    assert "config" not in meta(workdir, step)
+
+
+def test_a_schedule_is_resolved_once_and_more_steps_say_that_it_has_ended(train, cosine):
+    begun = optimizer(cosine)
+    assert (begun["decay_steps"], begun["warmup_steps"]) == (4, 0)
+    before = json.loads((cosine / "config.json").read_text())
+    code, out, _ = train(cosine, *WARMED, steps(6))
+    assert code == 0
+    said = "the cosine schedule ends at step 4; up to step 6 the learning rate stays at its last"
+    assert f"config.optimizer: {said} value, 1e-05." in out
+    assert "warmup" not in out  # which was said when the run began
+    before["training"]["steps"] = 6
+    assert json.loads((cosine / "config.json").read_text()) == before
+    assert meta(cosine, 6)["config"] == before
+
+
+def test_the_same_command_again_leaves_config_json_as_it_is(train, cosine):
+    before = (cosine / "config.json").read_bytes()
+    code, out, _ = train(cosine, *WARMED)
+    assert code == 0
+    assert "step 4 is done already" in out
+    assert (cosine / "config.json").read_bytes() == before
+
+
+def test_what_a_run_says_before_its_first_step(short):
+    workdir, printed = short
+    lines = printed.splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("step 2/4"))
+    assert lines[: at - 1] == [
+        "data digits: 1,297 train, 200 validation, 300 test images, 8x8x1, 17 levels",
+        "config.optimizer.warmup_steps=50 does not fit in a schedule of 4 steps: it is 0, one in "
+        "20.",
+        f"model pixel_rnn: {parameters(workdir):,} parameters",
+        "devices: 8 x cpu",
+    ]
+    assert re.fullmatch(r"compiling \.\.\. \d+\.\d s", lines[at - 1])
+    assert re.search(r"  \d+\.\d s left$", lines[at])
+    assert not re.search("left", "".join(lines[at + 1 :]))  # which are of the last step
+    assert "left" not in (workdir / "metrics.jsonl").read_text()
+
+
+def test_a_longer_schedule_from_the_start(train, tmp_path):
+    flags = (*COSINE, "--config.optimizer.decay_steps=6")
+    code, out, _ = train(tmp_path, *flags)
+    assert (code, optimizer(tmp_path)["decay_steps"]) == (0, 6)
+    assert "schedule ends" not in out
+    code, out, _ = train(tmp_path, *COSINE, steps(6))  # the length is the run's, said or not
+    assert (code, optimizer(tmp_path)["decay_steps"]) == (0, 6)
+    assert "schedule ends" not in out
+
+
+@pytest.mark.parametrize("where", ["config.json", "checkpoint"])
+def test_another_length_is_refused(train, cosine, where):
+    if where == "checkpoint":
+        (cosine / "config.json").unlink()
+    before = tree(cosine)
+    code, out, err = train(cosine, *WARMED, steps(6), "--config.optimizer.decay_steps=6")
+    assert (code, out) == (2, "")
+    assert "holds a run of another config: optimizer.decay_steps: 4 -> 6" in err
+    assert len(err.splitlines()) == 2
+    assert tree(cosine) == before
+
+
+def test_a_run_of_an_older_version_keeps_its_schedule(train, cosine):
+    path = cosine / "config.json"
+    values = json.loads(path.read_text())
+    del values["optimizer"]["decay_steps"]
+    path.write_text(json.dumps(values))
+    without_config(cosine, 4)
+    code, out, _ = train(cosine, *WARMED, steps(6))
+    assert code == 0
+    assert "ends at step 4; up to step 6" in out
+    assert optimizer(cosine)["decay_steps"] == 4
+    assert meta(cosine, 6)["config"]["optimizer"]["decay_steps"] == 4
+
+
+def test_checkpoints_alone_are_a_run_that_goes_on_as_it_began(train, cosine):
+    before = json.loads((cosine / "config.json").read_text())
+    (cosine / "config.json").unlink()
+    code, out, _ = train(cosine, *WARMED, steps(6))
+    assert code == 0
+    assert "going on from step 4" in out
+    before["training"]["steps"] = 6
+    assert json.loads((cosine / "config.json").read_text()) == before
+
+
+def test_checkpoints_alone_of_another_config_are_left_alone(train, pixel):
+    (pixel / "config.json").unlink()
+    before = tree(pixel)
+    other = ("--config.optimizer.learning_rate=0.5", "--config.training.seed=9", steps(6))
+    code, out, err = train(pixel, *other)
+    assert (code, out) == (2, "")
+    said = r"4 holds a run of another config: optimizer.learning_rate: 0.001 -> 0.5; "
+    assert re.search(said + "training.seed: 3 -> 9.\n", err)
+    assert len(err.splitlines()) == 2
+    assert tree(pixel) == before
+
+
+def test_checkpoints_of_another_config_than_config_json_are_left_alone(train, pixel, cosine):
+    """The same model and images, so that the arrays would fit."""
+    shutil.rmtree(pixel / "checkpoints")
+    shutil.copytree(cosine / "checkpoints", pixel / "checkpoints")
+    before = tree(pixel)
+    code, _, err = train(pixel, steps(6))
+    assert code == 2
+    assert "optimizer.schedule: 'cosine' -> 'constant'" in err
+    assert tree(pixel) == before
+
+
+def test_checkpoints_that_do_not_say_their_config_need_config_json(train, pixel):
+    without_config(pixel, 4)
+    shown = ["evaluate", f"--workdir={pixel}"]
+    assert rnngen(*shown) == 0
+    (pixel / "config.json").unlink()
+    before = tree(pixel)
+    code, out, err = train(pixel, steps(6))
+    assert (code, out) == (2, "")
+    assert "is of an older version" in err
+    assert len(err.splitlines()) == 1
+    assert tree(pixel) == before
+
+
+def test_a_config_that_this_version_does_not_know_is_named(train, pixel):
+    path = pixel / "checkpoints" / "4" / "meta" / "metadata"
+    values = json.loads(path.read_text())
+    values["config"]["training"]["patience_of_saints"] = 1
+    del values["digest"]
+    path.write_text(json.dumps({**values, "digest": digests.digest(values)}))
+    before = tree(pixel)
+    code, _, err = train(pixel, steps(6))
+    assert code == 2
+    assert "checkpoints/4 does not fit: config.training.patience_of_saints is not a field" in err
+    assert tree(pixel) == before
+
+
+def test_each_checkpoint_says_the_whole_config(pixel):
+    found = json.loads((pixel / "config.json").read_text())
+    assert open_checkpoints(pixel / "checkpoints").newest_meta()["config"] == found
