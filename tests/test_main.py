@@ -152,7 +152,9 @@ def test_overrides_reach_the_verb(rnngen, monkeypatch):
     from rnngen_jax.commands import train
 
     seen = {}
-    monkeypatch.setattr(train, "run", lambda config, workdir: seen.update(config=config, w=workdir))
+    monkeypatch.setattr(
+        train, "run", lambda config, workdir, **_: seen.update(config=config, w=workdir)
+    )
     arguments = (
         "--config.model.layers=3",
         "--config.model.cell",
