@@ -46,11 +46,12 @@ def load(config: DataConfig) -> Dataset:
             f"config.data.name={config.name!r} is not a data source; {nearest(name, names())}"
         )
     found = opener(argument, config)
-    splits = source.cut(found.splits, config.validation_fraction, config.name)
+    # Before the cut, since a static draw is keyed by an image's place in the source.
     splits = {
         split: binarise.binarised(split, images, config.binarisation, found.levels)
-        for split, images in splits.items()
+        for split, images in found.splits.items()
     }
+    splits = source.cut(splits, config.validation_fraction, config.name)
     fixed = config.binarisation in ("static", "threshold")
     height, width, channels = found.shape
     return Dataset(

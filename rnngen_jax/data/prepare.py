@@ -28,8 +28,10 @@ def prepare(
     """Writes a source's three splits, in their order, as a TFDS data set.
 
     The images are stored with their grey levels as they are: `binarisation`, `shift` and `flip`
-    belong to training and are not applied. The splits are cut as `load` cuts them. The data set is
-    built in a hidden folder and renamed when complete.
+    belong to training and are not applied. The splits are cut as `load` cuts them, and are then the
+    data set's own: under static binarisation, images that were cut from train get other draws than
+    in the source, those of their new places. The data set is built in a hidden folder and renamed
+    when complete.
 
     Args:
       source: the images; of its fields, `name` and `validation_fraction` matter.
