@@ -33,7 +33,8 @@ def load(config: DataConfig) -> Dataset:
       The data set; `spec` has 2 levels under any binarisation.
 
     Raises:
-      UserError: there is no such source, or its files are missing or do not fit.
+      UserError: there is no such source, its files are missing or do not fit, or it has more
+        classes than `source.MOST_CLASSES`.
     """
     # Imported here: the config floor imports this package for `DataConfig` and should stay quick.
     from rnngen_jax.data import binarise, source
@@ -46,6 +47,7 @@ def load(config: DataConfig) -> Dataset:
             f"config.data.name={config.name!r} is not a data source; {nearest(name, names())}"
         )
     found = opener(argument, config)
+    source.check_classes(found.classes, config.name)
     # Before the cut, since a static draw is keyed by an image's place in the source.
     splits = {
         split: binarise.binarised(split, images, config.binarisation, found.levels)

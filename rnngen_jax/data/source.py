@@ -13,6 +13,9 @@ from rnngen_jax.data.base import SPLITS, Split
 from rnngen_jax.errors import UserError
 
 MAX_BYTES = 2**33  # more than this is not unpacked into memory: a file's header may lie
+# Tables and one-hot vectors of class-conditional models are as long as there are classes.
+MOST_CLASSES = 2**16
+FEW_CLASSES = 1000  # so many may be inferred from the labels of however few images
 
 
 class Source(NamedTuple):
@@ -45,7 +48,7 @@ def from_arrays(
       levels: grey levels.
       where: what the messages call the data, such as the path of its file.
       classes: number of classes where the source knows it; by default the greatest label of train
-        plus one.
+        plus one, which must be below the number of its images or `FEW_CLASSES`.
 
     Raises:
       UserError: arrays of wrong type or shape, splits that differ in image size or in having
@@ -67,7 +70,7 @@ def from_arrays(
     if not labelled:
         classes = 0
     elif classes is None:
-        classes = int(fitting["train"][1].max()) + 1  # type: ignore[union-attr]
+        classes = _inferred_classes(fitting["train"][1], where)  # type: ignore[arg-type]
     for name, (images, labels) in fitting.items():
         if images.max() >= levels:
             raise UserError(
@@ -119,6 +122,30 @@ def checked(
             f"{where}: labels range from {labels.min()} to {labels.max()}; allowed: 0 to 2^31 - 2."
         )
     return images, labels.astype(np.int32)
+
+
+def check_classes(classes: int, where: str) -> None:
+    """Raises a `UserError` for more classes than a model's tables are made for."""
+    if classes > MOST_CLASSES:
+        raise UserError(
+            f"{where}: has {classes} classes; allowed: up to {MOST_CLASSES}. "
+            "Number the labels 0 to K - 1, without gaps."
+        )
+
+
+def _inferred_classes(labels: np.ndarray, where: str) -> int:
+    """Number of classes by the greatest label of train, where the data declare none.
+
+    Raises:
+      UserError: so great a label that it can only be a sparse one, such as an identifier.
+    """
+    greatest, most = int(labels.max()), max(FEW_CLASSES, len(labels))
+    if greatest >= most:
+        raise UserError(
+            f"{where}: train holds the label {greatest}; allowed: 0 to {most - 1}, for "
+            f"{len(labels)} images. Number the labels 0 to K - 1, without gaps."
+        )
+    return greatest + 1
 
 
 def array_split(images: np.ndarray, labels: np.ndarray | None) -> Split:

@@ -76,7 +76,7 @@ def load_source(argument: str, config: DataConfig) -> Source:
     splits = {}
     for name in SPLITS:
         if name in found:
-            splits[name] = _split(builder, name, shape, levels, bool(classes), folder)
+            splits[name] = _split(builder, name, shape, levels, classes, folder)
     return Source(splits, shape, levels, classes)
 
 
@@ -85,10 +85,10 @@ def _split(
     name: str,
     shape: tuple[int, int, int],
     levels: int,
-    labelled: bool,
+    classes: int,
     folder: pathlib.Path,
 ) -> Split:
-    """A split that reads its records by index."""
+    """A split that reads its records by index; labels are 0 without `classes`."""
     try:
         records = builder.as_data_source(split=name)
         num = len(records)
@@ -103,12 +103,17 @@ def _split(
             images = np.stack([example["image"] for example in examples]).reshape(-1, *shape)
         except Exception as error:
             raise _damaged(folder, error) from error
-        labels = [example["label"] if labelled else 0 for example in examples]
+        labels = np.array([example["label"] if classes else 0 for example in examples])
         if images.max() >= levels:
             raise UserError(
                 f"{folder}: {name} holds the grey level {images.max()}; allowed: 0 to {levels - 1}."
             )
-        return images, np.array(labels, np.int32)
+        if classes and not 0 <= labels.min() <= labels.max() < classes:
+            raise UserError(
+                f"{folder}: {name} holds labels from {labels.min()} to {labels.max()}; "
+                f"allowed: 0 to {classes - 1}."
+            )
+        return images, labels.astype(np.int32)
 
     read(np.array([0, num - 1]))  # a file that is missing or cut short shows now
     return Split(num, read)

@@ -181,6 +181,46 @@ def test_npz_arrays_that_do_not_fit(tmp_path, arrays, message):
     assert str(tmp_path / "x.npz") in str(caught.value)
 
 
+@pytest.mark.parametrize("form", ["", "train_"])
+def test_labels_far_beyond_the_number_of_images(tmp_path, form):
+    """Tables of a class-conditional model are as long as the greatest label says."""
+    path = tmp_path / "x.npz"
+    for num, greatest, allowed in (
+        (100, 999, 999),
+        (100, 1000, 999),
+        (100, 2**24, 999),
+        (100, 2**31 - 2, 999),
+        (1500, 1499, 1499),
+        (1500, 1500, 1499),
+    ):
+        label = np.arange(num) % 3
+        label[7] = greatest
+        arrays = {"image": np.zeros((num, 2, 2), np.uint8), "label": label}
+        config = save(path, **{form + name: array for name, array in arrays.items()})
+        if greatest <= allowed:
+            assert load(config).spec.classes == greatest + 1
+            continue
+        message = rf"holds the label {greatest}; allowed: 0 to {allowed}, for {num} images\. Number"
+        with pytest.raises(UserError, match=message) as caught:
+            load(config)
+        assert "\n" not in str(caught.value)
+
+
+def test_more_classes_than_tables_are_made_for(tmp_path):
+    label = np.zeros(2**16 + 2, np.int64)
+    label[0] = 2**16
+    config = save(tmp_path / "x.npz", image=np.zeros((len(label), 1, 1), np.uint8), label=label)
+    with pytest.raises(
+        UserError, match=r"has 65537 classes; allowed: up to 65536\. Number the lab"
+    ):
+        load(config)
+
+
+def test_a_class_may_be_without_images(tmp_path):
+    label = np.array([0, 9] * 10)
+    assert load(save(tmp_path / "x.npz", image=numbered(20), label=label)).spec.classes == 10
+
+
 class Bomb:
     """Makes a folder when it is unpickled."""
 
