@@ -15,6 +15,7 @@ import numpy as np
 
 from rnngen_jax.data import load, tfds
 from rnngen_jax.data.base import DataConfig, Dataset, Split
+from rnngen_jax.data.source import path_of
 from rnngen_jax.errors import UserError
 
 VERSION = "1.0.0"
@@ -50,7 +51,7 @@ def prepare(
             f"name={name!r} does not fit; allowed: lower-case letters, digits and underscores, "
             "a letter first."
         )
-    folder = (pathlib.Path(data_dir).expanduser() if data_dir else tfds.data_dir()).absolute()
+    folder = (path_of(os.fspath(data_dir)) if data_dir else tfds.data_dir()).absolute()
     target = folder / name
     if os.path.lexists(target):
         raise UserError(f"{target}: exists already and is left as it is; give another name.")

@@ -4,6 +4,8 @@ A source is one file of this folder with `load_source(argument, config) -> Sourc
 """
 
 import functools
+import os
+import pathlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -205,6 +207,19 @@ def permutation(seed: int, epoch: int, num: int) -> np.ndarray:
     order = np.argsort(words, kind="stable").astype(np.int32)
     order.flags.writeable = False
     return order
+
+
+def path_of(argument: str) -> pathlib.Path:
+    """The file or folder that a source's argument names, with ~ for a home folder."""
+    return pathlib.Path(os.path.expanduser(argument))
+
+
+def resolved(argument: str) -> str:
+    """An argument that names a place in the one way that all its spellings share.
+
+    Unlike pathlib's, it also takes links that lead nowhere or round in a circle.
+    """
+    return os.path.realpath(path_of(argument))
 
 
 def no_argument(argument: str, name: str) -> None:

@@ -33,6 +33,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from rnngen_jax.errors import UserError
+from rnngen_jax.files import require_file
 
 ENDING = ".rnn"
 MAGIC = b"\x89RNN"
@@ -132,8 +133,7 @@ def read(path: str | os.PathLike[str]) -> Container:
       UserError: missing, no such file, of a newer version, or damaged.
     """
     path = pathlib.Path(path)
-    if not path.is_file():
-        raise UserError(f"--input={path}: there is no such file; give one that `compress` wrote.")
+    require_file(path, "give one that `compress` wrote", f"--input={path}")
     if path.stat().st_size > MOST_BYTES:
         raise UserError(f"{path} is larger than {MOST_BYTES} bytes; `compress` writes none such.")
     return unpack(path.read_bytes(), str(path))

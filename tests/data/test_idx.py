@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import os
 import pathlib
 import struct
 
@@ -57,10 +58,26 @@ def test_idx_folder(folder):
 
 
 def test_missing_idx_files_and_folders(folder, tmp_path):
-    with pytest.raises(UserError, match="nowhere: there is no such folder"):
+    put_them = (
+        "; put train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and "
+        "t10k-labels-idx1-ubyte there, each with or without .gz."
+    )
+    with pytest.raises(UserError) as caught:
         load(DataConfig(name=f"idx:{tmp_path / 'nowhere'}"))
+    assert str(caught.value) == f"{tmp_path / 'nowhere'}: there is no such folder{put_them}"
     next(folder.glob("t10k-labels*")).unlink()
-    with pytest.raises(UserError, match="t10k-labels-idx1-ubyte: there is no such file"):
+    with pytest.raises(UserError) as caught:
+        load(DataConfig(name=f"idx:{folder}"))
+    assert str(caught.value) == f"{folder}: lacks t10k-labels-idx1-ubyte{put_them}"
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_named_pipe_among_the_files_is_not_waited_for(folder, zipped):
+    name = f"{IMAGES}.gz" if zipped else IMAGES
+    for path in folder.glob(f"{IMAGES}*"):
+        path.unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(UserError, match=rf"{name}: is a named pipe, not a file; fetch it again\."):
         load(DataConfig(name=f"idx:{folder}"))
 
 

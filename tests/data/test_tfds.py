@@ -259,6 +259,15 @@ def test_missing_and_truncated_record_files(home, tmp_path):
             load(DataConfig(name=f"tfds:{folder}"))
 
 
+@pytest.mark.parametrize("name", ["features.json", "metadata.json", "*-train.array_record*"])
+def test_a_named_pipe_among_the_files_is_not_waited_for(home, tmp_path, name):
+    (path,) = copy(home, tmp_path).glob(name)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UserError, match=r"is a named pipe, not a file; prepare the data set again"):
+        load(DataConfig(name=f"tfds:{path.parent}"))
+
+
 @pytest.mark.parametrize("key", ["pythonClassName", "python_class_name"])
 def test_a_data_set_cannot_name_code_to_run(home, tmp_path, monkeypatch, key):
     folder = copy(home, tmp_path)

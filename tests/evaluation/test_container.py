@@ -1,5 +1,6 @@
 """The file format: what was packed comes back, and nothing else is ever believed."""
 
+import os
 import struct
 import tracemalloc
 import zlib
@@ -184,8 +185,11 @@ def test_content_that_the_format_cannot_hold_is_refused():
 def test_files_that_are_not_there_or_too_large(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="no such file"):
         container.read(tmp_path / "none.rnn")
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="is a folder, not a file; give one that `compress` wrote"):
         container.read(tmp_path)
+    os.mkfifo(tmp_path / "pipe.rnn")
+    with pytest.raises(UserError, match=r"pipe\.rnn: is a named pipe, not a file"):
+        container.read(tmp_path / "pipe.rnn")
     (tmp_path / "f.rnn").write_bytes(container.pack(SMALL))
     assert container.read(tmp_path / "f.rnn") == SMALL
     monkeypatch.setattr(container, "MOST_BYTES", 100)
