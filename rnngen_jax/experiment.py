@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from rnngen_jax import models
+from rnngen_jax import data, models
 from rnngen_jax.config import UnreadError, from_mapping, nearest, require, to_mapping
 from rnngen_jax.data.base import DataConfig
 from rnngen_jax.errors import UserError
@@ -290,16 +290,20 @@ def identity(experiment: Experiment, spec: ImageSpec) -> dict[str, Any]:
 def difference(old: Experiment, new: Experiment) -> list[str]:
     """The fields that keep `new` from continuing the run of `old`.
 
-    `training.steps`, the cadences and the other fields in `MAY_CHANGE` are left out.
+    `training.steps`, the cadences and the other fields in `MAY_CHANGE` are left out, and so is
+    `data.name` where both names mean the same place.
 
     Returns:
       A line a field, "model.cell: 'lstm' -> 'gru'"; empty if the run can go on.
     """
     before, after = _flat(old), _flat(new)
+    same = set(MAY_CHANGE)
+    if data.canonical(old.data.name) == data.canonical(new.data.name):
+        same.add("data.name")
     return [
         f"{field}: {before.get(field)!r} -> {after.get(field)!r}"
         for field in sorted(before.keys() | after.keys())
-        if before.get(field) != after.get(field) and field not in MAY_CHANGE
+        if before.get(field) != after.get(field) and field not in same
     ]
 
 

@@ -1,14 +1,23 @@
-"""Writing files so that what is on disk is always whole: the old one or the new one."""
+"""Files that users name, and writing so that what is on disk is whole: the old one or the new."""
 
 import contextlib
 import os
 import pathlib
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 
 from rnngen_jax.errors import UserError
 
+_KINDS = {
+    stat.S_IFREG: "a file",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 _unfinished: set[pathlib.Path] = set()  # files and folders that have yet to get their names
 
 
@@ -19,6 +28,38 @@ def discard_unfinished() -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def require_file(path: str | os.PathLike[str], hint: str, where: str | None = None) -> None:
+    """Raises a `UserError` unless `path` is a regular file; opening anything else may never return.
+
+    Args:
+      path: links are followed.
+      hint: what to do, such as "give an npz file".
+      where: what the message calls it, such as "--input=x.npz"; `path` by default.
+    """
+    _require(path, stat.S_IFREG, "file", hint, where)
+
+
+def require_folder(path: str | os.PathLike[str], hint: str) -> None:
+    """Raises a `UserError` unless `path` is a folder; arguments as for `require_file`."""
+    _require(path, stat.S_IFDIR, "folder", hint, None)
+
+
+def _require(
+    path: str | os.PathLike[str], wanted: int, name: str, hint: str, where: str | None
+) -> None:
+    where = where or str(path)
+    try:
+        kind = stat.S_IFMT(os.stat(path).st_mode)
+    except OSError as error:
+        if os.path.islink(path):
+            raise UserError(f"{where}: is a link that leads nowhere; {hint}.") from None
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise UserError(f"{where}: there is no such {name}; {hint}.") from None
+        raise UserError(f"{where}: cannot be read: {error.strerror}.") from None
+    if kind != wanted:
+        raise UserError(f"{where}: is {_KINDS[kind]}, not a {name}; {hint}.")
 
 
 @contextlib.contextmanager

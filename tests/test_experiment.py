@@ -194,6 +194,26 @@ def test_difference_tells_what_may_change(section, field, value, allowed):
         assert repr(value) in "".join(found)
 
 
+@pytest.mark.parametrize("kind", ["idx", "folder", "npz", "tfds"])
+def test_another_spelling_of_the_datas_place_is_no_difference(tmp_path, monkeypatch, kind):
+    """Both ways, as a config may have been written with either."""
+    monkeypatch.chdir(tmp_path)
+
+    def of(argument):
+        config = experiment.default("pixel_rnn")
+        config.data.name = f"{kind}:{argument}"
+        return experiment.check(config)
+
+    spellings = ["sets/mnist", "./sets/mnist", "sets/../sets/mnist/", f"{tmp_path}/sets/mnist"]
+    for old in spellings:
+        for new in spellings:
+            assert experiment.difference(of(old), of(new)) == []
+        for other in ("sets/fashion", f"{tmp_path}/mnist", "../sets/mnist"):
+            line = f"data.name: '{kind}:{old}' -> '{kind}:{other}'"
+            assert experiment.difference(of(old), of(other)) == [line]
+    assert experiment.to_dict(of("./sets/mnist"))["data"]["name"] == f"{kind}:./sets/mnist"
+
+
 def test_what_may_change_are_fields():
     config = experiment.default("pixel_rnn")
     for path in experiment.MAY_CHANGE:

@@ -4,7 +4,7 @@ import os
 import pytest
 
 from rnngen_jax.errors import UserError
-from rnngen_jax.files import filling, replacing
+from rnngen_jax.files import filling, replacing, require_file, require_folder
 
 
 def test_replacing_writes_whole_or_not_at_all(tmp_path):
@@ -74,3 +74,33 @@ def test_a_disk_that_is_full_is_one_line(tmp_path):
     with pytest.raises(UserError, match="No space left"), filling(tmp_path):
         raise full
     assert os.listdir(tmp_path) == []
+
+
+def test_what_is_no_file_is_named_and_never_opened(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "gone").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    require_file(tmp_path / "file", "give one")
+    require_file(str(tmp_path / "link"), "give one")
+    require_folder(tmp_path, "give one")
+    for path, said in {
+        tmp_path: "is a folder, not a file",
+        tmp_path / "pipe": "is a named pipe, not a file",
+        tmp_path / "none": "there is no such file",
+        tmp_path / "file" / "none": "there is no such file",
+        tmp_path / "loop": "is a link that leads nowhere",
+        tmp_path / "gone": "is a link that leads nowhere",
+        tmp_path / ("a" * 300): "cannot be read: File name too long",
+    }.items():
+        with pytest.raises(UserError) as caught:
+            require_file(path, "give one")
+        hint = "" if "cannot" in said else "; give one"
+        assert str(caught.value) == f"{path}: {said}{hint}."
+    with pytest.raises(UserError, match=r"^--input=x: is a device, not a file; give one\.$"):
+        require_file("/dev/null", "give one", "--input=x")
+    with pytest.raises(UserError, match=r"file: is a file, not a folder; give one\.$"):
+        require_folder(tmp_path / "file", "give one")
+    with pytest.raises(UserError, match=r"none: there is no such folder; give one\.$"):
+        require_folder(tmp_path / "none", "give one")

@@ -6,8 +6,8 @@
 --workdir, --checkpoint and --replica must name the model that compressed the file. --out ends in
 .npz for the array `image` of grey levels (uint8 [N, H, W, C], with `levels`, and `label` where
 labels were stored), or is a folder for PNG files, under the names that they came with, or numbered.
-The folder must be new or empty. Nothing is written before all pixels are there and their checksum
-is right.
+The folder must be new or empty. Nothing is written before all pixels are there and their checksums
+are right.
 """
 
 import os
@@ -30,6 +30,9 @@ from rnngen_jax.config import require
 from rnngen_jax.errors import RunError, UserError
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from rnngen_jax.evaluation.codec import Coder
     from rnngen_jax.evaluation.container import Container
 
 FLAGS = (
@@ -56,8 +59,9 @@ def run(workdir: str, checkpoint: str | None, replica: int, input: str, out: str
 
     Raises:
       UserError: a flag that does not fit, no such run, checkpoint or replica, another model than
-        the file's, or a file that is damaged or of a newer version.
-      RunError: the pixels that come out are not those that went in.
+        the file's, or a file that is damaged, forged or of a newer version.
+      RunError: the pixels cannot come back here, where floating point is other than where they
+        were coded.
     """
     folder = _is_folder(out)
     from rnngen_jax.evaluation import container
@@ -73,12 +77,7 @@ def run(workdir: str, checkpoint: str | None, replica: int, input: str, out: str
     start = time.perf_counter()
     coder = codec.coder(opened.model, opened.params, content.batch_size, bar)
     compiled = time.perf_counter()
-    try:
-        images, labels = coder.decode(content.stream, content.num)
-    except codec.DecodingError:
-        raise _other_pixels(content, input) from None
-    if codec.digest(images, labels) != content.pixels:
-        raise _other_pixels(content, input)
+    images, labels = _decoded(coder, content, input)
     seconds = time.perf_counter() - compiled
     if folder:
         pictures.write_singles(out, images, content.levels, content.names)
@@ -131,12 +130,34 @@ def _check_model(opened: Run, content: "Container", input: str) -> None:
         raise UserError(f"{input} is damaged: this model makes no such file.")
 
 
-def _other_pixels(content: "Container", input: str) -> RunError:
-    """The error for a sound file whose pixels come out wrong."""
+def _decoded(
+    coder: "Coder", content: "Container", input: str
+) -> "tuple[np.ndarray, np.ndarray | None]":
+    """The images and labels of a sound file.
+
+    Raises:
+      UserError: the stream is none that this model makes.
+      RunError: it may be one, but was made elsewhere, where the model gave other probabilities.
+    """
     from rnngen_jax.evaluation import codec
 
-    return RunError(
-        f"{input} is whole, but here other pixels come out than went in, as floating point differs "
-        f"between machines and versions: it was made with JAX {content.maker}, and this is JAX "
-        f"{codec.maker()}. Decompress it where it was made; nothing was written."
-    )
+    first = content.arithmetic is None  # version 1, which does not tell of probabilities
+    try:
+        each = None if first else content.pixels
+        images, labels = coder.decode(content.stream, content.num, each)
+        if first and (codec.digest(images, labels),) != content.pixels:
+            raise codec.DecodingError(codec.OTHER_PIXELS)
+    except codec.DecodingError as error:
+        here, same = codec.maker(), content.arithmetic == coder.arithmetic
+        if content.maker != here and not same:
+            raise RunError(
+                f"{input} is whole, but {error}, as floating point differs between machines and "
+                f"versions: it was made with JAX {content.maker}, and this is JAX {here}. "
+                "Decompress it where it was made; nothing was written."
+            ) from None
+        doubt = "" if same else ", or made on another kind of processor"
+        raise UserError(
+            f"{input}: {error}. It was forged, or damaged before its checksum was made{doubt}; "
+            "nothing was written."
+        ) from None
+    return images, labels

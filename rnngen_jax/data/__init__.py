@@ -1,6 +1,7 @@
 """Images behind one door. A source's name is its file's name; what follows ":" is its argument.
 
 To add a source, add a file with `load_source(argument, config) -> Source`; nothing else changes.
+Where the argument names a file or folder, `canonical(argument)` brings its spellings to one.
 """
 
 import importlib
@@ -15,8 +16,17 @@ from rnngen_jax.shapes import ImageSpec
 
 def names() -> list[str]:
     """Names of all sources: the files of this folder that define `load_source`."""
-    files = [module.name for module in pkgutil.iter_modules(__path__)]
-    return sorted(name for name in files if hasattr(_module(name), "load_source"))
+    return sorted(name for name in _files() if hasattr(_module(name), "load_source"))
+
+
+def canonical(name: str) -> str:
+    """A source's name with its file or folder resolved: equal for names that mean the same data.
+
+    `name` itself for a source without such an argument, or if there is no such source.
+    """
+    kind, colon, argument = name.partition(":")
+    resolve = getattr(_module(kind), "canonical", None) if kind in _files() else None
+    return f"{kind}{colon}{resolve(argument)}" if resolve and argument else name
 
 
 def load(config: DataConfig) -> Dataset:
@@ -33,24 +43,26 @@ def load(config: DataConfig) -> Dataset:
       The data set; `spec` has 2 levels under any binarisation.
 
     Raises:
-      UserError: there is no such source, or its files are missing or do not fit.
+      UserError: there is no such source, its files are missing or do not fit, or it has more
+        classes than `source.MOST_CLASSES`.
     """
     # Imported here: the config floor imports this package for `DataConfig` and should stay quick.
     from rnngen_jax.data import binarise, source
 
     name, _, argument = config.name.partition(":")
-    files = [module.name for module in pkgutil.iter_modules(__path__)]
-    opener = getattr(_module(name), "load_source", None) if name in files else None
+    opener = getattr(_module(name), "load_source", None) if name in _files() else None
     if opener is None:
         raise UserError(
             f"config.data.name={config.name!r} is not a data source; {nearest(name, names())}"
         )
     found = opener(argument, config)
-    splits = source.cut(found.splits, config.validation_fraction, config.name)
+    source.check_classes(found.classes, config.name)
+    # Before the cut, since a static draw is keyed by an image's place in the source.
     splits = {
         split: binarise.binarised(split, images, config.binarisation, found.levels)
-        for split, images in splits.items()
+        for split, images in found.splits.items()
     }
+    splits = source.cut(splits, config.validation_fraction, config.name)
     fixed = config.binarisation in ("static", "threshold")
     height, width, channels = found.shape
     return Dataset(
@@ -66,6 +78,10 @@ def load(config: DataConfig) -> Dataset:
         binarisation=config.binarisation,
         raw_levels=2 if fixed else found.levels,
     )
+
+
+def _files() -> list[str]:
+    return [module.name for module in pkgutil.iter_modules(__path__)]
 
 
 def _module(name: str) -> ModuleType:

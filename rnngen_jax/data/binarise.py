@@ -4,6 +4,11 @@ Static: pixel j of image i of a split is 1 if `u < level / (levels - 1)`, with u
 a Philox generator with the key `(STATIC_SEED, split)`, split 0, 1, 2 for train, validation, test,
 and the counter `(0, 0, 0, i)`. A Philox generator's raw words are part of its definition, so the
 drawn images are the same on every machine, for every read order and under every NumPy version.
+
+Split and i are the image's place in the source, before missing splits are cut from train: an image
+has one draw, whatever `validation_fraction` makes of it. Draw 1 took the place after the cut. Draw
+2 differs from it in the images that are cut from train and in no others, so not in the test images
+of a source that has a test split, such as MNIST.
 """
 
 import numpy as np
@@ -11,6 +16,7 @@ import numpy as np
 from rnngen_jax.data.base import SPLITS, Split
 
 STATIC_SEED = 2008  # for the data set first used so, static MNIST of 2008; never to be changed
+DRAW = 2  # which of the static draws this is; part of a likelihood's protocol
 
 
 def threshold(images: np.ndarray, levels: int) -> np.ndarray:
@@ -23,8 +29,8 @@ def static(images: np.ndarray, indices: np.ndarray, split: str, levels: int) -> 
 
     Args:
       images: uint8 `[N, H, W, C]`.
-      indices: the images' places in their split, `[N]`: they seed the draw.
-      split: "train", "validation" or "test".
+      indices: the images' places in the source's split, `[N]`: they seed the draw.
+      split: the split that the source gave them in: "train", "validation" or "test".
       levels: grey levels of `images`.
 
     Returns:
@@ -46,7 +52,7 @@ def binarised(name: str, split: Split, binarisation: str, levels: int) -> Split:
 
     Args:
       name: the split's name, which seeds the static draw.
-      split: images with `levels` grey levels.
+      split: images with `levels` grey levels, as the source gave them: before any cut.
       binarisation: as in `DataConfig`.
       levels: grey levels of what `split.read` gives.
     """

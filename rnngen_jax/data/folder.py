@@ -6,6 +6,7 @@ of their names. Each split is put in a fixed random order, so that what is cut f
 holds every class. Hidden files are passed over; JPEG's rotation tags are not followed.
 """
 
+import os
 import pathlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,8 +15,16 @@ import numpy as np
 from PIL import Image
 
 from rnngen_jax.data.base import SPLITS, DataConfig, Split
-from rnngen_jax.data.source import Source, from_arrays, need_argument, permutation
+from rnngen_jax.data.source import (
+    Source,
+    from_arrays,
+    need_argument,
+    path_of,
+    permutation,
+    resolved,
+)
 from rnngen_jax.errors import UserError
+from rnngen_jax.files import require_file, require_folder
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -23,6 +32,8 @@ MAX_PIXELS = 4096 * 4096
 MEMORY_BYTES = 512 * 2**20  # folders up to this size are decoded once, when they are opened
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_DEPTH = 24  # where a PNG file gives its bits a channel
+
+canonical = resolved  # the argument is the path of a folder
 
 
 def load_source(argument: str, config: DataConfig) -> Source:
@@ -34,9 +45,8 @@ def load_source(argument: str, config: DataConfig) -> Source:
         images are decoded as they are read, a damaged one raises then.
     """
     need_argument(argument, "folder", "FOLDER")
-    root = pathlib.Path(argument).expanduser()
-    if not root.is_dir():
-        raise UserError(f"{root}: there is no such folder; give a folder of images.")
+    root = path_of(argument)
+    require_folder(root, "give a folder of images")
     files = {
         name: [listed[i] for i in permutation(0, 0, len(listed))]
         for name, listed in _layout(root).items()
@@ -107,14 +117,17 @@ def _entries(folder: pathlib.Path, root: pathlib.Path) -> list[pathlib.Path]:
     Raises:
       UserError: there is nothing, or anything else, or a link that leaves `root`.
     """
-    within = root.resolve()
+    within = os.path.realpath(root)
     entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     if not entries:
         raise UserError(f"{folder}: the folder is empty; allowed: {', '.join(ENDINGS)} files.")
     for entry in entries:
-        if not entry.resolve().is_relative_to(within):
+        if not pathlib.Path(os.path.realpath(entry)).is_relative_to(within):
             raise UserError(f"{entry}: is a link that leaves {root}; put the file itself there.")
-        if not entry.is_dir() and not (entry.is_file() and entry.suffix.lower() in ENDINGS):
+        if entry.is_dir():
+            continue
+        require_file(entry, "remove it")
+        if entry.suffix.lower() not in ENDINGS:
             raise UserError(
                 f"{entry}: is no image file; allowed: {', '.join(ENDINGS)}; move it elsewhere."
             )
@@ -174,6 +187,7 @@ def _lazy(paths: Sequence[pathlib.Path], labels: np.ndarray, shape: tuple[int, i
 @contextmanager
 def _opened(path: pathlib.Path) -> Iterator[Image.Image]:
     """An image that is allowed, not yet decoded; errors of decoding name the file, too."""
+    require_file(path, "replace or remove it")
     try:
         with open(path, "rb") as file, Image.open(file, formats=FORMATS) as image:
             _check(image, path)

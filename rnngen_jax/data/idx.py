@@ -7,6 +7,7 @@ a `validation_fraction` of 1/6 gives MNIST's customary last 10,000 images.
 
 import gzip
 import math
+import os
 import pathlib
 import struct
 import zlib
@@ -15,11 +16,28 @@ from typing import BinaryIO
 import numpy as np
 
 from rnngen_jax.data.base import DataConfig
-from rnngen_jax.data.source import MAX_BYTES, Source, from_arrays, need_argument
+from rnngen_jax.data.source import (
+    MAX_BYTES,
+    Source,
+    from_arrays,
+    need_argument,
+    path_of,
+    resolved,
+)
 from rnngen_jax.errors import UserError
+from rnngen_jax.files import require_file, require_folder
 
-_FILES = {"train": "train", "test": "t10k"}
+# Images and labels of each split.
+_FILES = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+_PUT = "put {}, {}, {} and {} there, each with or without .gz".format(
+    *(name for names in _FILES.values() for name in names)
+)
 _PIECE = 2**24
+
+canonical = resolved  # the argument is the path of a folder
 
 
 def load_source(argument: str, config: DataConfig) -> Source:
@@ -30,14 +48,12 @@ def load_source(argument: str, config: DataConfig) -> Source:
         shorter or longer than its header says, or counts of images and labels that differ.
     """
     need_argument(argument, "idx", "FOLDER")
-    folder = pathlib.Path(argument).expanduser()
-    if not folder.is_dir():
-        raise UserError(f"{folder}: there is no such folder; give the folder of the IDX files.")
+    folder = path_of(argument)
+    require_folder(folder, _PUT)
+    paths = {split: [_find(folder, name) for name in names] for split, names in _FILES.items()}
     arrays = {}
-    for split, prefix in _FILES.items():
-        images = read_idx(_find(folder, f"{prefix}-images-idx3-ubyte"), axes=3)
-        labels_path = _find(folder, f"{prefix}-labels-idx1-ubyte")
-        labels = read_idx(labels_path, axes=1)
+    for split, (images_path, labels_path) in paths.items():
+        images, labels = read_idx(images_path, axes=3), read_idx(labels_path, axes=1)
         if len(images) != len(labels):
             raise UserError(
                 f"{labels_path}: {len(labels)} labels for {len(images)} images; "
@@ -60,6 +76,7 @@ def read_idx(path: pathlib.Path, axes: int) -> np.ndarray:
     Raises:
       UserError: as for `load_source`.
     """
+    require_file(path, "fetch it again")
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
             return _read_idx(file, axes, path)
@@ -108,7 +125,8 @@ def _at_most(file: BinaryIO, size: int) -> bytes:
 
 
 def _find(folder: pathlib.Path, name: str) -> pathlib.Path:
+    """The file of that name, gzipped or not."""
     for path in (folder / name, folder / f"{name}.gz"):
-        if path.is_file():
+        if os.path.lexists(path):
             return path
-    raise UserError(f"{folder / name}: there is no such file, with or without .gz.")
+    raise UserError(f"{folder}: lacks {name}; {_PUT}.")

@@ -22,9 +22,12 @@ from rnngen_jax.data.source import (
     checked,
     from_arrays,
     need_argument,
+    path_of,
     permutation,
+    resolved,
 )
 from rnngen_jax.errors import UserError
+from rnngen_jax.files import require_file
 
 _BY_SPLIT = tuple(f"{split}_{array}" for split in SPLITS for array in ("image", "label"))
 _NAMES = ("levels", "image", "label", *_BY_SPLIT)
@@ -41,6 +44,9 @@ _UNREADABLE = (
 )
 
 
+canonical = resolved  # the argument is the path of a file
+
+
 def load_source(argument: str, config: DataConfig) -> Source:
     """Images and labels of an npz file; nothing pickled is ever read.
 
@@ -49,9 +55,7 @@ def load_source(argument: str, config: DataConfig) -> Source:
         or shapes, pickled objects among them.
     """
     need_argument(argument, "npz", "FILE")
-    path = pathlib.Path(argument).expanduser()
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file; give an npz file with an array 'image'.")
+    path = path_of(argument)
     stored = read_arrays(path)
     for name in stored:
         if name not in _NAMES:
@@ -88,8 +92,10 @@ def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     """The arrays of an npz file by name, none of them pickled, after checking the unpacked size.
 
     Raises:
-      UserError: it is not an npz file, is damaged, too large, or holds other things than arrays.
+      UserError: it is missing, not an npz file, damaged, too large, or holds other things than
+        arrays.
     """
+    require_file(path, "give an npz file with an array 'image'")
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(member.file_size for member in archive.infolist())

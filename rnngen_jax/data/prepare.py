@@ -15,6 +15,7 @@ import numpy as np
 
 from rnngen_jax.data import load, tfds
 from rnngen_jax.data.base import DataConfig, Dataset, Split
+from rnngen_jax.data.source import path_of
 from rnngen_jax.errors import UserError
 
 VERSION = "1.0.0"
@@ -28,8 +29,10 @@ def prepare(
     """Writes a source's three splits, in their order, as a TFDS data set.
 
     The images are stored with their grey levels as they are: `binarisation`, `shift` and `flip`
-    belong to training and are not applied. The splits are cut as `load` cuts them. The data set is
-    built in a hidden folder and renamed when complete.
+    belong to training and are not applied. The splits are cut as `load` cuts them, and are then the
+    data set's own: under static binarisation, images that were cut from train get other draws than
+    in the source, those of their new places. The data set is built in a hidden folder and renamed
+    when complete.
 
     Args:
       source: the images; of its fields, `name` and `validation_fraction` matter.
@@ -48,7 +51,7 @@ def prepare(
             f"name={name!r} does not fit; allowed: lower-case letters, digits and underscores, "
             "a letter first."
         )
-    folder = (pathlib.Path(data_dir).expanduser() if data_dir else tfds.data_dir()).absolute()
+    folder = (path_of(os.fspath(data_dir)) if data_dir else tfds.data_dir()).absolute()
     target = folder / name
     if os.path.lexists(target):
         raise UserError(f"{target}: exists already and is left as it is; give another name.")

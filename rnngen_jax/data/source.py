@@ -4,6 +4,8 @@ A source is one file of this folder with `load_source(argument, config) -> Sourc
 """
 
 import functools
+import os
+import pathlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -13,6 +15,9 @@ from rnngen_jax.data.base import SPLITS, Split
 from rnngen_jax.errors import UserError
 
 MAX_BYTES = 2**33  # more than this is not unpacked into memory: a file's header may lie
+# Tables and one-hot vectors of class-conditional models are as long as there are classes.
+MOST_CLASSES = 2**16
+FEW_CLASSES = 1000  # so many may be inferred from the labels of however few images
 
 
 class Source(NamedTuple):
@@ -45,7 +50,7 @@ def from_arrays(
       levels: grey levels.
       where: what the messages call the data, such as the path of its file.
       classes: number of classes where the source knows it; by default the greatest label of train
-        plus one.
+        plus one, which must be below the number of its images or `FEW_CLASSES`.
 
     Raises:
       UserError: arrays of wrong type or shape, splits that differ in image size or in having
@@ -67,7 +72,7 @@ def from_arrays(
     if not labelled:
         classes = 0
     elif classes is None:
-        classes = int(fitting["train"][1].max()) + 1  # type: ignore[union-attr]
+        classes = _inferred_classes(fitting["train"][1], where)  # type: ignore[arg-type]
     for name, (images, labels) in fitting.items():
         if images.max() >= levels:
             raise UserError(
@@ -119,6 +124,30 @@ def checked(
             f"{where}: labels range from {labels.min()} to {labels.max()}; allowed: 0 to 2^31 - 2."
         )
     return images, labels.astype(np.int32)
+
+
+def check_classes(classes: int, where: str) -> None:
+    """Raises a `UserError` for more classes than a model's tables are made for."""
+    if classes > MOST_CLASSES:
+        raise UserError(
+            f"{where}: has {classes} classes; allowed: up to {MOST_CLASSES}. "
+            "Number the labels 0 to K - 1, without gaps."
+        )
+
+
+def _inferred_classes(labels: np.ndarray, where: str) -> int:
+    """Number of classes by the greatest label of train, where the data declare none.
+
+    Raises:
+      UserError: so great a label that it can only be a sparse one, such as an identifier.
+    """
+    greatest, most = int(labels.max()), max(FEW_CLASSES, len(labels))
+    if greatest >= most:
+        raise UserError(
+            f"{where}: train holds the label {greatest}; allowed: 0 to {most - 1}, for "
+            f"{len(labels)} images. Number the labels 0 to K - 1, without gaps."
+        )
+    return greatest + 1
 
 
 def array_split(images: np.ndarray, labels: np.ndarray | None) -> Split:
@@ -178,6 +207,19 @@ def permutation(seed: int, epoch: int, num: int) -> np.ndarray:
     order = np.argsort(words, kind="stable").astype(np.int32)
     order.flags.writeable = False
     return order
+
+
+def path_of(argument: str) -> pathlib.Path:
+    """The file or folder that a source's argument names, with ~ for a home folder."""
+    return pathlib.Path(os.path.expanduser(argument))
+
+
+def resolved(argument: str) -> str:
+    """An argument that names a place in the one way that all its spellings share.
+
+    Unlike pathlib's, it also takes links that lead nowhere or round in a circle.
+    """
+    return os.path.realpath(path_of(argument))
 
 
 def no_argument(argument: str, name: str) -> None:

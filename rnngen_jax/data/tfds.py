@@ -19,8 +19,9 @@ import numpy as np
 
 from rnngen_jax.config import nearest
 from rnngen_jax.data.base import SPLITS, DataConfig, Split
-from rnngen_jax.data.source import Source, need_argument
+from rnngen_jax.data.source import Source, need_argument, path_of, resolved
 from rnngen_jax.errors import UserError
+from rnngen_jax.files import require_file, require_folder
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _FEATURES = "tensorflow_datasets.core.features."
@@ -28,7 +29,15 @@ _FEATURES = "tensorflow_datasets.core.features."
 
 def data_dir() -> pathlib.Path:
     """Where data sets are looked for by name: $TFDS_DATA_DIR or `~/tensorflow_datasets`."""
-    return pathlib.Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    return path_of(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+
+
+def canonical(argument: str) -> str:
+    """The path that a name or a path stands for; a name without a version means the newest."""
+    if _is_path(argument):
+        return resolved(argument)
+    name, _, version = argument.partition(":")
+    return resolved(str(data_dir() / name / version))
 
 
 def prepared(folder: pathlib.Path) -> list[str]:
@@ -47,6 +56,9 @@ def load_source(argument: str, config: DataConfig) -> Source:
     """
     need_argument(argument, "tfds", "NAME")
     folder = _find(argument)
+    for entry in sorted(folder.iterdir()):
+        if not entry.is_dir():
+            require_file(entry, "prepare the data set again")
     _check_features(folder)
     import tensorflow_datasets as tfds  # here, as it takes a second to import
 
@@ -76,7 +88,7 @@ def load_source(argument: str, config: DataConfig) -> Source:
     splits = {}
     for name in SPLITS:
         if name in found:
-            splits[name] = _split(builder, name, shape, levels, bool(classes), folder)
+            splits[name] = _split(builder, name, shape, levels, classes, folder)
     return Source(splits, shape, levels, classes)
 
 
@@ -85,10 +97,10 @@ def _split(
     name: str,
     shape: tuple[int, int, int],
     levels: int,
-    labelled: bool,
+    classes: int,
     folder: pathlib.Path,
 ) -> Split:
-    """A split that reads its records by index."""
+    """A split that reads its records by index; labels are 0 without `classes`."""
     try:
         records = builder.as_data_source(split=name)
         num = len(records)
@@ -103,12 +115,17 @@ def _split(
             images = np.stack([example["image"] for example in examples]).reshape(-1, *shape)
         except Exception as error:
             raise _damaged(folder, error) from error
-        labels = [example["label"] if labelled else 0 for example in examples]
+        labels = np.array([example["label"] if classes else 0 for example in examples])
         if images.max() >= levels:
             raise UserError(
                 f"{folder}: {name} holds the grey level {images.max()}; allowed: 0 to {levels - 1}."
             )
-        return images, np.array(labels, np.int32)
+        if classes and not 0 <= labels.min() <= labels.max() < classes:
+            raise UserError(
+                f"{folder}: {name} holds labels from {labels.min()} to {labels.max()}; "
+                f"allowed: 0 to {classes - 1}."
+            )
+        return images, labels.astype(np.int32)
 
     read(np.array([0, num - 1]))  # a file that is missing or cut short shows now
     return Split(num, read)
@@ -116,10 +133,9 @@ def _split(
 
 def _find(argument: str) -> pathlib.Path:
     """The folder of one version of a data set, by its path or its name."""
-    if "/" in argument or os.sep in argument:
-        path = pathlib.Path(argument).expanduser()
-        if not path.is_dir():
-            raise UserError(f"{path}: there is no such folder; give one that `prepare` made.")
+    if _is_path(argument):
+        path = path_of(argument)
+        require_folder(path, "give one that `prepare` made")
         if (path / "dataset_info.json").is_file():
             return path
         version = ""
@@ -138,6 +154,10 @@ def _find(argument: str) -> pathlib.Path:
     if version and version not in versions:
         raise UserError(f"{path}: has no version {version!r}; {nearest(version, versions)}")
     return path / (version or versions[-1])
+
+
+def _is_path(argument: str) -> bool:
+    return "/" in argument or os.sep in argument
 
 
 def _versions(folder: pathlib.Path) -> list[str]:

@@ -14,6 +14,7 @@ from jax import Array
 from optax.losses import softmax_cross_entropy_with_integer_labels as cross_entropy
 
 from rnngen_jax import keys
+from rnngen_jax.data import canonical
 from rnngen_jax.data.base import Dataset, Split
 from rnngen_jax.data.transforms import evaluation_transform
 from rnngen_jax.errors import UserError
@@ -98,7 +99,7 @@ def require_fit(judge: Judge, dataset: Dataset, where: str) -> None:
 
     has = (judge.dataset, judge.spec, judge.binarisation)
     wants = (dataset.name, dataset.spec, dataset.binarisation)
-    if has != wants:
+    if (canonical(has[0]), *has[1:]) != (canonical(wants[0]), *wants[1:]):
         raise UserError(
             f"{where} is of {images(*has)}, the run of {images(*wants)}; train one with "
             f"rnngen classifier --config.data.name={dataset.name} "

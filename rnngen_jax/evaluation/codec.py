@@ -7,12 +7,15 @@ probabilities to multiples of 2^-24 and leaves none at zero, so that every image
 The decoder needs the encoder's probabilities to the last bit. So both call the same compiled steps,
 at the same batch shape, on the same inputs: an encoder, too, shows the model only what the decoder
 knows by then.
+
+Past the end of its stream a range decoder goes on with zeros, for ever. So what is decoded is coded
+again, step by step: as soon as that takes more words than there are, the stream cannot be right.
 """
 
 import collections
 import math
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -34,13 +37,15 @@ WORD = np.dtype("<u4")
 IN_FLIGHT = 4  # steps under way on the device, at most, while the encoder reads an earlier one's
 STEP_COST = 128  # what a step costs however small its batch, in images
 
+OTHER_PIXELS = "other pixels come out than went in"
+
 Track = Callable[[range], Iterable[int]]  # wraps the range over batches, such as a progress bar
 Told = tuple[np.int32, np.ndarray]  # the first value of the last turn, and its values [S, B]
 Standing = tuple[Any, Array]  # the model's own state, and the image so far
 
 
 class DecodingError(Exception):
-    """The stream cannot come from these probabilities."""
+    """The stream cannot come from these probabilities; the message says what is wrong with it."""
 
 
 class Coder(NamedTuple):
@@ -49,11 +54,16 @@ class Coder(NamedTuple):
     Attributes:
       encode: `encode(images, labels) -> stream`: uint8 `[N, H, W, C]`; int32 `[N]`, or `None` where
         the model is not `labelled`; 32-bit words as bytes.
-      decode: `decode(stream, num) -> (images, labels)`, the same back.
+      decode: `decode(stream, num, each) -> (images, labels)`, the same back. A `DecodingError` as
+        soon as the stream has too few words, or a batch not its digest in `each`, by `digests`;
+        `None` compares nothing.
+      arithmetic: as in `container.Container`, of the probabilities of made-up images: where it
+        differs, so does floating point, and a stream decodes to other pixels.
     """
 
     encode: Callable[[np.ndarray, np.ndarray | None], bytes]
-    decode: Callable[[bytes, int], tuple[np.ndarray, np.ndarray | None]]
+    decode: Callable[..., tuple[np.ndarray, np.ndarray | None]]
+    arithmetic: bytes
 
 
 class _Place(NamedTuple):
@@ -63,6 +73,10 @@ class _Place(NamedTuple):
     opening: bool
     t: np.int32
     start: np.int32
+
+
+Begin = Callable[[np.ndarray], Standing]
+Step = Callable[[Standing, Told, _Place], tuple[Standing, Array]]
 
 
 def labelled(model: Model) -> bool:
@@ -81,6 +95,12 @@ def digest(images: np.ndarray, labels: np.ndarray | None) -> bytes:
     """Checksum of images and labels, 8 bytes."""
     parts = [images] if labels is None else [images, labels.astype("<i4")]
     return container.digest(part.tobytes() for part in parts)
+
+
+def digests(images: np.ndarray, labels: np.ndarray | None, size: int) -> tuple[bytes, ...]:
+    """Checksums of each `size` images and their labels; the last may be of fewer."""
+    parts = [slice(start, start + size) for start in range(0, len(images), size)]
+    return tuple(digest(images[p], None if labels is None else labels[p]) for p in parts)
 
 
 def batch_size(model: Model, params: Params, num: int) -> int:
@@ -159,35 +179,50 @@ def coder(model: Model, params: Params, size: int, track: Track = iter) -> Coder
             code(*waiting.popleft())
         return encoder.get_compressed().astype(WORD).tobytes()
 
-    def decode(stream: bytes, num: int) -> tuple[np.ndarray, np.ndarray | None]:
+    def decode(
+        stream: bytes, num: int, each: Sequence[bytes] | None = None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         decoder = streams.queue.RangeDecoder(np.frombuffer(stream, WORD).astype(np.uint32))
+        again = streams.queue.RangeEncoder()
 
         def draw(*arguments: Any) -> np.ndarray:
             try:
                 return decoder.decode(*arguments)
-            except AssertionError as error:  # constriction's, where no value has such a code
-                raise DecodingError(str(error)) from None
+            except AssertionError:  # constriction's
+                raise DecodingError("its code stands for no value") from None
+
+        def count(*drawn: Any) -> None:
+            again.encode(*drawn)
+            if 32 * again.num_words() > 8 * len(stream) + MOST_BITS:
+                raise DecodingError(f"its stream of {len(stream)} bytes ends before its images")
 
         labels, batches = None, []
         if classes is not None:
             # Looked at before there is memory for so many.
             if num * math.log2(spec.classes) > 8 * len(stream) + MOST_BITS:
-                raise DecodingError(f"{num} labels take more than {len(stream)} bytes")
+                raise DecodingError(f"its {num} labels take more than {len(stream)} bytes")
             labels = draw(classes, num)
+            count(labels, classes)
         for first in track(range(0, num, size)):
             real = min(size, num - first)
             known = np.empty((spec.dims, size), np.int32)
             standing, told = begin(_labels_of(labels, first, size)), nothing
             for place in places:
                 standing, probabilities = step(standing, told, place)
-                drawn = draw(family, _table(model, probabilities, real))
+                table = _table(model, probabilities, real)
+                drawn = draw(family, table)
+                count(drawn, family, table)
                 values = _filled(drawn.reshape(real, steps.width), size).T
                 known[place.start : place.start + steps.width] = values
                 told = (place.start, values)
-            batches.append(known[:, :real].T.astype(np.uint8))
-        return np.concatenate(batches).reshape(num, *spec.shape), labels
+            batch = known[:, :real].T.astype(np.uint8).reshape(real, *spec.shape)
+            whose = None if labels is None else labels[first : first + real]
+            if each is not None and digest(batch, whose) != each[first // size]:
+                raise DecodingError(OTHER_PIXELS)
+            batches.append(batch)
+        return np.concatenate(batches), labels
 
-    return Coder(encode, decode)
+    return Coder(encode, decode, _arithmetic(model, places, begin, step, nothing))
 
 
 def require_steps(model: Model) -> Steps:
@@ -219,12 +254,26 @@ def _places(steps: Steps) -> list[_Place]:
     ]
 
 
-def _programs(
-    model: Model, params: Params, size: int
-) -> tuple[
-    Callable[[np.ndarray], Standing],
-    Callable[[Standing, Told, _Place], tuple[Standing, Array]],
-]:
+def _arithmetic(
+    model: Model, places: Sequence[_Place], begin: Begin, step: Step, nothing: Told
+) -> bytes:
+    """Digest of the probabilities of images that count up the levels, at their first steps.
+
+    All turns of the first stop, and one of the next, so that each compiled program has its part.
+    """
+    turns = require_steps(model).starts.shape[2]
+    width, size = nothing[1].shape
+    standing, told = begin(np.zeros(size, np.int32)), nothing
+    tables = []
+    for place in places[: turns + 1]:
+        standing, probabilities = step(standing, told, place)
+        tables.append(np.asarray(probabilities, "<f4").tobytes())
+        values = place.start + np.arange(width)[:, None] + np.arange(size)
+        told = (place.start, (values % model.spec.levels).astype(np.int32))
+    return container.arithmetic(tables)
+
+
+def _programs(model: Model, params: Params, size: int) -> tuple[Begin, Step]:
     """What begins a batch, and what goes a step further; compiled.
 
     `begin(label [B]) -> standing`; `step(standing, told, place) -> (standing, probabilities

@@ -4,7 +4,7 @@ Little-endian, in this order:
 
     bytes   what
     4       b"\\x89RNN"
-    1       version of the format, 1
+    1       version of the format, 2
     1       flags: 1 the stream begins with labels, 2 file names are stored
     2, 2    height, width
     1       channels
@@ -12,19 +12,24 @@ Little-endian, in this order:
     4       number of images
     1       base-2 logarithm of the batch size
     8       digest of the model: its config, its parameters
-    8       digest of the pixels and labels
-    4       length of the stream, in words
+    4       digest of the arithmetic: probabilities that the model gave of a made-up image
     1, n    length and text of what it was made with, such as "0.10.2 cpu x86_64"
     4, n    length and names, a line each, deflated by zlib; only with flag 2
+    8·b     digest of the pixels and labels of each batch
     4·n     the stream, 32-bit words
     8       digest of all the bytes before
 
-Digests are BLAKE2b of 8 bytes. Magic, version and the last digest stay where they are in every
-version, so that a newer file is told from a damaged one. A digest keeps out damage, not malice:
-nothing that a header says is believed until it has been checked.
+Digests are BLAKE2b of 8 bytes, or the first 4 of them. Magic, version and the last digest stay
+where they are in every version, so that a newer file is told from a damaged one. A digest keeps out
+damage, not malice: nothing that a header says is believed until it has been checked.
+
+What a file makes its reader do is bounded by its size: a stream that is not what it claims to be is
+found out after a batch, and a batch takes 8 bytes. Version 1, which is read too, had in the place
+of the arithmetic's digest one of all pixels and labels, 8 bytes, and the stream's words, 4 bytes.
 """
 
 import hashlib
+import math
 import os
 import pathlib
 import struct
@@ -33,10 +38,11 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from rnngen_jax.errors import UserError
+from rnngen_jax.files import require_file
 
 ENDING = ".rnn"
 MAGIC = b"\x89RNN"
-VERSION = 1
+VERSION = 2
 MOST_BYTES = 2**31  # of a file, and of the images in it
 MOST_NAMES = 2**26  # bytes of all names
 MOST_BATCH = 2**16
@@ -44,10 +50,13 @@ LONGEST_NAME = 255  # bytes, as on most file systems, the ending included
 
 _LABELLED, _NAMED = 1, 2
 _DIGEST = 8
-_HEAD = struct.Struct(f"<4sBBHHBBIB{_DIGEST}s{_DIGEST}sI")
+_ARITHMETIC = 4
+_HEADS = {  # by version
+    1: struct.Struct(f"<4sBBHHBBIB{_DIGEST}s{_DIGEST}sI"),
+    2: struct.Struct(f"<4sBBHHBBIB{_DIGEST}s{_ARITHMETIC}s"),
+}
 _LENGTH = struct.Struct("<I")
 _RESERVED = frozenset("/\\:")  # what leads out of a folder, here or on another system
-_FINEST = 24  # bits of a coded probability: none is above 1 - (levels - 1) / 2^24
 
 
 class Container(NamedTuple):
@@ -60,7 +69,9 @@ class Container(NamedTuple):
       batch_size: images that were coded together, a power of two.
       labelled: whether the stream begins with labels.
       model: digest of the model.
-      pixels: digest of the images and labels.
+      arithmetic: digest of probabilities that other floating point would change, 4 bytes; `None` in
+        a file of version 1.
+      pixels: digests of the images and labels of each batch; of all of them in version 1.
       maker: the JAX version and the machine that coded them.
       names: the images' names without ending, or `None`.
       stream: the coded words.
@@ -72,7 +83,8 @@ class Container(NamedTuple):
     batch_size: int
     labelled: bool
     model: bytes
-    pixels: bytes
+    arithmetic: bytes | None
+    pixels: tuple[bytes, ...]
     maker: str
     names: tuple[str, ...] | None
     stream: bytes
@@ -86,8 +98,13 @@ def digest(parts: Iterable[bytes]) -> bytes:
     return state.digest()
 
 
+def arithmetic(tables: Iterable[bytes]) -> bytes:
+    """What `Container.arithmetic` is, of probabilities as bytes."""
+    return digest(tables)[:_ARITHMETIC]
+
+
 def pack(content: Container) -> bytes:
-    """The bytes of a file.
+    """The bytes of a file, of the newest version.
 
     Raises:
       UserError: images that the format cannot hold.
@@ -107,7 +124,7 @@ def pack(content: Container) -> bytes:
         names = zlib.compress(text, 9)
         names = _LENGTH.pack(len(names)) + names
     maker = content.maker.encode()[:255]
-    head = _HEAD.pack(
+    head = _HEADS[VERSION].pack(
         MAGIC,
         VERSION,
         _LABELLED * content.labelled | _NAMED * (content.names is not None),
@@ -118,10 +135,9 @@ def pack(content: Container) -> bytes:
         content.num,
         content.batch_size.bit_length() - 1,
         content.model,
-        content.pixels,
-        len(content.stream) // 4,
+        content.arithmetic,
     )
-    whole = head + bytes([len(maker)]) + maker + names + content.stream
+    whole = b"".join([head, bytes([len(maker)]), maker, names, *content.pixels, content.stream])
     return whole + digest([whole])
 
 
@@ -132,8 +148,7 @@ def read(path: str | os.PathLike[str]) -> Container:
       UserError: missing, no such file, of a newer version, or damaged.
     """
     path = pathlib.Path(path)
-    if not path.is_file():
-        raise UserError(f"--input={path}: there is no such file; give one that `compress` wrote.")
+    require_file(path, "give one that `compress` wrote", f"--input={path}")
     if path.stat().st_size > MOST_BYTES:
         raise UserError(f"{path} is larger than {MOST_BYTES} bytes; `compress` writes none such.")
     return unpack(path.read_bytes(), str(path))
@@ -151,12 +166,13 @@ def unpack(whole: bytes, path: str) -> Container:
     if len(body) < len(MAGIC) + 1 or digest([body]) != stored:
         raise UserError(f"{path} is damaged or truncated: its checksum differs; get it anew.")
     version = body[len(MAGIC)]
-    if version != VERSION:
+    if version not in _HEADS:
         raise UserError(
-            f"{path} is of format version {version}; this one reads {VERSION}: update rnngen_jax."
+            f"{path} is of format version {version}; this one reads 1 to {VERSION}: "
+            "update rnngen_jax."
         )
     try:
-        return _checked(body)
+        return _checked(body, version)
     except (ValueError, struct.error) as error:
         raise UserError(f"{path} is damaged: {error}.") from None
 
@@ -171,9 +187,9 @@ def check_names(names: Sequence[str]) -> None:
         raise ValueError("two images have the same name")
 
 
-def _checked(body: bytes) -> Container:
+def _checked(body: bytes, version: int) -> Container:
     """The content, each field checked before it is used; else a `ValueError`."""
-    rest = _Rest(body)
+    rest, head = _Rest(body), _HEADS[version]
     (
         _,
         _,
@@ -185,27 +201,31 @@ def _checked(body: bytes) -> Container:
         num,
         log_batch,
         model,
-        pixels,
-        words,
-    ) = _HEAD.unpack(rest.take(_HEAD.size))
+        *others,
+    ) = head.unpack(rest.take(head.size))
     if flags & ~(_LABELLED | _NAMED):
         raise ValueError(f"its flags are {flags}")
     if not (height and width and channels and top and num):
         raise ValueError(f"it holds {num} images of {width}x{height}x{channels}, {top + 1} levels")
-    values = num * height * width * channels
-    # No value is coded in fewer bits than -log2(1 - (levels - 1) / 2^24).
-    most = (32 * (words + 2) << _FINEST) // top
-    if values > min(most, MOST_BYTES):
-        raise ValueError(f"it claims {num} images, too many for a stream of {words} words")
     if 2**log_batch > MOST_BATCH:
         raise ValueError(f"its batch size is 2^{log_batch}")
+    # Version 1 has no digest of each batch, but is held to the size that it would have with them.
+    batches = math.ceil(num / 2**log_batch)
+    if num * height * width * channels > MOST_BYTES or batches * _DIGEST > len(body):
+        raise ValueError(f"it claims {num} images, too many for {len(body)} bytes")
     maker = rest.take(rest.take(1)[0]).decode()
     if not maker.isprintable():
         raise ValueError(f"it was made with {maker!r}")
     names = None
     if flags & _NAMED:
         names = _names(rest.take(*_LENGTH.unpack(rest.take(_LENGTH.size))), num)
-    stream = rest.take(4 * words)
+    if version == 1:
+        arithmetic, (whole, words) = None, others
+        pixels, stream = (whole,), rest.take(4 * words)
+    else:
+        (arithmetic,) = others
+        pixels = tuple(rest.take(_DIGEST) for _ in range(batches))
+        stream = rest.take(rest.left // 4 * 4)
     if rest.left:
         raise ValueError(f"{rest.left} bytes follow the stream")
     return Container(
@@ -215,6 +235,7 @@ def _checked(body: bytes) -> Container:
         batch_size=2**log_batch,
         labelled=bool(flags & _LABELLED),
         model=model,
+        arithmetic=arithmetic,
         pixels=pixels,
         maker=maker,
         names=names,

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnngen_jax.errors import UserError
+from rnngen_jax.files import require_file
 
 RESIZE = "bilinear to 299x299 as TensorFlow 1 does, without antialiasing"
 PUBLISHED = "6726825d"  # how the SHA-256 of the weights of 2015-12-05 begins
@@ -57,8 +58,7 @@ def open_inception(path: str, levels: int, channels: int) -> Inception:
     if channels not in CHANNELS:
         raise UserError(f"--inception takes images of 1 or 3 channels; these have {channels}.")
     file = Path(path)
-    if not file.is_file():
-        raise UserError(f"--inception={path} is no file; give torch-fidelity's Inception weights.")
+    require_file(file, "give torch-fidelity's Inception weights", f"--inception={path}")
     if file.stat().st_size > LARGEST:
         raise UserError(f"--inception={path} is larger than {LARGEST >> 20} MiB; no such weights.")
     try:

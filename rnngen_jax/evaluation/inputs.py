@@ -1,5 +1,6 @@
 """Images that a verb works on, of a split or from a user, and masks."""
 
+import os
 import pathlib
 
 import jax
@@ -15,6 +16,7 @@ from rnngen_jax.data.transforms import evaluation_transform
 from rnngen_jax.errors import UserError
 from rnngen_jax.evaluation.likelihood import SEED
 from rnngen_jax.evaluation.pictures import to_levels, to_pixels
+from rnngen_jax.files import require_file
 from rnngen_jax.ops import masks
 from rnngen_jax.shapes import ImageSpec
 
@@ -47,9 +49,10 @@ def image_files(path: str, num: int | None) -> list[pathlib.Path]:
       UserError: there is nothing, or an empty folder.
     """
     place = pathlib.Path(path)
-    if not place.exists():
+    if not os.path.lexists(place):
         raise UserError(f"--input={path}: there is no such file or folder.")
     if not place.is_dir():
+        require_file(place, "give an image file, a folder of them or an npz", f"--input={path}")
         return [] if place.suffix.lower() == ".npz" else [place]
     files = sorted(file for file in place.iterdir() if not file.name.startswith("."))[:num]
     if not files:
@@ -120,8 +123,7 @@ def _read_mask(mask: str, height: int, width: int) -> np.ndarray:
         raise UserError(
             f"--mask={mask} is not known; {nearest(mask, [*masks.FIXED, 'random', 'FILE.png'])}"
         )
-    if not path.is_file():
-        raise UserError(f"--mask={mask}: there is no such file.")
+    require_file(path, "give a mask image", f"--mask={mask}")
     pixels = read_image(path)
     if pixels.shape[:2] != (height, width):
         raise UserError(

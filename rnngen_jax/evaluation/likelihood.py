@@ -13,6 +13,7 @@ from jax import Array
 from rnngen_jax import keys
 from rnngen_jax.config import require
 from rnngen_jax.data.base import Dataset, Split
+from rnngen_jax.data.binarise import DRAW
 from rnngen_jax.errors import UserError
 from rnngen_jax.models.base import Batch, Extra, Model, Params
 
@@ -207,9 +208,9 @@ def protocol(
 
     Returns:
       `likelihood` ("exact" or the bound's name, such as "ELBO" or "IW-1000"), `levels`,
-      `binarisation`, `dataset`, `split` and `num_images`; under dynamic binarisation also the
-      `seed` of the one draw that was scored; for the mean over several replicas of a run also how
-      many `replicas`.
+      `binarisation`, `dataset`, `split` and `num_images`; under static binarisation also which
+      `draw` it is, under dynamic the `seed` of the one draw that was scored; for the mean over
+      several replicas of a run also how many `replicas`.
     """
     facts: dict[str, Any] = {
         "likelihood": f"IW-{samples}" if samples else model.likelihood,
@@ -219,6 +220,8 @@ def protocol(
         "split": split,
         "num_images": num_images,
     }
+    if dataset.binarisation == "static":
+        facts["draw"] = DRAW
     if dataset.binarisation == "dynamic":
         facts["seed"] = SEED
     if replicas > 1:
@@ -233,9 +236,10 @@ def describe(facts: Mapping[str, Any]) -> str:
     likelihood = "no likelihood" if kind is None else likelihood
     binarisation = facts["binarisation"]
     drawn = "not binarised" if binarisation == "none" else f"{binarisation} binarisation"
+    draw = f", draw {facts['draw']}" if "draw" in facts else ""
     seed = f" with seed {facts['seed']}" if "seed" in facts else ""
     replicas = f", mean over {facts['replicas']} replicas" if "replicas" in facts else ""
     return (
-        f"{likelihood}, {facts['levels']} levels, {drawn}{seed}, "
+        f"{likelihood}, {facts['levels']} levels, {drawn}{draw}{seed}, "
         f"{facts['num_images']} images of {facts['dataset']}'s {facts['split']} split{replicas}"
     )

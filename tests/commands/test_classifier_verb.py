@@ -327,7 +327,10 @@ JUDGE = "--classifier=ROOT/judge"
     [
         (["gan"], "mlp_gan has neither a likelihood nor latents; give --classifier=FOLDER"),
         (["gan", "--neighbours=OUT/a.png"], "give --classifier=FOLDER"),
-        (["gan", "--inception=none.pth"], "--inception=none.pth is no file; give torch-fidelity's"),
+        (
+            ["gan", "--inception=none.pth"],
+            "--inception=none.pth: there is no such file; give",
+        ),
         (["gan", "--classifier=none"], "holds no classifier.json; rnngen classifier --config="),
         (["vae", "--samples=5"], "--samples=5 has no effect without --classifier"),
         (["vae", "--seed=5"], "--seed=5 has no effect without"),

@@ -2,6 +2,7 @@
 
 import os
 import re
+import struct
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ from tiny_runs import evaluated, rnngen, tree
 from rnngen_jax import data
 from rnngen_jax.commands.base import model_digest, open_run
 from rnngen_jax.data.base import DataConfig
-from rnngen_jax.evaluation import container, pictures
+from rnngen_jax.evaluation import codec, container, pictures
 
+ELSEWHERE = {"arithmetic": b"else", "maker": "0.9.9 gpu H200"}
 TEST = data.load(DataConfig()).splits["test"].read(np.arange(300))
 
 
@@ -227,16 +229,111 @@ def test_a_file_of_another_model_is_refused(pixel, row, packed, config, capsys):
         ({"model": b"notmodel"}, "6e6f746d6f64656c", 2),
         ({"batch_size": 16}, "this model makes no such file", 2),
         ({"labelled": True}, "this model makes no such file", 2),
-        ({"pixels": b"notpixel"}, "other pixels come out", 1),
-        ({"stream": bytes(400)}, "other pixels come out", 1),
-        ({"num": 6}, "other pixels come out", 1),
-        ({"pixels": bytes(8), "maker": "0.9.9 gpu H200"}, "made with JAX 0.9.9 gpu H200", 1),
+        ({"pixels": (b"notpixel",)}, "come out than went in. It was forged, or damaged", 2),
+        ({"stream": bytes(400)}, "come out than went in. It was forged, or damaged", 2),
+        ({"stream": bytes(8)}, "its stream of 8 bytes ends before its images. It was forged", 2),
+        ({"num": 6}, "It was forged, or damaged", 2),
+        ({"stream": bytes(8), "maker": "0.9.9 gpu H200"}, "It was forged, or damaged", 2),
+        ({"stream": bytes(8), "arithmetic": b"else"}, "or made on another kind of processor", 2),
+        ({"pixels": (bytes(8),), **ELSEWHERE}, "made with JAX 0.9.9 gpu H200, and this is", 1),
+        ({"stream": bytes(8), **ELSEWHERE}, "made with JAX 0.9.9 gpu H200, and this is", 1),
         ({"names": ("a", "b", "c", "../d", "e")}, "no plain file name", 2),
     ],
 )
 def test_a_file_that_lies_gives_nothing(pixel, packed, capsys, fields, expected, code):
+    """Floating point is blamed where others gave other probabilities, and nowhere else."""
     content = container.unpack(packed, "")
-    assert expected in refused(pixel, content._replace(**fields), capsys, code)
+    err = refused(pixel, content._replace(**fields), capsys, code)
+    assert expected in err
+    assert ("floating point" in err) == (code == 1)
+    assert ("another kind of processor" in err) == ("arithmetic" in fields and code == 2)
+
+
+def test_what_decodes_is_given_back_wherever_it_was_made(pixel, packed, tmp_path):
+    content = container.unpack(packed, "")._replace(**ELSEWHERE)
+    (tmp_path / "f.rnn").write_bytes(container.pack(content))
+    assert decompress(pixel, tmp_path / "f.rnn", tmp_path / "f.npz") == 0
+    np.testing.assert_array_equal(stored(tmp_path / "f.npz")["image"], TEST[0][:5])
+
+
+def as_version_1(content, whole):
+    """The bytes of a file of format version 1, with its one digest of everything."""
+    head = struct.pack(
+        "<4sBBHHBBIB8s8sI",
+        b"\x89RNN",
+        1,
+        content.labelled,
+        *content.shape,
+        content.levels - 1,
+        content.num,
+        content.batch_size.bit_length() - 1,
+        content.model,
+        whole,
+        len(content.stream) // 4,
+    )
+    maker = content.maker.encode()
+    body = head + bytes([len(maker)]) + maker + content.stream
+    return body + container.digest([body])
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_many_batches_come_back_from_files_of_both_versions(row, tmp_path, capsys, version):
+    opened = open_run(str(row), None, 0)
+    images, labels = TEST[0][:11], TEST[1][:11]
+    coder = codec.coder(opened.model, opened.params, 4)
+    content = container.Container(
+        shape=(8, 8, 1),
+        levels=17,
+        num=11,
+        batch_size=4,
+        labelled=True,
+        model=model_digest(opened),
+        arithmetic=coder.arithmetic,
+        pixels=codec.digests(images, labels, 4),
+        maker=codec.maker(),
+        names=None,
+        stream=coder.encode(images, labels),
+    )
+    assert len(content.pixels) == 3
+    body = container.pack(content)
+    wrong = container.pack(content._replace(pixels=(*content.pixels[:2], b"notpixel")))
+    if version == 1:
+        body = as_version_1(content, codec.digest(images, labels))
+        wrong = as_version_1(content, b"notpixel")
+    (tmp_path / "f.rnn").write_bytes(body)
+    assert decompress(row, tmp_path / "f.rnn", tmp_path / "f.npz") == 0
+    got = stored(tmp_path / "f.npz")
+    np.testing.assert_array_equal(got["image"], images)
+    np.testing.assert_array_equal(got["label"], labels)
+    assert "other pixels come out than went in. It was forged" in refused(row, wrong, capsys)
+    if version == 1:  # which does not say what the probabilities were
+        elsewhere = as_version_1(content._replace(maker="0.9.9 gpu H200"), b"notpixel")
+        assert "made with JAX 0.9.9 gpu H200" in refused(row, elsewhere, capsys, 1)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_small_file_that_claims_millions_of_images_is_little_work(
+    pixel, packed, capsys, monkeypatch, version
+):
+    """A right checksum, the right model, zeros for a stream: of both versions, of both sizes."""
+    content = container.unpack(packed, "")._replace(batch_size=1024, stream=bytes(200))
+    tables, counted = codec._table, []
+    monkeypatch.setattr(codec, "_table", lambda *a: counted.append(1) or tables(*a))
+
+    def crafted(num):
+        claims = content._replace(num=num, pixels=(bytes(8),) * -(-num // 1024))
+        return as_version_1(claims, bytes(8)) if version == 1 else container.pack(claims)
+
+    room = crafted(30 * 1024)
+    err = refused(pixel, room, capsys)
+    assert "its stream of 200 bytes ends before its images. It was forged, or damaged" in err
+    assert "floating point" not in err
+    assert len(counted) <= 2  # steps, of 30 * 64
+    if version == 1:
+        forged = crafted(26_000_000)
+        assert len(forged) == 263
+        assert "claims 26000000 images, too many for 255 bytes" in refused(pixel, forged, capsys)
+    assert len(counted) <= 2
 
 
 def test_a_damaged_file_gives_nothing(pixel, packed, capsys):

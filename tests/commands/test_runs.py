@@ -190,6 +190,30 @@ def test_a_run_of_another_config_is_left_alone(pixel, config, capsys):
     assert tree(pixel) == before
 
 
+def test_a_run_goes_on_when_the_place_of_its_data_is_spelt_otherwise(
+    config, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    image = np.arange(40 * 16, dtype=np.uint8).reshape(40, 4, 4)
+    np.savez("a.npz", image=image)
+    np.savez("b.npz", image=image)
+
+    def train(name, steps):
+        flags = (f"--config.data.name=npz:{name}", f"--config.training.steps={steps}")
+        return rnngen("train", f"--config={config}", "--workdir=run", *flags)
+
+    assert train("a.npz", 2) == 0
+    assert train(f"{tmp_path}/a.npz", 4) == 0
+    assert (tmp_path / "run" / "checkpoints" / "4").is_dir()
+    assert json.loads((tmp_path / "run/config.json").read_text())["data"]["name"] == (
+        f"npz:{tmp_path}/a.npz"
+    )
+    assert train("./a.npz", 4) == 0
+    capsys.readouterr()
+    assert train("b.npz", 4) == 2
+    assert "data.name: 'npz:./a.npz' -> 'npz:b.npz'" in capsys.readouterr().err
+
+
 def test_a_checkpoint_of_another_model_is_refused(pixel, row, capsys):
     shutil.rmtree(pixel / "checkpoints")
     shutil.copytree(row / "checkpoints", pixel / "checkpoints")

@@ -1,5 +1,8 @@
 """Folders of pictures: layouts, and everything that must be refused."""
 
+import os
+import socket
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -148,6 +151,17 @@ def bomb(path):
     Image.new("L", (5000, 5000)).save(path)
 
 
+def link_to_a_pipe(path):
+    os.mkfifo(path.parent / "pipe.png")
+    path.symlink_to("pipe.png")
+
+
+def bound_socket(path):
+    # By a short name, for the names of sockets may not be long.
+    with socket.socket(socket.AF_UNIX) as opened:
+        opened.bind(path.name)
+
+
 @pytest.mark.parametrize(
     ("name", "make", "message"),
     [
@@ -200,6 +214,39 @@ def test_folders_that_fit_no_layout(tmp_path, paths, message):
         picture(tmp_path / path)
     with pytest.raises(UserError, match=message):
         opened(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (lambda path: path.symlink_to(path.name), "a link that leads nowhere"),
+        (lambda path: path.symlink_to("gone.png"), "a link that leads nowhere"),
+        (os.mkfifo, "a named pipe, not a file"),
+        (link_to_a_pipe, "a named pipe, not a file"),
+        (bound_socket, "a socket, not a file"),
+    ],
+    ids=["loop", "nowhere", "pipe", "link to a pipe", "socket"],
+)
+@pytest.mark.parametrize("name", ["z.png", "z"])
+def test_what_is_neither_file_nor_folder(tmp_path, monkeypatch, make, what, name):
+    monkeypatch.chdir(tmp_path)
+    for i in range(10):
+        picture(tmp_path / f"{i:02}.png", i)
+    make(tmp_path / name)
+    with pytest.raises(UserError, match=rf"(z|z\.png|pipe\.png): is {what}.*; remove it\."):
+        opened(tmp_path)
+
+
+def test_a_file_that_becomes_a_pipe_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_source, "MEMORY_BYTES", 10)
+    for i in range(10):
+        picture(tmp_path / f"{i:02}.png", i)
+    train = opened(tmp_path).splits["train"]
+    for path in tmp_path.glob("*.png"):
+        path.unlink()
+        os.mkfifo(path)
+    with pytest.raises(UserError, match="is a named pipe, not a file"):
+        train.read(np.arange(1))
 
 
 def test_links_that_leave_the_folder(tmp_path):

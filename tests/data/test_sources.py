@@ -1,11 +1,12 @@
 """The door, the embedded digits, npz files: splits, cuts, errors."""
 
+import os
 import pickle
 
 import numpy as np
 import pytest
 
-from rnngen_jax.data import load, names
+from rnngen_jax.data import canonical, load, names
 from rnngen_jax.data.base import SPLITS, DataConfig
 from rnngen_jax.data.source import cut, from_arrays, permutation
 from rnngen_jax.errors import UserError
@@ -93,6 +94,8 @@ def test_too_few_images_to_cut():
         ("npz", r"lacks its FILE"),
         ("tfds", r"lacks its NAME"),
         ("npz:/nowhere/x.npz", r"/nowhere/x.npz: there is no such file"),
+        ("npz:/dev/null", "/dev/null: is a device, not a file; give an npz"),
+        ("npz:~no_such_user/x.npz", "~no_such_user/x.npz: there is no such file"),
     ],
 )
 def test_names_that_fit_no_source(name, message):
@@ -181,6 +184,46 @@ def test_npz_arrays_that_do_not_fit(tmp_path, arrays, message):
     assert str(tmp_path / "x.npz") in str(caught.value)
 
 
+@pytest.mark.parametrize("form", ["", "train_"])
+def test_labels_far_beyond_the_number_of_images(tmp_path, form):
+    """Tables of a class-conditional model are as long as the greatest label says."""
+    path = tmp_path / "x.npz"
+    for num, greatest, allowed in (
+        (100, 999, 999),
+        (100, 1000, 999),
+        (100, 2**24, 999),
+        (100, 2**31 - 2, 999),
+        (1500, 1499, 1499),
+        (1500, 1500, 1499),
+    ):
+        label = np.arange(num) % 3
+        label[7] = greatest
+        arrays = {"image": np.zeros((num, 2, 2), np.uint8), "label": label}
+        config = save(path, **{form + name: array for name, array in arrays.items()})
+        if greatest <= allowed:
+            assert load(config).spec.classes == greatest + 1
+            continue
+        message = rf"holds the label {greatest}; allowed: 0 to {allowed}, for {num} images\. Number"
+        with pytest.raises(UserError, match=message) as caught:
+            load(config)
+        assert "\n" not in str(caught.value)
+
+
+def test_more_classes_than_tables_are_made_for(tmp_path):
+    label = np.zeros(2**16 + 2, np.int64)
+    label[0] = 2**16
+    config = save(tmp_path / "x.npz", image=np.zeros((len(label), 1, 1), np.uint8), label=label)
+    with pytest.raises(
+        UserError, match=r"has 65537 classes; allowed: up to 65536\. Number the lab"
+    ):
+        load(config)
+
+
+def test_a_class_may_be_without_images(tmp_path):
+    label = np.array([0, 9] * 10)
+    assert load(save(tmp_path / "x.npz", image=numbered(20), label=label)).spec.classes == 10
+
+
 class Bomb:
     """Makes a folder when it is unpickled."""
 
@@ -206,6 +249,36 @@ def test_nothing_pickled_is_read(tmp_path, form):
     with pytest.raises(UserError, match=r"x\.npz: (cannot be read|is not an npz)"):
         load(DataConfig(name=f"npz:{path}"))
     assert not hit.exists()
+
+
+def test_a_named_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.npz")
+    with pytest.raises(UserError, match=r"x\.npz: is a named pipe, not a file; give an npz"):
+        load(DataConfig(name=f"npz:{tmp_path}/x.npz"))
+
+
+@pytest.mark.parametrize("kind", ["idx", "folder", "npz", "tfds"])
+def test_spellings_of_one_place_are_one_name(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "here" / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("here")
+    want = f"{kind}:{tmp_path}/here/x"
+    for spelling in ("here/x", "./here/x", "here//x/", "here/deep/../x", "link/x", "~/here/x"):
+        assert canonical(f"{kind}:{spelling}") == want
+    assert canonical(want) == want
+    assert canonical(f"{kind}:here/y") != want
+    (tmp_path / "x").symlink_to("x")
+    assert canonical(f"{kind}:./x") == f"{kind}:{tmp_path}/x", "a loop is a place, too"
+
+
+def test_names_of_prepared_sets_are_places_and_other_names_are_themselves(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    assert canonical("tfds:mine") == canonical(f"tfds:{tmp_path}/mine") == f"tfds:{tmp_path}/mine"
+    assert canonical("tfds:mine:1.0.0") == canonical(f"tfds:{tmp_path}/mine/1.0.0/")
+    assert canonical("tfds:mine:1.0.0") != canonical("tfds:mine")
+    for name in ("digits", "idx", "idx:", "none:./x", "feed:./x", ""):
+        assert canonical(name) == name
 
 
 def test_a_truncated_npz(tmp_path):

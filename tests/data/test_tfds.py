@@ -213,6 +213,11 @@ def test_the_newest_complete_version_is_taken(home, tmp_path, monkeypatch):
             "allowed: arr",
         ),
         ("dataset_info.json", lambda text: text.replace('"train"', '"learn"'), "'train' is needed"),
+        (
+            "features.json",
+            lambda text: text.replace('"10"', '"5"'),
+            "holds labels from . to .; allowed: 0 to 4",
+        ),
         ("metadata.json", lambda text: text.replace("17", '"x"'), "levels='x'; allowed: 2 to 256"),
         ("metadata.json", lambda text: text.replace("17", "5"), "grey level .*; allowed: 0 to 4"),
     ],
@@ -228,6 +233,20 @@ def test_damaged_descriptions(home, tmp_path, file, change, message):
     assert len(str(caught.value).splitlines()) <= 2
 
 
+def test_so_many_classes_that_no_model_can_tell_them_apart(home, tmp_path):
+    """What a few bytes of a description claim, a class-conditional model would allocate."""
+    folder = copy(home, tmp_path)
+    path = folder / "features.json"
+    text = path.read_text()
+    path.write_text(text.replace('"10"', f'"{2**16}"'))
+    data = load(DataConfig(name=f"tfds:{folder}"))
+    assert data.spec.classes == 2**16, "declared classes may be without images"
+    path.write_text(text.replace('"10"', f'"{2**24}"'))
+    with pytest.raises(UserError, match=r"has 16777216 classes; allowed: up to 65536\.") as caught:
+        load(DataConfig(name=f"tfds:{folder}"))
+    assert "\n" not in str(caught.value)
+
+
 def test_missing_and_truncated_record_files(home, tmp_path):
     folder = copy(home, tmp_path)
     records = next(folder.glob("*-train.array_record*"))
@@ -238,6 +257,15 @@ def test_missing_and_truncated_record_files(home, tmp_path):
             records.write_bytes(content)
         with pytest.raises(UserError, match=r"1\.0\.0: cannot be read"):
             load(DataConfig(name=f"tfds:{folder}"))
+
+
+@pytest.mark.parametrize("name", ["features.json", "metadata.json", "*-train.array_record*"])
+def test_a_named_pipe_among_the_files_is_not_waited_for(home, tmp_path, name):
+    (path,) = copy(home, tmp_path).glob(name)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UserError, match=r"is a named pipe, not a file; prepare the data set again"):
+        load(DataConfig(name=f"tfds:{path.parent}"))
 
 
 @pytest.mark.parametrize("key", ["pythonClassName", "python_class_name"])

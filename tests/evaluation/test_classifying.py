@@ -133,6 +133,18 @@ def test_a_judge_of_other_images_is_refused():
         assert "\n" not in str(error.value)
 
 
+def test_a_judge_of_the_same_images_under_another_spelling_is_taken(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    spellings = ["idx:sets/mnist", "idx:./sets/mnist/", f"idx:{tmp_path}/sets/mnist"]
+    other = dataset()._replace(name="idx:sets/fashion")
+    for mine in spellings:
+        one = judge(dataset()._replace(name=mine))
+        for theirs in spellings:
+            classifying.require_fit(one, dataset()._replace(name=theirs), "--classifier=a")
+        with pytest.raises(UserError, match=r"the run of idx:sets/fashion"):
+            classifying.require_fit(one, other, "--classifier=a")
+
+
 @pytest.mark.parametrize(("batch_size", "num"), [(7, 0), (300, 0), (20, 33)])
 def test_accuracy_and_cross_entropy_of_a_split(batch_size, num):
     score = classifying.scorer(TOY, lambda batch, key: batch)

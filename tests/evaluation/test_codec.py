@@ -166,20 +166,103 @@ def test_any_stream_decodes_to_images_or_is_refused():
         coder.decode(bytes(40), 10**12)  # more memory than there is
 
 
-def test_one_stream_for_all_batches_in_the_order_of_the_steps():
-    """What is written down of the format: decoded by hand, with a toy whose tables are known."""
-    spec = ImageSpec(2, 2, levels=3)
-    log_p = np.log(np.array([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]], np.float32))
+def no_more_than(most):
+    """A `track` that fails where a decoder goes on to more batches."""
+
+    def track(batches):
+        for number, batch in enumerate(batches):
+            assert number < most, f"more than {most} batches"
+            yield batch
+
+    return track
+
+
+@pytest.mark.parametrize("case", [CASES[0], CASES[5], CASES[7]], ids=case_name)
+def test_a_stream_that_claims_more_than_it_holds_is_refused_where_it_ends(case, monkeypatch):
+    """Not after a million images, of zeros that follow every stream."""
+    model, params = built(case, scale=0.1)  # all values are about as likely
+    coder = codec.coder(model, params, 8, no_more_than(2))
+    whole = coder.encode(random_images(model.spec, 8), labels_for(model, 8))
+    tables, counted = codec._table, []
+    monkeypatch.setattr(codec, "_table", lambda *a: counted.append(1) or tables(*a))
+    bits_of_a_step = 8 * model.steps.width * np.log2(model.spec.levels)
+    for stream in (b"", bytes(4), bytes(8), whole[:8], whole):
+        counted.clear()
+        with pytest.raises(codec.DecodingError, match=r"ends before|labels take|no value"):
+            coder.decode(stream, 10**6)
+        most = 8 * len(stream) + codec.MOST_BITS + 32
+        assert len(counted) <= 1 + 1.2 * most / bits_of_a_step
+
+
+def toy(log_p, width=2, lines=2):
+    """A model whose lines have tables of their own, the lower line first."""
     steps = Steps(
-        starts=np.array([[[2]], [[0]]], np.int32),  # the lower line first
-        width=2,
+        starts=np.arange(lines, dtype=np.int32)[::-1, None, None] * width,
+        width=width,
         first=lambda params, label: (label,),
         raw=lambda params, state, t, turn, seen: (
             state,
-            jnp.stack([params[0][t]] * 2)[None].repeat(state[0].shape[0], 0),
+            jnp.stack([params[0][t]] * width)[None].repeat(state[0].shape[0], 0),
         ),
     )
+    spec = ImageSpec(lines, width, levels=len(log_p[0]))
     model = models.base.Model("toy", spec, False, None, {}, steps=steps, log_probs=lambda raw: raw)
+    return model, (jnp.asarray(log_p),)
+
+
+def test_images_of_next_to_no_bits_come_back():
+    """All black, to a model that is all but certain of black: a word holds ten thousand."""
+    model, params = toy(np.log(np.array([[1 - 1e-9, 1e-9]] * 2, np.float32)))
+    coder = codec.coder(model, params, 1024)
+    for images in (np.zeros((10_000, 2, 2, 1), np.uint8), np.ones((3, 2, 2, 1), np.uint8)):
+        stream = coder.encode(images, None)
+        assert len(stream) == (4 if images.max() == 0 else 40)
+        got, _ = coder.decode(stream, len(images), codec.digests(images, None, 1024))
+        np.testing.assert_array_equal(got, images)
+
+
+def test_a_wrong_batch_is_found_out_at_its_end():
+    """Where no step is: whatever a sure model is told, it takes no bits to speak of."""
+    model, params = toy(np.log(np.array([[1 - 1e-9, 1e-9]] * 2, np.float32)))
+    coder = codec.coder(model, params, 4, no_more_than(3))
+    black = codec.digest(np.zeros((4, 2, 2, 1), np.uint8), None)
+    with pytest.raises(codec.DecodingError, match="other pixels come out than went in"):
+        coder.decode(bytes(4), 4000, [black, black, b"notblack", *[black] * 997])
+
+
+@pytest.mark.parametrize("case", [CASES[0], CASES[9]], ids=case_name)
+def test_the_arithmetics_digest_is_of_the_probabilities_alone(case):
+    """Equal for each coder of a model, another where floating point differs in the last bits."""
+    model, params = built(case)
+    digest = codec.coder(model, params, 4).arithmetic
+    assert len(digest) == 4
+    assert codec.coder(model, params, 4).arithmetic == digest
+
+    def other(raw):
+        return jnp.nextafter(model.log_probs(raw), 0.0)
+
+    assert codec.coder(model._replace(log_probs=other), params, 4).arithmetic != digest
+
+
+def test_each_compiled_program_has_its_part_in_the_arithmetics_digest():
+    """Red, green and blue are three programs, and a step in time is told of the one before."""
+    model, params = built(CASES[3])
+    digest = codec.coder(model, params, 4).arithmetic
+    for wanted in range(3):
+
+        def raw(params, state, t, turn, seen, wanted=wanted):
+            state, out = model.steps.raw(params, state, t, turn, seen)
+            return state, out * (1 + 1e-5 * (turn == wanted))
+
+        other = model._replace(steps=model.steps._replace(raw=raw))
+        assert codec.coder(other, params, 4).arithmetic != digest
+
+
+def test_one_stream_for_all_batches_in_the_order_of_the_steps():
+    """What is written down of the format: decoded by hand, with a toy whose tables are known."""
+    log_p = np.log(np.array([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]], np.float32))
+    model, (_,) = toy(log_p)
+    spec = model.spec
     images = random_images(spec, 3)
     stream = codec.coder(model, (jnp.asarray(log_p),), 2).encode(images, None)
     words = np.frombuffer(stream, "<u4").astype(np.uint32)

@@ -1,5 +1,6 @@
 """The file format: what was packed comes back, and nothing else is ever believed."""
 
+import os
 import struct
 import tracemalloc
 import zlib
@@ -17,37 +18,57 @@ CONTENT = container.Container(
     batch_size=1024,
     labelled=True,
     model=b"modelmod",
-    pixels=b"pixelpix",
+    arithmetic=b"arit",
+    pixels=tuple(bytes([batch] * 8) for batch in range(69)),
     maker="0.10.2 cpu x86_64",
     names=None,
     stream=np.random.default_rng(0).bytes(4000),
 )
-SMALL = CONTENT._replace(shape=(4, 3, 1), num=3, batch_size=4, names=("a", "b.c", "ü d"))
+SMALL = CONTENT._replace(
+    shape=(4, 3, 1), num=3, batch_size=4, pixels=(b"pixelpix",), names=("a", "b.c", "ü d")
+)
+# Two batches, of three images, as version 1 packed them.
+FIRST = bytes.fromhex(
+    "89524e4e01030400030001ff03000000016d6f64656c6d6f64706978656c7069780a00000011302e31302e322063"
+    "7075207838365f36341200000078da4be44ad24be63abc4721050010e8036c000102030405060708090a0b0c0d0e"
+    "0f101112131415161718191a1b1c1d1e1f2021222324252627571eb8bc0161982d"
+)
 
 
 @pytest.mark.parametrize(
     "content",
-    [CONTENT, SMALL, SMALL._replace(levels=2, labelled=False, maker="", stream=b"", batch_size=1)],
+    [
+        CONTENT,
+        SMALL,
+        SMALL._replace(levels=2, labelled=False, maker="", stream=b""),
+        SMALL._replace(batch_size=1, pixels=(b"pixel--0", b"pixel--1", b"pixel--2")),
+    ],
 )
 def test_what_was_packed_comes_back(content):
     assert container.unpack(container.pack(content), "f") == content
 
 
 def test_little_stands_beside_the_stream():
-    assert len(container.pack(CONTENT)) - len(CONTENT.stream) <= 64
+    beside = len(container.pack(CONTENT)) - len(CONTENT.stream)
+    assert beside <= 56 + 8 * 69  # of which each batch takes 8
 
 
 def test_the_bytes_stand_where_the_format_says():
     """Read by hand, for files outlive the code that wrote them."""
     whole = container.pack(SMALL)
-    assert whole[:6] == b"\x89RNN\x01\x03"
+    assert whole[:6] == b"\x89RNN\x02\x03"
     assert struct.unpack_from("<HHBBIB", whole, 6) == (4, 3, 1, 255, 3, 2)
-    assert whole[17:33] == b"modelmodpixelpix"
-    assert struct.unpack_from("<IB", whole, 33) == (1000, 17)
-    assert whole[38:55] == b"0.10.2 cpu x86_64"
-    (length,) = struct.unpack_from("<I", whole, 55)
-    assert zlib.decompress(whole[59 : 59 + length]).decode() == "a\nb.c\nü d"
-    assert whole[59 + length : -8] == SMALL.stream
+    assert whole[17:30] == b"modelmodarit\x11"
+    assert whole[30:47] == b"0.10.2 cpu x86_64"
+    (length,) = struct.unpack_from("<I", whole, 47)
+    assert zlib.decompress(whole[51 : 51 + length]).decode() == "a\nb.c\nü d"
+    assert whole[51 + length : -8] == b"pixelpix" + SMALL.stream
+
+
+def test_files_of_version_1_are_read():
+    assert container.unpack(FIRST, "f") == SMALL._replace(
+        batch_size=2, arithmetic=None, stream=bytes(range(40))
+    )
 
 
 def corrupted(whole, rng):
@@ -97,14 +118,15 @@ def test_headers_that_lie_under_a_right_digest():
                 continue
             assert got.num * np.prod(got.shape) <= container.MOST_BYTES
             assert got.batch_size <= container.MOST_BATCH
-            assert len(got.stream) == len(content.stream)
+            assert 8 * len(got.pixels) + len(got.stream) < len(forged)
+            assert 8 * -(-got.num // got.batch_size) < len(forged)
             assert got.names is None or len(got.names) == got.num
     assert refused > 256 * 10
 
 
 def forged(content, **fields):
     """A file with other numbers in its head, under a right digest."""
-    whole = bytearray(container.pack(content))
+    whole = bytearray(content if isinstance(content, bytes) else container.pack(content))
     places = {"version": "<B4", "num": "<I12", "log_batch": "<B16", "words": "<I33"}
     for name, value in fields.items():
         kind, at = places[name][:2], int(places[name][2:])
@@ -119,12 +141,17 @@ def forged(content, **fields):
         (b"", "not a file that `compress` wrote"),
         (b"\x89RNN", "damaged or truncated"),
         (b"\x89PNG\r\n\x1a\n" + bytes(100), "not a file that `compress` wrote"),
-        (forged(SMALL, version=2), "format version 2; this one reads 1"),
+        (forged(SMALL, version=3), "format version 3; this one reads 1 to 2: update"),
+        (forged(SMALL, version=0), "format version 0; this one reads 1 to 2: update"),
         (forged(SMALL, num=2**32 - 1), "claims 4294967295 images, too many"),
+        (forged(CONTENT, num=2**24), "claims 16777216 images, too many for 4599 bytes"),
+        (forged(FIRST, num=2**24), "claims 16777216 images, too many for 117 bytes"),
         (forged(SMALL, num=0), "holds 0 images"),
         (forged(SMALL, log_batch=200), r"batch size is 2\^200"),
-        (forged(SMALL, words=2**32 - 1), "bytes early"),
-        (forged(SMALL, words=999), "4 bytes follow the stream"),
+        (forged(FIRST, words=2**32 - 1), "bytes early"),
+        (forged(FIRST, words=9), "4 bytes follow the stream"),
+        (forged(SMALL._replace(stream=bytes(41))), "1 bytes follow the stream"),
+        (forged(SMALL._replace(stream=b"", pixels=())), "bytes early"),
         (forged(SMALL._replace(names=("a", "b", "../c"))), "no plain file name"),
         (forged(SMALL._replace(names=("a", "b", "/etc/c"))), "no plain file name"),
         (forged(SMALL._replace(names=("a", "b", "..\\c"))), "no plain file name"),
@@ -147,12 +174,13 @@ def test_files_that_are_refused(whole, expected):
         container.unpack(whole, "f")
 
 
-def test_a_stream_of_nothing_holds_no_more_than_it_can():
-    """No value is coded in no bits at all, so a short stream cannot hold many."""
-    short = SMALL._replace(shape=(8, 8, 1), names=None, stream=bytes(4))
-    assert container.unpack(forged(short, num=95_000), "f").num == 95_000
-    with pytest.raises(UserError, match="too many for a stream of 1 words"):
-        container.unpack(forged(short, num=100_000), "f")
+def test_a_file_claims_no_more_batches_than_its_size_has_room_for():
+    """For each is work, and is found out by a digest of 8 bytes; version 1 has the same room."""
+    whole = FIRST[:5] + b"\0" + FIRST[6:55] + FIRST[77:]  # without names
+    room = (len(whole) - 8) // 8
+    assert container.unpack(forged(whole, num=2 * room), "f").num == 2 * room
+    with pytest.raises(UserError, match=f"claims {2 * room + 1} images, too many for"):
+        container.unpack(forged(whole, num=2 * room + 1), "f")
 
 
 def test_names_that_would_unpack_to_all_memory_take_none():
@@ -184,8 +212,11 @@ def test_content_that_the_format_cannot_hold_is_refused():
 def test_files_that_are_not_there_or_too_large(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="no such file"):
         container.read(tmp_path / "none.rnn")
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="is a folder, not a file; give one that `compress` wrote"):
         container.read(tmp_path)
+    os.mkfifo(tmp_path / "pipe.rnn")
+    with pytest.raises(UserError, match=r"pipe\.rnn: is a named pipe, not a file"):
+        container.read(tmp_path / "pipe.rnn")
     (tmp_path / "f.rnn").write_bytes(container.pack(SMALL))
     assert container.read(tmp_path / "f.rnn") == SMALL
     monkeypatch.setattr(container, "MOST_BYTES", 100)

@@ -49,8 +49,8 @@ def test_what_is_no_file_of_weights_is_said(tmp_path, monkeypatch):
     some = tmp_path / "some.pth"
     some.write_bytes(b"weights")
     for path, channels, expected in (
-        (tmp_path / "none.pth", 1, "is no file; give torch-fidelity's"),
-        (tmp_path, 3, "is no file"),
+        (tmp_path / "none.pth", 1, "there is no such file; give torch-fidelity's"),
+        (tmp_path, 3, "is a folder, not a file"),
         (large, 1, "is larger than 512 MiB"),
         (some, 2, "images of 1 or 3 channels; these have 2"),
     ):

@@ -1,3 +1,4 @@
+import os
 import zipfile
 
 import jax
@@ -129,6 +130,29 @@ def test_images_that_do_not_fit(tmp_path):
     }.items():
         with pytest.raises(UserError, match=expected):
             inputs.read_images(str(tmp_path / name), SPEC, 5)
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    (tmp_path / "folder" / "within").mkdir(parents=True)
+    (tmp_path / "pipes").mkdir()
+    for name in ("pipe.png", "pipe.npz", "pipe", "pipes/a.png"):
+        os.mkfifo(tmp_path / name)
+    (tmp_path / "self.png").symlink_to("self.png")
+    for name, expected in {
+        "pipe.png": "--input=.*pipe.png: is a named pipe, not a file; give an image file",
+        "pipe.npz": "--input=.*pipe.npz: is a named pipe",
+        "pipe": "--input=.*pipe: is a named pipe",
+        "pipes": r"pipes/a\.png: is a named pipe, not a file; replace or remove it",
+        "folder": "folder/within: is a folder, not a file; replace or remove it",
+        "self.png": "--input=.*self.png: is a link that leads nowhere",
+    }.items():
+        with pytest.raises(UserError, match=expected):
+            inputs.read_images(str(tmp_path / name), SPEC, 5)
+    with pytest.raises(UserError, match="--input=/dev/null: is a device, not a file"):
+        inputs.read_images("/dev/null", SPEC, 5)
+    mask = str(tmp_path / "pipe.png")
+    with pytest.raises(UserError, match=r"--mask=.*pipe\.png: is a named pipe, not a file"):
+        inputs.known_pixels(mask, KEY, 2, SPEC)
 
 
 @pytest.mark.parametrize("name", ["lower", "upper", "centre"])

@@ -173,6 +173,8 @@ def test_protocol_says_what_the_number_means():
     }
     drawn = likelihood.protocol(toy_model(), dataset("dynamic"), "test", 9)
     assert drawn == {**facts, "binarisation": "dynamic", "seed": likelihood.SEED}
+    fixed = likelihood.protocol(toy_model(), dataset("static"), "test", 9)
+    assert fixed == {**facts, "binarisation": "static", "draw": 2}
     several = likelihood.protocol(toy_model(), dataset(), "test", 9, replicas=3)
     assert several == {**facts, "replicas": 3}
     bound = likelihood.protocol(toy_model(likelihood="ELBO"), dataset(), "test", 9)
@@ -194,4 +196,7 @@ def test_protocol_says_what_the_number_means():
     assert likelihood.describe(drawn) == (
         "exact likelihood, 4 levels, dynamic binarisation with seed 0, "
         "9 images of toys's test split"
+    )
+    assert likelihood.describe(fixed) == (
+        "exact likelihood, 4 levels, static binarisation, draw 2, 9 images of toys's test split"
     )
