@@ -21,7 +21,7 @@ import pathlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from rnngen_jax.commands.base import CONFIG, WORKDIR
+from rnngen_jax.commands.base import CONFIG, WORKDIR, start_backend
 from rnngen_jax.config import require
 from rnngen_jax.errors import RunError, UserError
 
@@ -56,6 +56,7 @@ def run(config: Any, workdir: str) -> int:
     import jax
 
     join_hosts()
+    start_backend()
     from rnngen_jax import data
     from rnngen_jax.commands.classifier import open_judge
     from rnngen_jax.data.feed import make_feed
@@ -166,8 +167,8 @@ def refuse_other_run(folder: pathlib.Path, settings: "Experiment") -> None:
     """
     from rnngen_jax import experiment
 
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--workdir={folder} is a file; give a folder.")
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise UserError(f"--workdir={folder} is not a folder; give one, or a new name.")
     begun = (folder / "metrics.jsonl", folder / "checkpoints")
     if not (folder / "config.json").exists() or not any(map(_holds_something, begun)):
         return
