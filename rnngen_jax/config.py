@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import inspect
 import math
+import sys
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -178,12 +179,14 @@ def _parsed(text: str, kind: type, where: str) -> Any:
 def _typed(value: Any, hint: type, where: str) -> Any:
     """`value` as the plain type `hint`; an int stands for a float, nothing else is converted."""
     if hint is float and type(value) is int:
-        value = float(value)
+        value = float(value) if abs(value) <= sys.float_info.max else math.inf
     if type(value) is not hint:
         raise UserError(
             f"{where}={value!r} is of type {type(value).__name__}; "
             f"allowed: a value of type {hint.__name__}."
         )
+    if hint is int and not -(2**31) <= value < 2**31:  # JAX's own integers
+        raise UserError(f"{where} does not fit in 32 bits; allowed: up to {2**31 - 1}.")
     if hint is float and not math.isfinite(value):
         raise UserError(f"{where}={value!r} is not finite; allowed: a finite number.")
     return value

@@ -1,4 +1,6 @@
-"""The two errors that end a command in plain lines instead of a traceback."""
+"""The errors that end a command in plain lines instead of a traceback, and the machine's own."""
+
+import sys
 
 
 class UserError(Exception):
@@ -14,3 +16,38 @@ class RunError(Exception):
 
     Commands print the message and exit with code 1.
     """
+
+
+def refusal(error: OSError) -> str:
+    """What the operating system refused, and where: "runs/digits/a.png: Permission denied"."""
+    where = "" if error.filename is None else f"{error.filename}: "
+    return where + (error.strerror or " ".join(str(error).split()).removesuffix("."))
+
+
+def machine_message(error: BaseException) -> str | None:
+    """The line that tells of what the machine refuses: a file, or memory, of host or device.
+
+    Returns:
+      `None` for any other error, whose traceback is of use.
+    """
+    if isinstance(error, OSError):
+        return f"{refusal(error)}."
+    if not _is_out_of_memory(error):
+        return None
+    # "RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.", and more lines on a GPU.
+    lines = str(error).strip().splitlines()
+    detail = lines[0].removeprefix("RESOURCE_EXHAUSTED: ").rstrip(".") if lines else "no detail"
+    return (
+        f"out of memory: {detail}; lower --num, config.training.batch_size or "
+        "config.evaluation.batch_size, or take a smaller model."
+    )
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether the host or a device has no more memory to give."""
+    if isinstance(error, MemoryError):
+        return True
+    jax = sys.modules.get("jax")  # --help must not wait for it
+    if jax is None or not isinstance(error, jax.errors.JaxRuntimeError):
+        return False
+    return "out of memory" in str(error).lower()

@@ -14,7 +14,7 @@ from rnngen_jax.config import UnreadError, from_mapping, nearest, require, to_ma
 from rnngen_jax.data.base import DataConfig
 from rnngen_jax.errors import UserError
 from rnngen_jax.evaluation.likelihood import EvaluationConfig
-from rnngen_jax.files import replacing
+from rnngen_jax.files import read_regular, replacing
 from rnngen_jax.models.base import Model
 from rnngen_jax.shapes import ImageSpec
 from rnngen_jax.training.config import DiscriminatorConfig, OptimizerConfig, TrainingConfig
@@ -26,6 +26,8 @@ SECTIONS = {
     "training": TrainingConfig,
     "evaluation": EvaluationConfig,
 }
+
+MOST_BYTES = 2**20  # of a config.json
 
 # The sections that only models with such a player have; the other player's is `optimizer`.
 PLAYERS = {"discriminator": DiscriminatorConfig}
@@ -244,20 +246,27 @@ def from_json(path: str | os.PathLike[str]) -> Experiment:
     """Reads config.json; that of a version without `decay_steps` is resolved as by `resolve`.
 
     Raises:
-      UserError: it is missing, no JSON, or no config that fits this version.
+      UserError: it is missing, not valid JSON, or no config that fits this version.
     """
     path = pathlib.Path(path)
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(read_regular(path, MOST_BYTES).decode())
     except FileNotFoundError:
+        if (path.parent / "checkpoints").is_dir():
+            raise UserError(
+                f"{path} is missing beside checkpoints; give the run's train command again, which "
+                "writes it."
+            ) from None
         raise UserError(
             f"{path.parent} holds no run: there is no {path.name}. "
             "Give the --workdir of a run that `train` has made."
         ) from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from None
+    except RecursionError:
+        raise UserError(f"{path} is not valid JSON: it is nested too deeply.") from None
     except ValueError as error:
-        raise UserError(f"{path} is damaged, it is no JSON: {error}.") from None
+        raise UserError(f"{path} is not valid JSON: {error}.") from None
     return from_record(values, path)
 
 

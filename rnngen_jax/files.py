@@ -1,6 +1,7 @@
-"""Files that users name, and writing so that what is on disk is whole: the old one or the new."""
+"""Files on disk: written whole or not at all, appended to line by line, read within bounds."""
 
 import contextlib
+import io
 import os
 import pathlib
 import shutil
@@ -142,6 +143,64 @@ def filling(folder: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         _unfinished.discard(temporary)
         if new and not any(folder.iterdir()):
             folder.rmdir()
+
+
+def append_line(path: str | os.PathLike[str], line: str) -> None:
+    """Appends a line in one piece, made if missing, and waits until it is on disk.
+
+    Several processes may append at once. A last line that the end of a process has torn is closed
+    first, so that the new one is not a part of it.
+
+    Args:
+      path: the file.
+      line: without its line break.
+
+    Raises:
+      OSError: it cannot be written, or not to its end.
+    """
+    with naming(path), open(path, "a+b", buffering=0) as file:
+        data = line.encode() + b"\n"
+        if file.seek(0, os.SEEK_END) and _last_byte(file) != b"\n":
+            data = b"\n" + data
+        while data:  # a disk that is filling up takes a part, and refuses the rest
+            data = data[file.write(data) :]
+        os.fsync(file.fileno())
+
+
+def read_regular(path: str | os.PathLike[str], most: int | None = None) -> bytes:
+    """The content of a regular file; a pipe or a device might never end.
+
+    Args:
+      path: the file.
+      most: bytes that it may have.
+
+    Raises:
+      UserError: it is no regular file, or larger.
+      OSError: it is missing, a folder, or cannot be read.
+    """
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        raise UserError(f"{path} is a pipe or a device; a regular file has to be there.")
+    if most is not None and status.st_size > most:
+        raise UserError(f"{path} has {status.st_size:,} bytes; allowed: up to {most:,}.")
+    return pathlib.Path(path).read_bytes()
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Names the file in what the operating system refuses inside, as a write does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from None
+
+
+def _last_byte(file: io.FileIO) -> bytes:
+    """The last byte of a file that has one."""
+    file.seek(-1, os.SEEK_END)
+    return file.read(1)
 
 
 def _umask() -> int:

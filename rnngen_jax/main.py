@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from rnngen_jax import interrupts
-from rnngen_jax.errors import RunError, UserError
+from rnngen_jax.errors import RunError, UserError, machine_message
 
 
 def main() -> int:
@@ -37,18 +37,14 @@ def run(argv: Sequence[str] | None = None) -> int:
         return _complain(error, 2)
     except RunError as error:
         return _complain(error, 1)
-    except OSError as error:
-        # What no check foresees is the machine's word, such as a folder that may not be read.
-        return _complain(_refused(error), 1)
     except KeyboardInterrupt:
         return _complain("interrupted.", 130)
-
-
-def _refused(error: OSError) -> str:
-    """What the operating system refused, and where."""
-    where = "" if error.filename is None else f"{error.filename}: "
-    reason = error.strerror or " ".join(str(error).split()).removesuffix(".")
-    return f"{where}{reason}."
+    except Exception as error:
+        # What no check foresees is the machine's word, such as a folder that may not be read.
+        message = machine_message(error)
+        if message is None:
+            raise
+        return _complain(message, 1)
 
 
 def _complain(message: object, code: int) -> int:

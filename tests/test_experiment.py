@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 
 import pytest
 from ml_collections import ConfigDict
@@ -55,6 +56,60 @@ def test_check_refuses(config, expected):
 
 
 GANS = ("dcgan", "gru_gan", "mlp_gan")
+
+
+def spoilt(path, how):
+    """A config.json that is none."""
+    whole = json.dumps({"model": {"name": "row_rnn"}})
+    if how == "folder":
+        path.mkdir()
+    elif how == "pipe":
+        os.mkfifo(path)
+    elif how == "large":
+        path.write_text(" " * experiment.MOST_BYTES + whole)
+    elif how == "not finite":
+        path.write_text('{"model": {"name": "row_rnn"}, "optimizer": {"learning_rate": NaN}}')
+    elif how == "too large for a float":
+        path.write_text(
+            f'{{"model": {{"name": "row_rnn"}}, "optimizer": {{"learning_rate": {10**400}}}}}'
+        )
+    elif how == "too large for an array":
+        path.write_text(f'{{"model": {{"name": "row_rnn", "features": {10**30}}}}}')
+    else:
+        texts = {"empty": "", "torn": whole[:20], "deep": "[" * 100_000, "list": "[]"}
+        path.write_text(texts[how])
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("empty", "is not valid JSON"),
+        ("torn", "is not valid JSON"),
+        ("deep", "is not valid JSON: it is nested too deeply"),
+        ("list", "config is of type list"),
+        ("folder", "cannot be read: Is a directory"),
+        ("pipe", "is a pipe or a device"),
+        ("large", "allowed: up to 1,048,576"),
+        ("not finite", "learning_rate=nan is not finite"),
+        ("too large for a float", "learning_rate=inf is not finite"),
+        ("too large for an array", "config.model.features does not fit in 32 bits"),
+    ],
+)
+def test_a_config_json_that_is_none(tmp_path, how, said):
+    path = tmp_path / "config.json"
+    spoilt(path, how)
+    with pytest.raises(UserError, match=said) as error:
+        experiment.from_json(path)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_config_json_that_is_missing_beside_checkpoints(tmp_path):
+    with pytest.raises(UserError, match="holds no run"):
+        experiment.from_json(tmp_path / "config.json")
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(UserError, match="is missing beside checkpoints; give the run's train"):
+        experiment.from_json(tmp_path / "config.json")
 
 
 @pytest.mark.parametrize("name", models.names())
@@ -145,7 +200,7 @@ def test_json_round_trip(tmp_path, name):
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("{", "damaged"), ("[]", "does not fit"), ('{"model": {"name": "x"}}', "does not fit")],
+    [("{", "not valid JSON"), ("[]", "does not fit"), ('{"model": {"name": "x"}}', "does not fit")],
 )
 def test_a_config_json_that_does_not_fit(tmp_path, text, expected):
     path = tmp_path / "config.json"

@@ -1,10 +1,20 @@
+import concurrent.futures
 import errno
+import io
 import os
 
 import pytest
 
 from rnngen_jax.errors import UserError
-from rnngen_jax.files import filling, replacing, require_file, require_folder
+from rnngen_jax.files import (
+    append_line,
+    filling,
+    naming,
+    read_regular,
+    replacing,
+    require_file,
+    require_folder,
+)
 
 
 def test_replacing_writes_whole_or_not_at_all(tmp_path):
@@ -104,3 +114,62 @@ def test_what_is_no_file_is_named_and_never_opened(tmp_path):
         require_folder(tmp_path / "file", "give one")
     with pytest.raises(UserError, match=r"none: there is no such folder; give one\.$"):
         require_folder(tmp_path / "none", "give one")
+
+
+def test_a_line_is_appended_after_a_torn_one(tmp_path):
+    path = tmp_path / "lines"
+    append_line(path, "one")
+    append_line(path, "two")
+    assert path.read_bytes() == b"one\ntwo\n"
+    path.write_bytes(b"one\ntw")  # a process ended here
+    append_line(path, "three")
+    assert path.read_bytes() == b"one\ntw\nthree\n"
+
+
+def test_lines_that_are_appended_at_once_are_all_whole(tmp_path):
+    path = tmp_path / "lines"
+    lines = [str(number) * 5000 for number in range(10)]
+    with concurrent.futures.ThreadPoolExecutor(10) as pool:
+        list(pool.map(lambda line: append_line(path, line), lines))
+    assert sorted(filter(None, path.read_text().splitlines())) == lines
+
+
+def test_a_line_that_is_written_in_parts_is_written_to_its_end(tmp_path, monkeypatch):
+    whole = b"a line\n"
+    monkeypatch.setattr("builtins.open", lambda *args, **kwargs: Slow(tmp_path / "lines", "a+b"))
+    append_line(tmp_path / "lines", "a line")
+    monkeypatch.undo()
+    assert (tmp_path / "lines").read_bytes() == whole
+
+
+class Slow(io.FileIO):
+    """A file that takes three bytes at once."""
+
+    def write(self, data):
+        return super().write(data[:3])
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is full")
+def test_what_cannot_be_appended_to_is_named():
+    with pytest.raises(OSError, match="No space left") as error:
+        append_line("/dev/full", "a line")
+    assert (error.value.errno, error.value.filename) == (errno.ENOSPC, "/dev/full")
+
+
+def test_naming_keeps_what_has_a_name():
+    with pytest.raises(FileNotFoundError) as error, naming("a"), open("none/b"):
+        pass
+    assert error.value.filename == "none/b"
+
+
+def test_only_a_regular_file_is_read(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"12345")
+    assert read_regular(path) == read_regular(path, 5) == b"12345"
+    with pytest.raises(UserError, match="has 5 bytes; allowed: up to 4"):
+        read_regular(path, 4)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="is a pipe or a device"):
+        read_regular(tmp_path / "pipe")
+    with pytest.raises(IsADirectoryError):
+        read_regular(tmp_path)

@@ -89,7 +89,7 @@ REFUSED = [
     (["train", "--workdir=w", "--config=c.py", "--mask=lower"], "a flag of complete, not of train"),
     (["train", "--workdir=w", "--config=c.py", "--wrokdir=x"], "did you mean --workdir?"),
     (["train", "--workdir=w", "--config=c.py", "more"], "'more' is not a flag"),
-    (["train", "--workdir=c.py", "--config=c.py"], "is a file; give a folder"),
+    (["train", "--workdir=c.py", "--config=c.py"], "is not a folder; give one"),
     (["evaluate", "--workdir=w"], "holds no run"),
     (["evaluate", "--workdir=w", "--config=c.py"], "reads WORKDIR/config.json"),
     (["evaluate", "--workdir=w", "--config.model.layers=2"], "reads WORKDIR/config.json"),
@@ -231,6 +231,26 @@ def test_what_the_system_refuses_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr(cli, "run_verb", refuse)
     assert main.run(["rnngen", "doctor"]) == 1
     assert capsys.readouterr().err == "error: /locked: Permission denied.\n"
+
+
+def test_a_lack_of_memory_is_one_line(rnngen, monkeypatch):
+    from rnngen_jax.commands import doctor
+
+    monkeypatch.setattr(doctor, "run", lambda config, workdir: bytearray(2**62))
+    code, _, err = rnngen("doctor")
+    assert code == 1
+    assert err.startswith("error: out of memory: ")
+    assert err.count("\n") == 1
+
+
+def test_a_folder_whose_link_points_to_itself(rnngen, tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    code, _, err = rnngen("train", "--config=c.py", "--workdir=loop")
+    assert (code, err) == (2, "error: --workdir=loop is not a folder; give one, or a new name.\n")
+    assert rnngen("evaluate", "--workdir=loop")[::2] == (
+        2,
+        "error: loop/config.json cannot be read: Too many levels of symbolic links.\n",
+    )
 
 
 @pytest.mark.parametrize("given", ["1e-45", "1e-50", "1e300"])

@@ -1,15 +1,17 @@
 """What verbs share: their flags, and opening a run from its folder."""
 
 import pathlib
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rnngen_jax import interrupts
 from rnngen_jax.config import require, require_choice
-from rnngen_jax.errors import UserError
+from rnngen_jax.errors import RunError, UserError
 from rnngen_jax.shapes import ImageSpec
 
 if TYPE_CHECKING:  # these import JAX, which --help must not wait for
+    import jax
     import numpy as np
 
     from rnngen_jax.data.base import Dataset
@@ -103,6 +105,31 @@ class Run(NamedTuple):
     replica: int
 
 
+def start_backend() -> "list[jax.Device]":
+    """Starts JAX's devices, so that a machine without them is not told as damage to what is read.
+
+    Returns:
+      Those of this process.
+
+    Raises:
+      RunError: JAX cannot start the platform of JAX_PLATFORMS, or the one that it picks.
+    """
+    import jax
+
+    try:
+        return jax.local_devices()
+    except (RuntimeError, AssertionError) as error:
+        # JAX passes over "cuda" on a machine without a GPU, and asserts that something is left.
+        lines = str(error).splitlines() or ["this machine has no such device"]
+        why = re.sub(r" \((set|you may) .*", "", lines[0]).rstrip(".")
+        asked = jax.config.jax_platforms
+        if asked:
+            todo = f"JAX_PLATFORMS={asked} cannot be used: {why}; unset it, or set it to cpu."
+        else:
+            todo = f"JAX cannot start its devices: {why}; set JAX_PLATFORMS=cpu to do without."
+        raise RunError(todo) from None
+
+
 def open_run(workdir: str, checkpoint: str | None, replica: int) -> Run:
     """Opens a run: config, data, model and a checkpoint's parameters.
 
@@ -116,6 +143,7 @@ def open_run(workdir: str, checkpoint: str | None, replica: int) -> Run:
 
     Raises:
       UserError: no run there, no such checkpoint or replica, or a checkpoint of another model.
+      RunError: there are no devices to compute on.
     """
     (opened,) = open_replicas(workdir, checkpoint, replica)
     replicas = opened.experiment.training.replicas
@@ -132,7 +160,7 @@ def open_replicas(workdir: str, checkpoint: str | None, replica: int | None) -> 
       replica: which replica, or `None` for all.
 
     Raises:
-      UserError: as `open_run`.
+      UserError, RunError: as `open_run`.
     """
     import jax
 
@@ -145,11 +173,12 @@ def open_replicas(workdir: str, checkpoint: str | None, replica: int | None) -> 
     replicas = settings.training.replicas
     if replica is not None:
         check_replica(replica, replicas)
+    start_backend()
     dataset = data.load(settings.data)
     model = experiment.build(settings, dataset.spec)
     identity = experiment.identity(settings, dataset.spec)
     with open_checkpoints(folder / "checkpoints") as checkpoints:
-        which = checkpoint or ("best" if checkpoints.has_best() else "latest")
+        which = checkpoint or checkpoints.default()
         found = checkpoints.restore_evaluated(which, model, identity, replicas)
 
     def of(replica: int) -> Run:

@@ -26,6 +26,7 @@ from rnngen_jax.commands.base import (
     Run,
     bar,
     model_digest,
+    start_backend,
 )
 from rnngen_jax.config import require
 from rnngen_jax.errors import UserError
@@ -156,8 +157,10 @@ def _is_trained(folder: pathlib.Path, settings: "Experiment") -> bool:
 
 def _is_out_of_patience(folder: pathlib.Path, settings: "Experiment") -> bool:
     """Whether the validations at the metrics' end are as many without a best as is allowed."""
-    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-    scores = [line["cross_entropy"] for line in lines if line["split"] == "validation"]
+    from rnngen_jax.training import sinks
+
+    lines = sinks.read(folder / "metrics.jsonl")
+    scores = [line["cross_entropy"] for line in lines if line.get("split") == "validation"]
     stale = len(scores) - 1 - scores.index(min(scores)) if scores else 0
     return stale >= settings.training.patience
 
@@ -171,6 +174,7 @@ def _open(folder: pathlib.Path, checkpoint: str | None, spec: "ImageSpec | None"
     from rnngen_jax.training.checkpoints import open_checkpoints
 
     settings = experiment.from_json(folder / "config.json")
+    start_backend()
     named = settings.data
     dataset = (
         data.load(named)
@@ -180,7 +184,7 @@ def _open(folder: pathlib.Path, checkpoint: str | None, spec: "ImageSpec | None"
     model = experiment.build(settings, dataset.spec)
     identity = experiment.identity(settings, dataset.spec)
     with open_checkpoints(folder / "checkpoints") as checkpoints:
-        which = checkpoint or ("best" if checkpoints.has_best() else "latest")
+        which = checkpoint or checkpoints.default()
         found = checkpoints.restore_evaluated(which, model, identity)
     params, extra = jax.device_put((found.params, found.extra))
     return Run(folder, settings, dataset, model, params, extra, found.step, 0)
@@ -224,11 +228,13 @@ def _recorded(folder: pathlib.Path) -> dict[str, Any]:
 
 def _read(folder: pathlib.Path) -> dict[str, Any] | None:
     """The record in a folder; `None` where there is none, or one that is damaged."""
+    from rnngen_jax.experiment import MOST_BYTES
+    from rnngen_jax.files import read_regular
     from rnngen_jax.shapes import ImageSpec
 
     try:
-        record = json.loads((folder / RECORD).read_text())
-    except (FileNotFoundError, ValueError):
+        record = json.loads(read_regular(folder / RECORD, MOST_BYTES))
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
     whole = isinstance(record, dict) and all(
         isinstance(record.get(name), kind) for name, kind in _FIELDS.items()

@@ -1,24 +1,37 @@
-"""Check this machine, the data, and the health of a run's checkpoints.
+"""Check this machine, the data, and whether a run can be opened and gone on with.
 
   rnngen doctor
   rnngen doctor --config=pixel_rnn
   rnngen doctor --workdir=runs/digits
 
-Prints versions, devices, memory and the data sets found; with --config what its data is, with
---workdir whether each checkpoint can be restored. The exit code is 1 if something is unsound.
+Prints versions, devices, memory and the data sets found; with --config what its data is. With
+--workdir it tries what the other verbs do with the run: read its config, open its data, build its
+model, restore each checkpoint into it, go on from the newest, and read its metrics. Nothing is
+changed. The exit code is 1 if something is unsound.
 """
 
 import os
 import pathlib
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from rnngen_jax.commands.base import CONFIG, WORKDIR
-from rnngen_jax.errors import UserError
+from rnngen_jax.commands.base import CONFIG, WORKDIR, start_backend
+from rnngen_jax.errors import RunError, UserError, refusal
+
+if TYPE_CHECKING:
+    from rnngen_jax.data.base import DataConfig, Dataset
+    from rnngen_jax.experiment import Experiment
+    from rnngen_jax.models.base import Model
+    from rnngen_jax.training.checkpoints import Checkpoints
+
+Found = TypeVar("Found")
 
 FLAGS = (
     CONFIG._replace(help="a config whose data is opened"),
-    WORKDIR._replace(help="a run whose checkpoints are checked", required=False),
+    WORKDIR._replace(help="a run to try", required=False),
 )
+
+_OF_A_RUN = ("config.json", "checkpoints", "metrics.jsonl")
 
 PACKAGES = (
     "absl-py",
@@ -48,18 +61,42 @@ def run(config: Any, workdir: str | None) -> int:
       0, or 1 if something is unsound.
 
     Raises:
-      UserError: --config or --workdir does not fit.
+      UserError: --config does not fit, or --workdir holds nothing of a run.
     """
     from rnngen_jax import experiment
+    from rnngen_jax.data.base import DataConfig
 
-    settings = None if config is None else experiment.check(config)
-    if workdir:
-        experiment.from_json(pathlib.Path(workdir) / "config.json")
-    sound = [_versions(), _machine(), _data(settings)]
-    if workdir:
-        sound.append(_checkpoints(pathlib.Path(workdir)))
+    wanted = [DataConfig()]
+    if config is not None:
+        wanted.append(experiment.check(config).data)
+    folder = pathlib.Path(workdir) if workdir else None
+    if folder is not None and not any(os.path.lexists(folder / name) for name in _OF_A_RUN):
+        experiment.from_json(folder / "config.json")  # which says that there is no run
+    sound = [_versions(), computes := _machine()]
+    settings = None
+    if folder is not None:
+        settings = _tried("config", lambda: experiment.from_json(folder / "config.json"))
+        sound.append(settings is not None)
+    if settings is not None:
+        wanted.append(settings.data)
+    opened = {data: _open(data) for data in dict.fromkeys(wanted)}
+    sound += [dataset is not None for dataset in opened.values()]
+    _prepared()
+    if folder is not None:
+        dataset = None if settings is None else opened[settings.data]
+        sound.append(_run(folder, settings, dataset, computes))
     print("all sound" if all(sound) else "unsound: see the lines that begin with !")
     return 0 if all(sound) else 1
+
+
+def _tried(what: str, attempt: Callable[[], Found]) -> Found | None:
+    """What an attempt gives; `None` where it fails, after a line that says why."""
+    try:
+        return attempt()
+    except (UserError, RunError, OSError) as error:
+        why = refusal(error) if isinstance(error, OSError) else str(error)
+        print(f"! {what}: {' '.join(why.split())}")
+        return None
 
 
 def _versions() -> bool:
@@ -83,11 +120,13 @@ def _versions() -> bool:
 
 def _machine() -> bool:
     """Prints devices and memory; whether a device computes."""
-    import jax
     import jax.numpy as jnp
 
     print(f"host: {os.cpu_count()} cores, {_host_memory()}")
-    for device in jax.local_devices():
+    devices = _tried("devices", start_backend)
+    if devices is None:
+        return False
+    for device in devices:
         statistics = device.memory_stats() or {}
         limit, used = statistics.get("bytes_limit"), statistics.get("bytes_in_use", 0)
         memory = f", {_gib(limit)}, {_gib(used)} in use" if limit else ", memory of the host"
@@ -108,53 +147,128 @@ def _host_memory() -> str:
     return f"{_gib(total)} memory, {_gib(free)} free"
 
 
-def _data(settings: Any) -> bool:
-    """Prints the data sets found; whether those that should be there can be opened."""
+def _prepared() -> None:
+    """Prints the data sets that `prepare` has made."""
     from rnngen_jax.data import tfds
-    from rnngen_jax.data.base import DataConfig
 
-    sound = _open(DataConfig())
     root = tfds.data_dir()
     names = [f"tfds:{name}" for name in tfds.prepared(root)]
     print(f"prepared in {root}: {', '.join(names) or 'none'}")
-    return sound if settings is None else _open(settings.data) and sound
 
 
-def _open(config: Any) -> bool:
-    """Prints what a data set is; whether it can be opened."""
+def _open(config: "DataConfig") -> "Dataset | None":
+    """Prints what a data set is, and gives it; `None` if it cannot be opened."""
     import numpy as np
 
     from rnngen_jax import data
 
-    try:
+    def read() -> "Dataset":
         dataset = data.load(config)
         for split in dataset.splits.values():
             split.read(np.array([0, split.num - 1]))
-    except UserError as error:
-        print(f"! data {config.name}: {error}")
-        return False
-    spec = dataset.spec
-    sizes = ", ".join(f"{split.num} {name}" for name, split in dataset.splits.items())
-    print(
-        f"data {config.name}: {spec.height}x{spec.width}x{spec.channels}, {spec.levels} levels, "
-        f"{spec.classes} classes; {sizes}"
-    )
-    return True
+        return dataset
+
+    dataset = _tried(f"data {config.name}", read)
+    if dataset is not None:
+        spec = dataset.spec
+        sizes = ", ".join(f"{split.num} {name}" for name, split in dataset.splits.items())
+        print(
+            f"data {config.name}: {spec.height}x{spec.width}x{spec.channels}, {spec.levels} "
+            f"levels, {spec.classes} classes; {sizes}"
+        )
+    return dataset
 
 
-def _checkpoints(workdir: pathlib.Path) -> bool:
-    """Prints the health of a run's checkpoints; whether there are some and all are sound."""
+def _run(
+    folder: pathlib.Path, settings: "Experiment | None", dataset: "Dataset | None", computes: bool
+) -> bool:
+    """Prints what becomes of a run when it is opened; whether all of it can be."""
+    from rnngen_jax.evaluation import records
+    from rnngen_jax.training import sinks
     from rnngen_jax.training.checkpoints import open_checkpoints
 
-    with open_checkpoints(workdir / "checkpoints") as checkpoints:
-        found = checkpoints.health()
-    if not found:
-        print(f"! {workdir} has no checkpoint")
+    sound, logged = False, 0
+    if not computes:
+        print(f"! {folder}: without a device its checkpoints cannot be tried")
+    elif checkpoints := _tried("checkpoints", lambda: open_checkpoints(folder / "checkpoints")):
+        with checkpoints:
+            sound, logged = _checkpoints(checkpoints, settings, dataset)
+    path = folder / "metrics.jsonl"
+    lines = _tried("metrics", lambda: sinks.read(path))
+    if lines is not None:
+        print(f"metrics: {len(lines)} lines, to step {lines[-1]['step'] if lines else 0}")
+        if lost := sinks.shortfall(path, logged):
+            print(f"! metrics: {lost}")
+            sound = False
+    evaluations = _tried("evaluations", lambda: records.read(folder))
+    if evaluations:
+        print(f"evaluations: {len(evaluations)}, the newest of step {evaluations[-1].get('step')}")
+    return sound and lines is not None and evaluations is not None
+
+
+def _checkpoints(
+    checkpoints: "Checkpoints", settings: "Experiment | None", dataset: "Dataset | None"
+) -> tuple[bool, int]:
+    """Prints whether each checkpoint can be opened by the verbs, and the newest gone on from.
+
+    Returns:
+      Whether there are some and all can, and the step up to which the newest has seen metrics.
+    """
+    from rnngen_jax import experiment
+    from rnngen_jax.commands.classifier import open_judge
+
+    found = checkpoints.health()
+    sound = bool(_tried("checkpoints", lambda: checkpoints.find(checkpoints.default())))
     for one in found:
-        print(
-            f"checkpoint {one.step}: sound" if one.ok else f"! checkpoint {one.step}: {one.reason}"
-        )
-    return bool(found) and all(one.ok for one in found)
+        if not one.ok:
+            print(f"! checkpoint {one.step}: {one.reason}")
+            sound = False
+    whole = [one.step for one in found if one.ok]
+    model = None
+    if settings is not None and dataset is not None:
+        model = _tried("model", lambda: experiment.build(settings, dataset.spec))
+    if model is None:
+        for step in whole:
+            print(f"checkpoint {step}: as it was written, but there is no model to open it with")
+        return False, 0
+    identity = experiment.identity(settings, dataset.spec)
+    replicas = settings.training.replicas
+    for step in whole:
+
+        def restore(step: int = step) -> object:
+            return checkpoints.restore_evaluated(step, model, identity, replicas)
+
+        opens = _tried(f"checkpoint {step}", restore) is not None
+        if opens:
+            print(f"checkpoint {step}: sound")
+        sound = sound and opens
+    if settings.evaluation.classifier:
+        where = "config.evaluation.classifier"
+        judge = _tried("judge", lambda: open_judge(settings.evaluation.classifier, dataset, where))
+        sound = sound and judge is not None
+    logged = _resumed(checkpoints, settings, model, identity, whole[-1]) if whole else 0
+    return sound and logged is not None, logged or 0
+
+
+def _resumed(
+    checkpoints: "Checkpoints",
+    settings: "Experiment",
+    model: "Model",
+    identity: dict[str, Any],
+    step: int,
+) -> int | None:
+    """The step up to which metrics had been written; `None` where no run can go on from `step`."""
+    import jax
+
+    from rnngen_jax.training.loop import initial_state
+    from rnngen_jax.training.standing import Standing
+
+    def resume() -> int:
+        state = initial_state(model, settings.optimizers, settings.training)
+        _, meta = checkpoints.restore(step, jax.eval_shape(state), identity)
+        return Standing.of(meta).logged
+
+    return _tried(f"going on from checkpoint {step}", resume)
 
 
 def _gib(size: int) -> str:

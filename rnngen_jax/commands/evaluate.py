@@ -4,9 +4,13 @@
   rnngen evaluate --workdir=runs/digits --split=validation --checkpoint=latest
   rnngen evaluate --workdir=runs/vae --iw_samples=1000 --num=1000
 
-Prints nats per image and bits per dimension with their standard errors, and writes them to
-WORKDIR/evaluation.json. The numbers do not depend on the batch size. A run of several replicas is
-measured replica by replica: the numbers are the mean over them and its standard error.
+Prints nats per image and bits per dimension with their standard errors. The numbers do not depend
+on the batch size. A run of several replicas is measured replica by replica: the numbers are the
+mean over them and its standard error.
+
+Appends them to WORKDIR/evaluations.jsonl, one JSON object per line and evaluation, of which nothing
+is ever overwritten, with the step, the protocol, the time, and a digest of the model and the
+parameters that were evaluated; WORKDIR/evaluation.json is the newest of them.
 
 The likelihood of a model of latent variables is a bound: the ELBO, or with --iw_samples=K the
 importance-weighted bound of K draws, which is tighter and costs K passes an image. Besides, the
@@ -31,7 +35,7 @@ after them. Grey images are repeated to RGB, and all are resized bilinearly to 2
 a few images a second.
 """
 
-import json
+import datetime
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -50,6 +54,7 @@ from rnngen_jax.commands.base import (
     bar,
     check_amount,
     check_split,
+    model_digest,
     open_replicas,
 )
 from rnngen_jax.config import require
@@ -116,6 +121,7 @@ def run(
       UserError: no such run, checkpoint, replica or split, a model with nothing to measure or
         without the bound that is asked for, or a judge that does not fit.
       RunError: a likelihood that is not finite.
+      OSError: the record cannot be written.
     """
     check_split(split)
     require(num >= 0, "--num", num, "0 for all, or 1 or more")
@@ -124,8 +130,7 @@ def run(
     opened = open_replicas(workdir, checkpoint, replica)
 
     from rnngen_jax.commands.classifier import open_judge
-    from rnngen_jax.evaluation import classifying, likelihood
-    from rnngen_jax.files import replacing
+    from rnngen_jax.evaluation import classifying, likelihood, records
     from rnngen_jax.training.replicas import gather, summarise
 
     first = opened[0]
@@ -148,12 +153,14 @@ def run(
     )
     record = {
         "step": first.step,
+        "digest": _digest(opened),
         "dataset": first.dataset.name,
         "split": split,
         "num_images": num_images,
         "metrics": metrics,
         "protocol": protocol,
         "versions": _versions(),
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     whose = "" if len(opened) == 1 else f", {len(opened)} replicas"
     if len(opened) < first.experiment.training.replicas:  # one of several, by --replica
@@ -167,9 +174,6 @@ def run(
         record["inception"] = judging.by_inception(network, draw, opened, asked)
     if neighbours is not None:
         judging.write_neighbours(neighbours, draw, first, asked)
-    path = first.workdir / "evaluation.json"
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(record, indent=2) + "\n")
     print(f"checkpoint:     step {first.step} of {workdir}{whose}")
     figures.print_metrics(metrics, len(opened))
     figures.print_usage(metrics, usages)
@@ -182,7 +186,9 @@ def run(
             figures.print_samples(record[name], len(opened))
     if neighbours is not None:
         print(f"neighbours:     {neighbours}")
-    print(path)
+    # Last, so that a folder that cannot be written to does not cost the figures.
+    records.add(first.workdir, record)
+    print(first.workdir / records.NEWEST)
     return 0
 
 
@@ -276,6 +282,14 @@ def _inspect(
             arrays["kl"] = usage.kl.tolist()
         found.append((usage.metrics(), arrays))
     return found
+
+
+def _digest(opened: Sequence[Run]) -> str:
+    """Tells a model and its parameters from all others, with several replicas all of theirs."""
+    from rnngen_jax.evaluation import container
+
+    each = [model_digest(run) for run in opened]
+    return (each[0] if len(each) == 1 else container.digest(each)).hex()
 
 
 def _versions() -> dict[str, str]:

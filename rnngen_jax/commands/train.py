@@ -33,7 +33,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from rnngen_jax import interrupts
-from rnngen_jax.commands.base import CONFIG, PREEMPTED_EXIT_CODE, WORKDIR
+from rnngen_jax.commands.base import CONFIG, PREEMPTED_EXIT_CODE, WORKDIR, start_backend
 from rnngen_jax.config import require
 from rnngen_jax.errors import RunError, UserError
 from rnngen_jax.lock import exclusive
@@ -74,12 +74,13 @@ def run(config: Any, workdir: str, preempted_exit_code: int) -> int:
     interrupts.set_preempted_exit_code(code)
     given = experiment.check(config)
     folder = pathlib.Path(workdir)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--workdir={folder} is a file; give a folder.")
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise UserError(f"--workdir={folder} is not a folder; give one, or a new name.")
 
     import jax
 
     join_hosts()
+    start_backend()
     first = jax.process_index() == 0
     with exclusive(folder) if first else contextlib.nullcontext():
         _train(given, folder, first)

@@ -14,6 +14,7 @@ meta of all later ones: `best` names its step and score.
 import contextlib
 import os
 import pathlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
@@ -26,9 +27,10 @@ from rnngen_jax.errors import RunError, UserError
 from rnngen_jax.models.base import Extra, Model, Params
 from rnngen_jax.training import stored
 from rnngen_jax.training.digests import check_identity, describe, digest, named, versions
+from rnngen_jax.training.quiet import silence_repeated_errors
 from rnngen_jax.training.replicas import with_axis
 from rnngen_jax.training.state import TrainState
-from rnngen_jax.training.stored import DamagedError, Meta
+from rnngen_jax.training.stored import DamagedError, Meta, UnreadableError
 
 
 class Health(NamedTuple):
@@ -142,7 +144,7 @@ class Checkpoints:
         """Restores the newest sound checkpoint, for a run to go on from.
 
         Damaged ones that are newer are moved aside, to `STEP.damaged`, since the run comes to
-        their steps again.
+        their steps again. Nothing is moved where one cannot be read, which may be sound.
 
         Args:
           abstract: the state's shapes and dtypes.
@@ -155,6 +157,7 @@ class Checkpoints:
         Raises:
           UserError: the newest sound checkpoint belongs to another model or another optimiser, or
             none of them is sound; nothing is moved then.
+          UnreadableError: the newest one that is not damaged cannot be read.
         """
         damaged = []
         found = None
@@ -192,6 +195,7 @@ class Checkpoints:
 
         Raises:
           UserError: there is none, it is damaged, or it belongs to another model or optimiser.
+          UnreadableError: it cannot be read.
         """
         step = self.find(which)
         try:
@@ -212,6 +216,7 @@ class Checkpoints:
 
         Raises:
           UserError: there is none, it is damaged, or it belongs to another model.
+          UnreadableError: it cannot be read.
         """
         step = self.find(which)
         try:
@@ -244,6 +249,10 @@ class Checkpoints:
             raise UserError(f"there is no checkpoint {which!r} in {self._folder}; {allowed}.")
         return int(which)
 
+    def default(self) -> str:
+        """What verbs take without --checkpoint: "best", or "latest" before any validation."""
+        return "best" if self.has_best() else "latest"
+
     def has_best(self) -> bool:
         """Whether the run has a best checkpoint by now; false before its first validation."""
         newest = self.newest_meta()
@@ -270,7 +279,7 @@ class Checkpoints:
                 }
                 stored.arrays(self._at(step), meta, template)
                 found.append(Health(step, True, ""))
-            except DamagedError as error:
+            except (DamagedError, UnreadableError) as error:
                 found.append(Health(step, False, str(error)))
         return found
 
@@ -320,6 +329,7 @@ class Checkpoints:
         if self._manager is None:
             if self._keep is None:
                 raise AssertionError("opened for reading")
+            silence_repeated_errors()
             self._manager = ocp.CheckpointManager(
                 self._folder,
                 options=ocp.CheckpointManagerOptions(
@@ -372,14 +382,14 @@ def _writing(folder: pathlib.Path) -> Iterator[None]:
         yield
     except Exception as error:
         raise RunError(
-            f"a checkpoint could not be written to {folder}: {stored.first_line(error)}.\n"
-            "The checkpoints that are there are good; make room and give the same command again."
+            f"a checkpoint could not be written to {folder}: {stored.reason(error)}. Those that "
+            "are there are good; put this right and give the same command again."
         ) from error
 
 
 def _is_step(path: pathlib.Path) -> bool:
     """Whether a folder's name is a step; Orbax's unfinished ones and ours set aside are not."""
-    return path.name.isdecimal()
+    return re.fullmatch("0|[1-9][0-9]*", path.name) is not None
 
 
 def _free_name(path: pathlib.Path) -> pathlib.Path:

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
 
 from rnngen_jax.data.feed import Feed, fetch
-from rnngen_jax.errors import RunError, UserError
+from rnngen_jax.errors import RunError, UserError, refusal
 from rnngen_jax.models.base import Extra, Model, Params
 from rnngen_jax.training import opening, sinks
 from rnngen_jax.training.checkpoints import Checkpoints, open_checkpoints
@@ -120,7 +121,7 @@ def train(
         )
     turns = _turns(optimizers)
     images = config.replicas * config.batch_size * rounds(turns)  # of a step
-    chains = {player: make_optimizer(optimizers[player]) for player in model.losses}
+    chains = _chains(model, optimizers)
     parallel = make_parallel(
         config.parallelism,
         lambda reduce: train_step(model, chains, config.ema_decay, transform, reduce, turns),
@@ -130,8 +131,7 @@ def train(
         devices,
         config.replicas,
     )
-    make_one = functools.partial(create, model, chains, ema=config.ema_decay > 0)
-    make_state = functools.partial(create_each, make_one, config.seed, config.replicas)
+    make_state = initial_state(model, optimizers, config)
     workdir = pathlib.Path(workdir)
     with ExitStack() as stack:
         checkpoints = stack.enter_context(open_checkpoints(workdir / "checkpoints", config.keep))
@@ -153,7 +153,8 @@ def train(
         ):
             _say(line)
         # What was owed at a step is done anew, its lines included.
-        sink = stack.enter_context(closing(_sink(workdir, standing.step - standing.owed, record)))
+        kept = standing.step - standing.owed
+        sink = stack.enter_context(closing(_sink(workdir, kept, standing.logged, record)))
         progress = stack.enter_context(closing(make_progress(standing.step, config.steps, images)))
         run = _Run(
             players=tuple(model.losses),
@@ -178,14 +179,31 @@ def train(
             if standing.step == start:
                 raise
             # What stops a run that has begun is no refusal: what is on disk is kept.
-            raise RunError(f"step {standing.step}: {error}") from error
+            why = f"{refusal(error)}." if isinstance(error, OSError) else error
+            raise RunError(f"step {standing.step}: {why}") from error
         checkpoints.wait()
         return outcome
+
+
+def initial_state(
+    model: Model, optimizers: Mapping[str, OptimizerConfig], config: TrainingConfig
+) -> Callable[[], TrainState]:
+    """Makes the state before the first step, of each replica; `jax.eval_shape` gives its shapes."""
+    chains = _chains(model, optimizers)
+    make_one = functools.partial(create, model, chains, ema=config.ema_decay > 0)
+    return functools.partial(create_each, make_one, config.seed, config.replicas)
 
 
 def batches_a_step(optimizers: Mapping[str, OptimizerConfig]) -> int:
     """Batches of `config.training.batch_size` that one training step takes."""
     return rounds(_turns(optimizers))
+
+
+def _chains(
+    model: Model, optimizers: Mapping[str, OptimizerConfig]
+) -> dict[str, optax.GradientTransformation]:
+    """Each player's optimizer."""
+    return {player: make_optimizer(optimizers[player]) for player in model.losses}
 
 
 def _turns(optimizers: Mapping[str, OptimizerConfig]) -> dict[str, Turns]:
@@ -417,8 +435,13 @@ def _outcome(
     return Outcome(standing.step, interrupted, stopped_early, best["step"], best["score"])
 
 
-def _sink(workdir: pathlib.Path, step: int, record: Mapping[str, Any] | None) -> sinks.Sink:
-    """The sinks of a run that goes on from `step`; the first process alone writes."""
+def _sink(
+    workdir: pathlib.Path, step: int, logged: int, record: Mapping[str, Any] | None
+) -> sinks.Sink:
+    """The sinks of a run that goes on from `step`; the first process alone writes.
+
+    Says so where lines are missing that had been written, up to the step `logged`.
+    """
     if jax.process_index() != 0:
         return sinks.together([])
     try:
@@ -427,6 +450,9 @@ def _sink(workdir: pathlib.Path, step: int, record: Mapping[str, Any] | None) ->
         raise UserError(f"--workdir={workdir} cannot be made: {error.strerror}.") from None
     lines = workdir / "metrics.jsonl"
     sinks.truncate_after(lines, step)
+    lost = sinks.shortfall(lines, logged)
+    if lost is not None:
+        _say(f"warning: {lost}; the run goes on without them.")
     events = sinks.tensorboard(workdir / "tensorboard", step, named(record or {}))
     return sinks.together([sinks.jsonl(lines), events])
 

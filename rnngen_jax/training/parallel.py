@@ -204,7 +204,8 @@ def _put(tree: Any, sharding: NamedSharding) -> Any:
 
 def _copies(tree: Any) -> Any:
     """NumPy copies; a mere view of a device's buffer would be lost with its donation."""
-    return jax.tree.map(lambda x: np.array(x), tree)
+    # A CPU's array that could not be allocated would never be ready for NumPy; this raises.
+    return jax.tree.map(lambda x: np.array(x), jax.block_until_ready(tree))
 
 
 def _first_shard(x: Array) -> Array:
@@ -219,6 +220,7 @@ def _shard_on(device: jax.Device, x: Array) -> Array:
 
 def _gathered(x: Array) -> np.ndarray:
     """A NumPy copy of an array of which this process's devices hold all parts."""
+    jax.block_until_ready(x)  # as in `_copies`
     if x.is_fully_replicated:
         return np.array(_first_shard(x))
     whole = np.zeros(x.shape, x.dtype)

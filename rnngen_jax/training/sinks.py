@@ -1,15 +1,18 @@
 """Where metrics go: metrics.jsonl, which is the truth, and TensorBoard's event files."""
 
+import contextlib
 import json
 import os
 import pathlib
+import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rnngen_jax.errors import UserError
-from rnngen_jax.files import replacing
+from rnngen_jax.files import append_line, naming, read_regular, replacing
 
 Line = dict[str, Any]
 
@@ -23,7 +26,7 @@ class Sink(NamedTuple):
 
     Attributes:
       write: `write(step, split, metrics)`, split "train" or "validation", metrics finite numbers
-        by name.
+        by name. It raises an `OSError` that names the file where that cannot be written.
       close: releases the file.
       image: `image(step, name, picture)`, uint8 RGB `[H, W, 3]`.
     """
@@ -36,16 +39,16 @@ class Sink(NamedTuple):
 def jsonl(path: str | os.PathLike[str]) -> Sink:
     """Appends a JSON object a line: {"step": 100, "split": "train", "loss/model": 1.5, ...}.
 
-    A line is with the operating system when `write` returns, so it outlives the process.
+    A line is on disk when `write` returns.
     """
-    file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by `close`)
+    with open(path, "ab"):  # so that a place that cannot be written to is told before training
+        pass
 
     def write(step: int, split: str, metrics: Mapping[str, float]) -> None:
         values = {name: float(value) for name, value in metrics.items()}
-        file.write(json.dumps({"step": step, "split": split, **values}, allow_nan=False) + "\n")
-        file.flush()
+        append_line(path, json.dumps({"step": step, "split": split, **values}, allow_nan=False))
 
-    return Sink(write, file.close)
+    return Sink(write, lambda: None)
 
 
 def tensorboard(
@@ -53,32 +56,49 @@ def tensorboard(
     step: int,
     hyperparameters: Mapping[str, bool | int | float | str] | None = None,
 ) -> Sink:
-    """Writes event files: metrics as `<split>/<metric>`, and pictures by their names.
+    """Writes an event file: metrics as `<split>/<metric>`, and pictures by their names.
 
     Args:
-      folder: their folder.
+      folder: its folder; made if missing.
       step: where the run stands; what older event files hold after it, TensorBoard leaves out.
       hyperparameters: by name, for the table of runs, whose metrics are those written.
     """
-    from tensorboardX import SummaryWriter, summary
+    # Not its SummaryWriter, whose thread would die of a full disk with a traceback, and which would
+    # make a run of its own for the hyper-parameters, without the metrics.
+    from tensorboardX import RecordWriter, summary
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-    writer = SummaryWriter(os.fspath(folder), purge_step=step + 1)
-    if hyperparameters:
-        # SummaryWriter.add_hparams would make a run of its own for them, without the metrics.
-        _, session, _ = summary.hparams(dict(hyperparameters), {})
-        writer.file_writer.add_summary(session)
-        writer.flush()
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    # TensorBoard reads the files in the order of their names.
+    path = folder / f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}"
+    writer = RecordWriter(os.fspath(path))
+
+    def put(*events: Event) -> None:
+        with naming(path):
+            for event in events:
+                event.wall_time = time.time()
+                writer.write(event.SerializeToString())
+            writer.flush()
 
     def write(step: int, split: str, metrics: Mapping[str, float]) -> None:
-        for name, value in metrics.items():
-            writer.add_scalar(f"{split}/{name}", float(value), step)
-        writer.flush()
+        scalars = [summary.scalar(f"{split}/{name}", float(x)) for name, x in metrics.items()]
+        put(*(Event(step=step, summary=scalar) for scalar in scalars))
 
     def image(step: int, name: str, picture: np.ndarray) -> None:
-        writer.add_image(name, picture, step, dataformats="HWC")
-        writer.flush()
+        put(Event(step=step, summary=summary.image(name, picture, dataformats="HWC")))
 
-    return Sink(write, writer.close, image)
+    def close() -> None:
+        # What was not written has been told by `write`, and would be tried once more.
+        with contextlib.suppress(OSError):
+            writer.close()
+
+    start = SessionLog(status=SessionLog.START)
+    put(Event(file_version="brain.Event:2"), Event(step=step + 1, session_log=start))
+    if hyperparameters:
+        _, session, _ = summary.hparams(dict(hyperparameters), {})
+        put(Event(summary=session))
+    return Sink(write, close, image)
 
 
 def together(sinks: Sequence[Sink]) -> Sink:
@@ -123,20 +143,37 @@ def truncate_after(path: str | os.PathLike[str], step: int) -> None:
     if not path.exists():
         return
     kept = b"".join(raw for line, raw in _lines(path) if line["step"] <= step)
-    if kept != path.read_bytes():
+    if len(kept) != path.stat().st_size:
         with replacing(path) as temporary:
             temporary.write_bytes(kept)
+
+
+def shortfall(path: str | os.PathLike[str], logged: int) -> str | None:
+    """What is missing of a run whose metrics have been written up to the step `logged`, if any.
+
+    Raises:
+      UserError: a line is no metrics.
+    """
+    if logged == 0:
+        return None
+    path = pathlib.Path(path)
+    if not path.exists():
+        return f"{path} is missing, and with it the lines up to step {logged}"
+    last = max((line["step"] for line, _ in _lines(path)), default=0)
+    if last >= logged:
+        return None
+    return f"{path} ends at step {last}: the lines from there to step {logged} are gone"
 
 
 def _lines(path: pathlib.Path) -> list[tuple[Line, bytes]]:
     """The whole lines, parsed and as they are."""
     lines = []
-    for number, raw in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
+    for number, raw in enumerate(read_regular(path).splitlines(keepends=True), start=1):
         if not raw.endswith(b"\n"):
             break  # torn: a whole line ends with its line break
         try:
             line = json.loads(raw)
-        except ValueError:
+        except (ValueError, RecursionError):
             line = None
         if not isinstance(line, dict) or not isinstance(line.get("step"), int):
             raise UserError(

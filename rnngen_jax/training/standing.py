@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from rnngen_jax.errors import RunError
+from rnngen_jax.errors import RunError, UserError
 from rnngen_jax.training.replicas import Values, first_not_finite
 
 
@@ -37,7 +37,12 @@ class Standing:
 
     @classmethod
     def of(cls, meta: Mapping[str, Any]) -> Self:
-        """As a checkpoint's meta says."""
+        """As a checkpoint's meta says.
+
+        Raises:
+          UserError: it does not say all of it.
+        """
+        _require_complete(meta)
         standing = cls(meta["step"], saved=meta["step"])
         standing.back_to(meta)
         return standing
@@ -47,6 +52,11 @@ class Standing:
         self.best, self.stale = meta["best"], meta["stale"]
         self.count, self.sums = meta["count"], dict(meta["sums"])
         self.owed = meta.get("owed", False)
+
+    @property
+    def logged(self) -> int:
+        """The step of the last full line of training metrics; 0 before the first."""
+        return self.step - self.count
 
     def meta(self) -> dict[str, Any]:
         """JSON values that `of` reads back; a checkpoint adds the step by itself."""
@@ -106,6 +116,16 @@ class Standing:
             f"step {self.step}: {name} is {value}. Last good checkpoint: {good}.\n"
             f"Lower {section}.learning_rate or set {section}.clip_norm, and train in another "
             "--workdir."
+        )
+
+
+def _require_complete(meta: Mapping[str, Any]) -> None:
+    """Raises a `UserError` unless a checkpoint's meta says where its run stands."""
+    missing = [name for name in ("stale", "count", "sums") if name not in meta]
+    if missing:
+        raise UserError(
+            f"the meta of checkpoint {meta['step']} lacks {', '.join(missing)}, so no run can go "
+            "on from it; train with the version that wrote it, or in another --workdir."
         )
 
 

@@ -3,38 +3,53 @@
 What a checkpoint consists of is said in `checkpoints.py`. Nothing here changes a file.
 """
 
+import contextlib
+import os
 import pathlib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from rnngen_jax.errors import UserError
+from rnngen_jax.errors import UserError, refusal
 from rnngen_jax.training.digests import describe, digest, named
 
 Meta = dict[str, Any]
 
+# What Orbax, TensorStore and their codecs raise for files that are not whole: JSON that is none or
+# other JSON, broken UTF-8, a chunk that does not decode, a file that is missing.
+_OF_DAMAGE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+_MISSING = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+
 
 class DamagedError(Exception):
-    """A checkpoint that cannot be read, or whose content is not what was written."""
+    """A checkpoint whose files can be read, and whose content is not what was written."""
+
+
+class UnreadableError(OSError):
+    """A checkpoint that the machine refuses to read, which may well be sound."""
 
 
 def meta(path: pathlib.Path) -> Meta:
     """The meta of the checkpoint in the folder `path`, whose name is its step.
 
     Raises:
-      DamagedError: it cannot be read, or it is not what was written.
+      DamagedError: it is not what was written.
+      UnreadableError: it cannot be read.
     """
-    found = _restored(path, ocp.args.Composite(meta=ocp.args.JsonRestore())).get("meta")
-    if not isinstance(found, dict) or "digest" not in found:
-        raise DamagedError("its meta is incomplete")
-    if found["digest"] != digest({k: v for k, v in found.items() if k != "digest"}):
-        raise DamagedError("the digest of its meta differs")
-    if str(found["step"]) != path.name:
-        raise DamagedError(f"its folder was renamed, it is of step {found['step']}")
-    return found
+    with _reading(path):
+        found = _restored(path, ocp.args.Composite(meta=ocp.args.JsonRestore())).get("meta")
+        if not isinstance(found, dict) or "digest" not in found:
+            raise DamagedError("its meta is incomplete")
+        if found["digest"] != digest({k: v for k, v in found.items() if k != "digest"}):
+            raise DamagedError("the digest of its meta differs")
+        _require_fields(found)
+        if str(found["step"]) != path.name:
+            raise DamagedError(f"its folder was renamed, it is of step {found['step']}")
+        return found
 
 
 def tree(path: pathlib.Path, meta: Meta, abstract: Any) -> Any:
@@ -44,7 +59,7 @@ def tree(path: pathlib.Path, meta: Meta, abstract: Any) -> Any:
 
     Raises:
       UserError: the checkpoint has other arrays.
-      DamagedError: as `arrays`.
+      DamagedError, UnreadableError: as `arrays`.
     """
     leaves = named(abstract)
     for name, leaf in leaves.items():
@@ -64,22 +79,118 @@ def arrays(path: pathlib.Path, meta: Meta, template: Mapping[str, Any]) -> dict[
     """The arrays that `template` names, with its shapes and dtypes.
 
     Raises:
-      DamagedError: one cannot be read, or is not what was written.
+      DamagedError: one is not what was written.
+      UnreadableError: one cannot be read.
     """
     found = {}
-    for name, leaf in template.items():
-        # Orbax has not taken those without elements.
-        array = np.zeros(leaf.shape, leaf.dtype) if leaf.size == 0 else _array(path, name)
-        if describe(array) != meta["arrays"][name]:
-            raise DamagedError(f"the digest of {name} differs")
-        found[name] = array
+    with _reading(path):
+        for name, leaf in template.items():
+            # Orbax has not taken those without elements.
+            array = np.zeros(leaf.shape, leaf.dtype) if leaf.size == 0 else _array(path, name)
+            if describe(array) != meta["arrays"][name]:
+                raise DamagedError(f"the digest of {name} differs")
+            found[name] = array
     return found
 
 
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, which may be long."""
+def reason(error: Exception) -> str:
+    """Why Orbax failed: what the operating system refused, or the first line of the message."""
+    refused = _refused(error)
+    if refused is not None and refused.strerror:
+        return refused.strerror
     lines = str(error).splitlines()
     return lines[0][:200].rstrip(".") if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def _reading(path: pathlib.Path) -> Iterator[None]:
+    """Tells a checkpoint that is damaged from one that the machine refuses to read.
+
+    Only the former may be moved aside. What fits neither, such as a lack of memory, passes.
+    """
+    try:
+        yield
+    except (DamagedError, OSError, *_OF_DAMAGE) as error:
+        refused = _refused(error)
+        if refused is not None and not isinstance(refused, _MISSING):
+            raise _unreadable(path, refusal(refused)) from None
+        _require_readable(path)
+        if isinstance(error, DamagedError):
+            raise
+        raise DamagedError(f"it cannot be read: {reason(error)}") from None
+
+
+def _refused(error: Exception) -> OSError | None:
+    """What the operating system refused; TensorStore has its code in the message alone."""
+    if isinstance(error, OSError):
+        return error
+    found = re.search(r"os_error_code='(\d+)'", str(error))
+    return None if found is None else OSError(int(found[1]), os.strerror(int(found[1])))
+
+
+def _require_readable(path: pathlib.Path) -> None:
+    """Raises an `UnreadableError` unless all of a checkpoint's files can be read to their end.
+
+    Orbax takes a file that it may not read for a missing one, TensorStore one that gives an
+    input/output error for a short one.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    try:
+        for folder, _, names in os.walk(path, onerror=refuse):
+            for name in names:
+                with open(os.path.join(folder, name), "rb") as file:
+                    while file.read(2**20):
+                        pass
+    except OSError as error:
+        raise _unreadable(path, refusal(error)) from None
+
+
+def _unreadable(path: pathlib.Path, why: str) -> UnreadableError:
+    """The error for a checkpoint that the machine refuses to read."""
+    return UnreadableError(
+        f"checkpoint {path} cannot be read ({why}); it may be sound all the same, and is left as "
+        "it is"
+    )
+
+
+def _require_fields(meta: Meta) -> None:
+    """Raises a `DamagedError` unless what is read back of a meta is there, and of its type."""
+
+    def is_count(value: Any) -> bool:
+        return isinstance(value, int) and value >= 0
+
+    def is_best(value: Any) -> bool:
+        if value is None:
+            return True
+        return isinstance(value, dict) and is_count(value.get("step")) and "score" in value
+
+    def is_described(value: Any) -> bool:
+        if not isinstance(value, dict) or not isinstance(value.get("shape"), list):
+            return False
+        return all(map(is_count, value["shape"])) and _is_dtype(value.get("dtype"))
+
+    checks = {
+        "step": is_count,
+        "identity": lambda value: isinstance(value, dict),
+        "arrays": lambda value: isinstance(value, dict) and all(map(is_described, value.values())),
+        "best": is_best,
+    }
+    for name, fits in checks.items():
+        if name not in meta:
+            raise DamagedError(f"its meta lacks {name!r}")
+        if not fits(meta[name]):
+            raise DamagedError(f"its meta's {name!r} is not what it should be")
+
+
+def _is_dtype(name: Any) -> bool:
+    """Whether NumPy knows a dtype of this name."""
+    try:
+        return isinstance(name, str) and np.dtype(name) is not None
+    except TypeError:
+        return False
 
 
 def _array(path: pathlib.Path, name: str) -> np.ndarray:
@@ -98,15 +209,8 @@ def _array(path: pathlib.Path, name: str) -> np.ndarray:
 
 
 def _restored(path: pathlib.Path, args: ocp.args.Composite) -> Any:
-    """Reads items of a checkpoint.
-
-    Orbax, TensorStore and their codecs raise errors of many kinds for files that are not whole;
-    all of them mean the same here.
-    """
+    """Reads items of a checkpoint."""
     if not any(path.iterdir()):
         raise DamagedError("its folder is empty")
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler("state", "meta")) as checkpointer:
-        try:
-            return checkpointer.restore(path, args=args)
-        except Exception as error:
-            raise DamagedError(f"it cannot be read: {first_line(error)}") from None
+        return checkpointer.restore(path, args=args)

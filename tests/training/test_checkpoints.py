@@ -223,7 +223,7 @@ def test_the_digest_sees_what_orbax_restores_silently(tmp_path, state):
 
 def test_digests_depend_on_everything():
     array = np.arange(6, dtype=np.int32)
-    others = [array.reshape(2, 3), array.astype(np.uint32), array + 1]
+    others = ["٣", "²", "007", "+9", "9 ", "old_9", "9.damaged"]
     assert all(describe(array) != describe(other) for other in others)
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}) != digest({"a": 1, "b": 3})
 
@@ -299,6 +299,16 @@ def test_unfinished_saves_are_not_checkpoints_and_are_cleared(tmp_path, state):
     assert open_checkpoints(tmp_path).find("latest") == 1
     write(tmp_path, state, [3])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "3"]
+
+
+def test_only_plain_numbers_are_steps(tmp_path, state):
+    write(tmp_path, state, [1])
+    others = ["٣", "²", "007", "+9", "9 ", "old_9", "9.damaged"]
+    for name in others:
+        (tmp_path / name).mkdir()
+    assert open_checkpoints(tmp_path).steps() == [1]
+    write(tmp_path, state, [2])
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["1", "2", *others])
 
 
 def test_a_save_that_cannot_be_written_is_told(tmp_path, state):

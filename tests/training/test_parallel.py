@@ -1,6 +1,8 @@
 """One device, eight with jit and eight with pmap: the same numbers."""
 
 import functools
+import subprocess
+import sys
 import warnings
 
 import jax
@@ -116,3 +118,21 @@ def test_pmap_in_several_processes_is_refused(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with pytest.raises(UserError, match="'pmap' runs in one process and there are 2; use 'jit'"):
         make_parallel("pmap", lambda reduce: None, fetch, 0, 16, jax.devices())
+
+
+@pytest.mark.parametrize("copy", ["place", "host"])
+def test_an_array_that_there_is_no_memory_for_is_an_error(copy):
+    """In a process of its own, which would wait for ever, or end, where NumPy reads the array."""
+    code = f"""
+import jax, jax.numpy as jnp
+from rnngen_jax.training.parallel import make_parallel
+parallel = make_parallel("jit", lambda reduce: None, None, 0, 8, jax.devices()[:1])
+state = jax.jit(lambda: jnp.zeros(2**44))()
+try:
+    parallel.{copy}(state)
+except jax.errors.JaxRuntimeError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("RESOURCE_EXHAUSTED: Out of memory")

@@ -1,6 +1,8 @@
 """How a run ends: done, stopped early, interrupted, refused, or with a number not finite."""
 
+import errno
 import math
+import os
 
 import jax
 import jax.numpy as jnp
@@ -136,6 +138,43 @@ def test_settings_that_do_not_fit_touch_nothing(tmp_path):
     with pytest.raises(UserError, match="another optimizer or ema_decay"):
         toys.run(tmp_path / "run", steps=40, ema_decay=0.5)
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*")} == before
+
+
+def test_lines_that_are_gone_when_a_run_goes_on_are_told(tmp_path, capsys):
+    toys.run(tmp_path, steps=12)
+    toys.run(tmp_path, steps=14)
+    assert "warning" not in capsys.readouterr().out
+    path = tmp_path / "metrics.jsonl"
+    first = path.read_text().splitlines(keepends=True)[0]
+    path.unlink()
+    toys.run(tmp_path, steps=17)
+    assert f"warning: {path} is missing, and with it the lines up to step 10; the run goes on" in (
+        capsys.readouterr().out
+    )
+    assert [line["step"] for line in lines(tmp_path)] == [15, 17]
+    path.write_text(first)
+    toys.run(tmp_path, steps=20)
+    assert f"warning: {path} ends at step 5: the lines from there to step 15 are gone" in (
+        capsys.readouterr().out
+    )
+
+
+def test_a_disk_that_fills_up_ends_the_run_in_one_line(tmp_path, monkeypatch):
+    """What was written stays good, and the run goes on once there is room."""
+    real, left = os.fsync, iter(range(7))
+
+    def fsync(descriptor):
+        if next(left, None) is None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        with pytest.raises(RunError, match=r"^step \d+: .*: No space left on device\.$") as error:
+            toys.run(tmp_path)
+    assert str(tmp_path) in str(error.value)
+    assert toys.run(tmp_path).step == 20
+    assert [line["step"] for line in lines(tmp_path)] == [5, 10, 15, 20]
 
 
 def test_a_workdir_that_cannot_be_made(tmp_path):

@@ -1,5 +1,6 @@
 """metrics.jsonl and TensorBoard's files: written at once, cut back on resuming."""
 
+import errno
 import io
 import json
 import struct
@@ -74,7 +75,11 @@ def test_truncate_leaves_a_file_alone_that_has_nothing_to_drop(tmp_path):
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-@pytest.mark.parametrize("line", ["{broken", "[1]", '{"loss": 1}', '{"step": "5"}'])
+@pytest.mark.parametrize(
+    "line",
+    ["{broken", "[1]", '{"loss": 1}', '{"step": "5"}', "\0\0", "[" * 100_000],
+    ids=["broken", "list", "no step", "text", "NUL", "deep"],
+)
 def test_a_line_that_is_no_metrics_is_named_and_kept(tmp_path, line):
     path = tmp_path / "metrics.jsonl"
     written(path, [5])
@@ -84,6 +89,41 @@ def test_a_line_that_is_no_metrics_is_named_and_kept(tmp_path, line):
         with pytest.raises(UserError, match="line 2"):
             use(path)
     assert path.read_bytes() == before
+
+
+def test_lines_that_are_no_utf_8_are_named(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    written(path, [5])
+    path.write_bytes(path.read_bytes() + '{"step": 6, "split": "é"}\n'.encode("latin-1"))
+    with pytest.raises(UserError, match="line 2"):
+        sinks.read(path)
+
+
+def test_what_has_been_written_and_is_gone_is_told(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    assert sinks.shortfall(path, 0) is None
+    assert sinks.shortfall(path, 10) == f"{path} is missing, and with it the lines up to step 10"
+    written(path, [5, 10])
+    assert sinks.shortfall(path, 10) is None
+    assert sinks.shortfall(path, 15) == (
+        f"{path} ends at step 10: the lines from there to step 15 are gone"
+    )
+
+
+def test_a_disk_that_is_full_is_told_with_the_file(tmp_path, monkeypatch):
+    sink = sinks.tensorboard(tmp_path, 0)
+    (path,) = tmp_path.iterdir()
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    lines = sinks.jsonl(tmp_path / "metrics.jsonl")
+    for one, file in ((sink, path), (lines, tmp_path / "metrics.jsonl")):
+        with pytest.raises(OSError, match="No space left") as error:
+            one.write(1, "train", {"loss/model": 0.5})
+        assert error.value.filename == str(file)
+        one.close()
 
 
 def test_reading_a_missing_file(tmp_path):

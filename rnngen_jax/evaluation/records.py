@@ -1,0 +1,50 @@
+"""A run's evaluations on disk: evaluations.jsonl, which only grows, and the newest of them."""
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from rnngen_jax.files import append_line, read_regular, replacing
+
+ALL = "evaluations.jsonl"
+NEWEST = "evaluation.json"
+
+Record = dict[str, Any]
+
+
+def add(workdir: pathlib.Path, record: Mapping[str, Any]) -> None:
+    """Appends a line to evaluations.jsonl, and makes the record evaluation.json.
+
+    Evaluations that end at the same time are all kept.
+
+    Raises:
+      OSError, UserError: the folder cannot be written to.
+    """
+    append_line(workdir / ALL, json.dumps(record))
+    with replacing(workdir / NEWEST) as temporary:
+        temporary.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def read(workdir: pathlib.Path) -> list[Record]:
+    """The records of evaluations.jsonl, oldest first; none where there is no such file.
+
+    A line that is no record was torn by the end of the process that wrote it, and is left out.
+
+    Raises:
+      OSError, UserError: the file cannot be read.
+    """
+    try:
+        lines = read_regular(workdir / ALL).splitlines()
+    except FileNotFoundError:
+        return []
+    return [record for record in map(_parsed, lines) if record is not None]
+
+
+def _parsed(line: bytes) -> Record | None:
+    """A line's record, or `None`."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) and "metrics" in record else None
