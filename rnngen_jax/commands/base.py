@@ -51,13 +51,23 @@ CHECKPOINT = Flag(
 NUM = Flag("num", "integer", "how many images")
 LABEL = Flag("label", "string", "the class, a number")
 TEMPERATURE = Flag(
-    "temperature", "float", "below 1 draws more likely images, above 1 more varied ones", 1.0
+    "temperature",
+    "float",
+    "divides logits and multiplies the scales of mixture components, Gaussians, latents and noise: "
+    "below 1 draws more likely images, above 1 more varied ones",
+    1.0,
 )
 SEED = Flag("seed", "integer", "seed of the draw, 0 or more", 0)
 OUT = Flag("out", "string", "the file to write; its ending picks the kind")
 SPLIT = Flag("split", "string", "train, validation or test", "test")
 MASK = Flag("mask", "string", "which pixels are missing")
 INPUT = Flag("input", "string", "images to work on")
+CANDIDATES = Flag(
+    "candidates",
+    "integer",
+    "draws that each completion is chosen from by their importance weights; by default 1, or 8 a "
+    "round of a model of latent variables",
+)
 COMPLETIONS = Flag("completions", "integer", "how many completions of each image", 3)
 REPLICA = Flag("replica", "integer", "which replica of a run of several, counted from 0", 0)
 NAME = Flag("name", "string", "name of the data set to make")

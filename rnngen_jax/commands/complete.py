@@ -1,6 +1,7 @@
 """Complete damaged images: several guesses for each, beside the original and the damaged one.
 
   rnngen complete --workdir=runs/digits --mask=lower --num=10 --out=completed.png
+  rnngen complete --workdir=runs/digits --mask=upper --candidates=32 --out=completed.png
   rnngen complete --workdir=runs/digits --mask=hole.png --input=photo.png --completions=5
 
 The masks lower, upper and centre miss that half, or the box of half the height and width in the
@@ -11,10 +12,24 @@ The images are the first --num of --split, or those of --input: an image file, a
 or an npz with the array `image`. In the picture each image is a column: the original, the damaged
 image with the missing pixels in blue, then the completions. An npz as --out holds `image`, `known`
 and `completed` ([N, completions, H, W, C]). A class-conditional model takes the images' own labels,
-or --label. A model of latent variables prints how it goes about it.
+or --label.
+
+An autoregressive model draws each missing pixel given the pixels before it in its order, so a
+single draw does not know of known pixels that come later. With --candidates=K each completion is
+one of K draws, chosen by how likely those pixels are after it (sampling-importance-resampling): the
+model's own distribution in the limit of large K, and near to it as long as the effective sample
+size that is printed is far above 1. A model of latent variables draws latents and missing pixels in
+turn (Gibbs sampling), and chooses the latents of each round from K draws. One line of the output
+says which known pixels were used, and how.
+
+The target is what `rnngen sample` draws at the same --temperature, given the known pixels. It
+divides the logits of categorical and Bernoulli readouts; of a logistic mixture it divides the
+components' logits and multiplies their scales, of a Gaussian it multiplies the standard deviation.
+It multiplies the standard deviation of latents in the prior, too.
 """
 
 from rnngen_jax.commands.base import (
+    CANDIDATES,
     CHECKPOINT,
     COMPLETIONS,
     INPUT,
@@ -35,7 +50,7 @@ from rnngen_jax.commands.base import (
     open_run,
     read_images,
 )
-from rnngen_jax.config import require
+from rnngen_jax.config import require, to_mapping
 
 FLAGS = (
     WORKDIR,
@@ -46,6 +61,7 @@ FLAGS = (
     SPLIT,
     NUM._replace(default=8, help="how many images, from the start"),
     COMPLETIONS,
+    CANDIDATES,
     LABEL._replace(help="the class, a number; by default each image's own"),
     TEMPERATURE,
     SEED,
@@ -62,6 +78,7 @@ def run(
     split: str,
     num: int,
     completions: int,
+    candidates: int | None,
     label: str | None,
     temperature: float,
     seed: int,
@@ -78,8 +95,10 @@ def run(
       split: the split whose images are taken.
       num: how many images at most.
       completions: how many completions of each.
+      candidates: how many draws there are to choose each completion from; `None` for the model's
+        own number.
       label: a class, or `None` for the images' own.
-      temperature: what logits are divided by.
+      temperature: what logits are divided by, and scales multiplied.
       seed: seed of the draw and of random masks.
       out: what to write.
 
@@ -92,6 +111,7 @@ def run(
     """
     require(num >= 1, "--num", num, "1 or more")
     require(completions >= 1, "--completions", completions, "1 or more")
+    require(candidates is None or candidates >= 1, "--candidates", candidates, "1 or more")
     check_split(split)
     check_seed(seed)
     check_temperature(temperature)
@@ -103,11 +123,11 @@ def run(
     import jax
     import numpy as np
 
-    from rnngen_jax.evaluation import inputs, sampling
+    from rnngen_jax.evaluation import completion, inputs, sampling
 
     spec = opened.model.spec
     key = jax.random.key(seed)
-    complete = sampling.completer(opened.model, bar)
+    complete = sampling.completer(opened.model, bar, candidates)
     images, labels = read_images(opened, input, split, num, label)
     check_amount("--num times --completions", len(images) * completions, spec, out)
     known = inputs.known_pixels(mask, key, len(images), spec)
@@ -115,7 +135,7 @@ def run(
     def each(array: np.ndarray) -> np.ndarray:
         return np.repeat(array, completions, axis=0)
 
-    completed = complete(
+    found = complete(
         opened.params,
         opened.extra,
         key,
@@ -123,13 +143,15 @@ def run(
         each(known),
         None if labels is None else each(labels),
         temperature,
-    ).reshape(len(images), completions, *spec.shape)
+    )
+    completed = found.image.reshape(len(images), completions, *spec.shape)
     if out.lower().endswith(".npz"):
         arrays = {"image": images, "known": known, "completed": completed}
         pictures.write_npz(out, {**arrays, "levels": np.int32(spec.levels)})
     else:
         pictures.write_png(out, pictures.completions(images, known, completed, spec.levels))
-    if opened.model.latent is not None:
-        print(f"completed by {opened.model.latent.completion}")
+    fields = to_mapping(opened.experiment.model)
+    orders = completion.of_orders(opened.experiment.name, fields, spec, known)
+    print(completion.described(opened.model, known, candidates, found, orders))
     print(out)
     return 0

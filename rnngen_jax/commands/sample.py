@@ -15,6 +15,12 @@ A model of latent variables draws these first, and then each pixel given them. W
 shows the image to be expected of the same latents instead, in 256 levels. A .gif is for models that
 draw step by step: it shows the expected images of these latents after each step, and in red where
 the step wrote.
+
+--temperature=T divides the logits of categorical and Bernoulli readouts, so that probabilities
+become p^(1/T), normalised. Of a logistic mixture it divides the components' logits and multiplies
+their scales by T, so that low temperatures come near to the mean of the weightiest component, which
+need not be the most likely level; of a Gaussian it multiplies the standard deviation. It multiplies
+latents from the prior and the noise of adversarial models, too.
 """
 
 from typing import TYPE_CHECKING
@@ -74,7 +80,7 @@ def run(
       replica: which replica of a run of several.
       num: how many images.
       label: a class, or "all".
-      temperature: what logits are divided by, and latents multiplied.
+      temperature: what logits are divided by, and scales multiplied.
       pixels: "draw" or "mean".
       seed: seed of the draw.
       out: what to write.

@@ -1,5 +1,6 @@
 """Drawing, completing and rebuilding any number of images in batches of one compiled shape."""
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -9,7 +10,7 @@ from jax import Array
 
 from rnngen_jax import keys
 from rnngen_jax.errors import UserError
-from rnngen_jax.models.base import Canvases, Extra, Latent, Model, Params
+from rnngen_jax.models.base import Canvases, Completion, Extra, Latent, Model, Params
 
 # Images a draw. Batch number i has the key `fold_in(key, i)` and always this shape, so that the
 # first n images of a large draw are those of a small one with the same seed.
@@ -65,17 +66,22 @@ def sampler(model: Model, track: Track = iter) -> Draw:
     return draw
 
 
-def completer(model: Model, track: Track = iter) -> Draw:
-    """`draw(params, extra, key, images, known, labels, temperature) -> uint8 [N, H, W, C]`.
+def completer(
+    model: Model, track: Track = iter, candidates: int | None = None
+) -> Callable[..., Completion]:
+    """`draw(params, extra, key, images, known, labels, temperature) -> Completion`.
 
-    `images` is uint8 `[N, H, W, C]`, `known` bool `[N, H, W]`, `labels` int32 `[N]` or `None`.
+    `images` is uint8 `[N, H, W, C]`, `known` bool `[N, H, W]`, `labels` int32 `[N]` or `None`; what
+    comes back is of NumPy arrays. There are `candidates` draws to choose each image from; `None`
+    stands for the model's own number.
 
     Raises:
       UserError: the model cannot complete images.
     """
     if model.complete is None:
         raise UserError(f"{model.name} cannot complete images.")
-    complete = jax.jit(model.complete)
+    candidates = candidates or model.candidates
+    complete = jax.jit(functools.partial(model.complete, candidates=candidates))
 
     def draw(
         params: Params,
@@ -85,7 +91,7 @@ def completer(model: Model, track: Track = iter) -> Draw:
         known: np.ndarray,
         labels: np.ndarray | None,
         temperature: float,
-    ) -> np.ndarray:
+    ) -> Completion:
         key = keys.named(key, "complete")
         parts = []
         for number, start in enumerate(track(range(0, len(images), BATCH))):
@@ -99,8 +105,8 @@ def completer(model: Model, track: Track = iter) -> Draw:
                 None if labels is None else _filled(labels[batch]),
                 np.float32(temperature),
             )
-            parts.append(np.asarray(completed))
-        return np.concatenate(parts)[: len(images)]
+            parts.append(jax.tree.map(np.asarray, completed))
+        return jax.tree.map(lambda *each: np.concatenate(each)[: len(images)], *parts)
 
     return draw
 

@@ -9,7 +9,16 @@ from rnngen_jax.errors import UserError
 from rnngen_jax.models.base import Model
 from rnngen_jax.shapes import ImageSpec
 
-_NOT_MODELS = {"adversarial", "adversarial_config", "autoregressive", "base", "grid", "latent"}
+_NOT_MODELS = {
+    "adversarial",
+    "adversarial_config",
+    "autoregressive",
+    "base",
+    "grid",
+    "latent",
+    "latent_completion",
+    "latent_networks",
+}
 
 
 def names() -> list[str]:
@@ -35,6 +44,17 @@ def players(name: str) -> tuple[str, ...]:
       UserError: there is no such model.
     """
     return getattr(config_class(name), "PLAYERS", ("model",))
+
+
+def orders(name: str) -> tuple[str, ...]:
+    """The orders of pixels that a model can be built with, values of its field `order`.
+
+    Empty for a model without that field.
+
+    Raises:
+      UserError: there is no such model.
+    """
+    return getattr(config_class(name), "ORDERS", ())
 
 
 def build(name: str, fields: dict[str, Any], spec: ImageSpec) -> Model:

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from rnngen_jax.models.base import Aux, Batch, Extra, Model, Params, labels_for
+from rnngen_jax.models.base import Aux, Batch, Completion, Extra, Model, Params, labels_for
+from rnngen_jax.ops import resampling
 from rnngen_jax.ops.likelihoods import PixelLikelihood
 from rnngen_jax.recurrence import generate
 from rnngen_jax.shapes import ImageSpec
@@ -48,6 +49,20 @@ class Steps(NamedTuple):
     first: Callable[[Params, Array], State]
     raw: Callable[[Params, State, Array, int, Array], tuple[State, Array]]
     line: Callable[[Params, State, Array, Array], State] | None = None
+
+
+class Walked(NamedTuple):
+    """An image gone through step by step.
+
+    Attributes:
+      image: uint8 `[B, H, W, C]`.
+      raw: what each value was drawn from, or would have been, `[B, H, W, C, P]`.
+      nats: log-probability of the known values, each given those before it, `[B]`.
+    """
+
+    image: Array
+    raw: Array
+    nats: Array
 
 
 def autoregressive_model(
@@ -97,6 +112,17 @@ def autoregressive_model(
         del extra, key
         return score(params, batch, None)
 
+    def walked(
+        params: Params,
+        key: Array,
+        image: Array,
+        known: Array,
+        label: Array | None,
+        temperature: Array | float,
+    ) -> Walked:
+        label = labels_for(label, image.shape[0])
+        return _walk(steps, spec, likelihood, params, key, image, known, label, temperature)
+
     def walk(
         params: Params,
         extra: Extra,
@@ -107,11 +133,35 @@ def autoregressive_model(
         temperature: Array | float = 1.0,
     ) -> tuple[Array, Array]:
         del extra
-        label = labels_for(label, image.shape[0])
-        return _walk(steps, spec, likelihood, params, key, image, known, label, temperature)
+        found = walked(params, key, image, known, label, temperature)
+        return found.image, found.raw
 
-    def complete(*arguments: Any, **named: Any) -> Array:
-        return walk(*arguments, **named)[0]
+    def complete(
+        params: Params,
+        extra: Extra,
+        key: Array,
+        image: Array,
+        known: Array,
+        label: Array | None = None,
+        temperature: Array | float = 1.0,
+        candidates: int = 1,
+    ) -> Completion:
+        """Draws each unknown value given those before it, and that `candidates` times.
+
+        So the unknown values come from q = Π p(x_v | x_<v) over unknown v, which knows nothing of
+        the known values that come later. One of the draws is chosen by its weight p(x) / q, which
+        is Π p(x_v | x_<v) over known v: how well the known values fit the draw before them.
+
+        All these p are those at this temperature, a model of their own: the one that `sample`
+        draws from. Its distribution given the known values is the target.
+        """
+        del extra
+
+        def draw(key: Array) -> tuple[Array, Array]:
+            found = walked(params, key, image, known, label, temperature)
+            return found.image, found.nats
+
+        return Completion(*resampling.by_importance(draw, key, candidates))
 
     def sample(
         params: Params,
@@ -121,9 +171,10 @@ def autoregressive_model(
         label: Array | None = None,
         temperature: Array | float = 1.0,
     ) -> Array:
+        del extra
         nothing = jnp.zeros((num, *spec.shape), jnp.uint8)
         known = jnp.zeros((num, spec.height, spec.width), bool)
-        return complete(params, extra, key, nothing, known, label, temperature)
+        return walked(params, key, nothing, known, label, temperature).image
 
     return Model(
         name=name,
@@ -140,6 +191,14 @@ def autoregressive_model(
         steps=steps,
         log_probs=likelihood.log_probs,
     )
+
+
+def turn_of_each(steps: Steps) -> np.ndarray:
+    """The number of the turn that draws each value, counted in the order of drawing, int `[V]`."""
+    values = steps.starts.reshape(-1, 1) + np.arange(steps.width)
+    turn = np.empty(values.size, int)
+    turn[values] = np.arange(len(values))[:, None]
+    return turn
 
 
 def unseen(spec: ImageSpec, batch: int) -> Array:
@@ -167,7 +226,7 @@ def _walk(
     known: Array,
     label: Array,
     temperature: Array | float,
-) -> tuple[Array, Array]:
+) -> Walked:
     """Step by step; each value is given all those before it, known or drawn."""
     num, (_, stops, turns) = image.shape[0], steps.starts.shape
     starts = jnp.asarray(steps.starts)
@@ -176,36 +235,40 @@ def _walk(
 
     def at_stop(n: Array) -> Callable[..., tuple[Any, Array]]:
         def stop(
-            state: tuple[State, Array], _: Array, m: Array, key: Array
-        ) -> tuple[tuple[State, Array], Array]:
-            inner, seen = state
+            state: tuple[State, Array, Array], _: Array, m: Array, key: Array
+        ) -> tuple[tuple[State, Array, Array], Array]:
+            inner, seen, nats = state
             used = []
             for turn in range(turns):
                 start = starts[n, m, turn]
                 inner, raw = steps.raw(params, inner, n * stops + m, turn, seen)
                 drawn = likelihood.draw(jax.random.fold_in(key, turn), raw, temperature).T
-                here = (jax.lax.dynamic_slice_in_dim(x, start, steps.width) for x in (fixed, given))
-                seen = see(seen, start, jnp.where(*here, drawn))
+                held, value = (
+                    jax.lax.dynamic_slice_in_dim(x, start, steps.width) for x in (fixed, given)
+                )
+                seen = see(seen, start, jnp.where(held, value, drawn))
+                log_p = likelihood.log_prob(raw, value.T, temperature)
+                nats = nats + jnp.where(held.T, log_p, 0.0).sum(-1)
                 used.append(raw)
-            return (inner, seen), jnp.stack(used)
+            return (inner, seen, nats), jnp.stack(used)
 
         return stop
 
     def line(
-        state: tuple[State, Array], _: Array, n: Array, key: Array
-    ) -> tuple[tuple[State, Array], Array]:
-        inner, seen = state
+        state: tuple[State, Array, Array], _: Array, n: Array, key: Array
+    ) -> tuple[tuple[State, Array, Array], Array]:
+        inner, seen, nats = state
         if steps.line is not None:
             inner = steps.line(params, inner, n, seen)
-        return generate(at_stop(n), (inner, seen), nothing[0], key, stops)
+        return generate(at_stop(n), (inner, seen, nats), nothing[0], key, stops)
 
     nothing = jnp.zeros((stops, turns, num, steps.width, likelihood.size))
-    state = (steps.first(params, label), unseen(spec, num))
-    (_, seen), raw = generate(line, state, nothing, key, steps.starts.shape[0])
+    state = (steps.first(params, label), unseen(spec, num), jnp.zeros(num))
+    (_, seen, nats), raw = generate(line, state, nothing, key, steps.starts.shape[0])
 
     # [lines, stops, turns, B, S, P] in the order of drawing, to the image's own.
     values = steps.starts[..., None] + np.arange(steps.width)
     raw = jnp.moveaxis(raw, 3, 0).reshape(num, spec.dims, likelihood.size)
     raw = raw[:, np.argsort(values.reshape(-1))]
     completed = seen[:-1].T.reshape(num, *spec.shape).astype(jnp.uint8)
-    return completed, raw.reshape(num, *spec.shape, likelihood.size)
+    return Walked(completed, raw.reshape(num, *spec.shape, likelihood.size), nats)

@@ -28,6 +28,22 @@ class Aux(NamedTuple):
     extra: Extra
 
 
+class Completion(NamedTuple):
+    """Completed images, and how well they stand for what they are draws of.
+
+    Attributes:
+      image: uint8 `[N, H, W, C]`.
+      effective: the effective sample size of the draws that each image was chosen from, float32
+        `[N]` in [1, candidates]; `None` of a Markov chain.
+      moved: of a Markov chain, the share of its steps that moved each image's latents, float32
+        `[N]`; `None` otherwise.
+    """
+
+    image: Array
+    effective: Array | None = None
+    moved: Array | None = None
+
+
 Loss = Callable[[Params, Extra, Batch, Array, Array], tuple[Array, Aux]]
 
 
@@ -114,12 +130,17 @@ class Model(NamedTuple):
         nats, deterministic given `key`.
       sample: `sample(params, extra, key, num, label, temperature) -> uint8 [num, H, W, C]`, grey
         levels in `[0, spec.levels)`; `num` is static, `label` is int32 `[num]` or `None`.
-      complete: `complete(params, extra, key, image, known, label, temperature)` keeps the pixels of
-        `image` (uint8 `[N, H, W, C]`) where `known` (bool `[N, H, W]`) and draws the others.
+      complete: `complete(params, extra, key, image, known, label, temperature, candidates) ->
+        Completion` keeps the pixels of `image` (uint8 `[N, H, W, C]`) where `known` (bool `[N, H,
+        W]`) and draws the others. As `candidates`, the number of weighted draws that there are to
+        choose from (static), grows, these are distributed as in the images of `sample` that agree
+        with what is known.
+      candidates: how many weighted draws `complete` chooses from where it is not told.
       conditionals: for autoregressive models, `conditionals(params, extra, image, label)` gives the
         raw outputs `[B, H, W, C, P]` of every value given those before it, all at once.
-      walk: the same step by step, as the sampler goes: `walk`, with the arguments of `complete`,
-        gives the completed image and the raw outputs that each of its values was drawn from.
+      walk: the same step by step, as the sampler goes: `walk`, with the arguments of `complete` but
+        for `candidates`, gives one draw's image and the raw outputs that each of its values was
+        drawn from.
       steps: the same as single steps, for who draws or codes value by value himself
         (`models.autoregressive.Steps`).
       log_probs: for autoregressive models, the distribution that raw outputs stand for,
@@ -138,7 +159,8 @@ class Model(NamedTuple):
     likelihood: str | None = None
     log_prob: Callable[[Params, Extra, Batch, Array], Array] | None = None
     sample: Callable[..., Array] | None = None
-    complete: Callable[..., Array] | None = None
+    complete: Callable[..., Completion] | None = None
+    candidates: int = 1
     conditionals: Callable[..., Array] | None = None
     walk: Callable[..., tuple[Array, Array]] | None = None
     steps: Any = None

@@ -16,15 +16,11 @@ from rnngen_jax import cells
 from rnngen_jax.config import require
 from rnngen_jax.errors import UserError
 from rnngen_jax.models.base import Extra, Model, Params, require_classes
-from rnngen_jax.models.latent import (
-    Inference,
-    Network,
-    Objective,
-    independent,
-    latent_model,
-)
+from rnngen_jax.models.latent import Objective, latent_model
+from rnngen_jax.models.latent_networks import Inference, Network, independent
 from rnngen_jax.modules.draw import Draw, Trace
-from rnngen_jax.ops import likelihoods
+from rnngen_jax.ops import gaussians, likelihoods
+from rnngen_jax.ops.gaussians import Pick
 from rnngen_jax.shapes import ImageSpec
 
 
@@ -126,10 +122,11 @@ def build(config: Config, spec: ImageSpec) -> Model:
         label: Array,
         noise: Array,
         train: tuple[Array, Array] | None,
+        pick: Pick = gaussians.reparameterised,
     ) -> Inference:
         del train
         variables, noise = {"params": params["model"]}, jnp.moveaxis(noise, 1, 0)
-        trace, raw = net.apply(variables, image, label, noise, method=net.infer)
+        trace, raw = net.apply(variables, image, label, noise, pick, method=net.infer)
         latents, posterior = jax.tree.map(
             lambda x: jnp.moveaxis(x, 0, 1), (trace.latents, trace.posterior)
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,7 @@ class GridConfig:
     """Choices that all of these models have.
 
     Attributes:
+      ORDERS: choices of `order`.
       features: F of a layer; the maps between layers have 2F.
       layers: how many, each with a residual connection.
       residual: the residual connections.
@@ -43,6 +44,8 @@ class GridConfig:
       readout_hidden: units of a hidden layer before the readout, 0 for none.
       dropout: rate for the outputs of each layer, one mask an image.
     """
+
+    ORDERS: ClassVar[tuple[str, ...]] = ORDERS
 
     features: int = 32
     layers: int = 2

@@ -7,9 +7,7 @@ and so no bound: its model is trained to rebuild images, and cannot draw any.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +15,7 @@ from jax import Array
 
 from rnngen_jax import keys
 from rnngen_jax.config import require
+from rnngen_jax.models import latent_completion
 from rnngen_jax.models.base import (
     Aux,
     Batch,
@@ -28,67 +27,10 @@ from rnngen_jax.models.base import (
     Params,
     labels_for,
 )
+from rnngen_jax.models.latent_networks import Inference, Network, log_ratio
 from rnngen_jax.ops import bounds, gaussians
-from rnngen_jax.ops.gaussians import Gaussian
 from rnngen_jax.ops.likelihoods import PixelLikelihood
 from rnngen_jax.shapes import ImageSpec
-
-# Completion goes round as often, choosing each time among so many latents.
-ROUNDS = 40
-CANDIDATES = 8
-
-_COMPLETION = (
-    f"{ROUNDS} rounds of encoding, each with the latents chosen from {CANDIDATES} draws by their "
-    "importance weights"
-)
-
-Choose = Callable[[Array, Array], Array]  # of a value each, from a key and raw outputs [..., P]
-
-
-class Given(NamedTuple):
-    """Pixels that are known while an image is drawn.
-
-    Attributes:
-      image: int `[B, H, W, C]`.
-      known: bool `[B, H, W]`.
-    """
-
-    image: Array
-    known: Array
-
-
-class Inference(NamedTuple):
-    """An image taken in and given out again.
-
-    Attributes:
-      latents: `[B, S, Z]`.
-      posterior: q(z|x), of `[B, S, Z]`; `None` of a deterministic code.
-      raw: raw outputs of p(x|z), `[B, H, W, C, P]`.
-    """
-
-    latents: Array
-    posterior: Gaussian | None
-    raw: Array
-
-
-class Network(NamedTuple):
-    """An encoder and a decoder, as pure functions.
-
-    Attributes:
-      init: as in `Model`.
-      infer: `infer(params, image, label, noise, train) -> Inference`, of int `[B, H, W, C]`, `[B]`
-        and `[B, S, Z]`; latents are the posterior's mean plus its scale times the noise. `train`
-        is `(key, index [B])` in training, for what else is random there, or `None`.
-      draw: `draw(params, latents, label, key, choose, given) -> (raw, image)`, raw outputs
-        `[B, H, W, C, P]` and int `[B, H, W, C]`; `choose` picks what is not `given`.
-      canvases: `canvases(params, latents, label) -> (raw [T, B, H, W, C, P], read, write)`, as in
-        `Canvases`; `None` for networks that give out an image at once.
-    """
-
-    init: Callable[[Array], tuple[Params, Extra]]
-    infer: Callable[..., Inference]
-    draw: Callable[..., tuple[Array, Array]]
-    canvases: Callable[..., tuple[Array, Array | None, Array | None]] | None = None
 
 
 @dataclass(frozen=True)
@@ -110,30 +52,6 @@ class Objective:
         require(self.beta >= 0, f"{at}beta", self.beta, "0 or more")
         require(self.warmup >= 0, f"{at}beta_warmup", self.warmup, "0 or more")
         require(self.free_bits >= 0, f"{at}free_bits", self.free_bits, "0 or more")
-
-
-def independent(network_draw: Callable[[Params, Array, Array], Array]) -> Callable[..., tuple]:
-    """`Network.draw` of a decoder whose values are independent given the latents.
-
-    Args:
-      network_draw: `network_draw(params, latents, label) -> raw`.
-    """
-
-    def draw(
-        params: Params,
-        latents: Array,
-        label: Array,
-        key: Array,
-        choose: Choose,
-        given: Given | None,
-    ) -> tuple[Array, Array]:
-        raw = network_draw(params, latents, label)
-        image = choose(key, raw)
-        if given is not None:
-            image = jnp.where(given.known[..., None], given.image, image)
-        return raw, image
-
-    return draw
 
 
 def latent_model(
@@ -171,11 +89,6 @@ def latent_model(
         image = batch["image"].astype(jnp.int32)
         found = network.infer(params, image, batch["label"], noise, train)
         return found, log_likelihood(found.raw, image).sum((1, 2, 3))
-
-    def log_ratio(found: Inference) -> Array:
-        """log p(z) - log q(z|x) of the latents drawn, `[B]`."""
-        prior = gaussians.log_density_standard(found.latents)
-        return (prior - gaussians.log_density(found.posterior, found.latents)).sum((1, 2))
 
     def loss(
         params: Params, extra: Extra, batch: Batch, key: Array, step: Array
@@ -247,9 +160,6 @@ def latent_model(
     def prior(key: Array, num: int, temperature: Array | float = 1.0) -> Array:
         return temperature * jax.random.normal(key, (num, *shape))
 
-    def chooser(temperature: Array | float) -> Choose:
-        return lambda key, raw: likelihood.draw(key, raw, temperature)
-
     def sample(
         params: Params,
         extra: Extra,
@@ -260,49 +170,13 @@ def latent_model(
     ) -> Array:
         del extra
         latents = prior(keys.named(key, "prior"), num, temperature)
-        choose, label = chooser(temperature), labels_for(label, num)
+        label = labels_for(label, num)
+
+        def choose(key: Array, raw: Array) -> Array:
+            return likelihood.draw(key, raw, temperature)
+
         _, image = decoding(params, latents, label, keys.named(key, "pixels"), choose, None)
         return image.astype(jnp.uint8)
-
-    def complete(
-        params: Params,
-        extra: Extra,
-        key: Array,
-        image: Array,
-        known: Array,
-        label: Array | None = None,
-        temperature: Array | float = 1.0,
-    ) -> Array:
-        """Repeated encoding: latents for the image as it is, then new values where none is known.
-
-        Rezende et al. 2014, appendix F; each time several latents are drawn, an image from each,
-        and one of these is chosen by its importance weight for the known pixels (as Mattei and
-        Frellsen 2018 do once).
-        """
-        del extra
-        num = image.shape[0]
-        label, choose = labels_for(label, num), chooser(temperature)
-        given = Given(image.astype(jnp.int32), known)
-
-        def weighed(key: Array, current: Array) -> tuple[Array, Array]:
-            noise = jax.random.normal(keys.named(key, "latents"), (num, *shape))
-            found = network.infer(params, current, label, noise, None)
-            pixels = keys.named(key, "pixels")
-            # An autoregressive decoder's known pixels are weighed given those drawn before them.
-            raw, drawn = decoding(params, found.latents, label, pixels, choose, given)
-            log_p = jnp.where(known[..., None], log_likelihood(raw, given.image), 0.0)
-            return drawn, log_p.sum((1, 2, 3)) + log_ratio(found)
-
-        def again(current: Array, key: Array) -> tuple[Array, None]:
-            drawing = jax.random.split(keys.named(key, "candidates"), CANDIDATES)
-            drawn, weights = jax.vmap(weighed, in_axes=(0, None))(drawing, current)
-            which = jax.random.categorical(keys.named(key, "which"), weights, axis=0)
-            return drawn[which, jnp.arange(num)], None
-
-        unknown = jax.random.randint(keys.named(key, "first"), image.shape, 0, spec.levels)
-        first = jnp.where(known[..., None], given.image, unknown)
-        completed, _ = jax.lax.scan(again, first, jax.random.split(key, ROUNDS))
-        return completed.astype(jnp.uint8)
 
     def canvases(
         params: Params, extra: Extra, latents: Array, label: Array | None = None
@@ -312,6 +186,7 @@ def latent_model(
         raw, read, write = network.canvases(params, latents, label)
         return Canvases(likelihood.mean(raw), read, write)
 
+    complete = latent_completion.completer(network, likelihood, spec, shape)
     generative = objective is not None
     return Model(
         name=name,
@@ -323,6 +198,7 @@ def latent_model(
         log_prob=log_prob if generative else None,
         sample=sample if generative else None,
         complete=complete if generative else None,
+        candidates=latent_completion.CANDIDATES,
         latent=Latent(
             shape=shape,
             encode=encode,
@@ -331,6 +207,6 @@ def latent_model(
             prior=prior if generative else None,
             importance=importance if generative else None,
             canvases=canvases if network.canvases is not None else None,
-            completion=_COMPLETION if generative else None,
+            completion=latent_completion.METHOD if generative else None,
         ),
     )

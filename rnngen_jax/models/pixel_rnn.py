@@ -7,6 +7,7 @@ last pixel; looking at the pixels above as well lets one dimension of recurrence
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +37,7 @@ class Config:
     """Choices of the pixel RNN.
 
     Attributes:
+      ORDERS: choices of `order`.
       cell: a cell and its options, such as "gru" or "lstm:forget_bias=0".
       features: size F of the cell.
       layers: cells on top of one another.
@@ -54,6 +56,8 @@ class Config:
       dropout: rate for the cell's inputs and outputs, one mask an image.
       remat: steps between kept carries in training, to save memory; 0 keeps all.
     """
+
+    ORDERS: ClassVar[tuple[str, ...]] = orders.ORDERS
 
     cell: str = "gru"
     features: int = 128

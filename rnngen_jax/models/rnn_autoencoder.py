@@ -24,18 +24,12 @@ from rnngen_jax.models.base import (
     require_classes,
     require_dropout,
 )
-from rnngen_jax.models.latent import (
-    Choose,
-    Given,
-    Inference,
-    Network,
-    Objective,
-    independent,
-    latent_model,
-)
+from rnngen_jax.models.latent import Objective, latent_model
+from rnngen_jax.models.latent_networks import Choose, Given, Inference, Network, independent
 from rnngen_jax.modules.pixels import require_encoding
 from rnngen_jax.modules.rnn_autoencoder import DecoderCarry, RNNAutoencoder
-from rnngen_jax.ops import attention, likelihoods, patches
+from rnngen_jax.ops import attention, gaussians, likelihoods, patches
+from rnngen_jax.ops.gaussians import Pick
 from rnngen_jax.recurrence import generate
 from rnngen_jax.shapes import ImageSpec
 
@@ -189,6 +183,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
         label: Array,
         noise: Array,
         train: tuple[Array, Array] | None,
+        pick: Pick = gaussians.reparameterised,
     ) -> Inference:
         masks = None
         if train is not None and config.dropout:
@@ -200,6 +195,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
             label,
             jnp.moveaxis(noise, 1, 0),
             masks,
+            pick,
             method=net.infer,
         )
         codes, posterior = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), (codes, posterior))
@@ -245,7 +241,12 @@ def build(config: Config, spec: ImageSpec) -> Model:
         "rnn_autoencoder",
         spec,
         config.class_conditional,
-        Network(init, infer, draw if autoregressive else independent(decode)),
+        Network(
+            init,
+            infer,
+            draw if autoregressive else independent(decode),
+            autoregressive=autoregressive,
+        ),
         likelihood,
         shape,
         Objective(config.beta, config.beta_warmup, config.free_bits) if gaussian else None,

@@ -22,16 +22,11 @@ from rnngen_jax.models.base import (
     require_classes,
     require_dropout,
 )
-from rnngen_jax.models.latent import (
-    Inference,
-    Network,
-    Objective,
-    independent,
-    latent_model,
-)
+from rnngen_jax.models.latent import Objective, latent_model
+from rnngen_jax.models.latent_networks import Inference, Network, independent
 from rnngen_jax.modules.vae import Decoder, Encoder
 from rnngen_jax.ops import gaussians, likelihoods
-from rnngen_jax.ops.gaussians import Gaussian
+from rnngen_jax.ops.gaussians import Gaussian, Pick
 from rnngen_jax.shapes import ImageSpec
 
 
@@ -120,6 +115,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
         label: Array,
         noise: Array,
         train: tuple[Array, Array] | None,
+        pick: Pick = gaussians.reparameterised,
     ) -> Inference:
         masks = (None, None)
         if train is not None and config.dropout:
@@ -127,7 +123,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
         variables = {"params": params["model"]["encoder"]}
         found = encoder.apply(variables, image, label, masks[0])
         posterior = Gaussian(*jax.tree.map(lambda x: x[:, None], found))
-        latents = gaussians.reparameterised(posterior, noise)
+        latents = pick(posterior, noise)
         return Inference(latents, posterior, decode(params, latents, label, masks[1]))
 
     return latent_model(

@@ -13,7 +13,7 @@ from rnngen_jax import recurrence
 from rnngen_jax.cells.base import Carry, Cell, initial_carry, stepper
 from rnngen_jax.modules.latent import affine, linear, scaled
 from rnngen_jax.ops import gaussians, windows
-from rnngen_jax.ops.gaussians import Gaussian
+from rnngen_jax.ops.gaussians import Gaussian, Pick
 from rnngen_jax.shapes import ImageSpec
 
 # What a unit of the parameter "blank" is on the first canvas. Its raw outputs lie far from zero, at
@@ -112,13 +112,20 @@ class Draw(nn.Module):
                 parts[name] = self.param(name, affine(0.1, start), seen, windows.PARAMETERS)
         self.parts = parts
 
-    def infer(self, image: Array, label: Array, noise: Array) -> tuple[Trace, Array]:
+    def infer(
+        self,
+        image: Array,
+        label: Array,
+        noise: Array,
+        pick: Pick = gaussians.reparameterised,
+    ) -> tuple[Trace, Array]:
         """Takes an image in and draws it again (eqs. 3-8).
 
         Args:
           image: int `[B, H, W, C]`.
           label: int `[B]`.
           noise: of the latents' draws, `[T, B, Z]`.
+          pick: `pick(posterior, noise) -> latents` of a step, `[B, Z]` each.
 
         Returns:
           The trace, and the last canvas's raw outputs `[B, H, W, C, P]`.
@@ -143,7 +150,7 @@ class Draw(nn.Module):
             inputs = jnp.concatenate([looked, carry.seen], axis=-1)
             encoder, h = encode(carry.encoder, inputs)  # (5)
             posterior = Gaussian(*jnp.split(linear(self.parts["posterior"], h), 2, axis=-1))
-            z = gaussians.reparameterised(posterior, noise)  # (6)
+            z = pick(posterior, noise)  # (6)
             return self._write(decode, carry._replace(encoder=encoder), z), Trace(z, posterior)
 
         carry, trace = self._unroll(step, noise)

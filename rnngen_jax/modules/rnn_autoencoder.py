@@ -11,7 +11,7 @@ from rnngen_jax.cells.base import Carry, Cell, initial_carry
 from rnngen_jax.modules.latent import GaussianHead, affine, linear
 from rnngen_jax.modules.pixels import PixelDense, Table
 from rnngen_jax.ops import attention, gaussians
-from rnngen_jax.ops.gaussians import Gaussian
+from rnngen_jax.ops.gaussians import Gaussian, Pick
 
 Masks = tuple[Array, Array] | None
 
@@ -99,7 +99,12 @@ class RNNAutoencoder(nn.Module):
         self.readout = nn.Dense(self.values * self.size)
 
     def infer(
-        self, patches: Array, label: Array, noise: Array, masks: Masks
+        self,
+        patches: Array,
+        label: Array,
+        noise: Array,
+        masks: Masks,
+        pick: Pick = gaussians.reparameterised,
     ) -> tuple[Array, Gaussian | None, Array]:
         """Takes patches in and gives them out again.
 
@@ -108,6 +113,7 @@ class RNNAutoencoder(nn.Module):
           label: int `[B]`.
           noise: of the codes' draws, `[S, B, Z]`.
           masks: dropout masks for the decoder's inputs `[B, D]` and outputs `[B, F]`, or `None`.
+          pick: `pick(posterior, noise) -> codes`, `[S, B, Z]` each.
 
         Returns:
           Codes `[S, B, Z]`, the Gaussian that they are drawn from or `None`, and raw outputs
@@ -115,7 +121,7 @@ class RNNAutoencoder(nn.Module):
         """
         found = self.head(self._seen(patches))
         posterior = found if self.gaussian else None
-        codes = gaussians.reparameterised(found, noise) if self.gaussian else found
+        codes = pick(found, noise) if self.gaussian else found
         return codes, posterior, self.decode(codes, label, patches, masks)
 
     def decode(

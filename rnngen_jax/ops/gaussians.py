@@ -1,6 +1,7 @@
 """Diagonal Gaussians: what an encoder says of a latent, and how far that is from the prior."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -19,14 +20,22 @@ class Gaussian(NamedTuple):
     log_scale: Array
 
 
+Pick = Callable[[Gaussian, Array], Array]  # latents from where they are expected, and from noise
+
+
 def reparameterised(gaussian: Gaussian, noise: Array) -> Array:
     """`z = μ + σ ε` for standard normal noise `[..., Z]` (Kingma and Welling 2014, section 2.4)."""
     return gaussian.mean + jnp.exp(gaussian.log_scale) * noise
 
 
+def standardised(gaussian: Gaussian, z: Array) -> Array:
+    """The noise `(z - μ) / σ` that `reparameterised` makes z of, `[..., Z]`."""
+    return (z - gaussian.mean) * jnp.exp(-gaussian.log_scale)
+
+
 def log_density(gaussian: Gaussian, z: Array) -> Array:
     """`log N(z; μ, σ²)` of each variable, `[..., Z]`, nats."""
-    scaled = (z - gaussian.mean) * jnp.exp(-gaussian.log_scale)
+    scaled = standardised(gaussian, z)
     return -0.5 * jnp.square(scaled) - gaussian.log_scale - 0.5 * math.log(2 * math.pi)
 
 

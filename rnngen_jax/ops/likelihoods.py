@@ -22,16 +22,20 @@ class PixelLikelihood(NamedTuple):
 
     Attributes:
       size: raw network outputs P that it needs for one value.
-      log_prob: `log_prob(raw [..., P], value int [...]) -> [...]`, nats.
-      log_probs: `log_probs(raw [..., P]) -> [..., L]`, the same for every level.
+      log_prob: `log_prob(raw [..., P], value int [...], temperature=1.0) -> [...]`, nats, of what
+        `draw` draws.
+      log_probs: `log_probs(raw [..., P]) -> [..., L]`, the same for every level, at temperature 1.
       draw: `draw(key, raw [..., P], temperature) -> int32 [...]`; temperature 1 is the model's own
-        distribution, smaller is nearer its modes.
+        distribution. Another one divides logits, so that probabilities become p^(1/T), normalised;
+        of a logistic mixture the components' logits, whose logistics have their scales multiplied
+        instead; of a Gaussian it multiplies the standard deviation. A mixture's p^(1/T) would be
+        another distribution, without a sampler as simple.
       mean: `mean(raw [..., P]) -> [...]`, the expected value over the highest level, so in [0, 1];
         of a family of continuous values, that of the continuous distribution, cut to [0, 1].
     """
 
     size: int
-    log_prob: Callable[[Array, Array], Array]
+    log_prob: Callable[..., Array]
     log_probs: Callable[[Array], Array]
     draw: Callable[[Array, Array, Array | float], Array]
     mean: Callable[[Array], Array]
@@ -63,8 +67,8 @@ def make(kind: str, levels: int, mixtures: int) -> PixelLikelihood:
 def categorical(levels: int) -> PixelLikelihood:
     """Softmax over the grey levels (van den Oord et al. 2016, section 3.4)."""
 
-    def log_prob(raw: Array, value: Array) -> Array:
-        log_p = jax.nn.log_softmax(raw)
+    def log_prob(raw: Array, value: Array, temperature: Array | float = 1.0) -> Array:
+        log_p = jax.nn.log_softmax(raw / temperature)
         return jnp.take_along_axis(log_p, value[..., None].astype(jnp.int32), axis=-1)[..., 0]
 
     def draw(key: Array, raw: Array, temperature: Array | float) -> Array:
@@ -79,8 +83,8 @@ def categorical(levels: int) -> PixelLikelihood:
 def bernoulli() -> PixelLikelihood:
     """One logit for a binary pixel: `p(1) = σ(raw)`."""
 
-    def log_prob(raw: Array, value: Array) -> Array:
-        logit = raw[..., 0]
+    def log_prob(raw: Array, value: Array, temperature: Array | float = 1.0) -> Array:
+        logit = raw[..., 0] / temperature
         return value * jax.nn.log_sigmoid(logit) + (1 - value) * jax.nn.log_sigmoid(-logit)
 
     def draw(key: Array, raw: Array, temperature: Array | float) -> Array:
@@ -109,9 +113,9 @@ def gaussian(levels: int) -> PixelLikelihood:
     def split(raw: Array) -> tuple[Array, Array]:
         return raw[..., 0], jnp.maximum(raw[..., 1], narrowest)
 
-    def log_prob(raw: Array, value: Array) -> Array:
+    def log_prob(raw: Array, value: Array, temperature: Array | float = 1.0) -> Array:
         mean, log_scale = split(raw)
-        inverse = jnp.exp(-log_scale)
+        inverse = jnp.exp(-log_scale) / temperature
         centred = 2.0 * value / (levels - 1) - 1.0 - mean
         below, above = (centred - half_bin) * inverse, (centred + half_bin) * inverse
         # The mass of (a, b) is that of (-b, -a): in the lower tail it is a difference of small
@@ -162,10 +166,10 @@ def logistic_mixture(levels: int, mixtures: int) -> PixelLikelihood:
         logit, mean, log_scale = jnp.split(raw, 3, axis=-1)
         return logit, mean, jnp.maximum(log_scale, narrowest)
 
-    def log_prob(raw: Array, value: Array) -> Array:
+    def log_prob(raw: Array, value: Array, temperature: Array | float = 1.0) -> Array:
         logit, mean, log_scale = split(raw)
         centred = (2.0 * value / (levels - 1) - 1.0)[..., None] - mean
-        inverse = jnp.exp(-log_scale)
+        inverse = jnp.exp(-log_scale) / temperature
         below = (centred - half_bin) * inverse
         above = (centred + half_bin) * inverse
         log_below_upper = jnp.where(value[..., None] == levels - 1, 0.0, jax.nn.log_sigmoid(above))
@@ -173,7 +177,7 @@ def logistic_mixture(levels: int, mixtures: int) -> PixelLikelihood:
         inner = (value > 0) & (value < levels - 1)
         log_width = jnp.where(inner[..., None], jnp.log(-jnp.expm1(-2 * half_bin * inverse)), 0.0)
         log_mass = log_below_upper + log_above_lower + log_width
-        return jax.nn.logsumexp(jax.nn.log_softmax(logit) + log_mass, axis=-1)
+        return jax.nn.logsumexp(jax.nn.log_softmax(logit / temperature) + log_mass, axis=-1)
 
     def draw(key: Array, raw: Array, temperature: Array | float) -> Array:
         logit, mean, log_scale = split(raw)

@@ -12,7 +12,8 @@ from tiny_runs import rnngen, tree
 
 from rnngen_jax.commands import base, complete, interpolate, reconstruct, sample
 from rnngen_jax.evaluation import animations, pictures, sampling
-from rnngen_jax.models.latent import Network, Objective, independent, latent_model
+from rnngen_jax.models.latent import Objective, latent_model
+from rnngen_jax.models.latent_networks import Network, independent
 from rnngen_jax.ops import likelihoods
 from rnngen_jax.shapes import ImageSpec
 

@@ -1,5 +1,6 @@
 """Small models of latent variables with drawn parameters, and how their noise is drawn."""
 
+import functools
 import zlib
 from typing import Any
 
@@ -64,3 +65,33 @@ def noise_of(key: jax.Array, index: np.ndarray, shape: tuple[int, int]) -> np.nd
     key = jax.random.fold_in(key, zlib.crc32(b"latents"))
     each = [jax.random.normal(jax.random.fold_in(key, number), shape) for number in index]
     return np.stack(each)
+
+
+def completion_distances(
+    model: Model, params: dict, p: np.ndarray, known_row: int, num: int, **options: Any
+) -> np.ndarray:
+    """How far completions are from the distribution of one row of a binary 2x2 image given the other.
+
+    Args:
+      model, params: to complete with.
+      p: probabilities of the 16 images, in the order of binary numbers.
+      known_row: which row is known.
+      num: completions of each of its four values.
+      **options: of `complete`.
+
+    Returns:
+      Total variation for each value of the known row, `[4]`.
+    """
+    pairs = p.reshape(4, 4) if known_row == 0 else p.reshape(4, 4).T
+    images = np.zeros((4, num, 2, 2, 1), np.uint8)
+    images[:, :, known_row] = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])[:, None, :, None]
+    images = images.reshape(-1, 2, 2, 1)
+    known = np.zeros((4 * num, 2, 2), bool)
+    known[:, known_row] = True
+    complete = jax.jit(functools.partial(model.complete, **options))
+    got = np.asarray(complete(params, {}, jax.random.key(1), images, known).image)
+    assert got.dtype == np.uint8
+    np.testing.assert_array_equal(got[known], images[known])
+    drawn = got[:, 1 - known_row].reshape(4, num, 2) @ [2, 1]
+    seen = np.stack([np.bincount(row, minlength=4) for row in drawn]) / num
+    return np.abs(seen - pairs / pairs.sum(1, keepdims=True)).sum(1) / 2

@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from latent_models import batch_of, built
+from latent_models import batch_of, built, completion_distances
 from scipy import special, stats
 
-from rnngen_jax.models.latent import Inference, Network, Objective, independent, latent_model
-from rnngen_jax.ops import likelihoods
+from rnngen_jax.models.latent import Objective, latent_model
+from rnngen_jax.models.latent_networks import Inference, Network, independent
+from rnngen_jax.ops import gaussians, likelihoods
 from rnngen_jax.ops.gaussians import Gaussian
 from rnngen_jax.shapes import ImageSpec
 
@@ -86,43 +87,41 @@ def test_samples_are_drawn_from_the_integral_over_the_latents(tiny):
     assert stats.chisquare(counts, num * p / p.sum()).pvalue > 1e-3
 
 
-def test_completing_draws_from_the_conditional_distribution():
-    """Of a pair of pixels given the other, where the encoder has the true posterior's moments."""
-    out, bias = (
-        np.array([[2.0, 1.5, 2.0, -1.0], [-1.0, 1.5, 0.5, 2.0]]),
-        np.array([0.3, 0, -0.5, 0]),
-    )
-    light = special.expit(GRID @ out + bias)
-    joint = np.where(IMAGES.reshape(16, 1, 4) == 1, light, 1 - light).prod(2) * PRIOR
-    posterior = joint / joint.sum(1, keepdims=True)
+@pytest.mark.parametrize("known_row", [0, 1])
+def test_completing_draws_from_the_conditional_distribution(tiny, known_row):
+    model, params, p = tiny
+    assert (completion_distances(model, params, p, known_row, 2000) < 0.03).all()
+
+
+@pytest.mark.parametrize(("temperature", "candidates"), [(1.0, 8), (0.7, 4)])
+def test_completing_does_not_depend_on_how_good_the_encoder_is(temperature, candidates):
+    """Its means lie beside the posterior's, and its scales are a third too large."""
+    out = np.array([[4.0, 3.0, 4.0, -2.0], [-2.0, 3.0, 1.0, 4.0]])
+    bias = np.array([0.3, 0, -0.5, 0])
+
+    def joint(temperature):
+        light = special.expit((temperature * GRID @ out + bias) / temperature)
+        return np.where(IMAGES.reshape(16, 1, 4) == 1, light, 1 - light).prod(2) * PRIOR
+
+    posterior = joint(1.0) / joint(1.0).sum(1, keepdims=True)
     mean = posterior @ GRID
     scale = np.sqrt(posterior @ GRID**2 - mean**2)
-    table = np.float32([mean, np.log(scale)])
+    mean += 0.7 * np.random.default_rng(0).standard_normal(mean.shape)
+    table = np.float32([mean, np.log(1.35 * scale)])
 
     def decode(params, latents, label):
         return (latents[:, 0] @ np.float32(out) + np.float32(bias)).reshape(-1, 2, 2, 1, 1)
 
-    def infer(params, image, label, noise, train):
+    def infer(params, image, label, noise, train, pick=gaussians.reparameterised):
         state = image.reshape(-1, 4) @ np.array([8, 4, 2, 1])
         posterior = Gaussian(*(jnp.asarray(part)[state][:, None] for part in table))
-        latents = posterior.mean + jnp.exp(posterior.log_scale) * noise
+        latents = pick(posterior, noise)
         return Inference(latents, posterior, decode(params, latents, label))
 
     network = Network(lambda key: ({}, {}), infer, independent(decode))
-    model = latent_model(
-        "toy", BINARY, False, network, likelihoods.bernoulli(), (1, 2), Objective()
-    )
-
-    num, known = 500, np.zeros((2000, 2, 2), bool)
-    known[:, 0] = True
-    images = np.repeat(IMAGES[[3, 7, 11, 15]], num, axis=0)
-    got = np.asarray(jax.jit(model.complete)({}, {}, KEY, images, known))
-    assert got.dtype == np.uint8
-    np.testing.assert_array_equal(got[:, 0], images[:, 0])
-    drawn = got[:, 1].reshape(4, num, 2) @ [2, 1]
-    seen = np.stack([np.bincount(row, minlength=4) for row in drawn]) / num
-    pairs = joint.sum(1).reshape(4, 4)
-    wanted = pairs / pairs.sum(1, keepdims=True)
-    distances = np.abs(seen - wanted).sum(1) / 2  # total variation, and without any knowledge:
-    assert (np.abs(wanted - pairs.sum(0)).sum(1) / 2 > 0.15).all()
-    assert (distances < 0.06).all()
+    readout = likelihoods.bernoulli()
+    model = latent_model("toy", BINARY, False, network, readout, (1, 2), Objective())
+    p, options = joint(temperature).sum(1), {"temperature": temperature, "candidates": candidates}
+    for known_row in (0, 1):
+        distances = completion_distances(model, {}, p, known_row, 3000, **options)
+        assert (distances < 0.03).all()

@@ -16,8 +16,9 @@ from latent_models import (
 from scipy import special, stats
 
 from rnngen_jax import cells
-from rnngen_jax.models.latent import Inference, Network, Objective, independent, latent_model
-from rnngen_jax.ops import likelihoods
+from rnngen_jax.models.latent import Objective, latent_model
+from rnngen_jax.models.latent_networks import Inference, Network, independent
+from rnngen_jax.ops import gaussians, likelihoods
 from rnngen_jax.ops.gaussians import Gaussian
 from rnngen_jax.shapes import ImageSpec
 
@@ -227,10 +228,10 @@ def toy(objective=BOUND):
     into = [rng.standard_normal((6, 6)).astype(np.float32) for _ in range(2)]
     out = rng.standard_normal((6, 18)).astype(np.float32)
 
-    def infer(params, image, label, noise, train):
+    def infer(params, image, label, noise, train, pick=gaussians.reparameterised):
         x = image.reshape(len(image), -1).astype(jnp.float32) - 1
         posterior = Gaussian(*((x @ w / 4).reshape(-1, *shape) for w in into))
-        latents = posterior.mean + jnp.exp(posterior.log_scale) * noise
+        latents = pick(posterior, noise)
         return Inference(latents, posterior if objective else None, decode(params, latents, label))
 
     def decode(params, latents, label):
@@ -318,13 +319,16 @@ def test_completing_keeps_what_is_known(case):
     known[0], known[1] = True, False
     label = jnp.ones(6, jnp.int32)
     complete = jax.jit(model.complete)
-    got = np.asarray(complete(params, extra, KEY, images, known, label))
+    found = complete(params, extra, KEY, images, known, label)
+    got = np.asarray(found.image)
     np.testing.assert_array_equal(got[known], images[known])
     assert got.max() < spec.levels
     assert (got[1] != images[1]).any()
     # What stands where nothing is known makes no difference.
     blank = np.where(known[..., None], images, 0)
-    np.testing.assert_array_equal(complete(params, extra, KEY, blank, known, label), got)
+    np.testing.assert_array_equal(complete(params, extra, KEY, blank, known, label).image, got)
+    assert found.effective is None
+    assert ((found.moved >= 0) & (found.moved <= 1)).all()
     assert "rounds" in model.latent.completion
 
 
@@ -336,10 +340,10 @@ def test_completing_finds_the_latents_that_explain_what_is_known():
         sign = jnp.sign(latents[:, 0, 0])[:, None, None, None, None]
         return 12 * sign * (2.0 * half[..., None] - 1)
 
-    def infer(params, image, label, noise, train):
+    def infer(params, image, label, noise, train, pick=gaussians.reparameterised):
         agree = jnp.where(image == half, 1.0, -1.0).mean((1, 2, 3))[:, None, None]
         posterior = Gaussian(2 * agree, jnp.zeros_like(agree))
-        latents = posterior.mean + noise
+        latents = pick(posterior, noise)
         return Inference(latents, posterior, decode(params, latents, label))
 
     network = Network(lambda key: ({}, {}), infer, independent(decode))
@@ -349,7 +353,7 @@ def test_completing_finds_the_latents_that_explain_what_is_known():
     known = np.zeros((60, 2, 4), bool)
     known[:, 0, :2] = True
     got = jax.jit(model.complete)({}, {}, KEY, np.where(known[..., None], wanted, 0), known)
-    np.testing.assert_array_equal(got, wanted)
+    np.testing.assert_array_equal(got.image, wanted)
 
 
 def test_dropout_masks_both_hidden_layers_in_training_alone():

@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from latent_models import LABELLED, batch_of, random_images
+from latent_models import LABELLED, batch_of, completion_distances, random_images
 from scipy import special, stats
 
 from rnngen_jax import models
 from rnngen_jax.models import rnn_autoencoder
 from rnngen_jax.models.base import Model
-from rnngen_jax.models.latent import Given, Network, latent_model
+from rnngen_jax.models.latent import latent_model
+from rnngen_jax.models.latent_networks import Given, Network
 from rnngen_jax.shapes import ImageSpec
 
 GREY = ImageSpec(4, 3, levels=3)
@@ -408,3 +409,10 @@ def test_samples_are_drawn_from_the_integral_over_the_latents(tiny):
     drawn = np.asarray(jax.jit(model.sample, static_argnames="num")(params, {}, KEY, num=num))
     counts = np.bincount(drawn.reshape(num, -1) @ [8, 4, 2, 1], minlength=16)
     assert stats.chisquare(counts, num * p / p.sum()).pvalue > 1e-3
+
+
+def test_completing_draws_from_the_conditional_distribution(tiny):
+    """Also of the first row given the second, which the decoder is not told before it draws."""
+    model, params, p = tiny
+    for known_row in (0, 1):
+        assert (completion_distances(model, params, p, known_row, 2000) < 0.03).all()
