@@ -70,7 +70,7 @@ def noise_of(key: jax.Array, index: np.ndarray, shape: tuple[int, int]) -> np.nd
 def completion_distances(
     model: Model, params: dict, p: np.ndarray, known_row: int, num: int, **options: Any
 ) -> np.ndarray:
-    """How far completions are from the distribution of one row of a binary 2x2 image given the other.
+    """Total variation of completions of one row of a 2x2 binary image to its true conditional.
 
     Args:
       model, params: to complete with.
