@@ -1,5 +1,6 @@
 """A tiny run from end to end through the command line, and what the verbs refuse of it."""
 
+import datetime
 import json
 import os
 import pathlib
@@ -36,6 +37,8 @@ def test_evaluate_needs_only_the_workdir(pixel, capsys):
     record = evaluated(pixel, "--split=validation")
     metrics, protocol = record.pop("metrics"), record.pop("protocol")
     assert set(record.pop("versions")) >= {"jax", "flax", "rnngen_jax"}
+    assert len(bytes.fromhex(record.pop("digest"))) == 8
+    assert datetime.datetime.fromisoformat(record.pop("time")).tzinfo is datetime.UTC
     assert record == {"step": 4, "dataset": "digits", "split": "validation", "num_images": 200}
     assert protocol == {
         "likelihood": "exact",
@@ -51,6 +54,35 @@ def test_evaluate_needs_only_the_workdir(pixel, capsys):
     assert f"{metrics['bits_per_dim']:.4f} ± {metrics['bits_per_dim_error']:.4f}" in out
     assert "exact likelihood, 17 levels, not binarised, 200 images" in out
     assert out.splitlines()[-1] == str(pixel / "evaluation.json")
+
+
+def test_every_evaluation_is_kept(pixel, config):
+    """Of the same parameters with one digest, of others with another."""
+    first = evaluated(pixel, "--num=5")
+    second = evaluated(pixel, "--num=6", "--split=validation")
+    flags = (f"--config={config}", f"--workdir={pixel}", "--config.training.steps=6")
+    assert rnngen("train", *flags) == 0
+    third = evaluated(pixel, "--num=5", "--checkpoint=latest")
+    lines = (pixel / "evaluations.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [first, second, third]
+    assert [record["num_images"] for record in (first, second, third)] == [5, 6, 5]
+    assert first["digest"] == second["digest"] != third["digest"]
+
+
+def test_figures_are_told_where_they_cannot_be_written(pixel, capsys):
+    (pixel / "evaluations.jsonl").mkdir()
+    assert rnngen("evaluate", f"--workdir={pixel}", "--num=5") == 1
+    out, err = capsys.readouterr()
+    assert "bits per dim:   " in out
+    assert err == f"error: {pixel}/evaluations.jsonl: Is a directory.\n"
+    assert not (pixel / "evaluation.json").exists()
+
+
+def test_a_folder_of_any_name(pixel, tmp_path):
+    for name in ("two words", "größe 图", "two\nlines", "-dash"):
+        run = shutil.copytree(pixel, tmp_path / name)
+        assert evaluated(run, "--num=3")["step"] == 4
+        assert rnngen("doctor", f"--workdir={run}") == 0
 
 
 def test_the_batch_size_does_not_change_the_evaluation(pixel):

@@ -124,10 +124,10 @@ def test_pmap_in_several_processes_is_refused(monkeypatch):
 def test_an_array_that_there_is_no_memory_for_is_an_error(copy):
     """In a process of its own, which would wait for ever, or end, where NumPy reads the array."""
     code = f"""
-import jax, jax.numpy as jnp
+import jax
 from rnngen_jax.training.parallel import make_parallel
 parallel = make_parallel("jit", lambda reduce: None, None, 0, 8, jax.devices()[:1])
-state = jax.jit(lambda: jnp.zeros(2**44))()
+state = jax.jit(lambda: jax.random.normal(jax.random.key(0), (2**22, 2**22)))()
 try:
     parallel.{copy}(state)
 except jax.errors.JaxRuntimeError as error:
