@@ -1,10 +1,10 @@
 """`npz:FILE`: arrays in one NumPy archive.
 
-Either `image` (uint8 `[N, H, W]` or `[N, H, W, C]`) with an optional `label` (integers `[N]`): then
-the images are put in a fixed random order, and test and validation are cut from its end, each a
-`validation_fraction`. Or `train_image`, `train_label`, `validation_image`, `test_image` and so on,
-kept in their order, with missing splits cut from the end of train. An optional scalar `levels`
-gives the number of grey levels, 256 by default.
+Either `image` (uint8 `[N, H, W]` or `[N, H, W, C]`) with an optional `label` (integers `[N]`, 0 to
+K - 1): then the images are put in a fixed random order, and test and validation are cut from its
+end, each a `validation_fraction`. Or `train_image`, `train_label`, `validation_image`, `test_image`
+and so on, kept in their order, with missing splits cut from the end of train. An optional scalar
+`levels` gives the number of grey levels, 256 by default.
 """
 
 import lzma
@@ -42,7 +42,6 @@ _UNREADABLE = (
     zlib.error,
     lzma.LZMAError,
 )
-
 
 canonical = resolved  # the argument is the path of a file
 
