@@ -223,7 +223,7 @@ def test_the_digest_sees_what_orbax_restores_silently(tmp_path, state):
 
 def test_digests_depend_on_everything():
     array = np.arange(6, dtype=np.int32)
-    others = ["٣", "²", "007", "+9", "9 ", "old_9", "9.damaged"]
+    others = [array.reshape(2, 3), array.astype(np.uint32), array + 1]
     assert all(describe(array) != describe(other) for other in others)
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}) != digest({"a": 1, "b": 3})
 
