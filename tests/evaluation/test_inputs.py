@@ -32,6 +32,12 @@ def test_samples_in_a_folder_come_back_as_they_were(tmp_path):
     np.testing.assert_array_equal(got, drawn[3:4])
 
 
+def test_a_folder_of_folders_is_named_as_such(tmp_path):
+    pictures.write_singles(tmp_path / "cat", images(2), 17)
+    with pytest.raises(UserError, match=r"holds the folder 'cat'; .* such as .*/cat\."):
+        inputs.read_images(str(tmp_path), SPEC, None)
+
+
 def test_samples_in_an_npz_come_back_as_they_were(tmp_path):
     drawn, classes = images(12), np.arange(12, dtype=np.int32) % 3
     path = str(tmp_path / "a.npz")
