@@ -42,9 +42,9 @@ def require_file(path: str | os.PathLike[str], hint: str, where: str | None = No
     _require(path, stat.S_IFREG, "file", hint, where)
 
 
-def require_folder(path: str | os.PathLike[str], hint: str) -> None:
+def require_folder(path: str | os.PathLike[str], hint: str, where: str | None = None) -> None:
     """Raises a `UserError` unless `path` is a folder; arguments as for `require_file`."""
-    _require(path, stat.S_IFDIR, "folder", hint, None)
+    _require(path, stat.S_IFDIR, "folder", hint, where)
 
 
 def _require(

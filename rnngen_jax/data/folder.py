@@ -46,7 +46,8 @@ def load_source(argument: str, config: DataConfig) -> Source:
     """
     need_argument(argument, "folder", "FOLDER")
     root = path_of(argument)
-    require_folder(root, "give a folder of images")
+    hint = "set it to folder:FOLDER, a folder of your images"
+    require_folder(root, hint, f"config.data.name='folder:{argument}' ({root.absolute()})")
     files = {
         name: [listed[i] for i in permutation(0, 0, len(listed))]
         for name, listed in _layout(root).items()
@@ -82,6 +83,12 @@ def read_image(path: pathlib.Path) -> np.ndarray:
 def _layout(root: pathlib.Path) -> dict[str, list[tuple[pathlib.Path, str]]]:
     """Image files and the names of their classes, "" without classes, by split."""
     entries = _entries(root, root)
+    for entry in entries:  # "Train" would else be taken for a class, and Test for training images
+        if entry.is_dir() and entry.name.lower() in SPLITS and entry.name not in SPLITS:
+            raise UserError(
+                f"{entry}: folders of splits are called {', '.join(SPLITS)}; rename it to "
+                f"{entry.name.lower()}."
+            )
     if not any(entry.is_dir() and entry.name in SPLITS for entry in entries):
         return {"train": _classes(root, root)}
     for entry in entries:
@@ -129,7 +136,8 @@ def _entries(folder: pathlib.Path, root: pathlib.Path) -> list[pathlib.Path]:
         require_file(entry, "remove it")
         if entry.suffix.lower() not in ENDINGS:
             raise UserError(
-                f"{entry}: is no image file; allowed: {', '.join(ENDINGS)}; move it elsewhere."
+                f"{entry}: does not end in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}; convert it "
+                "if it is an image, or move it out of the folder."
             )
     return entries
 
@@ -157,7 +165,7 @@ def _common_shape(paths: Sequence[pathlib.Path]) -> tuple[int, int, int]:
         elif shape != first:
             raise UserError(
                 f"{path}: is {_words(shape)} but {paths[0]} is {_words(first)}; "
-                "all images must be of one size and one kind."
+                "all must be of one size, and all grey or all RGB: cut or scale them first."
             )
     assert first is not None  # _entries refuses an empty folder
     return first
@@ -206,10 +214,10 @@ def _check(image: Image.Image, path: pathlib.Path) -> None:
         header = file.read(_PNG_DEPTH + 1)
     # Pillow opens 16-bit RGB as 8-bit RGB without a word, so the file itself is asked.
     deep = image.mode.startswith("I") or (header.startswith(_PNG) and header[_PNG_DEPTH] == 16)
-    kind = "16-bit" if deep else image.mode
-    if kind not in ("L", "RGB"):
+    if deep or image.mode not in ("L", "RGB"):
+        kind = "has 16 bits a channel" if deep else f"is of mode {image.mode}"
         raise UserError(
-            f"{path}: is a {kind} image; allowed: 8-bit grey (L) or RGB. "
+            f"{path}: {kind}; allowed: 8-bit grey (L) or RGB. "
             "Convert it, such as with ImageMagick: convert IN -depth 8 -type TrueColor OUT."
         )
     if "transparency" in image.info:

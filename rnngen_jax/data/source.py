@@ -180,8 +180,9 @@ def cut(splits: Mapping[str, Split], fraction: float, where: str) -> dict[str, S
     missing = [name for name in SPLITS if name not in splits]
     kept = whole.num - size * len(missing)
     if kept < 1:
+        count = "1 image is" if whole.num == 1 else f"{whole.num} images are"
         raise UserError(
-            f"{where}: {whole.num} images are too few to cut {' and '.join(missing)} from train; "
+            f"{where}: {count} too few to cut {' and '.join(missing)} from train; "
             "give more images or those splits."
         )
     complete = {"train": part(whole, 0, kept)} | {n: splits[n] for n in splits if n != "train"}

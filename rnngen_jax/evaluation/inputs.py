@@ -46,7 +46,7 @@ def image_files(path: str, num: int | None) -> list[pathlib.Path]:
     """The image files that `read_images` reads of a path; none of an npz.
 
     Raises:
-      UserError: there is nothing, or an empty folder.
+      UserError: there is nothing, an empty folder, or one that holds folders.
     """
     place = pathlib.Path(path)
     if not os.path.lexists(place):
@@ -57,6 +57,12 @@ def image_files(path: str, num: int | None) -> list[pathlib.Path]:
     files = sorted(file for file in place.iterdir() if not file.name.startswith("."))[:num]
     if not files:
         raise UserError(f"--input={path}: the folder is empty; give one with images.")
+    for file in files:
+        if file.is_dir():
+            raise UserError(
+                f"--input={path} holds the folder {file.name!r}; give an image, an npz or a folder "
+                f"of images alone, such as {file}."
+            )
     return files
 
 

@@ -1,6 +1,7 @@
 """Folders of pictures: layouts, and everything that must be refused."""
 
 import os
+import re
 import socket
 
 import numpy as np
@@ -94,9 +95,11 @@ def mended(data):
     return lambda indices: good if len(indices) == 1 else data.splits["train"].read(indices)
 
 
-def test_missing_and_empty_folders(tmp_path):
-    with pytest.raises(UserError, match="nowhere: there is no such folder"):
-        opened(tmp_path / "nowhere")
+def test_missing_and_empty_folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    missing = f"config.data.name='folder:nowhere' ({tmp_path}/nowhere): there is no such folder"
+    with pytest.raises(UserError, match=re.escape(missing)):
+        opened("nowhere")
     (tmp_path / "a").mkdir()
     with pytest.raises(UserError, match="a: the folder is empty"):
         opened(tmp_path)
@@ -171,19 +174,22 @@ def bound_socket(path):
         ("z.png", lambda p: p.write_bytes(b""), "z.png: is truncated, damaged"),
         ("z.png", lambda p: p.write_bytes(b"GIF89a" + bytes(99)), "z.png: is truncated, damaged"),
         ("z.png", lambda p: Image.new("L", (4, 3)).save(p, "GIF"), "damaged or no PNG, JPEG, WEBP"),
-        ("z.png", lambda p: picture(p, mode="I;16"), "z.png: is a 16-bit image; allowed: 8-bit"),
-        ("z.png", sixteen_bit_rgb, "z.png: is a 16-bit image"),
-        ("z.jpg", lambda p: picture(p, mode="CMYK"), "z.jpg: is a CMYK image; .*convert"),
-        ("z.png", lambda p: picture(p, mode="P"), "z.png: is a P image"),
-        ("z.png", lambda p: picture(p, mode="RGBA"), "z.png: is a RGBA image"),
-        ("z.png", lambda p: picture(p, mode="LA"), "z.png: is a LA image"),
-        ("z.png", lambda p: picture(p, mode="1"), "z.png: is a 1 image"),
+        ("z.png", lambda p: picture(p, mode="I;16"), "has 16 bits a channel; allowed: 8-bit"),
+        ("z.png", sixteen_bit_rgb, "z.png: has 16 bits a channel"),
+        ("z.jpg", lambda p: picture(p, mode="CMYK"), "z.jpg: is of mode CMYK; .*convert"),
+        ("z.png", lambda p: picture(p, mode="P"), "z.png: is of mode P;"),
+        ("z.png", lambda p: picture(p, mode="RGBA"), "z.png: is of mode RGBA;"),
+        ("z.png", lambda p: picture(p, mode="LA"), "z.png: is of mode LA;"),
+        ("z.png", lambda p: picture(p, mode="1"), "z.png: is of mode 1;"),
         ("z.png", lambda p: picture(p, transparency=3), "z.png: has a transparent colour"),
         ("z.png", animated, "z.png: has 2 frames"),
         ("z.png", bomb, "z.png: has 5000x5000 pixels"),
         ("z.png", lambda p: picture(p, size=(4, 4)), r"z.png: is 4x4 grey but .*00.png is 4x3 gr"),
-        ("z.png", lambda p: picture(p, mode="RGB"), r"z.png: is 4x3 RGB but .*is 4x3 grey"),
-        ("notes.txt", lambda p: p.write_text("x"), "notes.txt: is no image file; allowed: .png"),
+        ("z.png", lambda p: picture(p, mode="RGB"), "4x3 RGB but .*grey; all .*: cut or scale"),
+        ("notes.txt", lambda p: p.write_text("x"), "notes.txt: does not end in .png, .*or .webp;"),
+        ("z.gif", lambda p: picture(p, mode="P"), "z.gif: does not end in .*; convert it if it is"),
+        ("z.png", lambda p: p.symlink_to(p.name), "z.png: is a link that leads nowhere"),
+        ("z.png", lambda p: p.symlink_to("gone.png"), "z.png: is a link that leads nowhere"),
         ("class/z.png", picture, "00.png: stands beside folders of classes"),
         ("train/z.png", picture, "00.png: stands beside folders of splits"),
     ],
@@ -207,6 +213,7 @@ def test_files_that_are_refused(tmp_path, name, make, message):
         (["x/a.png", "x/z/a.png"], "x/z: is a folder within a class"),
         (["train/x/a.png", "train/b.png"], "train/b.png: stands beside folders of classes"),
         (["train/a.png", "other/a.png"], "other: stands beside folders of splits"),
+        (["Train/a.png", "Test/a.png"], "Test: folders of splits are called .*; rename it to test"),
     ],
 )
 def test_folders_that_fit_no_layout(tmp_path, paths, message):

@@ -74,9 +74,10 @@ def test_missing_splits_are_cut_from_the_end_of_train(own):
     np.testing.assert_array_equal(np.concatenate(parts), whole)
 
 
-def test_too_few_images_to_cut():
-    source = from_arrays({"train": (numbered(2), None)}, 256, "here")
-    with pytest.raises(UserError, match=r"here: 2 images are too few to cut validation and test"):
+@pytest.mark.parametrize(("num", "count"), [(1, "1 image is"), (2, "2 images are")])
+def test_too_few_images_to_cut(num, count):
+    source = from_arrays({"train": (numbered(num), None)}, 256, "here")
+    with pytest.raises(UserError, match=f"here: {count} too few to cut validation and test"):
         cut(source.splits, 0.1, "here")
 
 

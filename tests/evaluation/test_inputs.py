@@ -33,6 +33,12 @@ def test_samples_in_a_folder_come_back_as_they_were(tmp_path):
     np.testing.assert_array_equal(got, drawn[3:4])
 
 
+def test_a_folder_of_folders_is_named_as_such(tmp_path):
+    pictures.write_singles(tmp_path / "cat", images(2), 17)
+    with pytest.raises(UserError, match=r"holds the folder 'cat'; .* such as .*/cat\."):
+        inputs.read_images(str(tmp_path), SPEC, None)
+
+
 def test_samples_in_an_npz_come_back_as_they_were(tmp_path):
     drawn, classes = images(12), np.arange(12, dtype=np.int32) % 3
     path = str(tmp_path / "a.npz")
@@ -143,7 +149,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path):
         "pipe.npz": "--input=.*pipe.npz: is a named pipe",
         "pipe": "--input=.*pipe: is a named pipe",
         "pipes": r"pipes/a\.png: is a named pipe, not a file; replace or remove it",
-        "folder": "folder/within: is a folder, not a file; replace or remove it",
+        "folder": "--input=.*folder holds the folder .within.; give an image, an npz or a folder",
         "self.png": "--input=.*self.png: is a link that leads nowhere",
     }.items():
         with pytest.raises(UserError, match=expected):
