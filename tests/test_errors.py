@@ -39,6 +39,20 @@ def test_a_lack_of_memory_says_what_to_lower(allocate, said):
     assert "\n" not in message
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1.5TiB.\nBufferAssignment: ...",
+        "INTERNAL: CUDA_ERROR_OUT_OF_MEMORY: out of memory",
+    ],
+)
+def test_a_lack_of_memory_on_a_gpu_is_one_line(given):
+    message = machine_message(jax.errors.JaxRuntimeError(given))
+    assert message.startswith("out of memory: ")
+    assert "lower --num" in message
+    assert "\n" not in message
+
+
 def test_all_else_is_a_bug():
     assert machine_message(jax.errors.JaxRuntimeError("INTERNAL: a kernel failed")) is None
     assert machine_message(RuntimeError("out of memory, says somebody")) is None

@@ -165,7 +165,9 @@ def _require_fields(meta: Meta) -> None:
     def is_best(value: Any) -> bool:
         if value is None:
             return True
-        return isinstance(value, dict) and is_count(value.get("step")) and "score" in value
+        if not isinstance(value, dict) or not is_count(value.get("step")):
+            return False
+        return isinstance(value.get("score"), int | float)
 
     def is_described(value: Any) -> bool:
         if not isinstance(value, dict) or not isinstance(value.get("shape"), list):

@@ -216,6 +216,7 @@ def test_samples_are_judged_beside_the_likelihood(root, tmp_path, capsys):
     record = evaluated(root / "vae", *flags)
     printed = capsys.readouterr().out
     section = record.pop("samples")
+    assert record.pop("time") >= own.pop("time")
     assert record == own
     metrics, floor = section.pop("metrics"), section.pop("floor")
     (missing,) = section.pop("missing")

@@ -5,7 +5,7 @@ import pytest
 
 from rnngen_jax.errors import UserError
 from rnngen_jax.evaluation import sampling
-from rnngen_jax.models.base import Model
+from rnngen_jax.models.base import Completion, Model
 from rnngen_jax.shapes import ImageSpec
 
 SPEC = ImageSpec(2, 2, 1, levels=256, classes=3)
@@ -22,9 +22,10 @@ def toy_model(conditional=False, **changes):
         tenths = jnp.round(jnp.asarray(temperature) * 10).astype(jnp.uint8)
         return images.at[:, 0, 1, 0].set(tenths)
 
-    def complete(params, extra, key, image, known, label=None, temperature=1.0):
+    def complete(params, extra, key, image, known, label=None, temperature=1.0, candidates=1):
         drawn = sample(params, extra, key, len(image), label, temperature)
-        return jnp.where(known[..., None], image, drawn)
+        effective = jnp.full(len(image), candidates, jnp.float32)
+        return Completion(jnp.where(known[..., None], image, drawn), effective)
 
     fields = {"sample": sample, "complete": complete, **changes}
     return Model("toy", SPEC, conditional, lambda key: ({}, {}), {}, **fields)
@@ -55,8 +56,10 @@ def test_completions_keep_what_is_known():
     images = rng.integers(0, 256, (70, *SPEC.shape), dtype=np.uint8)
     known = rng.random((70, 2, 2)) < 0.5
     labels = np.arange(70, dtype=np.int32) % 3
-    draw = sampling.completer(toy_model())
-    got = draw({}, {}, jax.random.key(0), images, known, labels, 0.5)
+    draw = sampling.completer(toy_model(), candidates=3)
+    got, effective, moved = draw({}, {}, jax.random.key(0), images, known, labels, 0.5)
+    np.testing.assert_array_equal(effective, np.full(70, 3.0))
+    assert moved is None
     assert got.shape == images.shape
     np.testing.assert_array_equal(got[known], images[known])
     np.testing.assert_array_equal(got[:, 0, 0, 0][~known[:, 0, 0]], labels[~known[:, 0, 0]])

@@ -1,14 +1,17 @@
 """Small models of latent variables with drawn parameters, and how their noise is drawn."""
 
 import functools
+import importlib
 import zlib
 from typing import Any
+from unittest import mock
 
 import jax
 import numpy as np
 
 from rnngen_jax import models
 from rnngen_jax.models.base import Model
+from rnngen_jax.models.latent_networks import Network
 from rnngen_jax.shapes import ImageSpec
 
 # A model's name, fields of its Config, and the images.
@@ -45,6 +48,20 @@ def built(case: Case, seed: int = 0, gain: float = 1.0) -> tuple[Model, dict, di
     return model, jax.tree_util.tree_map_with_path(draw, shapes), extra
 
 
+def network_of(case: Case) -> Network:
+    """The encoder and the decoder that a model is made of."""
+    name, fields, spec = case
+    networks = []
+
+    def kept(name: str, spec: ImageSpec, conditional: bool, network: Network, *rest: Any) -> None:
+        networks.append(network)
+
+    module = importlib.import_module(f"{models.__name__}.{name}")
+    with mock.patch.object(module, "latent_model", kept):
+        models.build(name, SMALL[name] | fields, spec)
+    return networks[0]
+
+
 def batch_of(images: np.ndarray, label: int = 0, first: int = 0) -> dict[str, np.ndarray]:
     """Images that all have the same label, numbered from `first`."""
     num = len(images)
@@ -67,31 +84,31 @@ def noise_of(key: jax.Array, index: np.ndarray, shape: tuple[int, int]) -> np.nd
     return np.stack(each)
 
 
-def completion_distances(
-    model: Model, params: dict, p: np.ndarray, known_row: int, num: int, **options: Any
-) -> np.ndarray:
-    """Total variation of completions of one row of a 2x2 binary image to its true conditional.
+def completed(
+    model: Model, params: dict, p: np.ndarray, num: int, **options: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Completes binary 2x2 images of which one row is known, each value of each row `num` times.
 
     Args:
       model, params: to complete with.
       p: probabilities of the 16 images, in the order of binary numbers.
-      known_row: which row is known.
-      num: completions of each of its four values.
+      num: completions of each known row.
       **options: of `complete`.
 
     Returns:
-      Total variation for each value of the known row, `[4]`.
+      How often each value of the other row came out, and how often it should have, `[8, 4]` each:
+      first those whose first row is known, then those whose second is.
     """
-    pairs = p.reshape(4, 4) if known_row == 0 else p.reshape(4, 4).T
-    images = np.zeros((4, num, 2, 2, 1), np.uint8)
-    images[:, :, known_row] = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])[:, None, :, None]
-    images = images.reshape(-1, 2, 2, 1)
-    known = np.zeros((4 * num, 2, 2), bool)
-    known[:, known_row] = True
+    values = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.uint8)
+    images, known = np.zeros((2, 4, num, 2, 2, 1), np.uint8), np.zeros((2, 4, num, 2, 2), bool)
+    for row in (0, 1):
+        images[row, :, :, row] = values[:, None, :, None]
+        known[row, :, :, row] = True
     complete = jax.jit(functools.partial(model.complete, **options))
-    got = np.asarray(complete(params, {}, jax.random.key(1), images, known).image)
-    assert got.dtype == np.uint8
+    flat = images.reshape(-1, 2, 2, 1), known.reshape(-1, 2, 2)
+    got = np.reshape(complete(params, {}, jax.random.key(1), *flat).image, images.shape)
     np.testing.assert_array_equal(got[known], images[known])
-    drawn = got[:, 1 - known_row].reshape(4, num, 2) @ [2, 1]
-    seen = np.stack([np.bincount(row, minlength=4) for row in drawn]) / num
-    return np.abs(seen - pairs / pairs.sum(1, keepdims=True)).sum(1) / 2
+    drawn = np.stack([got[0, :, :, 1], got[1, :, :, 0]])[..., 0] @ [2, 1]
+    counts = np.stack([(drawn == value).sum(-1) for value in range(4)], -1)
+    pairs = np.stack([p.reshape(4, 4), p.reshape(4, 4).T])
+    return counts.reshape(8, 4), (num * pairs / pairs.sum(-1, keepdims=True)).reshape(8, 4)

@@ -10,6 +10,7 @@ from latent_models import (
     batch_of,
     built,
     case_name,
+    network_of,
     noise_of,
     random_images,
 )
@@ -309,6 +310,28 @@ def test_the_prior_is_standard_normal_times_the_temperature():
     correlation = np.corrcoef(np.reshape(drawn, (500, -1)).T) - np.eye(6)
     assert np.abs(correlation).max() < 4.5 / np.sqrt(500)
     np.testing.assert_allclose(model.latent.prior(KEY, 500, 0.5), 0.5 * drawn, rtol=1e-6)
+
+
+@pytest.mark.parametrize("case", [CASES[0], CASES[3]], ids=case_name)
+def test_given_latents_are_inferred_as_if_noise_had_made_them(case):
+    _, params, _ = built(case)
+    network, spec = network_of(case), case[2]
+    image, label = np.int32(random_images(spec)), np.ones(6, np.int32)
+    shape = built(case)[0].latent.shape
+    noise = np.random.default_rng(1).standard_normal((6, *shape)).astype(np.float32)
+    found = jax.jit(network.infer, static_argnums=(4, 5))(params, image, label, noise, None)
+
+    @jax.jit
+    def given(params, latents):
+        return network.infer(params, image, label, latents, None, lambda _, latents: latents)
+
+    same = given(params, found.latents)
+    np.testing.assert_array_equal(same.latents, found.latents)
+    close = {"rtol": 1e-4, "atol": 1e-5}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **close), same, found)
+    np.testing.assert_allclose(
+        gaussians.standardised(same.posterior, same.latents), noise, rtol=1e-3, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("case", [CASES[0], CASES[3]], ids=case_name)

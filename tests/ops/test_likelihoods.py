@@ -26,11 +26,11 @@ def raw_for(likelihood, key, batch=40, scale=2.0):
     return scale * jax.random.normal(key, (batch, likelihood.size))
 
 
-def probabilities(likelihood, raw, levels):
-    values = jnp.arange(levels)
-    return jnp.exp(
-        jax.vmap(lambda v: likelihood.log_prob(raw, jnp.full(raw.shape[:-1], v)))(values)
-    )
+def probabilities(likelihood, raw, levels, temperature=1.0):
+    def of_level(value):
+        return likelihood.log_prob(raw, jnp.full(raw.shape[:-1], value), temperature)
+
+    return jnp.exp(jax.vmap(of_level)(jnp.arange(levels)))
 
 
 @pytest.mark.parametrize(("kind", "levels"), CASES)
@@ -42,14 +42,17 @@ def test_probabilities_sum_to_one(kind, levels):
         np.testing.assert_allclose(total, 1.0, atol=2e-6)
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
 @pytest.mark.parametrize(("kind", "levels"), [c for c in CASES if c[1] < 256])
-def test_draws_follow_the_probabilities(kind, levels):
+def test_draws_follow_the_probabilities(kind, levels, temperature):
     likelihood = likelihoods.make(kind, levels, 3)
     raw = raw_for(likelihood, jax.random.key(1), batch=1, scale=1.0)[0]
     num = 20_000
-    drawn = likelihood.draw(jax.random.key(2), jnp.broadcast_to(raw, (num, likelihood.size)), 1.0)
+    every = jnp.broadcast_to(raw, (num, likelihood.size))
+    drawn = likelihood.draw(jax.random.key(2), every, temperature)
     assert drawn.dtype == jnp.int32
-    expected = np.asarray(probabilities(likelihood, raw[None], levels)[:, 0], np.float64)
+    expected = np.float64(probabilities(likelihood, raw[None], levels, temperature)[:, 0])
+    assert expected.sum() == pytest.approx(1, abs=2e-6)
     counts = np.bincount(drawn, minlength=levels)
     seen = expected * num >= 5
     assert counts[~seen].sum() < 100
