@@ -21,7 +21,6 @@ CASES = [
     ("pixel_cnn", {"readout": "bernoulli"}, COLOUR),
 ]
 EACH = pytest.mark.parametrize("case", CASES, ids=case_name)
-FIRST_ROW = {"row_rnn": [0, 1], "pixel_rnn": [0, 1], "pixel_cnn": [0, 1]}
 
 
 def all_images(spec):
@@ -49,7 +48,7 @@ def scored(model, params, extra, temperature):
     return images, np.exp(log_p.sum((1, 2, 3)))
 
 
-def distances(case, candidates, temperature, num=1000):
+def distances(case, candidates, temperature, num=4000):
     """Total variation to p(first row | rest), of four images of which all but that row is known."""
     model, params, extra = built(case)
     spec = model.spec
@@ -57,11 +56,8 @@ def distances(case, candidates, temperature, num=1000):
     np.testing.assert_allclose(p.sum(), 1, atol=1e-5)
     known = np.ones((spec.height, spec.width), bool)
     known[0] = False
-    given = images[
-        np.linspace(0, spec.levels ** (spec.dims * (spec.height - 1) // spec.height) - 1, 4).astype(
-            int
-        )
-    ]
+    below = spec.levels ** (spec.dims * (spec.height - 1) // spec.height)  # rows under the first
+    given = images[np.linspace(0, below - 1, 4).astype(int)]
     fits = (images[None, :, 1:] == given[:, None, 1:]).all((2, 3, 4))
     wanted = fits * p / (fits * p).sum(1, keepdims=True)
     complete = jax.jit(functools.partial(model.complete, candidates=candidates))
@@ -74,16 +70,16 @@ def distances(case, candidates, temperature, num=1000):
     return np.abs(seen - wanted).sum(1) / 2, np.asarray(got.effective)
 
 
-@EACH
+# The values of an untrained PixelCNN hardly hang together, so one candidate would do for it.
+@pytest.mark.parametrize("case", CASES[:2], ids=case_name)
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_many_candidates_are_completed_from_what_comes_later_too(case, temperature):
     one, effective = distances(case, 1, temperature)
     np.testing.assert_array_equal(effective, 1)
-    many, effective = distances(case, 32, temperature)
-    print(one, many, effective.reshape(4, -1).mean(1))
-    assert one.max() > 0.1
+    many, effective = distances(case, 256, temperature)
+    assert one.max() > 0.3
     assert many.max() < 0.04
-    assert ((effective >= 1) & (effective <= 32)).all()
+    assert ((effective >= 1) & (effective <= 256)).all()
 
 
 @EACH
