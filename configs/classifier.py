@@ -35,7 +35,7 @@ def get_config(arg: str = "digits"):
     config.data.shift = 1
     config.optimizer.weight_decay = 0.01
     config.training.batch_size = 100
-    config.training.steps = 5000
+    recipes.train_for(config, 5000)
     recipes.every(config, lines=500, pictures=1000)
     config.training.sample_every = 0
     return config

@@ -37,7 +37,7 @@ def get_config(arg: str = "digits"):
     if arg == "binary_mnist":
         recipes.idx(config, arg)
         config.model.layers = 1
-        config.training.steps = 12000
+        recipes.train_for(config, 12000)
         config.training.ema_decay = 0.999
         recipes.every(config, lines=500, pictures=1000)
         return config
@@ -50,8 +50,7 @@ def get_config(arg: str = "digits"):
     config.model.mixtures = 10
     config.model.remat = 8
     config.optimizer.learning_rate = 1e-3
-    config.optimizer.warmup_steps = 1000
-    config.training.steps = 100_000
+    recipes.train_for(config, 100_000, warmup=1000)
     config.training.ema_decay = 0.999
     config.training.log_every = 100
     config.training.validate_every = config.training.checkpoint_every = 2000

@@ -21,6 +21,8 @@
 The figures are what `rnngen evaluate` then gives on the test split: ELBOs, so bounds, and where it
 says IW-K, what `--iw_samples=K` gives.
 
+Runs of fewer steps than the preset's were made with --config.optimizer.warmup_steps=50.
+
 `--config=draw` names this file in any folder.
 """
 
@@ -46,7 +48,7 @@ def get_config(arg: str = "digits"):
     config.model.read_size = config.model.write_size = 5
     config.optimizer.weight_decay = 0.01
     config.optimizer.clip_norm = 0.1
-    config.training.steps = 10_000
+    recipes.train_for(config, 10_000)
     recipes.every(config, lines=500, pictures=5000)
     if arg == "fashion_mnist":  # clothes fill the image, and have textures
         config.model.read_size = config.model.write_size = 12
@@ -56,6 +58,6 @@ def get_config(arg: str = "digits"):
         config.model.steps = 64
         config.model.latents = 100
         config.model.read_size = 2
-        config.training.steps = 250_000
+        recipes.train_for(config, 250_000)
         recipes.every(config, lines=1000, pictures=10_000)
     return config

@@ -29,6 +29,6 @@ def get_config(arg: str = "digits"):
     recipes.idx(config, arg)
     config.model.above = 2
     config.model.dropout = 0.0
-    config.training.steps = 400
+    recipes.train_for(config, 400)
     recipes.every(config, lines=100, pictures=200)
     return config

@@ -27,6 +27,8 @@ that is told the row before does well without any latents, and learns to do with
 collapses onto the prior (Bowman et al. 2016), as `active_units` in metrics.jsonl shows. Free bits
 keep the latents in use, and cost likelihood.
 
+Runs of fewer steps than the preset's were made with --config.optimizer.warmup_steps=50.
+
 `--config=rnn_autoencoder` names this file in any folder.
 """
 
@@ -69,6 +71,6 @@ def get_config(arg: str = "digits"):
     config.model.dropout = 0.0
     config.optimizer.learning_rate = 2e-3
     config.optimizer.weight_decay = 0.01
-    config.training.steps = 3000
+    recipes.train_for(config, 3000)
     recipes.every(config, lines=500, pictures=1000)
     return config

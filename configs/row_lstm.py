@@ -50,6 +50,6 @@ def get_config(arg: str = "digits"):
     config.model.dropout = 0.0
     config.optimizer.learning_rate = 5e-3
     config.training.batch_size = 32
-    config.training.steps = 1500
+    recipes.train_for(config, 1500)
     recipes.every(config, lines=250, pictures=500)
     return config

@@ -54,6 +54,6 @@ def get_config(arg: str = "digits"):
     config.model.features = 256
     config.model.input_features = 256
     config.model.dropout = 0.0
-    config.training.steps = 600
+    recipes.train_for(config, 600)
     recipes.every(config, lines=100, pictures=300)
     return config

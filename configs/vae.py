@@ -18,6 +18,8 @@
 The figures are what `rnngen evaluate` then gives on the test split: ELBOs, so bounds, and where it
 says IW-K, what `--iw_samples=K` gives.
 
+Runs of fewer steps than the preset's were made with --config.optimizer.warmup_steps=50.
+
 `--config=vae` names this file in any folder.
 """
 
@@ -41,6 +43,6 @@ def get_config(arg: str = "digits"):
     config.model.dropout = 0.0
     config.optimizer.weight_decay = 0.01
     config.training.batch_size = 100
-    config.training.steps = 12000
+    recipes.train_for(config, 12000)
     recipes.every(config, lines=500, pictures=2000)
     return config

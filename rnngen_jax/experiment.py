@@ -189,11 +189,11 @@ def reset_unread(config: ConfigDict, given: Collection[str]) -> list[str]:
 
 
 def resolve(experiment: Experiment, begun: Experiment | None = None) -> Experiment:
-    """Fixes what hangs on the number of steps that a run begins with: its schedules' lengths.
+    """Fixes what hangs on the number of steps that a run begins with: schedules and warm-ups.
 
-    A `decay_steps` of 0 becomes that of the run that has begun, or `training.steps` of one that
-    begins now, and a warm-up that does not fit in its decaying schedule is shortened; see
-    `OptimizerConfig`. So more steps never change what the earlier ones do.
+    A `decay_steps` of 0 and a `warmup_steps` of -1 become those of the run that has begun, or what
+    `training.steps` makes of them in one that begins now; see `OptimizerConfig`. So more steps
+    never change what the earlier ones do.
 
     Args:
       experiment: the settings.
@@ -204,7 +204,7 @@ def resolve(experiment: Experiment, begun: Experiment | None = None) -> Experime
       The settings for config.json; those that are resolved already come back as they are.
 
     Raises:
-      UserError: a run that begins has a constant schedule and a warm-up as long as the training.
+      UserError: a run that begins has a warm-up as long as its schedule or its training.
     """
     steps = (begun or experiment).training.steps
     found = {}
@@ -213,11 +213,17 @@ def resolve(experiment: Experiment, begun: Experiment | None = None) -> Experime
         if section is None:
             continue
         before = getattr(begun, name, None)
+        if before is not None and section.warmup_steps < 0 <= before.warmup_steps:
+            warmup = before.warmup_steps
+            section = replace(section, warmup_steps=warmup, warmup_fraction=0.0)
         length = before.decay_steps if before is not None else 0
         found[name] = section.resolved(length or steps)
-        if begun is None and not found[name].decay_steps:
-            given, allowed = section.warmup_steps, f"0 or more, below config.training.steps={steps}"
-            require(given < steps, f"{section.SECTION}.warmup_steps", given, allowed)
+        if begun is None:
+            at, given = section.SECTION, found[name].warmup_steps
+            decays = found[name].decay_steps
+            most = f"{at}.decay_steps={decays}" if decays else f"config.training.steps={steps}"
+            allowed = f"below {most}, or -1 for {at}.warmup_fraction of it"
+            require(given < (decays or steps), f"{at}.warmup_steps", given, allowed)
     return replace(experiment, **found)
 
 

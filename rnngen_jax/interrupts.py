@@ -9,6 +9,7 @@ signal is only noted, for the work under way to be saved, and the second ends th
 The command line installs this before anything else. The library installs no signal handlers.
 """
 
+import atexit
 import contextlib
 import os
 import signal
@@ -59,6 +60,7 @@ def install() -> None:
     for number in _NAMES:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _nothing)
+    atexit.register(_ignore)  # the first to be registered, so the last to be called
 
 
 @contextlib.contextmanager
@@ -100,6 +102,15 @@ def exit_code(code: int) -> int:
 
 def _nothing(number: int, frame: FrameType | None) -> None:
     """A handler, without which the interpreter would not pass the signal's number on."""
+
+
+def _ignore() -> None:
+    """Ignores signals from now on, when all is done but for the interpreter to clear its memory.
+
+    It would give them back their default first, which ends the process with a code of its own.
+    """
+    for number in _NAMES:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _answer(reading: int) -> None:

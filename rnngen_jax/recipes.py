@@ -34,11 +34,16 @@ def adamw(config: ConfigDict, learning_rate: float, steps: int) -> None:
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = learning_rate
     config.optimizer.schedule = "cosine"
-    config.optimizer.warmup_steps = 50
     config.optimizer.weight_decay = 0.1
     config.optimizer.clip_norm = 1.0
-    config.training.steps = steps
     config.training.ema_decay = 0.99
+    train_for(config, steps)
+
+
+def train_for(config: ConfigDict, steps: int, warmup: int = 50) -> None:
+    """So many steps, of which the first `warmup` are the warm-up, or their share of fewer."""
+    config.training.steps = steps
+    config.optimizer.warmup_fraction = warmup / steps
 
 
 def idx_data(config: ConfigDict, preset: str) -> None:

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import re
 
 import pytest
 from ml_collections import ConfigDict
@@ -194,7 +195,7 @@ def test_json_round_trip(tmp_path, name):
     checked = experiment.check(config)
     path = tmp_path / "run" / "config.json"
     experiment.to_json(checked, path)
-    assert experiment.from_json(path) == checked
+    assert experiment.from_json(path) == experiment.resolve(checked)
     assert [p.name for p in path.parent.iterdir()] == ["config.json"]
 
 
@@ -363,24 +364,37 @@ def test_another_schedule_is_a_difference():
 
 
 @pytest.mark.parametrize("section", ["optimizer", "discriminator"])
-def test_a_constant_schedule_whose_warmup_is_the_whole_training_is_refused(section):
+@pytest.mark.parametrize(
+    ("fields", "most"),
+    [
+        ({}, "config.training.steps=10"),
+        ({"schedule": "linear"}, "config.SECTION.decay_steps=10"),
+        ({"schedule": "linear", "decay_steps": 9}, "config.SECTION.decay_steps=9"),
+    ],
+)
+def test_a_warmup_that_is_the_whole_schedule_is_refused_when_a_run_begins(section, fields, most):
     config = {"model": {"name": "mlp_gan"}, "training": {"steps": 10}}
-    checked = experiment.check({**config, section: {"warmup_steps": 10}})
-    said = rf"^config\.{section}\.warmup_steps=10 .*below config\.training\.steps=10"
+    checked = experiment.check({**config, section: {"warmup_steps": 10, **fields}})
+    most = re.escape(most.replace("SECTION", section))
+    said = rf"^config\.{section}\.warmup_steps=10 .*below {most}, or -1 for"
     with pytest.raises(UserError, match=said):
         experiment.resolve(checked)
-    assert experiment.resolve(checked, checked) == checked  # done with fewer steps than it began
+    experiment.resolve(checked, checked)  # done with fewer steps than it began
 
 
 def test_the_warmup_of_a_short_run_is_scaled_once():
-    """As long as the run, or longer: a twentieth of it, whatever the steps that come later."""
-    begun = experiment.resolve(settings(30, warmup_steps=50))
-    assert lengths(begun) == [(30, 1)] * 2
-    for steps in (30, 60, 1000):
-        longer = experiment.resolve(settings(steps, warmup_steps=50), begun)
-        assert experiment.difference(begun, longer) == []
-    other = experiment.resolve(settings(1000, warmup_steps=20), begun)
-    assert "optimizer.warmup_steps: 1 -> 20" in experiment.difference(begun, other)
+    """A share of the steps that it begins with, whatever the steps that come later."""
+    for schedule, length in (("cosine", 60), ("constant", 0)):
+        fields = {"schedule": schedule, "warmup_fraction": 0.05}
+        begun = experiment.resolve(settings(60, **fields))
+        assert lengths(begun) == [(length, 3)] * 2
+        for steps in (30, 60, 1000):
+            longer = experiment.resolve(settings(steps, **fields), begun)
+            assert lengths(longer) == [(length, 3)] * 2
+            assert experiment.difference(begun, longer) == []
+            assert experiment.resolve(settings(**fields), longer).optimizer == begun.optimizer
+    other = experiment.resolve(settings(1000, schedule="constant", warmup_steps=20), begun)
+    assert "optimizer.warmup_steps: 3 -> 20" in experiment.difference(begun, other)
 
 
 def test_a_config_json_without_lengths_has_those_of_its_steps(tmp_path):

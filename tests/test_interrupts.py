@@ -127,6 +127,27 @@ def test_the_second_ends_at_once():
     assert (code, err) == (130, "error: interrupted (Ctrl-C) before the run was saved.\n")
 
 
+@pytest.mark.parametrize("number", LINES)
+def test_a_command_that_is_done_keeps_its_own_code(number):
+    """The interpreter, on its way out, gives signals back their default, which kills silently."""
+    process = started(
+        """
+        import os, sys, time
+        from rnngen_jax import interrupts
+
+        class Leaving:  # when the interpreter clears its modules
+            def __del__(self, write=os.write, sleep=time.sleep):
+                write(1, b"ready\\n")
+                sleep(1)
+
+        interrupts.install()
+        leaving = Leaving()
+        sys.exit(interrupts.exit_code(3))
+        """
+    )
+    assert end(process, number) == (3, "")
+
+
 def test_an_ignored_signal_stays_ignored():
     """As `nohup` and a shell's background jobs start a process."""
     process = started(

@@ -133,7 +133,7 @@ def _train(given: "Experiment", folder: pathlib.Path, first: bool) -> None:
         *opening.ended_schedules(settings.optimizers, training.steps),
     ]
     if begins:
-        announced += opening.short_warmups(given.optimizers, settings.optimizers)
+        announced += opening.warmups(given.optimizers, settings.optimizers)
     with recorded(settings, folder / "config.json") if first else contextlib.nullcontext():
         outcome = train(
             model,

@@ -10,7 +10,6 @@ DECAYS = ("cosine", "linear", "exponential")
 SCHEDULES = ("constant", *DECAYS)
 PARALLELISMS = ("jit", "pmap")
 MOST_CALLS = 10_000_000  # of the device in one run, which are listed before it begins
-SHORT_WARMUP = 20  # a warm-up that does not fit in its schedule takes one step in so many of it
 
 # Fields of `OptimizerConfig` that only some choices read: (the choosing field, its values).
 _READ_BY = {
@@ -38,10 +37,11 @@ class OptimizerConfig:
       schedule: "constant", or from the warm-up's end to `decay_steps` a half "cosine", a straight
         line ("linear") or an "exponential" down to `final_fraction`, which later steps keep.
       warmup_steps: the learning rate grows over this many steps in equal parts, of which the first
-        step takes one already; 0 for none. A warm-up that its decaying schedule is too short for
-        becomes a twentieth of it when a run begins.
+        step takes one already; 0 for none, -1 stands for `warmup_fraction`.
+      warmup_fraction: of the schedule's length, or under "constant" of the steps that a run begins
+        with. So a preset's warm-up is the shorter the shorter the run is.
       decay_steps: length of the schedule in training steps, warm-up included; 0 stands for the
-        steps that a run begins with. A run that goes on keeps what it began with.
+        steps that a run begins with. A run that goes on keeps what it began with, warm-up included.
       final_fraction: the learning rate at the end of the schedule over `learning_rate`.
       b1: Adam's decay of the mean of gradients.
       b2: Adam's decay of the mean of squared gradients.
@@ -69,7 +69,8 @@ class OptimizerConfig:
     name: str = "adam"
     learning_rate: float = 1e-3
     schedule: str = "constant"
-    warmup_steps: int = 0
+    warmup_steps: int = -1
+    warmup_fraction: float = 0.0
     decay_steps: int = 0
     final_fraction: float = 0.01
     b1: float = 0.9
@@ -92,8 +93,11 @@ class OptimizerConfig:
         require_choice(f"{at}name", self.name, OPTIMIZERS)
         require_choice(f"{at}schedule", self.schedule, SCHEDULES)
         require(self.learning_rate > 0, f"{at}learning_rate", self.learning_rate, "above 0")
-        for name in ("warmup_steps", "decay_steps"):
-            require(getattr(self, name) >= 0, f"{at}{name}", getattr(self, name), "0 or more")
+        require(self.decay_steps >= 0, f"{at}decay_steps", self.decay_steps, "0 or more")
+        given, allowed = self.warmup_steps, "0 or more, or -1 for warmup_fraction"
+        require(given >= -1, f"{at}warmup_steps", given, allowed)
+        given = self.warmup_fraction
+        require(0 <= given < 1, f"{at}warmup_fraction", given, "0 or more, below 1")
         for name in ("b1", "b2", "decay", "momentum"):
             value = getattr(self, name)
             require(0 <= value < 1, f"{at}{name}", value, "0 or more, below 1")
@@ -111,16 +115,19 @@ class OptimizerConfig:
         self._refuse_unread()
 
     def resolved(self, steps: int) -> Self:
-        """The section with its schedule's own length, of a run that begins with so many steps.
+        """The section with the lengths of its schedule and warm-up, of a run that begins.
 
         What is resolved already comes back as it is. A constant schedule has no length.
+
+        Args:
+          steps: of the run.
         """
-        if self.schedule not in DECAYS:
-            return self
         length = self.decay_steps or steps
-        fits = self.warmup_steps < length
-        warmup = self.warmup_steps if fits else length // SHORT_WARMUP
-        return replace(self, decay_steps=length, warmup_steps=warmup)
+        warmup = self.warmup_steps
+        if warmup < 0:
+            warmup = round(self.warmup_fraction * length)
+        decay_steps = length if self.schedule in DECAYS else 0
+        return replace(self, decay_steps=decay_steps, warmup_steps=warmup, warmup_fraction=0.0)
 
     def _refuse_unread(self) -> None:
         """Raises an `UnreadError` where a field is set that the other choices leave unread."""
@@ -129,6 +136,9 @@ class OptimizerConfig:
             if getattr(self, choice) not in readers:
                 remedy = f", or set {at}.{choice} to {' or '.join(readers)}"
                 refuse_unread(self, at, name, (choice,), remedy=remedy)
+        if self.warmup_steps >= 0:
+            remedy = f", or set {at}.warmup_steps to -1"
+            refuse_unread(self, at, "warmup_fraction", ("warmup_steps",), remedy=remedy)
         if not self.private_noise:
             for name in ("private_clip", "private_delta"):
                 remedy = f", or set {at}.private_noise above 0"

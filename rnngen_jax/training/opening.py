@@ -7,7 +7,7 @@ import jax
 
 from rnngen_jax.data.base import Dataset
 from rnngen_jax.models.base import Params
-from rnngen_jax.training.config import SHORT_WARMUP, OptimizerConfig
+from rnngen_jax.training.config import OptimizerConfig
 from rnngen_jax.training.parallel import Parallel
 from rnngen_jax.training.progress import Progress
 from rnngen_jax.training.step import Call
@@ -48,15 +48,15 @@ def devices(used: Sequence[jax.Device]) -> str:
     return f"devices: {', '.join(f'{count} x {kind}' for kind, count in kinds.items())}{where}"
 
 
-def short_warmups(
+def warmups(
     given: Mapping[str, OptimizerConfig], resolved: Mapping[str, OptimizerConfig]
 ) -> list[str]:
-    """Which warm-ups are shorter than their sections say, for a run that begins."""
+    """How long the warm-ups are that were given as a fraction, for a run that begins."""
     return [
-        f"{section.SECTION}.warmup_steps={given[player].warmup_steps} does not fit in a schedule "
-        f"of {section.decay_steps} steps: it is {section.warmup_steps}, one in {SHORT_WARMUP}."
+        f"{section.SECTION}.warmup_steps: {section.warmup_steps}, the config's "
+        f"{given[player].warmup_fraction:.3g} of its steps"
         for player, section in resolved.items()
-        if section.warmup_steps != given[player].warmup_steps
+        if given[player].warmup_fraction
     ]
 
 

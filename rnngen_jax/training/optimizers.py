@@ -19,7 +19,8 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     the updated parameters are cut. With several turns per step the schedule still counts steps.
 
     Raises:
-      UserError: a decaying schedule without a length, or one that is no longer than its warm-up.
+      UserError: a decaying schedule without a length, one that is no longer than its warm-up,
+        or a warm-up that is still a fraction.
     """
     rate = learning_rate(config)
     parts = []
@@ -41,14 +42,17 @@ def learning_rate(config: OptimizerConfig) -> Callable[[Array], Array]:
     Raises:
       UserError: as `make_optimizer`.
     """
-    last, length = config.final_fraction, config.decay_steps - config.warmup_steps
+    fraction, allowed = config.warmup_fraction, "0, as OptimizerConfig.resolved leaves it"
+    require(fraction == 0, f"{config.SECTION}.warmup_fraction", fraction, allowed)
+    warmup_steps = max(config.warmup_steps, 0)
+    last, length = config.final_fraction, config.decay_steps - warmup_steps
     fits = length > 0 or config.schedule not in DECAYS
-    allowed = f"more than warmup_steps={config.warmup_steps}, such as the number of training steps"
+    allowed = f"more than warmup_steps={warmup_steps}, such as the number of training steps"
     require(fits, f"{config.SECTION}.decay_steps", config.decay_steps, allowed)
 
     def rate(count: Array) -> Array:
-        warmup = jnp.minimum(1.0, (count + 1) / max(config.warmup_steps, 1))
-        done = jnp.clip((count - config.warmup_steps) / max(length, 1), 0.0, 1.0)
+        warmup = jnp.minimum(1.0, (count + 1) / max(warmup_steps, 1))
+        done = jnp.clip((count - warmup_steps) / max(length, 1), 0.0, 1.0)
         decay = {
             "constant": lambda: jnp.ones_like(done),
             "cosine": lambda: last + (1 - last) * 0.5 * (1 + jnp.cos(jnp.pi * done)),

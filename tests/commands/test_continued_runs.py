@@ -14,7 +14,7 @@ from rnngen_jax.training import digests, stored
 from rnngen_jax.training.checkpoints import open_checkpoints
 
 COSINE = ("--config.optimizer.schedule=cosine", "--config.training.sample_every=0")
-WARMED = (*COSINE, "--config.optimizer.warmup_steps=50")
+WARMED = (*COSINE, "--config.optimizer.warmup_fraction=0.5")
 
 
 def steps(number):
@@ -35,7 +35,7 @@ def train(config, capsys):
 
 @pytest.fixture(scope="session")
 def short(config, tmp_path_factory):
-    """A run that began with 4 steps of a cosine and a warm-up of 50, and what it printed."""
+    """A run that began with 4 steps of a cosine, half of them its warm-up, and what it printed."""
     workdir, printed = tmp_path_factory.mktemp("short") / "run", io.StringIO()
     with contextlib.redirect_stdout(printed):
         assert rnngen("train", f"--config={config}", f"--workdir={workdir}", *WARMED) == 0
@@ -72,7 +72,7 @@ def without_config(workdir, step):
 
 def test_a_schedule_is_resolved_once_and_more_steps_say_that_it_has_ended(train, cosine):
     begun = optimizer(cosine)
-    assert (begun["decay_steps"], begun["warmup_steps"]) == (4, 0)
+    assert (begun["decay_steps"], begun["warmup_steps"], begun["warmup_fraction"]) == (4, 2, 0.0)
     before = json.loads((cosine / "config.json").read_text())
     code, out, _ = train(cosine, *WARMED, steps(6))
     assert code == 0
@@ -98,8 +98,7 @@ def test_what_a_run_says_before_its_first_step(short):
     at = next(i for i, line in enumerate(lines) if line.startswith("step 2/4"))
     assert lines[: at - 1] == [
         "data digits: 1,297 train, 200 validation, 300 test images, 8x8x1, 17 levels",
-        "config.optimizer.warmup_steps=50 does not fit in a schedule of 4 steps: it is 0, one in "
-        "20.",
+        "config.optimizer.warmup_steps: 2, the config's 0.5 of its steps",
         f"model pixel_rnn: {parameters(workdir):,} parameters",
         "devices: 8 x cpu",
     ]

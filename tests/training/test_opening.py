@@ -55,15 +55,14 @@ def test_schedules_that_end_before_the_training():
     ]
 
 
-def test_warmups_that_are_shorter_than_given():
+def test_warmups_that_are_given_as_a_fraction():
     given = {
-        "discriminator": DiscriminatorConfig(schedule="cosine", warmup_steps=50),
+        "discriminator": DiscriminatorConfig(schedule="cosine", warmup_fraction=50 / 12000),
         "generator": OptimizerConfig(schedule="cosine", warmup_steps=5),
     }
-    resolved = {player: section.resolved(30) for player, section in given.items()}
-    assert opening.short_warmups(given, resolved) == [
-        "config.discriminator.warmup_steps=50 does not fit in a schedule of 30 steps: it is 1, "
-        "one in 20."
+    resolved = {player: section.resolved(300) for player, section in given.items()}
+    assert opening.warmups(given, resolved) == [
+        "config.discriminator.warmup_steps: 1, the config's 0.00417 of its steps"
     ]
 
 

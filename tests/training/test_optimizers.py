@@ -103,6 +103,7 @@ def test_the_update_is_the_one_written_out(fields):
         ({}, {"schedule": "linear"}),
         ({}, {"schedule": "exponential"}),
         ({}, {"warmup_steps": 2}),
+        ({}, {"warmup_fraction": 0.5}),
         ({"schedule": "cosine"}, {"decay_steps": 30}),
         ({"schedule": "cosine"}, {"final_fraction": 0.5}),
         ({}, {"b1": 0.5}),

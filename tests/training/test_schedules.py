@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import training_toys as toys
 
+from rnngen_jax.errors import UserError
 from rnngen_jax.training.checkpoints import open_checkpoints
 from rnngen_jax.training.config import (
     DECAYS,
@@ -45,7 +46,7 @@ def test_more_steps_leave_the_rates_of_the_first_and_keep_the_last(schedule, war
 @pytest.mark.parametrize("schedule", DECAYS)
 def test_a_longer_schedule_is_its_own(schedule):
     """400 steps from the start, of which a run does 300 first."""
-    given = OptimizerConfig(schedule=schedule, decay_steps=LONG)
+    given = OptimizerConfig(schedule=schedule, warmup_steps=0, decay_steps=LONG)
     assert given.resolved(SHORT) == given.resolved(LONG) == given
     # As a run that began with 400 steps has them.
     whole = OptimizerConfig(schedule=schedule).resolved(LONG)
@@ -82,7 +83,7 @@ def test_a_run_that_goes_on_is_to_the_bit_the_run_that_never_stopped(tmp_path, s
 @pytest.mark.parametrize("section", [OptimizerConfig, DiscriminatorConfig])
 def test_what_is_resolved_stays_as_it_is(section):
     constant = section(warmup_steps=50)
-    assert constant.resolved(30) is constant
+    assert constant.resolved(30) == constant
     for schedule in DECAYS:
         given = section(schedule=schedule, warmup_steps=50)
         assert given.resolved(300) == dataclasses.replace(given, decay_steps=300)
@@ -90,16 +91,22 @@ def test_what_is_resolved_stays_as_it_is(section):
 
 
 @pytest.mark.parametrize(
-    ("length", "warmup"), [(1000, 50), (51, 50), (50, 2), (30, 1), (19, 0), (1, 0)]
+    ("length", "warmup"), [(4000, 200), (1000, 50), (60, 3), (30, 2), (9, 0), (1, 0)]
 )
-def test_a_warmup_that_its_schedule_is_too_short_for(length, warmup):
-    given = OptimizerConfig(schedule="cosine", warmup_steps=50)
+def test_a_warmup_of_a_fraction(length, warmup):
+    given = OptimizerConfig(schedule="cosine", warmup_fraction=0.05)
     for found in (
         given.resolved(length),
         dataclasses.replace(given, decay_steps=length).resolved(1000),
+        dataclasses.replace(given, schedule="constant").resolved(length),
     ):
-        assert (found.warmup_steps, found.decay_steps) == (warmup, length)
-        rates(found, length)  # which no warm-up keeps from decaying
-    # The same setting gives the same when the run goes on.
-    again = dataclasses.replace(given, decay_steps=length)
-    assert again.resolved(5000).warmup_steps == warmup
+        assert (found.warmup_steps, found.warmup_fraction) == (warmup, 0.0)
+        assert found.resolved(5000).warmup_steps == warmup
+        assert rates(found, length)[:warmup].tolist() == pytest.approx(
+            [found.learning_rate * (n + 1) / warmup for n in range(warmup)]
+        )
+
+
+def test_a_rate_is_not_made_of_a_fraction_that_nobody_has_resolved():
+    with pytest.raises(UserError, match=r"warmup_fraction=0.05.*OptimizerConfig.resolved"):
+        learning_rate(OptimizerConfig(warmup_fraction=0.05))
