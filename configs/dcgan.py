@@ -19,7 +19,7 @@ data (configs/classifier.py), of as many samples as said against the test split:
 
 from rnngen_jax import recipes
 
-PRESETS = ("digits", "mnist", "fashion_mnist")
+PRESETS = ("digits", "mnist", "fashion_mnist", "folder")
 
 
 def get_config(arg: str = "digits"):

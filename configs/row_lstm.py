@@ -33,6 +33,7 @@ PRESETS = (
     "threshold_mnist",
     "mnist",
     "fashion_mnist",
+    "folder",
 )
 
 
@@ -46,8 +47,17 @@ def get_config(arg: str = "digits"):
     if arg == "digits":
         return config
 
-    recipes.idx(config, arg)
     config.model.dropout = 0.0
+    if arg == "folder":
+        recipes.folder(config)
+        config.model.readout = "logistic_mixture"
+        config.model.mixtures = 5
+        config.optimizer.learning_rate = 5e-3
+        config.training.batch_size = 16
+        recipes.train_for(config, 1500)
+        recipes.every(config, lines=250, pictures=500)
+        return config
+    recipes.idx(config, arg)
     config.optimizer.learning_rate = 5e-3
     config.training.batch_size = 32
     recipes.train_for(config, 1500)

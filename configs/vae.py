@@ -25,7 +25,7 @@ Runs of fewer steps than the preset's were made with --config.optimizer.warmup_s
 
 from rnngen_jax import recipes
 
-PRESETS = ("digits", "binary_mnist", "mnist", "fashion_mnist")
+PRESETS = ("digits", "binary_mnist", "mnist", "fashion_mnist", "folder")
 
 
 def get_config(arg: str = "digits"):
@@ -36,12 +36,20 @@ def get_config(arg: str = "digits"):
     if arg == "digits":
         return config
 
+    config.model.dropout = 0.0
+    config.optimizer.weight_decay = 0.01
+    if arg == "folder":
+        recipes.folder(config)
+        config.model.readout = "logistic_mixture"
+        config.model.latents = 64
+        config.training.batch_size = 32
+        recipes.train_for(config, 3000)
+        recipes.every(config, lines=250, pictures=1000)
+        return config
     recipes.idx(config, arg, mixtures=1)
     config.model.latents = 40
     config.model.features = 24
     config.model.hidden = 400
-    config.model.dropout = 0.0
-    config.optimizer.weight_decay = 0.01
     config.training.batch_size = 100
     recipes.train_for(config, 12000)
     recipes.every(config, lines=500, pictures=2000)

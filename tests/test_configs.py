@@ -71,7 +71,8 @@ def test_a_preset_trains_two_steps(file, preset, tmp_path):
             if name in config[section]
         ]
     if config.data.name != "digits":
-        shape = (12, 12, 3) if "cifar" in config.data.name else (12, 12)
+        colour = config.data.name.startswith(("tfds:cifar", "folder:"))
+        shape = (12, 12, 3) if colour else (12, 12)
         overrides.append(f"--config.data.name={write_images(tmp_path, shape)}")
     run = ["rnngen", "train", f"--config={file}:{preset}", f"--workdir={tmp_path / 'run'}"]
     assert main.run([*run, *overrides]) == 0

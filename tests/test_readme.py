@@ -14,6 +14,7 @@ import struct
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from rnngen_jax import commands as verbs
 from rnngen_jax import main
@@ -58,12 +59,22 @@ def write_idx(folder, num, size=12):
                 file.write(head + array.tobytes())
 
 
+def write_tiles(folder, num, size=8):
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        (folder / split).mkdir(parents=True)
+        for n in range(num):
+            tile = rng.integers(0, 256, (size, size, 3), np.uint8)
+            Image.fromarray(tile).save(folder / split / f"{n}.png")
+
+
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A folder like a clone of the project, with data sets in the format of MNIST."""
+    """A folder like a clone of the project, with data sets like MNIST and a folder of images."""
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     for name in ("mnist", "fashion_mnist"):
         write_idx(tmp_path / "datasets" / name, 80)
+    write_tiles(tmp_path / "datasets" / "images", 40)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -79,7 +90,7 @@ def test_every_command_works(section, place, monkeypatch, capsys):
         assert words[0] == "rnngen", words
         if words[1] in ("train", "classifier"):
             words = words + [f"--config.training.{field}" for field in short]
-            if "mnist" in " ".join(words):
+            if re.search("mnist|:folder", " ".join(words)):
                 words.append("--config.training.batch_size=8")
         if any(word.startswith("--iw_samples") for word in words):
             words = [*words, "--num=4"]

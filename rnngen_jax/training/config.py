@@ -9,6 +9,7 @@ OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd")
 DECAYS = ("cosine", "linear", "exponential")
 SCHEDULES = ("constant", *DECAYS)
 PARALLELISMS = ("jit", "pmap")
+MOST_SAMPLES = 10_000  # in one grid of samples, a hundred a side
 MOST_CALLS = 10_000_000  # of the device in one run, which are listed before it begins
 
 # Fields of `OptimizerConfig` that only some choices read: (the choosing field, its values).
@@ -171,7 +172,7 @@ class TrainingConfig:
         than all before also saves a checkpoint, the best one.
       checkpoint_every: steps between two checkpoints; 0 for one at the end alone.
       sample_every: steps between two grids of samples; 0 for none.
-      num_samples: images in a grid of samples.
+      num_samples: images in a grid of samples, up to 10,000.
       keep: how many of the newest checkpoints stay on disk; the best stays besides.
       patience: training stops after this many validations in a row that are not better than the
         best one; 0 for never.
@@ -205,6 +206,8 @@ class TrainingConfig:
             "keep",
         ):
             require(getattr(self, name) >= 1, f"{at}{name}", getattr(self, name), "1 or more")
+        given, allowed = self.num_samples, f"1 to {MOST_SAMPLES}"
+        require(given <= MOST_SAMPLES, f"{at}num_samples", given, allowed)
         for name in ("validate_every", "checkpoint_every", "sample_every", "patience"):
             require(getattr(self, name) >= 0, f"{at}{name}", getattr(self, name), "0 or more")
         calls = self.steps / self.steps_per_call

@@ -84,6 +84,7 @@ def test_a_field_that_nothing_reads_is_refused(fields, reader):
         ({"steps": 10**9}, "up to 10000000 times config.training.steps_per_call=10"),
         ({"log_every": 0}, "log_every=0"),
         ({"num_samples": 0}, "num_samples=0"),
+        ({"num_samples": 10**12}, "num_samples=1000000000000.*1 to 10000"),
         ({"keep": 0}, "keep=0"),
         ({"patience": -1}, "patience=-1"),
         ({"patience": 2, "validate_every": 0}, "patience=2"),
