@@ -1,13 +1,13 @@
 """Classifier: a small convolutional network, whose features judge the samples of generators.
 
-    rnngen classifier --config=configs/classifier.py --workdir=runs/judge
+    rnngen train --config=configs/classifier.py --workdir=runs/judge
         one CPU core, 1 min; 99.3 % of the test images, cross-entropy 0.022 nats
 
-    rnngen classifier --config=configs/classifier.py:mnist --workdir=runs/judge_mnist
+    rnngen train --config=configs/classifier.py:mnist --workdir=runs/judge_mnist
         one CPU core, 6 min beside other work; 99.2 % of the test images, cross-entropy in nats not
         noted
 
-    rnngen classifier --config=configs/classifier.py:fashion_mnist --workdir=runs/judge_fashion
+    rnngen train --config=configs/classifier.py:fashion_mnist --workdir=runs/judge_fashion
         one CPU core, 5 min beside other work; 89.9 % of the test images, cross-entropy in nats not
         noted
 

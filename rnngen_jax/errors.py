@@ -18,6 +18,10 @@ class RunError(Exception):
     """
 
 
+class DivergedError(RunError):
+    """A number of a training that has to be finite is not."""
+
+
 def refusal(error: OSError) -> str:
     """What the operating system refused, and where: "runs/digits/a.png: Permission denied"."""
     where = "" if error.filename is None else f"{error.filename}: "

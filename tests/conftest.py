@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -52,6 +53,7 @@ if _WORKER and hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, {_CORES[int(_WORKER.removeprefix("gw")) % len(_CORES)]})
 
 import jax  # noqa: E402, after what it reads
+import tiny_runs  # noqa: E402
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -59,3 +61,33 @@ def programs_are_forgotten():
     """Frees a module's compiled programs at its end: kept, a worker's take gigabytes."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(scope="session")
+def config(tmp_path_factory):
+    """A config file of tiny runs."""
+    path = tmp_path_factory.mktemp("config") / "tiny.py"
+    path.write_text(tiny_runs.CONFIG)
+    return path
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory, config):
+    """Two trained runs: a pixel RNN without classes, a row RNN with."""
+    root = tmp_path_factory.mktemp("runs")
+    for preset, name in (("", "pixel"), (":row_rnn-labels", "row")):
+        given = (f"--config={config}{preset}", f"--workdir={root}/{name}")
+        assert tiny_runs.rnngen("train", *given) == 0
+    return root
+
+
+@pytest.fixture
+def pixel(runs, tmp_path):
+    """A copy of a run, to be changed."""
+    return shutil.copytree(runs / "pixel", tmp_path / "pixel")
+
+
+@pytest.fixture
+def row(runs, tmp_path):
+    """A copy of a run, to be changed."""
+    return shutil.copytree(runs / "row", tmp_path / "row")

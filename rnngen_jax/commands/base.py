@@ -1,22 +1,19 @@
-"""What verbs share: their flags, and opening a run from its folder."""
+"""What verbs share: their flags, opening a run, and reading the images to work on."""
 
-import pathlib
-import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rnngen_jax import interrupts
 from rnngen_jax.config import require, require_choice
-from rnngen_jax.errors import RunError, UserError
+from rnngen_jax.errors import UserError
 from rnngen_jax.shapes import ImageSpec
 
 if TYPE_CHECKING:  # these import JAX, which --help must not wait for
-    import jax
     import numpy as np
 
     from rnngen_jax.data.base import Dataset
-    from rnngen_jax.experiment import Experiment
-    from rnngen_jax.models.base import Extra, Model, Params
+    from rnngen_jax.models.base import Model
+    from rnngen_jax.runs import Run
 
 
 class Flag(NamedTuple):
@@ -88,60 +85,10 @@ DATA_DIR = Flag("data_dir", "string", "folder of prepared data sets")
 MOST_IN_PICTURE = 10_000  # images in one grid, a hundred a side
 MOST_IN_ANIMATION = 1_000  # images in a GIF, each frame of which may show them all
 MOST_BYTES = 2**31  # of all images of one command, which are held in memory
-TEMPERATURES = (1e-6, 1e6)  # beyond, float32 logits overflow, and what is drawn is no sample
 
 
-class Run(NamedTuple):
-    """A trained run, opened from its folder.
-
-    Attributes:
-      workdir: the folder.
-      experiment: its checked config.
-      dataset: the data that the config names.
-      model: the model, built for that data.
-      params, extra: the checkpoint's parameters (their moving average where the run keeps one)
-        and state, of one replica.
-      step: the checkpoint's step.
-      replica: which replica; 0 of a run that has one.
-    """
-
-    workdir: pathlib.Path
-    experiment: "Experiment"
-    dataset: "Dataset"
-    model: "Model"
-    params: "Params"
-    extra: "Extra"
-    step: int
-    replica: int
-
-
-def start_backend() -> "list[jax.Device]":
-    """Starts JAX's devices, so that a machine without them is not told as damage to what is read.
-
-    Returns:
-      Those of this process.
-
-    Raises:
-      RunError: JAX cannot start the platform of JAX_PLATFORMS, or the one that it picks.
-    """
-    import jax
-
-    try:
-        return jax.local_devices()
-    except (RuntimeError, AssertionError) as error:
-        # JAX passes over "cuda" on a machine without a GPU, and asserts that something is left.
-        lines = str(error).splitlines() or ["this machine has no such device"]
-        why = re.sub(r" \((set|you may) .*", "", lines[0]).rstrip(".")
-        asked = jax.config.jax_platforms
-        if asked:
-            todo = f"JAX_PLATFORMS={asked} cannot be used: {why}; unset it, or set it to cpu."
-        else:
-            todo = f"JAX cannot start its devices: {why}; set JAX_PLATFORMS=cpu to do without."
-        raise RunError(todo) from None
-
-
-def open_run(workdir: str, checkpoint: str | None, replica: int) -> Run:
-    """Opens a run: config, data, model and a checkpoint's parameters.
+def open_run(workdir: str, checkpoint: str | None, replica: int) -> "Run":
+    """Opens a run for a verb, with a progress bar over its batches.
 
     Of a run of several replicas it prints which one is taken.
 
@@ -152,55 +99,31 @@ def open_run(workdir: str, checkpoint: str | None, replica: int) -> Run:
       replica: which replica.
 
     Raises:
-      UserError: no run there, no such checkpoint or replica, or a checkpoint of another model.
-      RunError: there are no devices to compute on.
+      UserError, RunError: as `runs.load`.
     """
-    (opened,) = open_replicas(workdir, checkpoint, replica)
+    from rnngen_jax import runs
+
+    opened = runs.load(workdir, checkpoint, replica=replica, track=bar)
     replicas = opened.experiment.training.replicas
     if replicas > 1:
         print(f"replica {replica} of {replicas}; --replica=0 to {replicas - 1} picks one.")
     return opened
 
 
-def open_replicas(workdir: str, checkpoint: str | None, replica: int | None) -> list[Run]:
-    """Opens each replica of a run, or one of them; they share all but parameters and state.
-
-    Args:
-      workdir, checkpoint: as for `open_run`.
-      replica: which replica, or `None` for all.
+def dataset_of(opened: "Run") -> "Dataset":
+    """A run's own data, for a verb that could work on other images.
 
     Raises:
-      UserError, RunError: as `open_run`.
+      UserError: they are not there, or have changed.
     """
-    import jax
-
-    from rnngen_jax import data, experiment
-    from rnngen_jax.training.checkpoints import open_checkpoints
-    from rnngen_jax.training.replicas import pick
-
-    folder = pathlib.Path(workdir)
-    settings = experiment.from_json(folder / "config.json")
-    replicas = settings.training.replicas
-    if replica is not None:
-        check_replica(replica, replicas)
-    start_backend()
-    dataset = data.load(settings.data)
-    model = experiment.build(settings, dataset.spec)
-    identity = experiment.identity(settings, dataset.spec)
-    with open_checkpoints(folder / "checkpoints") as checkpoints:
-        which = checkpoint or checkpoints.default()
-        found = checkpoints.restore_evaluated(which, model, identity, replicas)
-
-    def of(replica: int) -> Run:
-        arrays = pick((found.params, found.extra), replica, replicas)
-        params, extra = jax.device_put(arrays)
-        return Run(folder, settings, dataset, model, params, extra, found.step, replica)
-
-    return [of(r) for r in (range(replicas) if replica is None else [replica])]
+    try:
+        return opened.dataset
+    except UserError as error:
+        raise UserError(f"{error} Or give images of your own with --input.") from None
 
 
 def read_images(
-    opened: Run,
+    opened: "Run",
     input: str | None,
     split: str,
     num: int | None,
@@ -230,7 +153,7 @@ def read_images(
     spec = opened.model.spec
     one = check_label(label, opened.model)
     if input is None:
-        images, labels = inputs.read_split(opened.dataset, split, num)
+        images, labels = inputs.read_split(dataset_of(opened), split, num)
     else:
         images, labels = inputs.read_images(input, spec, num, exact)
     if one is not None:
@@ -241,28 +164,6 @@ def read_images(
             f"give --label, 0 to {spec.classes - 1}."
         )
     return images, labels if opened.model.conditional else None
-
-
-def model_digest(opened: Run) -> bytes:
-    """What tells a run's model from all others: 8 bytes over its fields, images and parameters."""
-    import numpy as np
-
-    from rnngen_jax import experiment
-    from rnngen_jax.evaluation import container
-    from rnngen_jax.training import digests
-
-    arrays = digests.named({"params": opened.params, "extra": opened.extra})
-    facts = {
-        "identity": experiment.identity(opened.experiment, opened.dataset.spec),
-        "arrays": {name: digests.describe(np.asarray(array)) for name, array in arrays.items()},
-    }
-    return container.digest([digests.digest(facts).encode()])
-
-
-def check_replica(replica: int, replicas: int) -> None:
-    """Raises a `UserError` unless a run of so many replicas has this one."""
-    allowed = "0, as the run has one replica" if replicas == 1 else f"0 to {replicas - 1}"
-    require(0 <= replica < replicas, "--replica", replica, allowed)
 
 
 def check_split(split: str) -> None:
@@ -307,17 +208,6 @@ def check_amount(flag: str, num: int, spec: ImageSpec, out: str, size: int = 1) 
     if out.lower().endswith(".gif"):
         most = min(most, MOST_IN_ANIMATION)
     require(num <= most, flag, num, f"up to {most} images of this size in {out!r}")
-
-
-def check_seed(seed: int) -> None:
-    """Raises a `UserError` unless `seed` is one that JAX takes on every platform."""
-    require(0 <= seed < 2**31, "--seed", seed, "0 to 2147483647")
-
-
-def check_temperature(temperature: float) -> None:
-    """Raises a `UserError` unless `temperature` can divide float32 logits and leave numbers."""
-    low, high = TEMPERATURES
-    require(low <= temperature <= high, "--temperature", temperature, f"{low:g} to {high:g}")
 
 
 def bar(batches: range) -> Iterable[int]:

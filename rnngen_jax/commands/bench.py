@@ -10,7 +10,7 @@ against a pass for each pixel), draw (DRAW against the same in torch), newton, a
 their own shapes all of them take long.
 """
 
-from rnngen_jax.commands.base import OUT, Flag, start_backend
+from rnngen_jax.commands.base import OUT, Flag
 
 FLAGS = (
     Flag("suite", "string", "suites' names, comma between, or all", "all"),
@@ -41,8 +41,9 @@ def run(suite: str, rounds: int, shapes: str | None, out: str | None) -> int:
       UserError: a flag does not fit, or the folder cannot be written to.
       RunError: a contender's numbers differ from ours, or there are no devices to compute on.
     """
-    start_backend()
     from rnngen_jax.benchmarks import runner
+    from rnngen_jax.runs.backend import start_backend
 
+    start_backend()
     runner.run(suite, rounds, shapes, out)
     return 0

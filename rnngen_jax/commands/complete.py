@@ -44,9 +44,7 @@ from rnngen_jax.commands.base import (
     WORKDIR,
     bar,
     check_amount,
-    check_seed,
     check_split,
-    check_temperature,
     open_run,
     read_images,
 )
@@ -113,10 +111,11 @@ def run(
     require(completions >= 1, "--completions", completions, "1 or more")
     require(candidates is None or candidates >= 1, "--candidates", candidates, "1 or more")
     check_split(split)
-    check_seed(seed)
-    check_temperature(temperature)
     from rnngen_jax.evaluation import pictures
+    from rnngen_jax.runs import arguments
 
+    arguments.check_seed(seed, "--seed")
+    arguments.check_temperature(temperature, "--temperature")
     pictures.require_out(out, folder=False)
     opened = open_run(workdir, checkpoint, replica)
 

@@ -20,6 +20,7 @@ each image in a file of its own and all on one sheet. Below 256 levels both hold
 form that takes fewest bytes.
 """
 
+import math
 import pathlib
 import time
 from typing import TYPE_CHECKING
@@ -33,11 +34,10 @@ from rnngen_jax.commands.base import (
     REPLICA,
     SPLIT,
     WORKDIR,
-    Run,
     bar,
     check_amount,
     check_split,
-    model_digest,
+    dataset_of,
     open_run,
     read_images,
 )
@@ -105,7 +105,7 @@ def run(
     model, params = opened.model, opened.params
     codec.require_steps(model)
     if input is None:
-        source = opened.dataset.splits[split]
+        source = dataset_of(opened).splits[split]
         check_amount("--num", min(num or source.num, source.num), model.spec, out)
     images, labels = read_images(opened, input, split, num, label, exact=True)
     check_amount("--num", len(images), model.spec, out)
@@ -123,7 +123,7 @@ def run(
             num=len(images),
             batch_size=size,
             labelled=codec.labelled(model),
-            model=model_digest(opened),
+            model=opened.digest,
             arithmetic=coder.arithmetic,
             pixels=codec.digests(images, labels, size),
             maker=codec.maker(),
@@ -137,7 +137,8 @@ def run(
     print(f"checkpoint:     step {opened.step} of {workdir}")
     print(f"images:         {len(images)}, {images.size:,} values of {model.spec.levels} levels")
     print(f"file:           {len(packed):,} bytes, {bits:.4f} bits per dimension")
-    print(f"likelihood:     {_likelihood(opened, images, labels):.4f} bits per dimension")
+    nats = opened.nats(images, labels=labels).mean()
+    print(f"likelihood:     {nats / model.spec.dims / math.log(2):.4f} bits per dimension")
     print(
         f"speed:          {len(images) / seconds:,.1f} images/s, "
         f"after {compiled - start:.1f} s of compiling"
@@ -161,23 +162,6 @@ def _names(input: str, num: int | None) -> tuple[str, ...] | None:
     except ValueError as error:
         raise UserError(f"--input={input}: {error}; rename it.") from None
     return None if list(names) in ([], pictures.numbered(len(names))) else names
-
-
-def _likelihood(opened: Run, images: "np.ndarray", labels: "np.ndarray | None") -> float:
-    """What the ruler says of these images, in bits per dimension."""
-    from rnngen_jax.data.source import array_split
-    from rnngen_jax.evaluation import likelihood
-
-    result = likelihood.evaluate(
-        likelihood.scorer(opened.model, lambda batch, key: batch),
-        opened.params,
-        opened.extra,
-        array_split(images, labels),
-        opened.model.spec.dims,
-        opened.experiment.evaluation.batch_size,
-        track=bar,
-    )
-    return result.bits_per_dim
 
 
 def _compare(images: "np.ndarray", levels: int) -> None:

@@ -21,9 +21,7 @@ from rnngen_jax.commands.base import (
     OUT,
     REPLICA,
     WORKDIR,
-    Run,
     bar,
-    model_digest,
     open_run,
 )
 from rnngen_jax.config import require
@@ -34,6 +32,7 @@ if TYPE_CHECKING:
 
     from rnngen_jax.evaluation.codec import Coder
     from rnngen_jax.evaluation.container import Container
+    from rnngen_jax.runs import Run
 
 FLAGS = (
     WORKDIR,
@@ -106,7 +105,7 @@ def _is_folder(out: str) -> bool:
     return True
 
 
-def _check_model(opened: Run, content: "Container", input: str) -> None:
+def _check_model(opened: "Run", content: "Container", input: str) -> None:
     """Raises a `UserError` unless the run's model is the one that the file was made with."""
     from rnngen_jax.evaluation import codec
 
@@ -118,7 +117,7 @@ def _check_model(opened: Run, content: "Container", input: str) -> None:
             f"{input} holds images of shape {images}; those of the model in {opened.workdir} are "
             f"{spec.shape} with {spec.levels} levels. Give the --workdir that it was made with."
         )
-    mine = model_digest(opened)
+    mine = opened.digest
     if content.model != mine:
         raise UserError(
             f"{input} was made with the model {content.model.hex()}; step {opened.step} of "

@@ -15,7 +15,7 @@ import pathlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rnngen_jax.commands.base import CONFIG, WORKDIR, start_backend
+from rnngen_jax.commands.base import CONFIG, WORKDIR
 from rnngen_jax.errors import RunError, UserError, refusal
 
 if TYPE_CHECKING:
@@ -122,6 +122,8 @@ def _machine() -> bool:
     """Prints devices and memory; whether a device computes."""
     import jax.numpy as jnp
 
+    from rnngen_jax.runs.backend import start_backend
+
     print(f"host: {os.cpu_count()} cores, {_host_memory()}")
     devices = _tried("devices", start_backend)
     if devices is None:
@@ -215,7 +217,7 @@ def _checkpoints(
       Whether there are some and all can, and the step up to which the newest has seen metrics.
     """
     from rnngen_jax import experiment
-    from rnngen_jax.commands.classifier import open_judge
+    from rnngen_jax.runs.judging import open_judge
 
     found = checkpoints.health()
     sound = bool(_tried("checkpoints", lambda: checkpoints.find(checkpoints.default())))

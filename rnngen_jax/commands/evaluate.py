@@ -20,7 +20,7 @@ variables are in use; evaluation.json has the KL of each.
   rnngen evaluate --workdir=runs/gan --classifier=runs/judge
   rnngen evaluate --workdir=runs/gan --classifier=runs/judge --samples=10000 --neighbours=near.png
 
-With --classifier, which `rnngen classifier` makes, any model that samples is also measured by what
+With --classifier, a run of the config `classifier`, any model that samples is also measured by what
 it draws: its samples against all images of --split, in the features of that classifier. Beside
 these figures stands their floor, those of as many real images of the train split (of test for
 --split=train) in the samples' place. They depend on the classifier and on the numbers of images,
@@ -35,12 +35,7 @@ after them. Grey images are repeated to RGB, and all are resized bilinearly to 2
 a few images a second.
 """
 
-import datetime
-import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
-from rnngen_jax.commands import figures, judging
+from rnngen_jax.commands import figures
 from rnngen_jax.commands.base import (
     CHECKPOINT,
     NUM,
@@ -50,19 +45,12 @@ from rnngen_jax.commands.base import (
     TEMPERATURE,
     WORKDIR,
     Flag,
-    Run,
     bar,
     check_amount,
     check_split,
-    model_digest,
-    open_replicas,
 )
 from rnngen_jax.config import require
-from rnngen_jax.errors import RunError, UserError
-
-if TYPE_CHECKING:
-    from rnngen_jax.evaluation.latents import Usage
-    from rnngen_jax.models.base import Model
+from rnngen_jax.errors import UserError
 
 FLAGS = (
     WORKDIR,
@@ -126,61 +114,46 @@ def run(
     check_split(split)
     require(num >= 0, "--num", num, "0 for all, or 1 or more")
     require(iw_samples >= 0, "--iw_samples", iw_samples, "0 for the ELBO, or 1 or more")
-    judging.check(classifier, inception, samples, neighbours, temperature, seed)
-    opened = open_replicas(workdir, checkpoint, replica)
+    _check_samples(classifier, inception, samples, neighbours, temperature, seed)
 
-    from rnngen_jax.commands.classifier import open_judge
+    from rnngen_jax import runs
     from rnngen_jax.evaluation import classifying, likelihood, records
-    from rnngen_jax.training.replicas import gather, summarise
+    from rnngen_jax.runs import evaluating, judging
 
+    which = None if replica is None else [replica]
+    opened = runs.load_each(workdir, checkpoint, which, track=bar)
     first = opened[0]
-    judge = None if classifier is None else open_judge(classifier, first.dataset, "--classifier")
-    network = judging.open_network(inception, first.dataset.spec)
-    _check_measurable(first.model, judge is not None or network is not None)
-    draw = None
-    if judge is not None or network is not None or neighbours is not None:
-        draw = classifying.drawer(first.model, first.dataset, track=bar)
-    asked = judging.Asked(split, samples, seed or 0, 1.0 if temperature is None else temperature)
-    check_amount("--samples", samples or 0, first.model.spec, "memory")
-    scores = _measure(opened, split, num, iw_samples)
-    usages = _inspect(opened, split, num)
-    each = [score | usage for score, (usage, _) in zip(scores, usages, strict=True)]
-    metrics = summarise(gather(each))
-    available = first.dataset.splits[split].num
-    num_images = min(num, available) if num else available
-    protocol = likelihood.protocol(
-        first.model, first.dataset, split, num_images, len(opened), iw_samples
-    )
-    record = {
-        "step": first.step,
-        "digest": _digest(opened),
-        "dataset": first.dataset.name,
-        "split": split,
-        "num_images": num_images,
-        "metrics": metrics,
-        "protocol": protocol,
-        "versions": _versions(),
-        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-    whose = "" if len(opened) == 1 else f", {len(opened)} replicas"
-    if len(opened) < first.experiment.training.replicas:  # one of several, by --replica
-        record["replica"] = first.replica
-        whose = f", replica {first.replica}"
-    if first.model.latent is not None:
-        record["latents"] = [arrays for _, arrays in usages]
-    if judge is not None:
-        record["samples"] = judging.by_classifier(judge, draw, opened, asked)
-    if network is not None:
-        record["inception"] = judging.by_inception(network, draw, opened, asked)
+    judge = None
+    if classifier is not None:
+        judge = judging.open_judge(classifier, first.dataset, "--classifier")
+    network = judging.open_network(inception, first.spec)
+    check_amount("--samples", samples or 0, first.spec, "memory")
+    seed, temperature = seed or 0, 1.0 if temperature is None else temperature
     if neighbours is not None:
-        judging.write_neighbours(neighbours, draw, first, asked)
+        classifying.drawer(first.model, first.dataset)  # which refuses a model that cannot sample
+    record = evaluating.measure(
+        opened,
+        split,
+        num=num,
+        iw_samples=iw_samples,
+        judge=judge,
+        network=network,
+        samples=samples,
+        seed=seed,
+        temperature=temperature,
+    )
+    if neighbours is not None:
+        judging.write_neighbours(neighbours, first, seed, temperature)
+    metrics = record["metrics"]
+    whose = "" if len(opened) == 1 else f", {len(opened)} replicas"
+    whose = f", replica {record['replica']}" if "replica" in record else whose
     print(f"checkpoint:     step {first.step} of {workdir}{whose}")
     figures.print_metrics(metrics, len(opened))
-    figures.print_usage(metrics, usages)
+    figures.print_usage(metrics, record.get("latents", []))
     if "cross_entropy" in metrics:
         print(f"{'accuracy:':<15} {metrics['accuracy']:.4f}")
         print(f"{'cross-entropy:':<15} {metrics['cross_entropy']:.4f} nats")
-    print(f"protocol:       {likelihood.describe(protocol)}")
+    print(f"protocol:       {likelihood.describe(record['protocol'])}")
     for name in ("samples", "inception"):
         if name in record:
             figures.print_samples(record[name], len(opened))
@@ -192,112 +165,34 @@ def run(
     return 0
 
 
-def _check_measurable(model: "Model", judged: bool) -> None:
-    """Raises a `UserError` for a model of which nothing can be measured, and says what would do."""
-    has = (model.log_prob, model.latent, model.classify)
-    if not judged and all(part is None for part in has):
+def _check_samples(
+    classifier: str | None,
+    inception: str | None,
+    samples: int | None,
+    neighbours: str | None,
+    temperature: float | None,
+    seed: int | None,
+) -> None:
+    """Raises a `UserError` for flags of samples that do not fit each other."""
+    from rnngen_jax.evaluation import pictures
+    from rnngen_jax.runs import arguments
+
+    judged = classifier is not None or inception is not None
+    if samples is not None and not judged:
         raise UserError(
-            f"{model.name} has neither a likelihood nor latents; give --classifier=FOLDER to have "
-            "its samples judged, by what rnngen classifier makes."
+            f"--samples={samples} has no effect without --classifier or --inception; give both."
         )
-
-
-def _measure(
-    opened: Sequence[Run], split: str, num: int, iw_samples: int
-) -> list[dict[str, float]]:
-    """The likelihood of each replica, with one compiled program; nothing without a likelihood.
-
-    Beside an importance-weighted bound stands the ELBO. Of classifiers, how well they do.
-    """
-    from rnngen_jax.data.transforms import evaluation_transform
-    from rnngen_jax.evaluation import classifying, likelihood
-
-    first = opened[0]
-    transform = evaluation_transform(first.dataset)
-    if first.model.classify is not None and not iw_samples:
-        classified = classifying.scorer(first.model, transform)
-        data, size = first.dataset.splits[split], first.experiment.evaluation.batch_size
-        return [
-            classifying.measure(classified, run.params, run.extra, data, size, num, track=bar)
-            for run in opened
-        ]
-    if first.model.log_prob is None and not iw_samples:
-        return [{} for _ in opened]
-    score = likelihood.scorer(first.model, transform, iw_samples)
-    own = likelihood.scorer(first.model, transform) if iw_samples else None
-
-    def evaluated(score: likelihood.Score, run: Run) -> likelihood.Result:
-        result = likelihood.evaluate(
-            score,
-            run.params,
-            run.extra,
-            run.dataset.splits[split],
-            run.model.spec.dims,
-            run.experiment.evaluation.batch_size,
-            num,
-            track=bar,
-        )
-        if not math.isfinite(result.nats_per_image):
-            whose = f" of replica {run.replica}" if run.experiment.training.replicas > 1 else ""
-            raise RunError(
-                f"the likelihood{whose} of {run.workdir} at step {run.step} is not finite; "
-                "give another --checkpoint."
+    for flag, value in (("--temperature", temperature), ("--seed", seed)):
+        if value is not None and not judged and neighbours is None:
+            raise UserError(
+                f"{flag}={value} has no effect without --classifier, --inception or --neighbours."
             )
-        return result
-
-    found = []
-    for run in opened:
-        result = evaluated(score, run)
-        metrics = {
-            "nats_per_image": result.nats_per_image,
-            "nats_per_image_error": result.nats_per_image_error,
-            "bits_per_dim": result.bits_per_dim,
-            "bits_per_dim_error": result.bits_per_dim_error,
-        }
-        if own is not None:
-            metrics["elbo_nats_per_image"] = evaluated(own, run).nats_per_image
-        found.append(metrics)
-    return found
-
-
-def _inspect(
-    opened: Sequence[Run], split: str, num: int
-) -> list[tuple[dict[str, float], dict[str, Any]]]:
-    """Of each replica how its latents are used: scalars, and lists `[S, Z]` by name."""
-    if opened[0].model.latent is None:
-        return [({}, {}) for _ in opened]
-    from rnngen_jax.data.transforms import evaluation_transform
-    from rnngen_jax.evaluation import latents
-
-    look = latents.inspector(opened[0].model, evaluation_transform(opened[0].dataset))
-
-    def of(run: Run) -> "Usage":
-        data, batch_size = run.dataset.splits[split], run.experiment.evaluation.batch_size
-        return latents.measure(look, run.params, run.extra, data, batch_size, num, track=bar)
-
-    found = []
-    for usage in map(of, opened):
-        arrays = {"variance": usage.variance.tolist()}
-        if usage.kl is not None:
-            arrays["kl"] = usage.kl.tolist()
-        found.append((usage.metrics(), arrays))
-    return found
-
-
-def _digest(opened: Sequence[Run]) -> str:
-    """Tells a model and its parameters from all others, with several replicas all of theirs."""
-    from rnngen_jax.evaluation import container
-
-    each = [model_digest(run) for run in opened]
-    return (each[0] if len(each) == 1 else container.digest(each)).hex()
-
-
-def _versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
-    import platform
-    from importlib.metadata import version
-
-    from rnngen_jax import __version__
-
-    packages = {name: version(name) for name in ("jax", "jaxlib", "flax", "numpy")}
-    return {"rnngen_jax": __version__, "python": platform.python_version(), **packages}
+    if samples is not None:
+        require(samples >= 4, "--samples", samples, "4 or more")
+    if temperature is not None:
+        arguments.check_temperature(temperature, "--temperature")
+    if seed is not None:
+        arguments.check_seed(seed, "--seed")
+    if neighbours is not None:
+        fits = pictures.ending(neighbours) == ".png"
+        require(fits, "--neighbours", neighbours, "a file that ends in .png")

@@ -19,7 +19,7 @@ def print_metrics(metrics: Mapping[str, float], replicas: int) -> None:
 
 
 def print_usage(
-    metrics: Mapping[str, float], usages: Sequence[tuple[dict[str, float], dict[str, Any]]]
+    metrics: Mapping[str, float], latents: Sequence[Mapping[str, list[list[float]]]]
 ) -> None:
     """Prints what a bound is made of, means over replicas, and the KL of each step."""
     if "active_units" not in metrics:
@@ -30,11 +30,11 @@ def print_usage(
         f"{'reconstruction:':<15} {metrics['reconstruction_nats']:.4f} nats, squared error", end=""
     )
     print(f" {metrics['mean_squared_error']:.5f}")
-    variance = usages[0][1]["variance"]
+    variance = latents[0]["variance"]
     print(f"{'active units:':<15} {metrics['active_units']:g} of {sum(map(len, variance))}")
     if "kl" in metrics:
         print(f"{'KL:':<15} {metrics['kl']:.4f} nats", end="")
-        each = [sum(step) for step in usages[0][1]["kl"]]
+        each = [sum(step) for step in latents[0]["kl"]]
         print(f"; by step {' '.join(f'{nats:.2f}' for nats in each)}" if len(each) > 1 else "")
 
 

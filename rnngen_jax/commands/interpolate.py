@@ -33,8 +33,6 @@ from rnngen_jax.commands.base import (
     STEPS,
     VARIABLE,
     WORKDIR,
-    Run,
-    bar,
     check_amount,
     check_split,
     open_run,
@@ -47,6 +45,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from rnngen_jax.models.base import Latent
+    from rnngen_jax.runs import Run
 
 FLAGS = (
     WORKDIR,
@@ -128,15 +127,13 @@ def run(
     rows = steps if kind == "grid" else max(len(images) - 1, 1)
     check_amount("paths times --steps", rows * steps, opened.model.spec, out, size=4)
 
-    arrays = opened.params, opened.extra
-    means = sampling.encoder(opened.model, bar)(*arrays, images, labels)
+    means = opened.encode(images, labels=labels)
     latents, starts = _walk(kind, means, latent, steps, path)
     shape = latents.shape[:2]
-    decoded = sampling.decoder(opened.model, bar)(
-        *arrays,
+    decoded = opened.decode(
         latents.reshape(-1, *capable.shape),
-        None if labels is None else np.repeat(labels[starts], shape[1]),
-    ).reshape(*shape, *opened.model.spec.shape)
+        labels=None if labels is None else np.repeat(labels[starts], shape[1]),
+    ).reshape(*shape, *opened.spec.shape)
     if pictures.ending(out) == ".npz":
         pictures.write_npz(out, {"image": decoded, "latents": latents})
     elif pictures.ending(out) == ".gif":
@@ -191,7 +188,7 @@ def _check_variable(number: int, latent: "Latent", name: str) -> None:
 
 
 def _read(
-    opened: Run,
+    opened: "Run",
     input: str | None,
     split: str,
     label: str | None,

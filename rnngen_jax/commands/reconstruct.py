@@ -91,12 +91,11 @@ def run(
         sampling.require_canvases(model)
     images, labels = read_images(opened, input, split, num, label)
     check_amount("--num", len(images), model.spec, out, size=4)
-    arrays = opened.params, opened.extra
-    latents = sampling.encoder(model, bar)(*arrays, images, labels)
-    rebuilt = sampling.decoder(model, bar)(*arrays, latents, labels)
+    latents = opened.encode(images, labels=labels)
+    rebuilt = opened.decode(latents, labels=labels)
     error = np.square(rebuilt - images / (model.spec.levels - 1)).mean()
     if moving:
-        canvases = sampling.drawer(model, bar)(*arrays, latents, labels)
+        canvases = sampling.drawer(model, bar)(opened.params, opened.extra, latents, labels)
         frames = animations.reconstructed(images, canvases, model.spec.levels)
         animations.write_gif(out, frames, hold=animations.HOLD)
     elif pictures.ending(out) == ".npz":

@@ -35,18 +35,17 @@ from rnngen_jax.commands.base import (
     SEED,
     TEMPERATURE,
     WORKDIR,
-    Run,
     bar,
     check_amount,
     check_label,
-    check_seed,
-    check_temperature,
     open_run,
 )
 from rnngen_jax.config import require, require_choice
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from rnngen_jax.runs import Run
 
 FLAGS = (
     WORKDIR,
@@ -93,11 +92,12 @@ def run(
         cannot sample, has no latents for --pixels=mean, or no canvases for a .gif.
     """
     require(num >= 1, "--num", num, "1 or more")
-    check_seed(seed)
-    check_temperature(temperature)
     require_choice("--pixels", pixels, ("draw", "mean"))
     from rnngen_jax.evaluation import pictures
+    from rnngen_jax.runs import arguments
 
+    arguments.check_seed(seed, "--seed")
+    arguments.check_temperature(temperature, "--temperature")
     pictures.require_out(out, folder=True, endings=pictures.MOVING)
     opened = open_run(workdir, checkpoint, replica)
     check_amount("--num", num, opened.model.spec, out, size=4 if pixels == "mean" else 1)
@@ -117,16 +117,14 @@ def run(
         expected = decode(opened.params, opened.extra, latents, labels)
         pictures.write_samples(out, pictures.to_bytes(expected), labels, 256)
     else:
-        images = sampling.sampler(opened.model, bar)(
-            opened.params, opened.extra, jax.random.key(seed), num, labels, temperature
-        )
+        images = opened.sample(num, seed=seed, labels=labels, temperature=temperature)
         pictures.write_samples(out, images, labels, opened.model.spec.levels)
     print(out)
     return 0
 
 
 def _write_canvases(
-    opened: Run, num: int, labels: "np.ndarray | None", temperature: float, seed: int, out: str
+    opened: "Run", num: int, labels: "np.ndarray | None", temperature: float, seed: int, out: str
 ) -> None:
     """Writes an animation of how samples come about."""
     import jax

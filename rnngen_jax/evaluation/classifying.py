@@ -102,7 +102,7 @@ def require_fit(judge: Judge, dataset: Dataset, where: str) -> None:
     if (canonical(has[0]), *has[1:]) != (canonical(wants[0]), *wants[1:]):
         raise UserError(
             f"{where} is of {images(*has)}, the run of {images(*wants)}; train one with "
-            f"rnngen classifier --config.data.name={dataset.name} "
+            f"rnngen train --config=classifier --config.data.name={dataset.name} "
             f"--config.data.binarisation={dataset.binarisation}."
         )
 

@@ -12,7 +12,7 @@ from jax import Array
 
 from rnngen_jax import keys
 from rnngen_jax.config import require
-from rnngen_jax.data.base import Dataset, Split
+from rnngen_jax.data.base import DataConfig, Split
 from rnngen_jax.data.binarise import DRAW
 from rnngen_jax.errors import UserError
 from rnngen_jax.models.base import Batch, Extra, Model, Params
@@ -36,7 +36,7 @@ class EvaluationConfig:
       batch_size: images scored at once; it does not change the numbers.
       num_images: images at the start of the validation split that are scored during training;
         0 scores them all. `evaluate` scores the whole split unless its --num says otherwise.
-      classifier: folder of a classifier, as `rnngen classifier` makes it, by whose features each
+      classifier: folder of a run of the config `classifier`, by whose features each
         validation during training compares samples with those images; empty for none.
       num_samples: how many samples.
     """
@@ -155,23 +155,51 @@ def evaluate(
     num_images: int = 0,
     track: Callable[[range], Iterable[int]] = iter,
 ) -> Result:
+    """The likelihood of a split, from `nats_of_each`.
+
+    Args:
+      score, params, extra, split, batch_size, num_images, track: as for `nats_of_each`.
+      dims: values in one image, `ImageSpec.dims`.
+
+    Returns:
+      The split's likelihood; not finite if that of any image is not.
+    """
+    each = nats_of_each(score, params, extra, split, batch_size, num_images, track)
+    total = len(each)
+    with np.errstate(
+        invalid="ignore"
+    ):  # the caller says what a likelihood that is not finite means
+        mean = float(each.mean())
+        error = float(each.std(ddof=1) / math.sqrt(total)) if total > 1 else 0.0
+    bits = 1 / (dims * math.log(2))
+    return Result(mean, error, mean * bits, error * bits, total)
+
+
+def nats_of_each(
+    score: Score,
+    params: Params,
+    extra: Extra,
+    split: Split,
+    batch_size: int,
+    num_images: int = 0,
+    track: Callable[[range], Iterable[int]] = iter,
+) -> np.ndarray:
     """Scores each image of a split exactly once, in batches of one shape.
 
     The last batch is filled up with copies of its first image, which are not counted. Noise is
-    keyed by an image's index, and sums are taken in float64 on the host, so that the result does
-    not depend on the batch size beyond float32 rounding inside the model.
+    keyed by an image's index, and what comes back is in float64, so that a mean over it does not
+    depend on the batch size beyond float32 rounding inside the model.
 
     Args:
       score: from `scorer`.
       params, extra: the model's parameters and state.
       split: the images.
-      dims: values in one image, `ImageSpec.dims`.
       batch_size: images scored at once.
       num_images: how many images, from the split's start; 0 for them all.
       track: wraps the range over batches, such as a progress bar.
 
     Returns:
-      The split's likelihood; not finite if that of any image is not.
+      The negative log-likelihood of each image in nats, float64 `[N]`.
     """
     key = jax.random.key(SEED)
     nats: list[np.ndarray] = []
@@ -186,25 +214,28 @@ def evaluate(
         if len(pending) > 1:  # the device is at work on the newest while this one is read
             read()
     read()
-    each, total = np.concatenate(nats), sum(map(len, nats))
-    with np.errstate(
-        invalid="ignore"
-    ):  # the caller says what a likelihood that is not finite means
-        mean = float(each.mean())
-        error = float(each.std(ddof=1) / math.sqrt(total)) if total > 1 else 0.0
-    bits = 1 / (dims * math.log(2))
-    return Result(mean, error, mean * bits, error * bits, total)
+    return np.concatenate(nats)
+
+
+def ruler(model: Model, data: DataConfig, samples: int = 0) -> dict[str, Any]:
+    """What the likelihood of any image means: the part of `protocol` that is of no split."""
+    return {
+        "likelihood": f"IW-{samples}" if samples else model.likelihood,
+        "dataset": data.name,
+        "levels": model.spec.levels,
+        "binarisation": data.binarisation,
+    }
 
 
 def protocol(
     model: Model,
-    dataset: Dataset,
+    data: DataConfig,
     split: str,
     num_images: int,
     replicas: int = 1,
     samples: int = 0,
 ) -> dict[str, Any]:
-    """What a likelihood means: numbers whose protocols differ must never be compared.
+    """What the likelihood of a split means: numbers whose protocols differ are never compared.
 
     Returns:
       `likelihood` ("exact" or the bound's name, such as "ELBO" or "IW-1000"), `levels`,
@@ -212,17 +243,10 @@ def protocol(
       `draw` it is, under dynamic the `seed` of the one draw that was scored; for the mean over
       several replicas of a run also how many `replicas`.
     """
-    facts: dict[str, Any] = {
-        "likelihood": f"IW-{samples}" if samples else model.likelihood,
-        "dataset": dataset.name,
-        "levels": dataset.spec.levels,
-        "binarisation": dataset.binarisation,
-        "split": split,
-        "num_images": num_images,
-    }
-    if dataset.binarisation == "static":
+    facts = {**ruler(model, data, samples), "split": split, "num_images": num_images}
+    if data.binarisation == "static":
         facts["draw"] = DRAW
-    if dataset.binarisation == "dynamic":
+    if data.binarisation == "dynamic":
         facts["seed"] = SEED
     if replicas > 1:
         facts["replicas"] = replicas

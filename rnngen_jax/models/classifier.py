@@ -2,7 +2,7 @@
 
 It is trained once on a data set, by the cross-entropy of its labels. The activations of its hidden
 layer then stand for images wherever samples are compared with data, offline and for data of any
-kind; `rnngen classifier` keeps them reproducible, with a digest of the parameters.
+kind; a digest of the parameters names it.
 """
 
 from dataclasses import dataclass

@@ -249,6 +249,22 @@ class Checkpoints:
             raise UserError(f"there is no checkpoint {which!r} in {self._folder}; {allowed}.")
         return int(which)
 
+    def meta(self, which: str | int) -> Meta:
+        """The meta of one checkpoint.
+
+        Args:
+          which: "best", "latest" or a step.
+
+        Raises:
+          UserError: there is none, or it is damaged.
+          UnreadableError: it cannot be read.
+        """
+        step = self.find(which)
+        try:
+            return stored.meta(self._at(step))
+        except DamagedError as error:
+            raise self._unusable(step, error) from None
+
     def default(self) -> str:
         """What verbs take without --checkpoint: "best", or "latest" before any validation."""
         return "best" if self.has_best() else "latest"

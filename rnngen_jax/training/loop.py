@@ -39,17 +39,22 @@ class Outcome(NamedTuple):
 
     Attributes:
       step: number of steps done.
-      interrupted: the run was asked to stop before its end, and is saved.
-      stopped_early: the validation did not get better for as long as `patience` allows.
+      state: "done"; "stopped_early", since the validation did not get better for as long as
+        `patience` allows; or "interrupted" or, by SIGTERM, "preempted", since the run was asked to
+        stop before its end, and is saved.
       best_step: step of the best validation, `None` without one.
       best_score: its score.
     """
 
     step: int
-    interrupted: bool = False
-    stopped_early: bool = False
+    state: str = "done"
     best_step: int | None = None
     best_score: float | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run has come to its end, so that the same settings would train no more."""
+        return self.state in ("done", "stopped_early")
 
 
 def train(
@@ -66,6 +71,7 @@ def train(
     describe: Describe | None = None,
     record: Mapping[str, Any] | None = None,
     announced: Sequence[str] = (),
+    report: Callable[[int], None] = lambda step: None,
     devices: Sequence[jax.Device] | None = None,
     interruption: Interruption = NEVER,
 ) -> Outcome:
@@ -102,6 +108,7 @@ def train(
       record: the run's whole config as nested JSON values, for each checkpoint's meta and
         TensorBoard.
       announced: lines to be said before the first step.
+      report: `report(step)` is called once nothing more is refused, and with each line of metrics.
       devices: the devices to use, all by default.
       interruption: who may ask a run of one process to stop. `validate` and `draw` may raise
         `Stopped` once it does.
@@ -111,8 +118,9 @@ def train(
 
     Raises:
       UserError: settings that do not fit each other, the devices, or the checkpoints in `workdir`.
-      RunError: a loss, a gradient, a parameter or a validation is not finite, or an image cannot
-        be read or a file written after the first step. The checkpoints there are stay good.
+      DivergedError: a loss, a gradient, a parameter or a validation is not finite.
+      RunError: an image cannot be read or a file written after the first step. The checkpoints
+        there are stay good, as they do in a run that diverges.
     """
     if config.patience and validate is None:
         raise UserError(
@@ -169,9 +177,11 @@ def train(
             validate=validate,
             draw=draw,
             describe=describe,
+            report=report,
             standing=standing,
         )
         start = standing.step
+        report(start)
         saving = stack.enter_context(ExitStack())
         try:
             outcome = run.go(state, feed, interruption, saving)
@@ -232,6 +242,7 @@ class _Run:
     validate: Validate | None
     draw: Draw | None
     describe: Describe | None
+    report: Callable[[int], None]
     standing: Standing
     clock: Clock = field(default_factory=Clock)
 
@@ -344,6 +355,7 @@ class _Run:
     def write(self, split: str, values: Mapping[str, Values]) -> None:
         """Writes a line of metrics and shows it."""
         self.sink.write(self.standing.step, split, summarise(values))
+        self.report(self.standing.step)
         self.progress.metrics(self.standing.step, split, values)
 
     def save(self, state: TrainState) -> None:
@@ -363,7 +375,7 @@ class _Run:
     def stop_early(self) -> Outcome:
         """Ends a run whose validation does not get better; its last state is saved already."""
         self.progress.say(_stopped_early(self.standing))
-        return _outcome(self.standing, stopped_early=True)
+        return _outcome(self.standing, "stopped_early")
 
     def leave(self, state: TrainState, asked: str | None) -> Outcome:
         """Ends a run that is asked to stop."""
@@ -374,7 +386,7 @@ class _Run:
             f"{asked}: saved at step {self.standing.step} of {self.config.steps}; "
             "to go on, give the same command again."
         )
-        return _outcome(self.standing, interrupted=True)
+        return _outcome(self.standing, "preempted" if asked == "SIGTERM" else "interrupted")
 
 
 def _calls(start: int, config: TrainingConfig) -> list[tuple[int, int]]:
@@ -415,7 +427,7 @@ def _nothing_to_do(standing: Standing, config: TrainingConfig) -> Outcome:
         )
         return _outcome(standing)
     _say(f"{_stopped_early(standing)} Raise config.training.patience to train on.")
-    return _outcome(standing, stopped_early=True)
+    return _outcome(standing, "stopped_early")
 
 
 def _stopped_early(standing: Standing) -> str:
@@ -427,12 +439,10 @@ def _stopped_early(standing: Standing) -> str:
     )
 
 
-def _outcome(
-    standing: Standing, *, interrupted: bool = False, stopped_early: bool = False
-) -> Outcome:
+def _outcome(standing: Standing, state: str = "done") -> Outcome:
     """The outcome of a run that stands there."""
     best = standing.best or {"step": None, "score": None}
-    return Outcome(standing.step, interrupted, stopped_early, best["step"], best["score"])
+    return Outcome(standing.step, state, best["step"], best["score"])
 
 
 def _sink(

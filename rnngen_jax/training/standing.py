@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from rnngen_jax.errors import RunError, UserError
+from rnngen_jax.errors import DivergedError, UserError
 from rnngen_jax.training.replicas import Values, first_not_finite
 
 
@@ -76,7 +76,7 @@ class Standing:
           players: in the order in which they are named when something is wrong.
 
         Raises:
-          RunError: a metric is not finite.
+          DivergedError: a metric is not finite.
         """
         of_players = [f"{kind}/{player}" for player in players for kind in ("loss", "grad_norm")]
         names = of_players + sorted(metrics.keys() - set(of_players))
@@ -107,12 +107,12 @@ class Standing:
             self.stale += 1
         return improved
 
-    def not_finite(self, name: str, values: np.ndarray, replicas: int) -> RunError:
+    def not_finite(self, name: str, values: np.ndarray, replicas: int) -> DivergedError:
         """The error for a number of this step that is not finite; see `first_not_finite`."""
         name, value = first_not_finite(name, values, replicas)
         good = "none yet" if self.saved is None else f"step {self.saved}"
         section = "config.discriminator" if "discriminator" in name else "config.optimizer"
-        return RunError(
+        return DivergedError(
             f"step {self.step}: {name} is {value}. Last good checkpoint: {good}.\n"
             f"Lower {section}.learning_rate or set {section}.clip_norm, and train in another "
             "--workdir."

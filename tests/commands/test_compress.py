@@ -10,9 +10,9 @@ from PIL import Image
 from tiny_runs import evaluated, rnngen, tree
 
 from rnngen_jax import data
-from rnngen_jax.commands.base import model_digest, open_run
 from rnngen_jax.data.base import DataConfig
 from rnngen_jax.evaluation import codec, container, pictures
+from rnngen_jax.runs import load
 
 ELSEWHERE = {"arithmetic": b"else", "maker": "0.9.9 gpu H200"}
 TEST = data.load(DataConfig()).splits["test"].read(np.arange(300))
@@ -209,7 +209,7 @@ def test_a_file_of_another_model_is_refused(pixel, row, packed, config, capsys):
     content = container.unpack(packed, "")
     err = refused(row, packed, capsys)
     assert content.model.hex() in err
-    assert model_digest(open_run(str(row), None, 0)).hex() in err
+    assert load(row).digest.hex() in err
     assert "step 4" in err
     # Another checkpoint of the same run is another model, too.
     more = ("--config.training.steps=6", f"--workdir={pixel}")
@@ -278,7 +278,7 @@ def as_version_1(content, whole):
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_many_batches_come_back_from_files_of_both_versions(row, tmp_path, capsys, version):
-    opened = open_run(str(row), None, 0)
+    opened = load(row)
     images, labels = TEST[0][:11], TEST[1][:11]
     coder = codec.coder(opened.model, opened.params, 4)
     content = container.Container(
@@ -287,7 +287,7 @@ def test_many_batches_come_back_from_files_of_both_versions(row, tmp_path, capsy
         num=11,
         batch_size=4,
         labelled=True,
-        model=model_digest(opened),
+        model=opened.digest,
         arithmetic=coder.arithmetic,
         pixels=codec.digests(images, labels, 4),
         maker=codec.maker(),

@@ -1,5 +1,6 @@
 """What the verbs make of latents: tiny runs of the VAE with classes and of DRAW without."""
 
+import dataclasses
 import functools
 import os
 
@@ -386,7 +387,7 @@ def lacking(monkeypatch, change):
 
     def open_run(*flags):
         run = opened(*flags)
-        return run._replace(model=change(run.model))
+        return dataclasses.replace(run, model=change(run.model))
 
     for verb in (sample, reconstruct, interpolate):
         monkeypatch.setattr(verb, "open_run", open_run)

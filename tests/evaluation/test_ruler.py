@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rnngen_jax import keys
-from rnngen_jax.data.base import Dataset, Split
+from rnngen_jax.data.base import DataConfig, Split
 from rnngen_jax.errors import UserError
 from rnngen_jax.evaluation import likelihood
 from rnngen_jax.models.base import Latent, Model
@@ -157,8 +157,7 @@ def test_an_importance_weighted_bound_takes_the_place_of_the_likelihood():
 
 
 def dataset(binarisation="none"):
-    splits = {name: toy_split(9, seed) for seed, name in enumerate(("train", "validation", "test"))}
-    return Dataset("toys", SPEC, splits, binarisation, 4)
+    return DataConfig("toys", binarisation)
 
 
 def test_protocol_says_what_the_number_means():

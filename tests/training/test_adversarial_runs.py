@@ -9,12 +9,12 @@ import pytest
 import training_toys as toys
 
 from rnngen_jax import data, experiment, main, models
-from rnngen_jax.commands.train import accountant
 from rnngen_jax.data.base import DataConfig
 from rnngen_jax.data.feed import fetch, make_feed
 from rnngen_jax.errors import UserError
 from rnngen_jax.ops.adversarial import LOSSES
 from rnngen_jax.ops.penalties import PENALTIES
+from rnngen_jax.runs.training import accountant
 from rnngen_jax.shapes import ImageSpec
 from rnngen_jax.training import sinks
 from rnngen_jax.training.checkpoints import open_checkpoints

@@ -79,18 +79,18 @@ def test_wherever_it_is_asked_it_goes_on_bit_by_bit(tmp_path, whole, at):
     """Between calls, within a validation, within a grid, at the last step."""
     asked = Asking(at)
     outcome = go(tmp_path, asked)
-    assert outcome.interrupted
+    assert outcome.state == "preempted"
     assert outcome.step == saved(tmp_path)[-1]
     assert asked.questions <= at + 1  # no batch and no call is begun once it has been asked
     again = go(tmp_path)
-    assert (again.step, again.interrupted) == (30, False)
+    assert (again.step, again.state) == (30, "done")
     assert outcome_of(tmp_path) == whole
 
 
 def test_asked_again_and_again_within_the_same_step(tmp_path, whole):
     """What a step owes is still owed when the run that made up for it was stopped, too."""
     for at in (5, 3, 2, 1, 6, 3, 2):
-        assert go(tmp_path, Asking(at)).interrupted
+        assert not go(tmp_path, Asking(at)).ended
     assert go(tmp_path).step == 30
     assert outcome_of(tmp_path) == whole
 
@@ -100,7 +100,7 @@ def test_a_step_that_owes_is_saved_anew_once_its_validation_is_the_best(tmp_path
     assert go(tmp_path, Asking(2)).step == 5  # the validation at step 5 is owed
     with open_checkpoints(tmp_path / "checkpoints") as checkpoints:
         assert not checkpoints.has_best()
-    assert go(tmp_path, Asking(6)).interrupted  # after the owed validation of three batches
+    assert not go(tmp_path, Asking(6)).ended  # after the owed validation of three batches
     assert len(lines(tmp_path, "validation")) == 1
     with open_checkpoints(tmp_path / "checkpoints") as checkpoints:
         assert checkpoints.find("best") == 5
@@ -109,7 +109,7 @@ def test_a_step_that_owes_is_saved_anew_once_its_validation_is_the_best(tmp_path
 
 def test_the_last_step_is_owed_too(tmp_path, whole):
     outcome = go(tmp_path, Asking(27))
-    assert (outcome.step, outcome.interrupted) == (30, True)
+    assert (outcome.step, outcome.ended) == (30, False)
     before = shutil.copytree(tmp_path, tmp_path.with_name(f"{tmp_path.name}_copy"))
     assert go(tmp_path) == go(before)
     assert outcome_of(tmp_path) == whole

@@ -34,8 +34,8 @@ def test_a_run_learns_and_leaves_what_it_should(tmp_path, capsys):
         "tensorboard",
     ]
     assert outcome.step == 100
-    assert not outcome.interrupted
-    assert not outcome.stopped_early
+    assert outcome.state == "done"
+    assert outcome.ended
     printed = capsys.readouterr().out
     assert re.search(r"^step 50/100  train .*loss/model", printed, re.MULTILINE)
     assert re.search(r"^step 100/100  validation  bits_per_dim", printed, re.MULTILINE)

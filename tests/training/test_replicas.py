@@ -226,7 +226,7 @@ def test_the_mean_decides_which_is_best_and_when_to_stop(tmp_path):
     outcome = run(
         tmp_path, validate_every=5, patience=2, validate=toys.validator(scores), steps=100
     )
-    assert outcome == (20, False, True, 10, 2.5)
+    assert outcome == (20, "stopped_early", 10, 2.5)
     assert [line["bits_per_dim"] for line in lines(tmp_path, "validation")][:2] == [3.0, 2.5]
 
 

@@ -21,16 +21,16 @@ def test_early_stopping(tmp_path, capsys):
     given = {"steps": 100, "validate_every": 5, "patience": 2}
     scores = [4.0, 3.0, 3.5, 3.0, 1.0]
     outcome = toys.run(tmp_path, validate=toys.validator(scores), **given)
-    assert outcome == (20, False, True, 10, 3.0)
+    assert outcome == (20, "stopped_early", 10, 3.0)
     assert saved(tmp_path) == [10, 20]
     assert "stopped early at step 20: 2 validations in a row" in capsys.readouterr().out
     # The same command again does not train on; more patience does.
     before = (tmp_path / "metrics.jsonl").read_bytes()
-    assert toys.run(tmp_path, validate=toys.validator([]), **given).stopped_early
+    assert toys.run(tmp_path, validate=toys.validator([]), **given).state == "stopped_early"
     assert "Raise config.training.patience" in capsys.readouterr().out
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
     more = toys.run(tmp_path, validate=toys.validator([3.6, 3.7]), **{**given, "patience": 4})
-    assert (more.step, more.stopped_early) == (30, True)
+    assert (more.step, more.state) == (30, "stopped_early")
 
 
 def test_patience_without_a_validation_is_refused(tmp_path):

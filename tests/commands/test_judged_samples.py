@@ -1,4 +1,4 @@
-"""A classifier through the command line: trained once, then the judge of what generators draw."""
+"""A classifier, trained and evaluated once, is the judge of what generators draw."""
 
 import json
 import shutil
@@ -9,9 +9,6 @@ from PIL import Image
 from tiny_runs import evaluated, rnngen, tree
 
 from rnngen_jax import data
-from rnngen_jax.commands import judging
-from rnngen_jax.commands.base import model_digest, open_run
-from rnngen_jax.commands.classifier import open_judge
 from rnngen_jax.data.base import DataConfig
 from rnngen_jax.errors import UserError
 from rnngen_jax.evaluation import (
@@ -24,6 +21,7 @@ from rnngen_jax.evaluation import (
 )
 from rnngen_jax.evaluation.likelihood import EvaluationConfig
 from rnngen_jax.evaluation.validation import collapse
+from rnngen_jax.runs import judging, load
 
 CONFIG = """
 from rnngen_jax import experiment
@@ -63,7 +61,8 @@ def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("judged")
     (root / "tiny.py").write_text(CONFIG)
     config = f"--config={root}/tiny.py"
-    assert rnngen("classifier", config, f"--workdir={root}/judge") == 0
+    assert rnngen("train", config, f"--workdir={root}/judge") == 0
+    assert rnngen("evaluate", f"--workdir={root}/judge") == 0
     judged = f"--config.evaluation.classifier={root}/judge"
     two = "--config.training.replicas=2"
     assert rnngen("train", f"{config}:mlp_gan", f"--workdir={root}/gan", judged, two) == 0
@@ -77,7 +76,7 @@ def judge(root, tmp_path):
 
 
 def recorded(folder):
-    return json.loads((folder / "classifier.json").read_text())
+    return json.loads((folder / "evaluation.json").read_text())
 
 
 def validations(folder):
@@ -87,7 +86,7 @@ def validations(folder):
 
 def features(folder, images):
     """What a trained classifier makes of images, all at once."""
-    run = open_run(str(folder), None, 0)
+    run = load(folder)
     return fidelity.Features(*map(np.asarray, run.model.classify(run.params, run.extra, images)))
 
 
@@ -95,90 +94,41 @@ def split(name, num=None):
     return inputs.read_split(data.load(DataConfig()), name, num)
 
 
-def test_the_record_of_a_trained_classifier(root, judge, capsys):
-    record = recorded(judge)
-    assert set(record.pop("versions")) >= {"jax", "flax", "rnngen_jax"}
-    accuracy, digest = record.pop("accuracy"), record.pop("digest")
-    assert record == {
-        "dataset": "digits",
-        "binarisation": "none",
-        "spec": {
-            "height": 8,
-            "width": 8,
-            "channels": 1,
-            "levels": 17,
-            "classes": 10,
-            "frames": 0,
-        },
-        "features": 6,
-        "step": 2,
-    }
-    for name in ("train", "test"):
-        images, labels = split(name)
-        right = features(judge, images).logits.argmax(1) == labels
-        assert accuracy[name] == pytest.approx(right.mean(), abs=1e-12)
-    assert digest == model_digest(open_run(str(judge), None, 0)).hex()
-    assert [line["accuracy"] for line in validations(judge)]
+def test_a_classifier_is_scored_by_evaluate(judge, capsys):
+    record = evaluated(judge)
+    images, labels = split("test")
+    right = features(judge, images).logits.argmax(1) == labels
+    assert set(record["metrics"]) == {"accuracy", "cross_entropy"}
+    assert record["metrics"]["accuracy"] == pytest.approx(right.mean(), abs=1e-12)
+    assert record["digest"] == load(judge).digest.hex()
+    assert f"accuracy:       {right.mean():.4f}" in capsys.readouterr().out
     assert next(iter(validations(judge)[0])) in ("step", "split", "cross_entropy")
-    # `evaluate` says the same.
-    metrics = evaluated(judge)["metrics"]
-    assert set(metrics) == {"accuracy", "cross_entropy"}
-    assert metrics["accuracy"] == accuracy["test"]
-    assert f"accuracy:       {accuracy['test']:.4f}" in capsys.readouterr().out
 
 
-def test_a_trained_classifier_is_only_reported(root, judge, capsys):
-    before, record = tree(judge), recorded(judge)
-    name = f"digits-classifier-{record['digest'][:8]}"
-    for config in ([f"--config={root}/tiny.py"], []):
-        assert rnngen("classifier", *config, f"--workdir={judge}") == 0
-        out = capsys.readouterr().out
-        assert out.splitlines() == [
-            f"classifier:  {name}, 6 features, step 2",
-            f"accuracy:    {record['accuracy']['train']:.4f} of the train split",
-            f"accuracy:    {record['accuracy']['test']:.4f} of the test split",
-            f"judge with:  rnngen evaluate --workdir=RUN --classifier={judge}",
-            f"{judge}/classifier.json",
-        ]
-    assert tree(judge) == before
+def test_a_judge_is_what_its_evaluations_say(judge):
+    """Its accuracies are those of these parameters, of whichever splits have been measured."""
+    data_set = data.load(DataConfig())
+    first = judging.open_judge(judge, data_set, "--classifier")
+    assert first.accuracy == {"test": recorded(judge)["metrics"]["accuracy"]}
+    train = evaluated(judge, "--split=train")
+    evaluated(judge, "--checkpoint=latest")
+    second = judging.open_judge(judge, data_set, "--classifier")
+    assert second.accuracy == {**first.accuracy, "train": train["metrics"]["accuracy"]}
+    assert second.name == f"digits-classifier-{load(judge).digest.hex()[:8]}"
 
 
-def test_a_training_goes_on_to_its_end(root, judge, capsys):
-    more = (f"--config={root}/tiny.py", "--config.training.steps=4")
-    assert rnngen("classifier", *more, f"--workdir={judge}") == 0
-    assert "going on from step 2" in capsys.readouterr().out
-    best = min(validations(judge), key=lambda line: line["cross_entropy"])["step"]
-    assert recorded(judge)["step"] == best
-    assert recorded(judge)["digest"] == model_digest(open_run(str(judge), "best", 0)).hex()
-
-
-def test_patience_ends_a_training_too(root, tmp_path, capsys):
-    still = (
-        "--config.training.steps=20",
-        "--config.training.patience=2",
-        "--config.optimizer.learning_rate=1e-12",
-    )
-    flags = (f"--config={root}/tiny.py", f"--workdir={tmp_path}/judge", *still)
-    assert rnngen("classifier", *flags) == 0
-    assert "stopped early at step 6" in capsys.readouterr().out
-    assert recorded(tmp_path / "judge")["step"] == 2
-    assert rnngen("classifier", *flags) == 0
-    assert "stopped early" not in capsys.readouterr().out
-
-
-def test_other_parameters_than_the_recorded_are_refused(root, judge, tmp_path, capsys):
+def test_other_parameters_than_the_evaluated_are_refused(root, judge, tmp_path, capsys):
     other = ("--config.training.seed=4", f"--workdir={tmp_path}/other")
-    assert rnngen("classifier", f"--config={root}/tiny.py", *other) == 0
+    assert rnngen("train", f"--config={root}/tiny.py", *other) == 0
     shutil.rmtree(judge / "checkpoints")
     shutil.copytree(tmp_path / "other" / "checkpoints", judge / "checkpoints")
     capsys.readouterr()
     assert rnngen("evaluate", f"--workdir={root}/gan", f"--classifier={judge}") == 2
     error = capsys.readouterr().err
-    assert "the parameters are not those that classifier.json was written for" in error
+    assert f"how well it does is not known; rnngen evaluate --workdir={judge} measures it" in error
     assert error.count("\n") == 1
-    assert rnngen("classifier", f"--workdir={judge}") == 0  # measures anew
-    assert recorded(judge)["digest"] == recorded(tmp_path / "other")["digest"]
-    assert recorded(judge)["digest"] != recorded(root / "judge")["digest"]
+    evaluated(judge)
+    evaluated(root / "gan", f"--classifier={judge}", "--samples=4", "--replica=0")
 
 
 def test_training_is_validated_by_the_judge(root):
@@ -227,7 +177,7 @@ def test_samples_are_judged_beside_the_likelihood(root, tmp_path, capsys):
     assert section == {
         "classifier": name,
         "digest": stored["digest"],
-        "accuracy": stored["accuracy"],
+        "accuracy": {"test": stored["metrics"]["accuracy"]},
         "split": "test",
         "num_samples": 70,
         "num_real": 300,
@@ -296,14 +246,14 @@ def test_samples_by_the_inception_network(root, tmp_path, capsys, monkeypatch):
         assert (path, levels, channels) == ("weights.pth", 17, 1)
         return inception.Inception("FID", "6726825d", classify)
 
-    monkeypatch.setattr(inception, "open_inception", opened)
+    monkeypatch.setattr(judging, "open_inception", opened)
     run = shutil.copytree(root / "gan", tmp_path / "gan")
     flags = ("--inception=weights.pth", "--samples=40", "--replica=1", "--seed=2")
     assert rnngen("evaluate", f"--workdir={run}", *flags) == 0
     record = json.loads((run / "evaluation.json").read_text())
     assert "samples" not in record
     section = record["inception"]
-    first = open_run(str(run), None, 1)
+    first = load(run, replica=1)
     draw = classifying.drawer(first.model, first.dataset)
     drawn = draw(first.params, first.extra, 40, 2, 1.0)
     real, _ = first.dataset.splits["test"].read(np.arange(first.dataset.splits["test"].num))
@@ -332,7 +282,8 @@ JUDGE = "--classifier=ROOT/judge"
             ["gan", "--inception=none.pth"],
             "--inception=none.pth: there is no such file; give",
         ),
-        (["gan", "--classifier=none"], "holds no classifier.json; rnngen classifier --config="),
+        (["gan", "--classifier=none"], "none holds no run: there is no config.json. Give the --wo"),
+        (["gan", "--classifier=ROOT/vae"], "holds a run of vae; a judge has to classify"),
         (["vae", "--samples=5"], "--samples=5 has no effect without --classifier"),
         (["vae", "--seed=5"], "--seed=5 has no effect without"),
         (["gan", JUDGE, "--samples=3"], "--samples=3 does not fit; allowed: 4 or more"),
@@ -365,48 +316,12 @@ def test_a_judge_of_grey_images_does_not_judge_binary_ones(root, tmp_path, capsy
     assert "--config.data.name=digits --config.data.binarisation=static." in error
     assert not (tmp_path / "run").exists()
     mine = (f"--config={root}/tiny.py", f"--workdir={tmp_path}/judge", STATIC)
-    assert rnngen("classifier", *mine) == 0
-    assert "digits-static-classifier-" in capsys.readouterr().out
+    assert rnngen("train", *mine) == 0
+    evaluated(tmp_path / "judge")
     static = data.load(DataConfig(binarisation="static"))
-    judge = open_judge(f"{tmp_path}/judge", static, "--classifier")
+    judge = judging.open_judge(f"{tmp_path}/judge", static, "--classifier")
     assert judge.spec == static.spec
     assert judge.name.startswith("digits-static-classifier-")
-
-
-def test_a_damaged_record_is_refused_and_measured_anew(root, judge, capsys):
-    whole = recorded(judge)
-    for damage in (
-        "{",
-        "[]",
-        json.dumps({**whole, "spec": {}}),
-        json.dumps({**whole, "step": "2"}),
-    ):
-        (judge / "classifier.json").write_text(damage)
-        assert rnngen("evaluate", f"--workdir={root}/gan", f"--classifier={judge}") == 2
-        assert "classifier.json is damaged" in capsys.readouterr().err
-        assert rnngen("classifier", f"--workdir={judge}") == 0
-        assert recorded(judge) == whole
-
-
-@pytest.mark.parametrize(
-    ("flags", "expected"),
-    [
-        ([":mlp_gan"], "config.model.name='mlp_gan' does not fit; allowed: classifier"),
-        (["", "--config.training.replicas=2"], "config.training.replicas=2 does not fit"),
-        ([None], "holds no run; give --config="),
-        (["", "--config.data.name=npz:plain.npz"], "does not fit data without labels"),
-    ],
-)
-def test_what_is_no_classifier_is_refused(root, tmp_path, monkeypatch, capsys, flags, expected):
-    monkeypatch.chdir(tmp_path)
-    np.savez("plain.npz", image=np.zeros((40, 8, 8), np.uint8))
-    preset, *more = flags
-    config = [] if preset is None else [f"--config={root}/tiny.py{preset}"]
-    assert rnngen("classifier", *config, *more, "--workdir=run") == 2
-    error = capsys.readouterr().err
-    assert expected in error
-    assert error.count("\n") == 1
-    assert not (tmp_path / "run").exists()
 
 
 def test_the_config_checks_the_number_of_samples():

@@ -1,0 +1,56 @@
+"""JAX's devices and processes, started before anything is read, so that their faults are theirs."""
+
+import os
+import re
+
+import jax
+
+from rnngen_jax.config import require
+from rnngen_jax.errors import RunError
+
+
+def start_backend() -> list[jax.Device]:
+    """Starts JAX's devices, so that a machine without them is not told as damage to what is read.
+
+    Returns:
+      Those of this process.
+
+    Raises:
+      RunError: JAX cannot start the platform of JAX_PLATFORMS, or the one that it picks.
+    """
+    try:
+        return jax.local_devices()
+    except (RuntimeError, AssertionError) as error:
+        # JAX passes over "cuda" on a machine without a GPU, and asserts that something is left.
+        lines = str(error).splitlines() or ["this machine has no such device"]
+        why = re.sub(r" \((set|you may) .*", "", lines[0]).rstrip(".")
+        asked = jax.config.jax_platforms
+        if asked:
+            todo = f"JAX_PLATFORMS={asked} cannot be used: {why}; unset it, or set it to cpu."
+        else:
+            todo = f"JAX cannot start its devices: {why}; set JAX_PLATFORMS=cpu to do without."
+        raise RunError(todo) from None
+
+
+def join_hosts() -> None:
+    """Joins the processes of a run on several hosts, if the environment tells of them.
+
+    Raises:
+      UserError: variables that are no numbers.
+      RunError: the other processes cannot be reached.
+    """
+    address = os.environ.get("JAX_COORDINATOR_ADDRESS")
+    if not address:
+        return
+    count, number = os.environ.get("JAX_NUM_PROCESSES"), os.environ.get("JAX_PROCESS_ID")
+    for name, value in (("JAX_NUM_PROCESSES", count), ("JAX_PROCESS_ID", number)):
+        require(value is None or value.isdecimal(), name, value, "a number, 0 or more")
+    try:
+        jax.distributed.initialize(
+            address,
+            num_processes=None if count is None else int(count),
+            process_id=None if number is None else int(number),
+        )
+    except (RuntimeError, ValueError) as error:
+        line = str(error).splitlines()[0]
+        raise RunError(f"the processes at {address} could not be joined: {line}") from None

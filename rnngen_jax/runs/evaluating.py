@@ -1,0 +1,219 @@
+"""Measuring a run: its likelihood on a split, its latents, its samples in the eyes of a judge."""
+
+import datetime
+import math
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+import rnngen_jax
+from rnngen_jax.config import require, require_choice
+from rnngen_jax.data.base import SPLITS
+from rnngen_jax.data.transforms import evaluation_transform
+from rnngen_jax.errors import RunError, UserError
+from rnngen_jax.evaluation import classifying, container, latents, likelihood, records
+from rnngen_jax.evaluation.inception import Inception
+from rnngen_jax.models.base import Model
+from rnngen_jax.runs import judging
+from rnngen_jax.runs.judging import Asked
+from rnngen_jax.runs.run import Run
+from rnngen_jax.training.replicas import gather, summarise
+
+PACKAGES = ("jax", "jaxlib", "flax", "numpy")
+
+
+def evaluate(run: Run | Sequence[Run], split: str = "test", **options: Any) -> records.Record:
+    """Measures a run on a split, and appends the record to its evaluations.jsonl.
+
+    Args:
+      run, split: as for `measure`.
+      **options: those of `measure`.
+
+    Returns:
+      The record.
+
+    Raises:
+      UserError, RunError: as `measure`.
+      OSError: the record cannot be written.
+    """
+    record = measure(run, split, **options)
+    first = run if isinstance(run, Run) else run[0]
+    records.add(first.workdir, record)
+    return record
+
+
+def measure(
+    run: Run | Sequence[Run],
+    split: str = "test",
+    *,
+    num: int = 0,
+    iw_samples: int = 0,
+    judge: classifying.Judge | None = None,
+    network: Inception | None = None,
+    samples: int | None = None,
+    seed: int = 0,
+    temperature: float = 1.0,
+) -> records.Record:
+    """Measures a run on a split, and writes nothing.
+
+    Args:
+      run: a run, or several replicas of one, whose figures are the mean over them and its standard
+        error.
+      split: "train", "validation" or "test".
+      num: how many images, from the split's start; 0 for all.
+      iw_samples: of the importance-weighted bound; 0 for the model's own likelihood.
+      judge: a classifier (`judging.open_judge`) in whose features samples are compared with the
+        split's images, if given.
+      network: the Inception network, likewise.
+      samples: how many samples are judged; by default as many as the split has images.
+      seed, temperature: of the samples.
+
+    Returns:
+      The record: `step`, `digest` of the model and its parameters, `dataset`, `split`,
+      `num_images`, `metrics` (such as `bits_per_dim` and `bits_per_dim_error`), `protocol`,
+      `versions` and `time`; where they apply `replica`, `latents` (lists `[S, Z]` per variable),
+      `samples` and `inception`.
+
+    Raises:
+      UserError: an argument that does not fit, a model with nothing to measure or without that
+        bound, or data that are not there.
+      RunError: a likelihood that is not finite.
+    """
+    opened = [run] if isinstance(run, Run) else list(run)
+    require_choice("split", split, SPLITS)
+    require(num >= 0, "num", num, "0 for all, or 1 or more")
+    first = opened[0]
+    _check_measurable(first.model, judge is not None or network is not None)
+    draw = None
+    if judge is not None or network is not None:
+        draw = classifying.drawer(first.model, first.dataset, track=first.track)
+    scores = _measure(opened, split, num, iw_samples)
+    usages = _inspect(opened, split, num)
+    each = [score | usage for score, (usage, _) in zip(scores, usages, strict=True)]
+    available = first.dataset.splits[split].num
+    num_images = min(num, available) if num else available
+    settings = first.experiment
+    record = {
+        "step": first.step,
+        "digest": _digest(opened),
+        "dataset": settings.data.name,
+        "split": split,
+        "num_images": num_images,
+        "metrics": summarise(gather(each)),
+        "protocol": likelihood.protocol(
+            first.model, settings.data, split, num_images, len(opened), iw_samples
+        ),
+        "versions": _versions(),
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    if len(opened) < settings.training.replicas:  # one of several
+        record["replica"] = first.replica
+    if first.model.latent is not None:
+        record["latents"] = [arrays for _, arrays in usages]
+    asked = Asked(split, samples, seed, temperature)
+    if judge is not None:
+        record["samples"] = judging.by_classifier(judge, draw, opened, asked)
+    if network is not None:
+        record["inception"] = judging.by_inception(network, draw, opened, asked)
+    return record
+
+
+def _check_measurable(model: Model, judged: bool) -> None:
+    """Raises a `UserError` for a model of which nothing can be measured, and says what would do."""
+    has = (model.log_prob, model.latent, model.classify)
+    if not judged and all(part is None for part in has):
+        raise UserError(
+            f"{model.name} has neither a likelihood nor latents; give --classifier=FOLDER to have "
+            "its samples judged, by a run of the config classifier."
+        )
+
+
+def _measure(
+    opened: Sequence[Run], split: str, num: int, iw_samples: int
+) -> list[dict[str, float]]:
+    """The likelihood of each replica, with one compiled program; nothing without a likelihood.
+
+    Beside an importance-weighted bound stands the ELBO. Of classifiers, how well they do.
+    """
+    first = opened[0]
+    transform = evaluation_transform(first.dataset)
+    if first.model.classify is not None and not iw_samples:
+        classified = classifying.scorer(first.model, transform)
+        data, size = first.dataset.splits[split], first.experiment.evaluation.batch_size
+        return [
+            classifying.measure(classified, run.params, run.extra, data, size, num, track=run.track)
+            for run in opened
+        ]
+    if first.model.log_prob is None and not iw_samples:
+        return [{} for _ in opened]
+    score = likelihood.scorer(first.model, transform, iw_samples)
+    own = likelihood.scorer(first.model, transform) if iw_samples else None
+
+    def evaluated(score: likelihood.Score, run: Run) -> likelihood.Result:
+        result = likelihood.evaluate(
+            score,
+            run.params,
+            run.extra,
+            first.dataset.splits[split],
+            run.spec.dims,
+            run.experiment.evaluation.batch_size,
+            num,
+            track=run.track,
+        )
+        if not math.isfinite(result.nats_per_image):
+            whose = f" of replica {run.replica}" if run.experiment.training.replicas > 1 else ""
+            raise RunError(
+                f"the likelihood{whose} of {run.workdir} at step {run.step} is not finite; "
+                "give another --checkpoint."
+            )
+        return result
+
+    found = []
+    for run in opened:
+        result = evaluated(score, run)
+        metrics = {
+            "nats_per_image": result.nats_per_image,
+            "nats_per_image_error": result.nats_per_image_error,
+            "bits_per_dim": result.bits_per_dim,
+            "bits_per_dim_error": result.bits_per_dim_error,
+        }
+        if own is not None:
+            metrics["elbo_nats_per_image"] = evaluated(own, run).nats_per_image
+        found.append(metrics)
+    return found
+
+
+def _inspect(
+    opened: Sequence[Run], split: str, num: int
+) -> list[tuple[dict[str, float], dict[str, Any]]]:
+    """Of each replica how its latents are used: scalars, and lists `[S, Z]` by name."""
+    first = opened[0]
+    if first.model.latent is None:
+        return [({}, {}) for _ in opened]
+    look = latents.inspector(first.model, evaluation_transform(first.dataset))
+    data, batch_size = first.dataset.splits[split], first.experiment.evaluation.batch_size
+    found = []
+    for run in opened:
+        usage = latents.measure(look, run.params, run.extra, data, batch_size, num, track=run.track)
+        arrays = {"variance": usage.variance.tolist()}
+        if usage.kl is not None:
+            arrays["kl"] = usage.kl.tolist()
+        found.append((usage.metrics(), arrays))
+    return found
+
+
+def _digest(opened: Sequence[Run]) -> str:
+    """Tells a model and its parameters from all others, with several replicas all of theirs."""
+    each = [run.digest for run in opened]
+    return (each[0] if len(each) == 1 else container.digest(each)).hex()
+
+
+def _versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    packages = {name: version(name) for name in PACKAGES}
+    return {
+        "rnngen_jax": rnngen_jax.__version__,
+        "python": platform.python_version(),
+        **packages,
+    }

@@ -1,0 +1,135 @@
+"""Judges of samples: a trained classifier, the Inception network, and one's own eyes."""
+
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from rnngen_jax.data.base import Dataset
+from rnngen_jax.errors import UserError
+from rnngen_jax.evaluation import classifying, pictures, records
+from rnngen_jax.evaluation import neighbours as nearness
+from rnngen_jax.evaluation.classifying import Classify, Draw, Judge, Judged
+from rnngen_jax.evaluation.inception import RESIZE, Inception, open_inception
+from rnngen_jax.runs.run import Run, load
+from rnngen_jax.shapes import ImageSpec
+from rnngen_jax.training.replicas import gather, summarise
+
+SHOWN = 16  # samples in the picture of neighbours
+NEIGHBOURS = 3  # training images beside each
+DISTANCES = ("frechet", "kid", "kid_error", "precision", "recall", "density", "coverage")
+
+
+class Asked(NamedTuple):
+    """Which samples, and beside what.
+
+    Attributes:
+      split: whose images are the real ones.
+      num: how many samples, `None` for as many as the split has images.
+      seed, temperature: of the samples.
+    """
+
+    split: str
+    num: int | None
+    seed: int
+    temperature: float
+
+
+def open_judge(workdir: str | os.PathLike[str], dataset: Dataset, where: str) -> Judge:
+    """Opens a trained classifier as the judge of a run's images; its own data need not be there.
+
+    Args:
+      workdir: the classifier's folder.
+      dataset: the run's.
+      where: the flag or field that names the folder, such as "--classifier".
+
+    Raises:
+      UserError: no classifier there, one of other images, or one whose parameters have not been
+        evaluated.
+    """
+    folder, where = pathlib.Path(workdir), f"{where}={workdir}"
+    try:
+        run = load(folder)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    if run.model.classify is None:
+        raise UserError(f"{where} holds a run of {run.model.name}; a judge has to classify.")
+    digest, data = run.digest.hex(), run.experiment.data
+    accuracy = {
+        record["split"]: record["metrics"]["accuracy"]
+        for record in records.read(folder)
+        if record.get("digest") == digest and "accuracy" in record["metrics"]
+    }
+    if "test" not in accuracy:
+        raise UserError(
+            f"{where}: how well it does is not known; rnngen evaluate --workdir={folder} "
+            "measures it."
+        )
+    judge = classifying.make_judge(
+        run.model, run.params, run.extra, data.name, data.binarisation, digest, accuracy
+    )
+    classifying.require_fit(judge, dataset, where)
+    return judge
+
+
+def open_network(path: str | None, spec: ImageSpec) -> Inception | None:
+    """The Inception network for such images, or `None` for no file."""
+    if path is None:
+        return None
+    return open_inception(path, spec.levels, spec.channels)
+
+
+def by_classifier(judge: Judge, draw: Draw, opened: Sequence[Run], asked: Asked) -> dict[str, Any]:
+    """How the samples of each replica compare with a split: the section `samples`."""
+    judged, section = _compared(judge.classify, draw, opened, asked)
+    return {
+        "classifier": judge.name,
+        "digest": judge.digest,
+        "accuracy": dict(judge.accuracy),
+        **section,
+        "missing": [found.missing.tolist() for found in judged.samples],
+    }
+
+
+def by_inception(
+    network: Inception, draw: Draw, opened: Sequence[Run], asked: Asked
+) -> dict[str, Any]:
+    """The same in the Inception network's features, less what is of classes: `inception`."""
+    _, section = _compared(network.classify, draw, opened, asked)
+    for part in ("metrics", "floor"):
+        found = section[part]
+        section[part] = {name: found[name] for name in found if name.split("/")[0] in DISTANCES}
+    return {
+        "inception": network.name,
+        "digest": network.digest,
+        "resize": RESIZE,
+        **section,
+    }
+
+
+def _compared(
+    classify: Classify, draw: Draw, opened: Sequence[Run], asked: Asked
+) -> tuple[Judged, dict[str, Any]]:
+    """Samples beside a split in the eyes of a judge, and what every section says of that."""
+    states = [(run.params, run.extra) for run in opened]
+    dataset, track = opened[0].dataset, opened[0].track
+    judged = classifying.judge_samples(classify, draw, states, dataset, *asked, track=track)
+    return judged, {
+        "split": asked.split,
+        **judged.counts,
+        "seed": asked.seed,
+        "temperature": asked.temperature,
+        "metrics": summarise(gather([found.metrics() for found in judged.samples])),
+        "floor": judged.floor.metrics(),
+    }
+
+
+def write_neighbours(path: str, run: Run, seed: int, temperature: float) -> None:
+    """Writes a picture of samples beside their nearest training images."""
+    dataset = run.dataset
+    draw = classifying.drawer(run.model, dataset, track=run.track)
+    images = draw(run.params, run.extra, SHOWN, seed, temperature)
+    read, levels = classifying.reader(dataset, "train"), dataset.spec.levels
+    pool = classifying.pool(read, dataset.splits["train"].num, track=run.track)
+    index, _ = nearness.nearest(images, pool, NEIGHBOURS, levels)
+    pictures.write_png(path, nearness.picture(images, index, read, levels))

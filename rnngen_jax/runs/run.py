@@ -1,0 +1,316 @@
+"""A trained run, opened from its folder: what it draws, completes, scores and encodes."""
+
+import dataclasses
+import functools
+import os
+import pathlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import numpy as np
+
+from rnngen_jax import data, experiment
+from rnngen_jax.config import require
+from rnngen_jax.data.base import Dataset
+from rnngen_jax.data.source import array_split
+from rnngen_jax.errors import UserError
+from rnngen_jax.evaluation import container, likelihood, sampling
+from rnngen_jax.experiment import Experiment
+from rnngen_jax.models.base import Extra, Model, Params
+from rnngen_jax.runs import arguments
+from rnngen_jax.runs.backend import start_backend
+from rnngen_jax.runs.folder import CONFIG
+from rnngen_jax.shapes import ImageSpec
+from rnngen_jax.training import digests
+from rnngen_jax.training.checkpoints import open_checkpoints
+from rnngen_jax.training.replicas import pick
+
+Track = Callable[[range], Iterable[int]]  # wraps each range over batches, such as a progress bar
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """One checkpoint of a run; made by `load`.
+
+    Images in and out are grey levels in `[0, spec.levels)`, uint8 `[N, H, W, C]`, never rescaled;
+    those of a binarised run are 0 and 1. What is drawn depends on the seed alone: the first 10 of
+    1,000 samples are the 10 samples of the same seed.
+
+    Attributes:
+      workdir: the folder.
+      experiment: its checked config.
+      model: the model, a set of pure functions (`models.base.Model`).
+      params, extra: the checkpoint's parameters (their moving average where the run keeps one)
+        and state, on the default device.
+      step: the checkpoint's step.
+      replica: which replica; 0 of a run that has one.
+      track: wraps each range over batches, such as a progress bar.
+    """
+
+    workdir: pathlib.Path
+    experiment: Experiment
+    model: Model
+    params: Params
+    extra: Extra
+    step: int
+    replica: int = 0
+    track: Track = iter
+
+    @property
+    def spec(self) -> ImageSpec:
+        """What an image is: its shape, levels and classes."""
+        return self.model.spec
+
+    @functools.cached_property
+    def dataset(self) -> Dataset:
+        """The data that the config names, which only this needs to be there.
+
+        Raises:
+          UserError: they are missing, or no longer what the run was trained on.
+        """
+        dataset = data.load(self.experiment.data)
+        if dataset.spec != self.spec:
+            raise UserError(
+                f"config.data.name={dataset.name!r} has other images than {self.workdir} was "
+                f"trained on: {dataset.spec}, not {self.spec}; put those back."
+            )
+        return dataset
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """What `nats` means: likelihoods of different protocols must not be compared."""
+        return likelihood.ruler(self.model, self.experiment.data)
+
+    @functools.cached_property
+    def digest(self) -> bytes:
+        """What tells the model from all others: 8 bytes over its fields, images and parameters."""
+        arrays = digests.named({"params": self.params, "extra": self.extra})
+        facts = {
+            "identity": experiment.identity(self.experiment, self.spec),
+            "arrays": {name: digests.describe(np.asarray(array)) for name, array in arrays.items()},
+        }
+        return container.digest([digests.digest(facts).encode()])
+
+    def sample(
+        self,
+        num: int,
+        *,
+        seed: int = 0,
+        labels: np.ndarray | None = None,
+        temperature: float = 1.0,
+    ) -> np.ndarray:
+        """Draws images.
+
+        Args:
+          num: how many, N ≥ 1.
+          seed: of the draw, 0 to 2³¹ - 1.
+          labels: classes `[N]`; by default a class-conditional model goes round its classes.
+          temperature: divides logits and multiplies scales, latents and noise.
+
+        Returns:
+          uint8 `[N, H, W, C]`.
+
+        Raises:
+          UserError: an argument that does not fit, or a model that cannot sample.
+        """
+        require(num >= 1, "num", num, "1 or more")
+        arguments.check_seed(seed)
+        arguments.check_temperature(temperature)
+        draw = self._sampler  # refuses a model that cannot before labels are asked for
+        if labels is None:
+            labels = sampling.cycled(self.model, num)
+        labels = arguments.check_labels(labels, num, self.model)
+        return draw(self.params, self.extra, jax.random.key(seed), num, labels, temperature)
+
+    def complete(
+        self,
+        images: np.ndarray,
+        mask: np.ndarray,
+        *,
+        seed: int = 0,
+        labels: np.ndarray | None = None,
+        temperature: float = 1.0,
+        candidates: int | None = None,
+    ) -> np.ndarray:
+        """Draws the pixels of images that are not known, given those that are.
+
+        Args:
+          images: grey levels `[N, H, W, C]`.
+          mask: bool `[N, H, W]` or `[H, W]`, true where a pixel is known.
+          seed: of the draw.
+          labels: classes `[N]` of a class-conditional model.
+          temperature: as for `sample`.
+          candidates: draws that each completion is chosen from by their importance weights; by
+            default 1, or 8 per round of a model of latent variables.
+
+        Returns:
+          uint8 `[N, H, W, C]`, the known pixels as they were.
+
+        Raises:
+          UserError: an argument that does not fit, or a model that cannot complete images.
+        """
+        images = arguments.check_images(images, self.spec)
+        known = arguments.check_mask(mask, len(images), self.spec)
+        labels = arguments.check_labels(labels, len(images), self.model)
+        arguments.check_seed(seed)
+        arguments.check_temperature(temperature)
+        fits = candidates is None or candidates >= 1
+        require(fits, "candidates", candidates, "1 or more")
+        draw = sampling.completer(self.model, self.track, candidates)
+        key = jax.random.key(seed)
+        return draw(self.params, self.extra, key, images, known, labels, temperature).image
+
+    def nats(
+        self, images: np.ndarray, *, labels: np.ndarray | None = None, iw_samples: int = 0
+    ) -> np.ndarray:
+        """The negative log-likelihood of each image, by this run's `protocol`.
+
+        Divide by `spec.dims` and log 2 for bits per dimension.
+
+        Args:
+          images: grey levels `[N, H, W, C]`.
+          labels: classes `[N]` of a class-conditional model.
+          iw_samples: of the importance-weighted bound of a model of latent variables; 0 for its
+            ELBO.
+
+        Returns:
+          float64 `[N]`, nats.
+
+        Raises:
+          UserError: an argument that does not fit, or a model without a likelihood, or without
+            that bound.
+        """
+        require(iw_samples >= 0, "iw_samples", iw_samples, "0 or more")
+        score = self._scorer(iw_samples)
+        images = arguments.check_images(images, self.spec)
+        labels = arguments.check_labels(labels, len(images), self.model)
+        return likelihood.nats_of_each(
+            score,
+            self.params,
+            self.extra,
+            array_split(images, labels),
+            self.experiment.evaluation.batch_size,
+            track=self.track,
+        )
+
+    def encode(self, images: np.ndarray, *, labels: np.ndarray | None = None) -> np.ndarray:
+        """The latents that are most likely for images: the posterior's means.
+
+        Args:
+          images: grey levels `[N, H, W, C]`.
+          labels: classes `[N]` of a class-conditional model.
+
+        Returns:
+          float32 `[N, S, Z]`: Z variables in each of S steps.
+
+        Raises:
+          UserError: an argument that does not fit, or a model without latents.
+        """
+        encode = self._encoder
+        images = arguments.check_images(images, self.spec)
+        labels = arguments.check_labels(labels, len(images), self.model)
+        return encode(self.params, self.extra, images, labels)
+
+    def decode(self, latents: np.ndarray, *, labels: np.ndarray | None = None) -> np.ndarray:
+        """The images to be expected of latents.
+
+        Args:
+          latents: float `[N, S, Z]`.
+          labels: classes `[N]` of a class-conditional model.
+
+        Returns:
+          float32 `[N, H, W, C]` in [0, 1].
+
+        Raises:
+          UserError: an argument that does not fit, or a model without latents.
+        """
+        decode, shape = self._decoder, self.model.latent.shape
+        latents = np.asarray(latents, np.float32)
+        if latents.shape[1:] != shape or not latents.size:
+            raise UserError(f"latents are of shape {latents.shape}; allowed: {('N', *shape)}.")
+        labels = arguments.check_labels(labels, len(latents), self.model)
+        return decode(self.params, self.extra, latents, labels)
+
+    # Compiled once each, with the first call.
+
+    @functools.cached_property
+    def _sampler(self) -> sampling.Draw:
+        return sampling.sampler(self.model, self.track)
+
+    @functools.cached_property
+    def _encoder(self) -> sampling.Draw:
+        return sampling.encoder(self.model, self.track)
+
+    @functools.cached_property
+    def _decoder(self) -> sampling.Draw:
+        return sampling.decoder(self.model, self.track)
+
+    @functools.cached_property
+    def _scorer(self) -> Callable[[int], likelihood.Score]:
+        return functools.cache(
+            lambda samples: likelihood.scorer(self.model, lambda batch, key: batch, samples)
+        )
+
+
+def load(
+    workdir: str | os.PathLike[str],
+    checkpoint: str | int | None = None,
+    *,
+    replica: int = 0,
+    track: Track = iter,
+) -> Run:
+    """Opens a run: its config, model and a checkpoint's parameters; not its training data.
+
+    Args:
+      workdir: the run's folder.
+      checkpoint: "best", "latest", a step, or `None` for the best, or the latest where nothing has
+        been validated.
+      replica: which replica of a run of several.
+      track: wraps each range over batches, such as a progress bar.
+
+    Raises:
+      UserError: no run there, no such checkpoint or replica, or a checkpoint of another model.
+      RunError: there are no devices to compute on.
+    """
+    (run,) = load_each(workdir, checkpoint, [replica], track=track)
+    return run
+
+
+def load_each(
+    workdir: str | os.PathLike[str],
+    checkpoint: str | int | None = None,
+    which: Iterable[int] | None = None,
+    *,
+    track: Track = iter,
+) -> list[Run]:
+    """Opens several replicas of a run, by default all of them, which share a model.
+
+    Args:
+      workdir, checkpoint, track: as for `load`.
+      which: numbers of replicas.
+
+    Raises:
+      UserError, RunError: as `load`.
+    """
+    folder = pathlib.Path(workdir)
+    settings = experiment.from_json(folder / CONFIG)
+    replicas = settings.training.replicas
+    chosen = list(range(replicas)) if which is None else list(which)
+    for replica in chosen:
+        allowed = "0, as the run has one replica" if replicas == 1 else f"0 to {replicas - 1}"
+        require(0 <= replica < replicas, "--replica", replica, allowed)
+    start_backend()
+    with open_checkpoints(folder / "checkpoints") as checkpoints:
+        step = checkpoints.find(checkpoint if checkpoint is not None else checkpoints.default())
+        spec = ImageSpec(**checkpoints.meta(step)["identity"]["spec"])
+        model = experiment.build(settings, spec)
+        identity = experiment.identity(settings, spec)
+        found = checkpoints.restore_evaluated(step, model, identity, replicas)
+
+    def of(replica: int) -> Run:
+        arrays = pick((found.params, found.extra), replica, replicas)
+        params, extra = jax.device_put(arrays)
+        return Run(folder, settings, model, params, extra, found.step, replica, track)
+
+    return list(map(of, chosen))

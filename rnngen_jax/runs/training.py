@@ -1,0 +1,247 @@
+"""Training a run in its folder: from a config to its checkpoints, metrics, grids and status."""
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from rnngen_jax import data, experiment
+from rnngen_jax.config import require
+from rnngen_jax.data.base import Dataset
+from rnngen_jax.data.feed import make_feed
+from rnngen_jax.data.transforms import evaluation_transform, training_transform
+from rnngen_jax.errors import DivergedError, UserError
+from rnngen_jax.evaluation import animations, inputs, pictures, sampling
+from rnngen_jax.evaluation.validation import validator
+from rnngen_jax.experiment import Experiment
+from rnngen_jax.lock import exclusive
+from rnngen_jax.models.base import Extra, Model, Params
+from rnngen_jax.runs import folder as folders
+from rnngen_jax.runs import status
+from rnngen_jax.runs.backend import start_backend
+from rnngen_jax.runs.judging import open_judge
+from rnngen_jax.training import loop, opening
+from rnngen_jax.training.loop import Outcome
+from rnngen_jax.training.preemption import NEVER, Interruption, stoppable
+from rnngen_jax.training.privacy import epsilon
+
+
+def train(
+    config: Mapping[str, Any] | Experiment,
+    workdir: str | os.PathLike[str],
+    *,
+    interruption: Interruption = NEVER,
+) -> Outcome:
+    """Trains a model on a data set, or goes on with a run that was interrupted.
+
+    One training at a time has the folder. What becomes of it stands in its status.json, also where
+    this raises. Progress is printed by the first process.
+
+    Args:
+      config: a `ConfigDict` such as a config file gives, a nested dict, or what `experiment.check`
+        has made of either.
+      workdir: the run's folder, made if missing.
+      interruption: who may ask the run to stop; the library installs no signal handlers.
+
+    Returns:
+      How it ended.
+
+    Raises:
+      UserError: a config that does not fit, or a folder that holds another run or is in use.
+      DivergedError: a number that has to be finite is not.
+      RunError: the training failed.
+    """
+    given = config if isinstance(config, Experiment) else experiment.check(config)
+    folder = pathlib.Path(workdir)
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise UserError(f"--workdir={folder} is not a folder; give one, or a new name.")
+    start_backend()
+    first = jax.process_index() == 0
+    with exclusive(folder) if first else contextlib.nullcontext():
+        return _train(given, folder, first, interruption)
+
+
+def _train(
+    given: Experiment, folder: pathlib.Path, first: bool, interruption: Interruption
+) -> Outcome:
+    """Trains in a folder that is held; `first` of the processes alone writes and prints."""
+    track = stoppable(interruption)
+    settings, begins = folders.settled(folder, given)
+    dataset = data.load(settings.data)
+    model = experiment.build(settings, dataset.spec)
+    training = settings.training
+    batches, available = loop.batches_a_step(settings.optimizers), dataset.splits["train"].num
+    most = f"1 to {available // batches}, as a step takes {batches} from {available} images"
+    where = "config.training.batch_size"
+    require(training.batch_size * batches <= available, where, training.batch_size, most)
+    feed = make_feed(
+        dataset.splits["train"],
+        training.batch_size * batches,
+        training.seed,
+        settings.data.placement,
+        training.replicas,
+    )
+    judge = None
+    if settings.evaluation.classifier:
+        judge = open_judge(settings.evaluation.classifier, dataset, "config.evaluation.classifier")
+    validate = validator(
+        model,
+        evaluation_transform(dataset),
+        dataset,
+        settings.evaluation,
+        judge,
+        warn=_say if first else lambda line: None,
+        track=track,
+    )
+    announced = [
+        opening.data(dataset),
+        *opening.ended_schedules(settings.optimizers, training.steps),
+    ]
+    if begins:
+        announced += opening.warmups(given.optimizers, settings.optimizers)
+    with (
+        folders.recorded(settings, folder) if first else contextlib.nullcontext(),
+        _reporting(folder, training.steps) if first else _silent() as (report, finish),
+    ):
+        outcome = loop.train(
+            model,
+            feed,
+            training_transform(settings.data, dataset),
+            training,
+            settings.optimizers,
+            folder,
+            experiment.identity(settings, dataset.spec),
+            validate=validate,
+            draw=drawer(model, settings, dataset, folder, track),
+            describe=accountant(settings, dataset.splits["train"].num),
+            record=experiment.to_dict(settings),
+            announced=announced,
+            report=report,
+            interruption=interruption,
+        )
+        finish(outcome)
+    if first and outcome.ended and (folder / "samples").exists():
+        _animate(folder / "samples")
+    return outcome
+
+
+@contextlib.contextmanager
+def _reporting(
+    folder: pathlib.Path, steps: int
+) -> Iterator[tuple[Callable[[int], None], Callable[[Outcome], None]]]:
+    """Keeps status.json: gives what to call with each line, and with the outcome.
+
+    A training that is refused before it begins leaves the status as it is.
+    """
+    write, at = status.reporter(folder, steps), None
+
+    def report(step: int) -> None:
+        nonlocal at
+        at = step
+        write("running", step, "")
+
+    try:
+        yield report, lambda outcome: write(outcome.state, outcome.step, "")
+    except BaseException as error:
+        if at is not None:
+            state = "failed"
+            if isinstance(error, DivergedError | KeyboardInterrupt):
+                state = "diverged" if isinstance(error, DivergedError) else "interrupted"
+            with contextlib.suppress(OSError):  # it must not take the place of what has happened
+                write(state, at, str(error) or type(error).__name__)
+        raise
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[tuple[Callable[[int], None], Callable[[Outcome], None]]]:
+    """Reports nothing, from the processes that do not write."""
+    yield (lambda step: None), (lambda outcome: None)
+
+
+def accountant(settings: Experiment, num: int) -> Callable[[int], dict[str, float]] | None:
+    """`describe(step)` gives the ε and δ of each player whose gradients are private.
+
+    Args:
+      settings: the experiment.
+      num: of training images.
+
+    Raises:
+      UserError: the accountant's package is not installed.
+    """
+    private = {p: section for p, section in settings.optimizers.items() if section.private_noise}
+    if not private:
+        return None
+    rate = settings.training.batch_size / num
+
+    def describe(step: int) -> dict[str, float]:
+        found = {}
+        for player, section in private.items():
+            steps, delta = step * section.turns, section.private_delta
+            found[f"epsilon/{player}"] = epsilon(section.private_noise, rate, steps, delta)
+            found[f"delta/{player}"] = delta
+        return found
+
+    describe(1)  # so that what is missing is said before the first step
+    return describe
+
+
+def drawer(
+    model: Model,
+    settings: Experiment,
+    dataset: Dataset,
+    folder: pathlib.Path,
+    track: Callable[[range], Iterable[int]] = iter,
+) -> Callable[[Params, Extra, int], np.ndarray] | None:
+    """`draw(params, extra, step)` writes a grid of samples to `samples/step_STEP.png`, returns it.
+
+    The same noise at every step, so that the grids can be compared. Of several replicas, the first.
+    Of a model that can rebuild images but draw none, the grid is of validation images and what
+    becomes of them. `track` wraps each range over batches, and may end the grid by raising.
+    """
+    num = settings.training.num_samples
+
+    def write(picture: np.ndarray, step: int) -> np.ndarray:
+        if jax.process_index() == 0:
+            pictures.write_png(folder / "samples" / f"step_{step:08}.png", picture)
+        return picture
+
+    if model.sample is None:
+        if model.latent is None:
+            return None
+        given, classes = inputs.read_split(dataset, "validation", num)
+        known = classes if model.conditional else None
+        encode, decode = sampling.encoder(model, track), sampling.decoder(model, track)
+
+        def rebuild(params: Params, extra: Extra, step: int) -> np.ndarray:
+            rebuilt = decode(params, extra, encode(params, extra, given, known), known)
+            return write(pictures.reconstructions(given, rebuilt, model.spec.levels), step)
+
+        return rebuild
+
+    draw_images = sampling.sampler(model, track)
+    labels = sampling.cycled(model, num)
+    key = jax.random.key(settings.training.seed)
+
+    def draw(params: Params, extra: Extra, step: int) -> np.ndarray:
+        images = draw_images(params, extra, key, num, labels, 1.0)
+        return write(pictures.grid(np.asarray(images), model.spec.levels), step)
+
+    return draw
+
+
+def _animate(folder: pathlib.Path) -> None:
+    """Writes the grids of a training, which have the same noise, as `training.gif` beside them."""
+    frames = animations.training(folder)
+    if frames is not None:
+        animations.write_gif(folder / "training.gif", frames, hold=animations.HOLD)
+
+
+def _say(line: str) -> None:
+    """Prints a line, above the progress bar where there is one."""
+    from tqdm import tqdm
+
+    tqdm.write(line)
