@@ -145,7 +145,7 @@ def run(
     )
     completed = found.image.reshape(len(images), completions, *spec.shape)
     if out.lower().endswith(".npz"):
-        arrays = {"image": images, "known": known, "completed": completed}
+        arrays = {spec.key: images, "known": known, "completed": completed}
         pictures.write_npz(out, {**arrays, "levels": np.int32(spec.levels)})
     else:
         pictures.write_png(out, pictures.completions(images, known, completed, spec.levels))

@@ -165,9 +165,12 @@ def _names(input: str, num: int | None) -> tuple[str, ...] | None:
 
 
 def _compare(images: "np.ndarray", levels: int) -> None:
-    """Prints what PNG and WebP make of the first images."""
-    from rnngen_jax.evaluation import formats
+    """Prints what PNG and WebP make of the first images; of codes, which are no pixels, nothing."""
+    from rnngen_jax.evaluation import formats, pictures
 
+    images = pictures.strips(images)
+    if levels > 256 or images.shape[-1] not in (1, 3):
+        return
     first = images[: max(1, COMPARED // images[0].size)]
     whose = "" if len(first) == len(images) else f" of the first {len(first)} images"
     for title, sizes in (("PNG", formats.png(first, levels)), ("WebP", formats.webp(first))):

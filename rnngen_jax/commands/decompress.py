@@ -81,7 +81,7 @@ def run(workdir: str, checkpoint: str | None, replica: int, input: str, out: str
     if folder:
         pictures.write_singles(out, images, content.levels, content.names)
     else:
-        arrays = {"image": images, "levels": np.int32(content.levels)}
+        arrays = {opened.spec.key: images, "levels": np.int32(content.levels)}
         pictures.write_npz(out, arrays if labels is None else {**arrays, "label": labels})
     print(
         f"{content.num} images, {content.num / seconds:,.1f} images/s, "

@@ -105,11 +105,15 @@ def run(
     import jax
     import numpy as np
 
-    from rnngen_jax.evaluation import sampling
+    from rnngen_jax.evaluation import animations, sampling
 
     one = check_label(None if label == "all" else label, opened.model)
     labels = sampling.cycled(opened.model, num) if one is None else np.full(num, one, np.int32)
-    if pictures.ending(out) == ".gif":
+    if pictures.ending(out) == ".gif" and opened.spec.frames:
+        images = opened.sample(num, seed=seed, labels=labels, temperature=temperature)
+        frames = [pictures.grid(images[:, t], opened.spec.levels) for t in range(images.shape[1])]
+        animations.write_gif(out, np.stack(frames), hold=animations.HOLD)
+    elif pictures.ending(out) == ".gif":
         _write_canvases(opened, num, labels, temperature, seed, out)
     elif pixels == "mean":
         decode = sampling.decoder(opened.model, bar)

@@ -11,7 +11,7 @@ from types import ModuleType
 from rnngen_jax.config import nearest
 from rnngen_jax.data.base import DataConfig, Dataset
 from rnngen_jax.errors import UserError
-from rnngen_jax.shapes import ImageSpec
+from rnngen_jax.shapes import spec_of
 
 
 def names() -> list[str]:
@@ -64,16 +64,15 @@ def load(config: DataConfig) -> Dataset:
     }
     splits = source.cut(splits, config.validation_fraction, config.name)
     fixed = config.binarisation in ("static", "threshold")
-    height, width, channels = found.shape
+    if config.binarisation != "none" and found.levels > 256:
+        raise UserError(
+            f"config.data.binarisation={config.binarisation!r} does not fit the {found.levels} "
+            f"codes of {config.name}; leave it at 'none'."
+        )
+    levels = found.levels if config.binarisation == "none" else 2
     return Dataset(
         name=config.name,
-        spec=ImageSpec(
-            height=height,
-            width=width,
-            channels=channels,
-            levels=found.levels if config.binarisation == "none" else 2,
-            classes=found.classes,
-        ),
+        spec=spec_of(found.shape, levels, found.classes),
         splits=splits,
         binarisation=config.binarisation,
         raw_levels=2 if fixed else found.levels,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rnngen_jax.config import require, require_choice
-from rnngen_jax.shapes import ImageSpec
+from rnngen_jax.shapes import IMAGE, ImageSpec
 
 SPLITS = ("train", "validation", "test")
 BINARISATIONS = ("none", "static", "dynamic", "threshold")
@@ -53,13 +53,15 @@ class Split(NamedTuple):
     """One split, read by index.
 
     Attributes:
-      num: number of images.
-      read: `read(indices [N]) -> (uint8 [N, H, W, C], int32 [N])`, images and labels; labels are 0
-        where the data has none. Safe to call from several threads.
+      num: number of items.
+      read: `read(indices [N]) -> (items [N, ...], int32 [N])`, items of the spec's shape and dtype
+        and labels; labels are 0 where the data has none. Safe to call from several threads.
+      key: what a batch calls the items, as in `ImageSpec.key`.
     """
 
     num: int
     read: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+    key: str = IMAGE
 
 
 class Dataset(NamedTuple):

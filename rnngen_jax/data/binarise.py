@@ -63,4 +63,4 @@ def binarised(name: str, split: Split, binarisation: str, levels: int) -> Split:
             return static(images, indices, name, levels), labels
         return threshold(images, levels), labels
 
-    return Split(split.num, read) if binarisation in ("static", "threshold") else split
+    return split._replace(read=read) if binarisation in ("static", "threshold") else split

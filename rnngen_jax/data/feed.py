@@ -28,12 +28,12 @@ class Feed(NamedTuple):
     """Where training's batches come from; made by `make_feed`.
 
     Attributes:
-      resident: "image" uint8 `[N, H, W, C]` and "label" int32 `[N]` in host memory, for the trainer
-        to put on the device; `None` when streaming.
+      resident: the split's items `[N, ...]`, by the split's key such as "image", and "label" int32
+        `[N]` in host memory, for the trainer to put on the device; `None` when streaming.
       chunks: `chunks(calls, process_index=0, process_count=1)` yields, for each call
         `(start, stop)`, the batches of the training steps `start` to `stop - 1` as arrays with a
-        leading axis K of `stop - start` steps: "index" int32 `[K, b]`, and when streaming "image"
-        uint8 `[K, b, H, W, C]` and "label" int32 `[K, b]`, too. `b` is `batch_size /
+        leading axis K of `stop - start` steps: "index" int32 `[K, b]`, and when streaming the
+        items `[K, b, ...]` and "label" int32 `[K, b]`, too. `b` is `batch_size /
         process_count`: this process's contiguous part of each batch. With N > 1 replicas the
         leading axes are `[K, N, b]`: each has batches of its own.
     """
@@ -118,7 +118,7 @@ def make_feed(split: Split, batch_size: int, seed: int, placement: str, replicas
             images, labels = split.read(index.reshape(-1))
             shape = index.shape
             return {
-                "image": images.reshape(shape + images.shape[1:]),
+                split.key: images.reshape(shape + images.shape[1:]),
                 "label": labels.reshape(shape),
                 "index": index,
             }
@@ -130,7 +130,7 @@ def make_feed(split: Split, batch_size: int, seed: int, placement: str, replicas
 
     if placement == "device":
         images, labels = split.read(np.arange(split.num))
-        return Feed({"image": images, "label": labels}, gathered)
+        return Feed({split.key: images, "label": labels}, gathered)
     return Feed(None, streamed)
 
 
@@ -139,10 +139,10 @@ def fetch(resident: Mapping[str, Array] | None, item: Mapping[str, Array]) -> di
 
     Args:
       resident: the feed's `resident` arrays, on the device, or `None` when streaming.
-      item: one step of a chunk: "index" `[B]`, and when streaming "image" and "label".
+      item: one step of a chunk: "index" `[B]`, and when streaming the items and "label".
 
     Returns:
-      "image" uint8 `[B, H, W, C]`, "label" int32 `[B]`, "index" int32 `[B]`.
+      The items `[B, ...]` by their key, "label" int32 `[B]`, "index" int32 `[B]`.
     """
     if resident is None:
         return dict(item)

@@ -3,8 +3,9 @@
 Either `image` (uint8 `[N, H, W]` or `[N, H, W, C]`) with an optional `label` (integers `[N]`, 0 to
 K - 1): then the images are put in a fixed random order, and test and validation are cut from its
 end, each a `validation_fraction`. Or `train_image`, `train_label`, `validation_image`, `test_image`
-and so on, kept in their order, with missing splits cut from the end of train. An optional scalar
-`levels` gives the number of grey levels, 256 by default.
+and so on, kept in their order, with missing splits cut from the end of train. Sequences are called
+`frames` in the place of `image`, and are uint8 `[N, T, H, W, C]`. An optional scalar `levels` gives
+the number of grey levels, 256 by default; with more than 256 the images are codes, of any integers.
 """
 
 import lzma
@@ -18,6 +19,7 @@ from rnngen_jax.config import nearest
 from rnngen_jax.data.base import SPLITS, DataConfig
 from rnngen_jax.data.source import (
     MAX_BYTES,
+    MOST_LEVELS,
     Source,
     checked,
     from_arrays,
@@ -28,9 +30,11 @@ from rnngen_jax.data.source import (
 )
 from rnngen_jax.errors import UserError
 from rnngen_jax.files import require_file
+from rnngen_jax.shapes import FRAMES, IMAGE
 
-_BY_SPLIT = tuple(f"{split}_{array}" for split in SPLITS for array in ("image", "label"))
-_NAMES = ("levels", "image", "label", *_BY_SPLIT)
+_ARRAYS = (IMAGE, FRAMES, "label")
+_BY_SPLIT = tuple(f"{split}_{array}" for split in SPLITS for array in _ARRAYS)
+_NAMES = ("levels", *_ARRAYS, *_BY_SPLIT)
 # What zipfile, its decompressors and NumPy raise for files that are not as they should be; the
 # memory runs out where an array's header lies.
 _UNREADABLE = (
@@ -60,21 +64,28 @@ def load_source(argument: str, config: DataConfig) -> Source:
         if name not in _NAMES:
             raise UserError(f"{path}: {name!r} is not known; {nearest(name, _NAMES)}")
     levels = _levels(stored.pop("levels", None), path)
-    if "image" in stored:
-        split_names = sorted(set(stored) - {"image", "label"})
+    key = FRAMES if any(name.endswith(FRAMES) for name in stored) else IMAGE
+    for name, array in stored.items():
+        if name.endswith(key) and (array.ndim == 5) != (key == FRAMES):
+            raise UserError(
+                f"{path}: {name!r} is of shape {array.shape}; allowed: [N, T, H, W, C] as "
+                f"'{FRAMES}', [N, H, W] or [N, H, W, C] as '{IMAGE}'."
+            )
+    if key in stored:
+        split_names = sorted(set(stored) - {key, "label"})
         if split_names:
             raise UserError(
-                f"{path}: holds 'image' and {', '.join(split_names)}; "
-                "give either 'image' or arrays by split."
+                f"{path}: holds '{key}' and {', '.join(split_names)}; "
+                f"give either '{key}' or arrays by split."
             )
-        images, labels = checked(stored["image"], stored.get("label"), str(path))
+        images, labels = checked(stored[key], stored.get("label"), str(path), levels)
         shuffled = permutation(0, 0, len(images))
         arrays = {"train": (images[shuffled], None if labels is None else labels[shuffled])}
     else:
         arrays = {
-            split: (stored[f"{split}_image"], stored.get(f"{split}_label"))
+            split: (stored[f"{split}_{key}"], stored.get(f"{split}_label"))
             for split in SPLITS
-            if f"{split}_image" in stored
+            if f"{split}_{key}" in stored
         }
         lonely = {name for name in stored if name.endswith("label")} - {
             f"{s}_label" for s in arrays
@@ -119,9 +130,9 @@ def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
 def _levels(stored: np.ndarray | None, path: pathlib.Path) -> int:
     if stored is None:
         return 256
-    if stored.shape != () or stored.dtype.kind not in "iu" or not 2 <= stored <= 256:
+    if stored.shape != () or stored.dtype.kind not in "iu" or not 2 <= stored <= MOST_LEVELS:
         raise UserError(
             f"{path}: 'levels' is {stored.dtype} of shape {stored.shape}; "
-            "allowed: one integer from 2 to 256."
+            f"allowed: one integer from 2 to {MOST_LEVELS}."
         )
     return int(stored)

@@ -13,10 +13,13 @@ import numpy as np
 
 from rnngen_jax.data.base import SPLITS, Split
 from rnngen_jax.errors import UserError
+from rnngen_jax.shapes import FRAMES, IMAGE, dtype_of
 
 MAX_BYTES = 2**33  # more than this is not unpacked into memory: a file's header may lie
 # Tables and one-hot vectors of class-conditional models are as long as there are classes.
 MOST_CLASSES = 2**16
+MOST_LEVELS = 2**20  # entries of a codebook
+MOST_CHANNELS = 255  # of a grid of residual codes
 FEW_CLASSES = 1000  # so many may be inferred from the labels of however few images
 
 
@@ -25,13 +28,13 @@ class Source(NamedTuple):
 
     Attributes:
       splits: by name; "train" must be there, "validation" and "test" may be missing.
-      shape: `(H, W, C)` of one image.
-      levels: grey levels, 2 to 256.
+      shape: of one item, `(H, W, C)` or `(T, H, W, C)`.
+      levels: grey levels or codes, 2 to `MOST_LEVELS`.
       classes: number of classes, 0 without labels.
     """
 
     splits: Mapping[str, Split]
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     levels: int
     classes: int
 
@@ -45,9 +48,8 @@ def from_arrays(
     """A source whose images lie in memory, after checking that they fit together.
 
     Args:
-      arrays: images, uint8 `[N, H, W]` or `[N, H, W, C]`, and labels, integers `[N]` or `None`, by
-        split.
-      levels: grey levels.
+      arrays: items as for `checked`, and labels, integers `[N]` or `None`, by split.
+      levels: grey levels or codes.
       where: what the messages call the data, such as the path of its file.
       classes: number of classes where the source knows it; by default the greatest label of train
         plus one, which must be below the number of its images or `FEW_CLASSES`.
@@ -56,14 +58,14 @@ def from_arrays(
       UserError: arrays of wrong type or shape, splits that differ in image size or in having
         labels, a label or a grey level out of range.
     """
-    fitting = {name: checked(*pair, f"{where}: {name}") for name, pair in arrays.items()}
+    fitting = {name: checked(*pair, f"{where}: {name}", levels) for name, pair in arrays.items()}
     if "train" not in fitting:
         raise UserError(f"{where}: there is no train split; give one, beside {', '.join(fitting)}.")
     shapes = {images.shape[1:] for images, _ in fitting.values()}
     if len(shapes) > 1:
         raise UserError(
             f"{where}: the splits hold images of different sizes, {sorted(shapes)}; "
-            "all splits need one [H, W, C]."
+            "all splits need one shape."
         )
     labelled = {name for name, (_, labels) in fitting.items() if labels is not None}
     if labelled and labelled != set(fitting):
@@ -89,29 +91,40 @@ def from_arrays(
 
 
 def checked(
-    images: np.ndarray, labels: np.ndarray | None, where: str
+    images: np.ndarray, labels: np.ndarray | None, where: str, levels: int = 256
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Images as uint8 `[N, H, W, C]` and labels, where there are any, as int32 `[N]`.
+    """Items in their dtype, with an axis of channels, and labels, if there are any, as int32 `[N]`.
 
     Args:
-      images: must be uint8 `[N, H, W]` or `[N, H, W, C]` with C of 1 or 3, and not empty.
+      images: must not be empty, and uint8 `[N, H, W]`, `[N, H, W, C]` or, for sequences, `[N, T, H,
+        W, C]`; above 256 levels, where they are codes, any integers. At 256 levels, which pictures
+        have, C is 1 or 3.
       labels: must be integers `[N]` of 0 or more, or `None`.
       where: what the messages call the data.
+      levels: grey levels or codes.
 
     Raises:
       UserError: something else was given.
     """
-    if images.dtype != np.uint8:
-        raise UserError(f"{where}: images are of type {images.dtype}; allowed: uint8.")
+    codes = levels > 256
+    if images.dtype.kind not in "iu" if codes else images.dtype != np.uint8:
+        allowed = "integers" if codes else "uint8"
+        raise UserError(f"{where}: images are of type {images.dtype}; allowed: {allowed}.")
     if images.ndim == 3:
         images = images[..., None]
-    if images.ndim != 4 or images.shape[-1] not in (1, 3):
+    channels = (1, 3) if levels == 256 else range(1, MOST_CHANNELS + 1)
+    if images.ndim not in (4, 5) or images.shape[-1] not in channels:
+        many = "1 or 3" if levels == 256 else f"1 to {MOST_CHANNELS}"
         raise UserError(
-            f"{where}: images have the shape {images.shape}; "
-            "allowed: [N, H, W] or [N, H, W, C] with C of 1 or 3."
+            f"{where}: images have the shape {images.shape}; allowed: [N, H, W] or "
+            f"[N, H, W, C] with C of {many}, for sequences [N, T, H, W, C]."
         )
     if images.size == 0:
         raise UserError(f"{where}: there are no images, the shape is {images.shape}.")
+    if images.min() < 0:
+        raise UserError(f"{where}: holds {images.min()}; allowed: 0 to {levels - 1}.")
+    if codes and images.max() < levels:  # who checks the levels has to see what was given
+        images = images.astype(dtype_of(levels))
     if labels is None:
         return images, None
     if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
@@ -151,14 +164,19 @@ def _inferred_classes(labels: np.ndarray, where: str) -> int:
 
 
 def array_split(images: np.ndarray, labels: np.ndarray | None) -> Split:
-    """A split of images `[N, H, W, C]` and labels `[N]` that lie in memory; no labels read as 0."""
+    """A split of items and labels `[N]` that lie in memory; no labels read as 0.
+
+    Args:
+      images: `[N, H, W, C]`, or sequences `[N, T, H, W, C]`.
+      labels: `[N]`, or `None`.
+    """
 
     def read(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if labels is None:
             return images[indices], np.zeros(len(indices), np.int32)
         return images[indices], labels[indices]
 
-    return Split(len(images), read)
+    return Split(len(images), read, FRAMES if images.ndim == 5 else IMAGE)
 
 
 def cut(splits: Mapping[str, Split], fraction: float, where: str) -> dict[str, Split]:
@@ -193,7 +211,7 @@ def cut(splits: Mapping[str, Split], fraction: float, where: str) -> dict[str, S
 
 def part(split: Split, start: int, num: int) -> Split:
     """The images `start` to `start + num - 1` of a split."""
-    return Split(num, lambda indices: split.read(np.asarray(indices) + start))
+    return split._replace(num=num, read=lambda indices: split.read(np.asarray(indices) + start))
 
 
 @functools.lru_cache(maxsize=4)

@@ -14,7 +14,7 @@ from rnngen_jax import keys
 from rnngen_jax.config import require
 from rnngen_jax.data.base import DataConfig, Dataset
 
-Batch = Mapping[str, Array]  # "image" uint8 [B, H, W, C], "label" int32 [B], "index" int32 [B]
+Batch = Mapping[str, Array]  # items [B, ...] as "image" or "frames", "label" and "index" int32 [B]
 Transform = Callable[[Batch, Array], Batch]
 
 
@@ -29,7 +29,7 @@ def training_transform(config: DataConfig, dataset: Dataset) -> Transform:
       dataset: the data set that batches come from.
 
     Returns:
-      `f(batch, key) -> batch`, pure; only "image" changes.
+      `f(batch, key) -> batch`, pure; only the items change.
 
     Raises:
       UserError: a shift that could move an image out of sight.
@@ -41,15 +41,15 @@ def training_transform(config: DataConfig, dataset: Dataset) -> Transform:
         config.shift,
         f"0 to {smallest - 1} pixels, as {dataset.name} is {smallest} pixels wide or high",
     )
-    evaluate = evaluation_transform(dataset)
+    evaluate, name = evaluation_transform(dataset), dataset.spec.key
 
     def transform(batch: Batch, key: Array) -> Batch:
-        image = batch["image"]
+        image = batch[name]
         if config.shift:
             image = shifted(image, _keys(batch, key, "shift"), config.shift)
         if config.flip:
             image = flipped(image, _keys(batch, key, "flip"))
-        return evaluate({**batch, "image": image}, key)
+        return evaluate({**batch, name: image}, key)
 
     return transform
 
@@ -58,14 +58,15 @@ def evaluation_transform(dataset: Dataset) -> Transform:
     """What evaluation does to a batch: dynamic binarisation, where the data set asks for it.
 
     Returns:
-      `f(batch, key) -> batch`, pure; only "image" changes.
+      `f(batch, key) -> batch`, pure; only the items change.
     """
+    name = dataset.spec.key
 
     def transform(batch: Batch, key: Array) -> Batch:
         if dataset.binarisation != "dynamic":
             return batch
         each = _keys(batch, key, "binarise")
-        return {**batch, "image": drawn(batch["image"], each, dataset.raw_levels)}
+        return {**batch, name: drawn(batch[name], each, dataset.raw_levels)}
 
     return transform
 

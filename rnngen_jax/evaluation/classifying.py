@@ -119,8 +119,8 @@ def reader(dataset: Dataset, split: str) -> Read:
         image, label = dataset.splits[split].read(index)
         if dataset.binarisation != "dynamic":
             return image
-        batch = {"image": image, "label": label, "index": index.astype(np.int32)}
-        return np.asarray(transform(batch, key)["image"])
+        batch = {dataset.spec.key: image, "label": label, "index": index.astype(np.int32)}
+        return np.asarray(transform(batch, key)[dataset.spec.key])
 
     return read
 

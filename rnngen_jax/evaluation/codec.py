@@ -52,8 +52,8 @@ class Coder(NamedTuple):
     """Both directions, for one model, its parameters and one batch size.
 
     Attributes:
-      encode: `encode(images, labels) -> stream`: uint8 `[N, H, W, C]`; int32 `[N]`, or `None` where
-        the model is not `labelled`; 32-bit words as bytes.
+      encode: `encode(images, labels) -> stream`: items `[N, ...]`; int32 `[N]`, or `None` where the
+        model is not `labelled`; 32-bit words as bytes.
       decode: `decode(stream, num, each) -> (images, labels)`, the same back. A `DecodingError` as
         soon as the stream has too few words, or a batch not its digest in `each`, by `digests`;
         `None` compares nothing.
@@ -93,6 +93,7 @@ def maker() -> str:
 
 def digest(images: np.ndarray, labels: np.ndarray | None) -> bytes:
     """Checksum of images and labels, 8 bytes."""
+    images = images.astype(images.dtype.newbyteorder("<"), copy=False)
     parts = [images] if labels is None else [images, labels.astype("<i4")]
     return container.digest(part.tobytes() for part in parts)
 
@@ -215,7 +216,7 @@ def coder(model: Model, params: Params, size: int, track: Track = iter) -> Coder
                 values = _filled(drawn.reshape(real, steps.width), size).T
                 known[place.start : place.start + steps.width] = values
                 told = (place.start, values)
-            batch = known[:, :real].T.astype(np.uint8).reshape(real, *spec.shape)
+            batch = known[:, :real].T.astype(spec.dtype).reshape(real, *spec.shape)
             whose = None if labels is None else labels[first : first + real]
             if each is not None and digest(batch, whose) != each[first // size]:
                 raise DecodingError(OTHER_PIXELS)

@@ -4,11 +4,12 @@ Little-endian, in this order:
 
     bytes   what
     4       b"\\x89RNN"
-    1       version of the format, 2
+    1       version of the format, 3
     1       flags: 1 the stream begins with labels, 2 file names are stored
     2, 2    height, width
-    1       channels
-    1       grey levels, less one
+    2       channels
+    2       frames of a sequence, 0 for still images and codes
+    4       grey levels or codes, less one
     4       number of images
     1       base-2 logarithm of the batch size
     8       digest of the model: its config, its parameters
@@ -24,8 +25,9 @@ where they are in every version, so that a newer file is told from a damaged one
 damage, not malice: nothing that a header says is believed until it has been checked.
 
 What a file makes its reader do is bounded by its size: a stream that is not what it claims to be is
-found out after a batch, and a batch takes 8 bytes. Version 1, which is read too, had in the place
-of the arithmetic's digest one of all pixels and labels, 8 bytes, and the stream's words, 4 bytes.
+found out after a batch, and a batch takes 8 bytes. Versions 1 and 2, which are read too, had one
+byte each for channels and levels, and no frames. Version 1 had in the place of the arithmetic's
+digest one of all pixels and labels, 8 bytes, and the stream's words, 4 bytes.
 """
 
 import hashlib
@@ -39,11 +41,13 @@ from typing import NamedTuple
 
 from rnngen_jax.errors import UserError
 from rnngen_jax.files import require_file
+from rnngen_jax.shapes import dtype_of
 
 ENDING = ".rnn"
 MAGIC = b"\x89RNN"
-VERSION = 2
+VERSION = 3
 MOST_BYTES = 2**31  # of a file, and of the images in it
+MOST_LEVELS = 2**20
 MOST_NAMES = 2**26  # bytes of all names
 MOST_BATCH = 2**16
 LONGEST_NAME = 255  # bytes, as on most file systems, the ending included
@@ -54,6 +58,7 @@ _ARITHMETIC = 4
 _HEADS = {  # by version
     1: struct.Struct(f"<4sBBHHBBIB{_DIGEST}s{_DIGEST}sI"),
     2: struct.Struct(f"<4sBBHHBBIB{_DIGEST}s{_ARITHMETIC}s"),
+    3: struct.Struct(f"<4sBBHHHHIIB{_DIGEST}s{_ARITHMETIC}s"),
 }
 _LENGTH = struct.Struct("<I")
 _RESERVED = frozenset("/\\:")  # what leads out of a folder, here or on another system
@@ -63,8 +68,8 @@ class Container(NamedTuple):
     """What a file holds.
 
     Attributes:
-      shape: `(H, W, C)` of one image.
-      levels: grey levels, 2 to 256.
+      shape: `(H, W, C)` of one image, or `(T, H, W, C)` of a sequence.
+      levels: grey levels or codes, 2 to `MOST_LEVELS`.
       num: number of images.
       batch_size: images that were coded together, a power of two.
       labelled: whether the stream begins with labels.
@@ -77,7 +82,7 @@ class Container(NamedTuple):
       stream: the coded words.
     """
 
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     levels: int
     num: int
     batch_size: int
@@ -109,13 +114,13 @@ def pack(content: Container) -> bytes:
     Raises:
       UserError: images that the format cannot hold.
     """
-    (height, width, channels), names = content.shape, b""
-    fits = max(height, width) < 2**16 and channels < 2**8 and 2 <= content.levels <= 2**8
+    *frames, height, width, channels = content.shape
+    names = b""
+    fits = max(content.shape) < 2**16 and 2 <= content.levels <= MOST_LEVELS
     if not (fits and 1 <= content.num < 2**32):
         raise UserError(
-            f"{content.num} images of {width}x{height} with {channels} channels and "
-            f"{content.levels} levels do not fit; allowed: up to 65535x65535, 255 channels, "
-            "2 to 256 levels."
+            f"{content.num} images of shape {content.shape} and {content.levels} levels do not "
+            f"fit; allowed: up to 65535 along each axis, 2 to {MOST_LEVELS} levels."
         )
     if content.names is not None:
         text = "\n".join(content.names).encode()
@@ -131,6 +136,7 @@ def pack(content: Container) -> bytes:
         height,
         width,
         channels,
+        *(frames or [0]),
         content.levels - 1,
         content.num,
         content.batch_size.bit_length() - 1,
@@ -190,28 +196,20 @@ def check_names(names: Sequence[str]) -> None:
 def _checked(body: bytes, version: int) -> Container:
     """The content, each field checked before it is used; else a `ValueError`."""
     rest, head = _Rest(body), _HEADS[version]
-    (
-        _,
-        _,
-        flags,
-        height,
-        width,
-        channels,
-        top,
-        num,
-        log_batch,
-        model,
-        *others,
-    ) = head.unpack(rest.take(head.size))
+    _, _, flags, height, width, channels, *fields = head.unpack(rest.take(head.size))
+    frames = fields.pop(0) if version > 2 else 0
+    top, num, log_batch, model, *others = fields
+    shape = (frames, height, width, channels) if frames else (height, width, channels)
     if flags & ~(_LABELLED | _NAMED):
         raise ValueError(f"its flags are {flags}")
-    if not (height and width and channels and top and num):
-        raise ValueError(f"it holds {num} images of {width}x{height}x{channels}, {top + 1} levels")
+    if not (math.prod(shape) and 0 < top < MOST_LEVELS and num):
+        raise ValueError(f"it holds {num} images of shape {shape}, {top + 1} levels")
     if 2**log_batch > MOST_BATCH:
         raise ValueError(f"its batch size is 2^{log_batch}")
     # Version 1 has no digest of each batch, but is held to the size that it would have with them.
     batches = math.ceil(num / 2**log_batch)
-    if num * height * width * channels > MOST_BYTES or batches * _DIGEST > len(body):
+    size = math.prod(shape) * dtype_of(top + 1).itemsize
+    if num * size > MOST_BYTES or batches * _DIGEST > len(body):
         raise ValueError(f"it claims {num} images, too many for {len(body)} bytes")
     maker = rest.take(rest.take(1)[0]).decode()
     if not maker.isprintable():
@@ -229,7 +227,7 @@ def _checked(body: bytes, version: int) -> Container:
     if rest.left:
         raise ValueError(f"{rest.left} bytes follow the stream")
     return Container(
-        shape=(height, width, channels),
+        shape=shape,
         levels=top + 1,
         num=num,
         batch_size=2**log_batch,

@@ -36,10 +36,10 @@ def read_split(dataset: Dataset, split: str, num: int | None) -> tuple[np.ndarra
     index = np.arange(source.num if num is None else min(num, source.num), dtype=np.int32)
     image, label = source.read(index)
     batch = jax.jit(evaluation_transform(dataset))(
-        {"image": image, "label": label, "index": index},
+        {source.key: image, "label": label, "index": index},
         keys.named(jax.random.key(SEED), "transform"),
     )
-    return np.asarray(batch["image"]), label
+    return np.asarray(batch[source.key]), label
 
 
 def image_files(path: str, num: int | None) -> list[pathlib.Path]:
@@ -90,6 +90,11 @@ def read_images(
     files = image_files(path, num)
     if not files:
         return _read_npz(pathlib.Path(path), spec, num, exact)
+    if spec.frames or spec.levels > 256:
+        raise UserError(
+            f"--input={path}: the model is of {'sequences' if spec.frames else 'codes'}, which no "
+            f"image file holds; give an npz with the array {spec.key!r}."
+        )
     images = [_fitting(read_image(file), spec, str(file)) for file in files]
     if exact:
         for file, image in zip(files, images, strict=True):
@@ -98,7 +103,7 @@ def read_images(
 
 
 def known_pixels(mask: str, key: Array, num: int, spec: ImageSpec) -> np.ndarray:
-    """Which pixels are known, bool `[N, H, W]`.
+    """Which pixels are known, bool `[N, H, W]`; of sequences `[N, T, H, W]`, each frame alike.
 
     Args:
       mask: "lower", "upper", "centre", "random", or the path of a mask image: white where pixels
@@ -114,12 +119,15 @@ def known_pixels(mask: str, key: Array, num: int, spec: ImageSpec) -> np.ndarray
     height, width = spec.height, spec.width
     if mask == "random":
         index = np.arange(num, dtype=np.int32)
-        return np.asarray(masks.random_each(keys.named(key, "mask"), index, height, width))
-    if mask in masks.FIXED:
+        known = np.asarray(masks.random_each(keys.named(key, "mask"), index, height, width))
+    elif mask in masks.FIXED:
         known = np.asarray(masks.FIXED[mask](height, width))
     else:
         known = _read_mask(mask, height, width)
-    return np.broadcast_to(known, (num, height, width))
+    known = np.broadcast_to(known, (num, height, width))
+    if not spec.frames:
+        return known
+    return np.broadcast_to(known[:, None], (num, *spec.shape[:-1]))
 
 
 def _read_mask(mask: str, height: int, width: int) -> np.ndarray:
@@ -149,20 +157,26 @@ def _read_npz(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Images and labels of an npz, as grey levels of the model."""
     stored = read_arrays(path)
-    if "image" not in stored:
-        raise UserError(f"--input={path} holds no array 'image'; save the images by that name.")
-    images, labels = stored["image"][:num], stored.get("label")
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or not images.size:
+    if spec.key not in stored:
         raise UserError(
-            f"--input={path}: 'image' is {images.dtype} of shape {images.shape}; "
-            "allowed: uint8 [N, H, W] or [N, H, W, C]."
+            f"--input={path} holds no array {spec.key!r}; save the images by that name."
+        )
+    images, labels = stored[spec.key][:num], stored.get("label")
+    axes = (len(spec.shape), len(spec.shape) + 1)
+    right = images.dtype.kind in "iu" if spec.levels > 256 else images.dtype == np.uint8
+    if not right or images.ndim not in axes or not images.size:
+        kind = "integers" if spec.levels > 256 else "uint8"
+        allowed = "[N, T, H, W, C]" if spec.frames else "[N, H, W] or [N, H, W, C]"
+        raise UserError(
+            f"--input={path}: {spec.key!r} is {images.dtype} of shape {images.shape}; "
+            f"allowed: {kind} {allowed}."
         )
     levels = stored.get("levels", np.int32(256))
     whole = levels.shape == () and levels.dtype.kind in "iu"
-    if not whole or int(levels) not in (spec.levels, 256):
-        raise UserError(
-            f"--input={path} has {levels} grey levels; allowed: {spec.levels}, the model's, or 256."
-        )
+    others = (spec.levels, 256) if spec.levels < 256 else (spec.levels,)
+    if not whole or int(levels) not in others:
+        allowed = f"{spec.levels}, the model's" + ", or 256" * (spec.levels < 256)
+        raise UserError(f"--input={path} has {levels} grey levels; allowed: {allowed}.")
     images = np.stack([_fitting(image, spec, str(path)) for image in images])
     if int(levels) != spec.levels:
         if exact:
@@ -172,6 +186,9 @@ def _read_npz(
         raise UserError(
             f"--input={path} holds the grey level {images.max()}; allowed: 0 to {spec.levels - 1}."
         )
+    if images.min() < 0:
+        raise UserError(f"--input={path} holds {images.min()}; allowed: 0 to {spec.levels - 1}.")
+    images = images.astype(spec.dtype)
     if labels is None:
         return images, None
     labels = labels[:num]
@@ -185,8 +202,8 @@ def _read_npz(
 
 
 def _fitting(image: np.ndarray, spec: ImageSpec, where: str) -> np.ndarray:
-    """One image as `[H, W, C]`, if it is of the model's size."""
-    image = image if image.ndim == 3 else image[..., None]
+    """One item in the model's shape, if it is of its size."""
+    image = image if image.ndim == len(spec.shape) else image[..., None]
     # Grey pictures are often saved as RGB.
     if spec.channels == 1 and image.shape[-1] == 3 and (image == image[..., :1]).all():
         image = image[..., :1]
@@ -209,6 +226,7 @@ def _check_exact(pixels: np.ndarray, levels: int, where: str) -> None:
 
 
 def _size(shape: tuple[int, ...]) -> str:
-    """A shape `[H, W, C]` in words."""
-    height, width, channels = shape
-    return f"{width}x{height} {'RGB' if channels == 3 else 'grey'}"
+    """A shape in words, of still images such as "8x8 grey"."""
+    *frames, height, width, channels = shape
+    kind = {1: "grey", 3: "RGB"}.get(channels, f"of {channels} channels")
+    return f"{width}x{height} {kind}" + "".join(f", {number} frames" for number in frames)

@@ -142,7 +142,7 @@ def batches(
         index = np.arange(start, min(start + batch_size, total), dtype=np.int32)
         padded = np.concatenate([index, np.full(batch_size - index.size, start, np.int32)])
         image, label = split.read(padded)
-        yield index.size, {"image": image, "label": label, "index": padded}
+        yield index.size, {split.key: image, "label": label, "index": padded}
 
 
 def evaluate(

@@ -12,6 +12,7 @@ from PIL import Image
 from rnngen_jax.config import require
 from rnngen_jax.errors import UserError
 from rnngen_jax.files import filling, replacing
+from rnngen_jax.shapes import FRAMES, IMAGE
 
 CELL = 48  # pixels that the shorter side of an image in a grid has at least
 GAP = 2  # pixels between the images of a grid
@@ -25,14 +26,24 @@ def to_pixels(images: np.ndarray, levels: int) -> np.ndarray:
     """Grey levels in `[0, levels)` as RGB in `[0, 255]`.
 
     Args:
-      images: uint8 `[..., H, W, C]` with 1 or 3 channels.
-      levels: number of grey levels.
+      images: integers `[..., H, W, C]`: grey or RGB, or the D numbers of each residual code.
+      levels: number of grey levels or codes.
 
     Returns:
-      uint8 `[..., H, W, 3]`.
+      uint8 `[..., H, W', 3]`; W' is W, or W·D of codes, whose D maps stand side by side.
     """
     scaled = np.rint(images.astype(np.float64) * (255 / (levels - 1))).astype(np.uint8)
+    if scaled.shape[-1] not in (1, 3):
+        scaled = np.moveaxis(scaled, -1, -2).reshape(*scaled.shape[:-2], -1, 1)
     return np.broadcast_to(scaled, (*scaled.shape[:-1], 3))
+
+
+def strips(images: np.ndarray) -> np.ndarray:
+    """Sequences `[N, T, H, W, C]` as images `[N, H, T·W, C]`, frame beside frame; others as is."""
+    if images.ndim != 5:
+        return images
+    num, frames, height, width, channels = images.shape
+    return np.moveaxis(images, 1, 2).reshape(num, height, frames * width, channels)
 
 
 def to_levels(pixels: np.ndarray, levels: int) -> np.ndarray:
@@ -101,17 +112,18 @@ def grid(images: np.ndarray, levels: int) -> np.ndarray:
     """Images side by side, about as many columns as rows; row after row, the rest left empty.
 
     Args:
-      images: uint8 `[N, H, W, C]`.
+      images: integers `[N, H, W, C]`, or sequences `[N, T, H, W, C]`, each a row of its own.
       levels: number of grey levels.
 
     Returns:
       uint8 RGB `[H', W', 3]`.
     """
     num = len(images)
-    rows, columns = table(num)
-    cells = np.empty((rows * columns, *images.shape[1:3], 3), np.uint8)
+    rows, columns = (num, 1) if images.ndim == 5 else table(num)
+    pixels = to_pixels(strips(images), levels)
+    cells = np.empty((rows * columns, *pixels.shape[1:]), np.uint8)
     cells[:] = GAP_COLOUR
-    cells[:num] = to_pixels(images, levels)
+    cells[:num] = pixels
     return tile(cells.reshape(rows, columns, *cells.shape[1:]))
 
 
@@ -129,9 +141,11 @@ def completions(
     Returns:
       uint8 RGB `[H', W', 3]`.
     """
-    original = to_pixels(images, levels)
-    damaged = np.where(known[..., None], original, np.array(MISSING_COLOUR, np.uint8))
-    drawn = to_pixels(np.moveaxis(completed, 1, 0), levels)
+    original = to_pixels(strips(images), levels)
+    seen = strips(np.broadcast_to(known[..., None], images.shape))
+    seen = to_pixels(seen.astype(np.int32), 2) == 255  # laid out as the images are
+    damaged = np.where(seen, original, np.array(MISSING_COLOUR, np.uint8))
+    drawn = np.stack([to_pixels(strips(one), levels) for one in np.moveaxis(completed, 1, 0)])
     return tile(np.concatenate([original[None], damaged[None], drawn]))
 
 
@@ -177,10 +191,11 @@ def write_singles(
 
     Args:
       folder: made if missing; files of the same names are replaced.
-      images: uint8 `[N, H, W, C]`.
+      images: integers `[N, H, W, C]`, or sequences `[N, T, H, W, C]`, frame beside frame.
       levels: number of grey levels, scaled to 0..255.
       names: the files' names without ending, if not numbers.
     """
+    images = strips(images)
     pixels = to_pixels(images, levels)
     names = numbered(len(images)) if names is None else names
     with filling(folder) as temporary:
@@ -223,14 +238,16 @@ def write_samples(out: str, images: np.ndarray, labels: np.ndarray | None, level
 
     Args:
       out: as `require_out` allows.
-      images: uint8 `[N, H, W, C]`; an npz holds these grey levels as they are, as `image`.
+      images: `[N, H, W, C]`, or sequences `[N, T, H, W, C]`; an npz holds them as they are, as
+        `image` or `frames`.
       labels: int32 `[N]`, stored in an npz as `label`; `None` without classes.
       levels: number of grey levels; an npz holds it as `levels`.
     """
     if ending(out) == "/":
         write_singles(out, images, levels)
     elif ending(out) == ".npz":
-        arrays = {"image": images, "levels": np.int32(levels)}
+        key = FRAMES if images.ndim == 5 else IMAGE
+        arrays = {key: images, "levels": np.int32(levels)}
         write_npz(out, arrays if labels is None else {**arrays, "label": labels})
     else:
         write_png(out, grid(images, levels))

@@ -27,7 +27,8 @@ RawOutputs = Callable[[Params, Array, Array, tuple[Array, Array] | None], Array]
 class Steps(NamedTuple):
     """How a network goes through an image, step by step.
 
-    Values are counted in raster order with the channels innermost, V = H·W·C in all. The image so
+    Values are counted in raster order with the channels innermost, V = H·W·C in all (of sequences
+    T·H·W·C). The image so
     far is `seen`, int32 `[V + 1, B]`: row v is value v, or `levels` as long as it is not known; the
     last row stays `levels`, for what lies outside the image.
 
@@ -55,7 +56,7 @@ class Walked(NamedTuple):
     """An image gone through step by step.
 
     Attributes:
-      image: uint8 `[B, H, W, C]`.
+      image: `[B, H, W, C]`, in the spec's dtype.
       raw: what each value was drawn from, or would have been, `[B, H, W, C, P]`.
       nats: log-probability of the known values, each given those before it, `[B]`.
     """
@@ -95,8 +96,9 @@ def autoregressive_model(
         return raw_outputs(params, image, labels_for(label, image.shape[0]), None)
 
     def score(params: Params, batch: Batch, train: tuple[Array, Array] | None) -> Array:
-        raw = raw_outputs(params, batch["image"], batch["label"], train)
-        return likelihood.log_prob(raw, batch["image"].astype(jnp.int32)).sum((1, 2, 3))
+        raw = raw_outputs(params, batch[spec.key], batch["label"], train)
+        log_p = likelihood.log_prob(raw, batch[spec.key].astype(jnp.int32))
+        return log_p.sum(range(1, log_p.ndim))
 
     def loss(
         params: Params, extra: Extra, batch: Batch, key: Array, step: Array
@@ -172,8 +174,8 @@ def autoregressive_model(
         temperature: Array | float = 1.0,
     ) -> Array:
         del extra
-        nothing = jnp.zeros((num, *spec.shape), jnp.uint8)
-        known = jnp.zeros((num, spec.height, spec.width), bool)
+        nothing = jnp.zeros((num, *spec.shape), spec.dtype)
+        known = jnp.zeros((num, *spec.shape[:-1]), bool)
         return walked(params, key, nothing, known, label, temperature).image
 
     return Model(
@@ -212,7 +214,7 @@ def see(seen: Array, start: Array | int, values: Array) -> Array:
 
 
 def in_raster_order(image: Array) -> Array:
-    """Values of images `[B, H, W, C]` in the order of `Steps`, `[V, B]`."""
+    """Values of items `[B, ...]` in the order of `Steps`, `[V, B]`."""
     return image.reshape(image.shape[0], -1).T
 
 
@@ -270,5 +272,5 @@ def _walk(
     values = steps.starts[..., None] + np.arange(steps.width)
     raw = jnp.moveaxis(raw, 3, 0).reshape(num, spec.dims, likelihood.size)
     raw = raw[:, np.argsort(values.reshape(-1))]
-    completed = seen[:-1].T.reshape(num, *spec.shape).astype(jnp.uint8)
+    completed = seen[:-1].T.reshape(num, *spec.shape).astype(spec.dtype)
     return Walked(completed, raw.reshape(num, *spec.shape, likelihood.size), nats)

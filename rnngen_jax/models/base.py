@@ -13,7 +13,8 @@ from rnngen_jax.shapes import ImageSpec
 
 Params = dict[str, Any]  # {player: nested dict of arrays}
 Extra = dict[str, Any]  # what is not trained by gradient; {} where there is nothing
-Batch = Mapping[str, Array]  # "image" uint8 [B, H, W, C], "label" int32 [B], "index" int32 [B]
+# Items [B, ...] of `spec.dtype` by `spec.key`, "image" or "frames"; "label" and "index", int32 [B].
+Batch = Mapping[str, Array]
 
 
 class Aux(NamedTuple):
@@ -32,7 +33,7 @@ class Completion(NamedTuple):
     """Completed images, and how well they stand for what they are draws of.
 
     Attributes:
-      image: uint8 `[N, H, W, C]`.
+      image: `[N, *spec.shape]`, in `spec.dtype`.
       effective: the effective sample size of the draws that each image was chosen from, float32
         `[N]` in [1, candidates]; `None` of a Markov chain.
       moved: of a Markov chain, the share of its steps that moved each image's latents, float32
@@ -128,13 +129,13 @@ class Model(NamedTuple):
       likelihood: what `log_prob` is, "exact" or the name of a bound; `None` without one.
       log_prob: `log_prob(params, extra, batch, key) -> [B]`, the log-likelihood of each image in
         nats, deterministic given `key`.
-      sample: `sample(params, extra, key, num, label, temperature) -> uint8 [num, H, W, C]`, grey
-        levels in `[0, spec.levels)`; `num` is static, `label` is int32 `[num]` or `None`.
+      sample: `sample(params, extra, key, num, label, temperature) -> [num, *spec.shape]`, of
+        `spec.dtype` in `[0, spec.levels)`; `num` is static, `label` is int32 `[num]` or `None`.
       complete: `complete(params, extra, key, image, known, label, temperature, candidates) ->
-        Completion` keeps the pixels of `image` (uint8 `[N, H, W, C]`) where `known` (bool `[N, H,
-        W]`) and draws the others. As `candidates`, the number of weighted draws that there are to
-        choose from (static), grows, these are distributed as in the images of `sample` that agree
-        with what is known.
+        Completion` keeps the pixels of `image` (`[N, *spec.shape]`) where `known` (bool, without
+        the axis of channels) and draws the others. As `candidates`, the number of weighted draws
+        that there are to choose from (static), grows, these are distributed as in the images of
+        `sample` that agree with what is known.
       candidates: how many weighted draws `complete` chooses from where it is not told.
       conditionals: for autoregressive models, `conditionals(params, extra, image, label)` gives the
         raw outputs `[B, H, W, C, P]` of every value given those before it, all at once.

@@ -86,9 +86,10 @@ def latent_model(
     def inferred(
         params: Params, batch: Batch, noise: Array, train: tuple[Array, Array] | None = None
     ) -> tuple[Inference, Array]:
-        image = batch["image"].astype(jnp.int32)
+        image = batch[spec.key].astype(jnp.int32)
         found = network.infer(params, image, batch["label"], noise, train)
-        return found, log_likelihood(found.raw, image).sum((1, 2, 3))
+        log_p = log_likelihood(found.raw, image)
+        return found, log_p.sum(range(1, log_p.ndim))
 
     def loss(
         params: Params, extra: Extra, batch: Batch, key: Array, step: Array
@@ -128,7 +129,7 @@ def latent_model(
             found, log_p = inferred(params, batch, noise)
             return log_p + log_ratio(found)
 
-        num = batch["image"].shape[0]
+        num = batch["index"].shape[0]
         return bounds.importance_weighted(jax.vmap(log_weight), num, samples, chunk)
 
     def encode(params: Params, extra: Extra, image: Array, label: Array | None = None) -> Array:
@@ -151,9 +152,10 @@ def latent_model(
 
     def inspect(params: Params, extra: Extra, batch: Batch, key: Array) -> Inspection:
         found, log_p = inferred(params, batch, noise_of(key, batch["index"]))
-        mean = encode(params, extra, batch["image"], batch["label"])
+        given = batch[spec.key]
+        mean = encode(params, extra, given, batch["label"])
         image = decode(params, extra, mean, batch["label"])
-        error = jnp.square(image - batch["image"] / (spec.levels - 1)).mean((1, 2, 3))
+        error = jnp.square(image - given / (spec.levels - 1)).mean(range(1, given.ndim))
         kl = None if objective is None else gaussians.kl_to_standard(found.posterior)
         return Inspection(log_p, kl, mean, error)
 
@@ -176,7 +178,7 @@ def latent_model(
             return likelihood.draw(key, raw, temperature)
 
         _, image = decoding(params, latents, label, keys.named(key, "pixels"), choose, None)
-        return image.astype(jnp.uint8)
+        return image.astype(spec.dtype)
 
     def canvases(
         params: Params, extra: Extra, latents: Array, label: Array | None = None

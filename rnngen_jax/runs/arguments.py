@@ -22,10 +22,10 @@ def check_temperature(temperature: float, name: str = "temperature") -> None:
 
 
 def check_images(images: np.ndarray, spec: ImageSpec) -> np.ndarray:
-    """Grey levels of a model as uint8 `[N, H, W, C]`.
+    """Grey levels of a model, or its codes or sequences, in their shape and dtype.
 
     Args:
-      images: integers `[N, H, W, C]`, or `[N, H, W]` of one channel.
+      images: integers `[N, ...]`, with the spec's axes, the last of which may lack where it is one.
       spec: the model's images.
 
     Raises:
@@ -45,11 +45,11 @@ def check_images(images: np.ndarray, spec: ImageSpec) -> np.ndarray:
             f"images hold the grey level {high if high >= spec.levels else low}; allowed: 0 to "
             f"{spec.levels - 1}, which are not rescaled."
         )
-    return images.astype(np.uint8)
+    return images.astype(spec.dtype)
 
 
 def check_mask(mask: np.ndarray, num: int, spec: ImageSpec) -> np.ndarray:
-    """Which pixels are known, as bool `[N, H, W]`.
+    """Which pixels are known, as bool `[N, H, W]`, of sequences `[N, T, H, W]`.
 
     Args:
       mask: bool `[N, H, W]`, or `[H, W]` for all images, true where a pixel is known.

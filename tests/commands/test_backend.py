@@ -33,22 +33,15 @@ def test_the_platform_the_reason_and_what_to_do_are_told(pixel, monkeypatch, cap
     assert tree(pixel) == before
 
 
-@pytest.mark.parametrize("verb", ["train", "classifier", "evaluate", "complete", "bench"])
+@pytest.mark.parametrize("verb", ["train", "evaluate", "complete", "bench"])
 def test_every_verb_that_computes_says_so(pixel, config, tmp_path, monkeypatch, capsys, verb):
     before = tree(pixel)
     refuse(monkeypatch, AssertionError())
     flags = {
         "train": (f"--config={config}", f"--workdir={tmp_path}/new"),
-        "classifier": (f"--config={config}:classifier", f"--workdir={tmp_path}/new"),
         "complete": (f"--workdir={pixel}", f"--out={tmp_path}/new.png"),
         "bench": ("--suite=compile",),
     }
-    if verb == "classifier":  # which has no features of its own
-        config.with_name("judge.py").write_text(
-            "from rnngen_jax import experiment\n"
-            "def get_config():\n    return experiment.default('classifier')\n"
-        )
-        flags[verb] = (f"--config={config.with_name('judge.py')}", f"--workdir={tmp_path}/new")
     assert rnngen(verb, *flags.get(verb, (f"--workdir={pixel}",))) == 1
     err = capsys.readouterr().err
     assert err.startswith("error: JAX_PLATFORMS=cpu cannot be used: ")
