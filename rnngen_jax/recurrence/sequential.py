@@ -5,8 +5,9 @@ from typing import Any
 import jax
 from jax import Array
 
-from rnngen_jax.cells.base import Carry, Cell, Params, is_narrow
+from rnngen_jax.cells.base import Carry, Cell, Params
 from rnngen_jax.config import require, require_choice
+from rnngen_jax.ops.products import is_narrow
 from rnngen_jax.recurrence.base import Sequence, Strategy, checkpointed, composed, pick
 from rnngen_jax.recurrence.stacked import stacked
 

@@ -8,7 +8,7 @@ from cell_problems import SPECS, B, D, F, T, randomised
 from flax import linen as nn
 
 from rnngen_jax import cells
-from rnngen_jax.cells.base import ACTIVATIONS, activation_named, initial_carry, sigmoid
+from rnngen_jax.cells.base import initial_carry
 from rnngen_jax.recurrence import unroll
 
 LINEAR = [spec for spec in SPECS if spec.startswith(("min_", "rg_"))]
@@ -329,18 +329,8 @@ def test_a_learned_carry_inside_a_stack_is_used():
     assert (first[1].h == 1).all()
 
 
-def test_sigmoid_is_the_logistic_function():
-    x = jnp.linspace(-30, 30, 201)
-    np.testing.assert_allclose(sigmoid(x), jax.nn.sigmoid(x), atol=2e-7)
-
-
 def test_names_are_the_files():
     plain = ["gru", "layer_norm_gru", "layer_norm_lstm", "lstm"]
     assert cells.names() == [*plain, "min_gru", "min_lstm", "rg_lru", "rnn"]
     for name in cells.names():
         assert cells.from_spec(name, F).features == F
-
-
-@pytest.mark.parametrize("name", ACTIVATIONS)
-def test_every_activation_gives_numbers(name):
-    assert np.isfinite(activation_named(name)(jnp.linspace(-3, 3, 7))).all()

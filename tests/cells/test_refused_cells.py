@@ -83,7 +83,7 @@ def test_inputs_of_another_width_are_refused(name, wrong):
     cell, width = CELLS[name]()
     wrong = wrong if wrong != width else wrong + 1
     params = cell.init(jax.random.key(0), width)
-    said = rf"^inputs have width {wrong}, the cell's parameters are for {width}\b"
+    said = rf"^inputs have width {wrong}, the parameters are for {width}\b"
     with pytest.raises(ValueError, match=said):
         cell.inputs(params, jnp.ones((B, wrong)))
     with pytest.raises(ValueError, match=said):

@@ -12,6 +12,7 @@ from recurrence_problems import FULL, MODES, Mode
 from rnngen_jax import cells
 from rnngen_jax.cells import base
 from rnngen_jax.errors import UserError
+from rnngen_jax.ops import products
 from rnngen_jax.recurrence import bidirectional, generate, stacked, unroll
 
 T, B, D, F = 7, 3, 6, 5
@@ -69,7 +70,7 @@ def test_products_gate_by_gate_are_those_of_all_gates_at_once(name, monkeypatch)
     """Thin and small kernels, such as all in these tests, stand side by side for one product."""
     with jax.enable_x64(True):
         wanted = by_the_loop(name, FULL[0], D)
-        monkeypatch.setattr(base, "_CPU_WIDE", 0)
+        monkeypatch.setattr(products, "_CPU_WIDE", 0)
         for module in (base, stacked):
             monkeypatch.setattr(module, "THIN", 0)
         fast = problems.solve(problem(name, FULL[0], D), strategy="sequential:chunk=3")

@@ -6,12 +6,13 @@ import jax
 from flax import linen as nn
 from jax import Array
 
-from rnngen_jax.cells.base import Carry, Cell, multiplier, preactivations
+from rnngen_jax.cells.base import Carry, Cell, preactivations
 from rnngen_jax.cells.convolved import convolved
 from rnngen_jax.cells.learned_carry import learned_carry
 from rnngen_jax.modules.grid.parts import MaskedDense
 from rnngen_jax.modules.recurrent import Recurrent
 from rnngen_jax.ops import grids
+from rnngen_jax.ops.products import multiplier
 
 
 class RowState(NamedTuple):
