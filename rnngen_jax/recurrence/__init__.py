@@ -4,7 +4,6 @@ A strategy is one way of running a cell over time, one file each; its name is it
 """
 
 import importlib
-import pkgutil
 from collections.abc import Callable
 from typing import Any
 
@@ -14,15 +13,14 @@ from jax import Array
 
 from rnngen_jax.cells.base import Carry, Cell, Params, initial_carry
 from rnngen_jax.config import nearest, options
+from rnngen_jax.discovery import modules
 from rnngen_jax.errors import UserError
 from rnngen_jax.recurrence.base import Sequence, Strategy, checkpointed
 
-_NOT_STRATEGIES = {"base", "stacked"}
-
 
 def names() -> list[str]:
-    """Names of all strategies."""
-    return sorted({m.name for m in pkgutil.iter_modules(__path__)} - _NOT_STRATEGIES)
+    """Names of all strategies: the files that define a function of their name, of options alone."""
+    return sorted(name for name, file in modules(__path__).items() if file.get(name) == ())
 
 
 def from_spec(spec: str) -> Strategy:
