@@ -24,8 +24,7 @@ def from_spec(spec: str, features: int) -> Cell:
 
     Args:
       spec: a cell's name and, after a colon, its options: `"lstm"`, `"lstm:forget_bias=0.5"`,
-        `"gru:variant=reset_before"`, `"rnn:activation=relu,input_weights=False"`. After an @, how
-        it is run over time (`recurrence.from_spec`): `"lstm@sequential:gradient=autodiff"`.
+        `"gru:variant=reset_before"`, `"rnn:activation=relu,input_weights=False"`.
       features: size F of the cell's outputs.
 
     Raises:
@@ -33,13 +32,11 @@ def from_spec(spec: str, features: int) -> Cell:
     """
     if features < 1:
         raise UserError(f"features must be >= 1, got {features}.")
-    spec, at, strategy = spec.partition("@")
     name, _, text = spec.partition(":")
     if name not in names():
         raise UserError(f"cell {name!r} is not known; {nearest(name, names())}")
     function = getattr(importlib.import_module(f"{__name__}.{name}"), name)
-    cell = function(features, **options(function, f"cell {name!r}", text))
-    return cell._replace(strategy=strategy if at else None)
+    return function(features, **options(function, f"cell {name!r}", text))
 
 
 def build(

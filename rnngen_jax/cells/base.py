@@ -63,8 +63,6 @@ class Cell(NamedTuple):
       compose: for cells made of others, `compose(run, params, xs, first, carry) -> (carry, ys)`:
         runs its parts over the whole sequence one by one, `run(cell, params, xs, first, carry)`,
         which gives the numbers of `step` after `step`; `first` is the cell's own first carry.
-      strategy: the way through time that `recurrence.unroll` takes with this cell unless it is told
-        one; `None` leaves it the choice.
     """
 
     features: int
@@ -76,7 +74,6 @@ class Cell(NamedTuple):
     learned: Callable[[Params, tuple[int, ...], Any], Carry] | None = None
     gated: Gated | None = None
     compose: Callable[[Any, Params, Array, Carry, Carry], tuple[Carry, Array]] | None = None
-    strategy: str | None = None
 
 
 def initial_carry(cell: Cell, params: Params, batch_shape: tuple[int, ...], dtype: Any) -> Carry:

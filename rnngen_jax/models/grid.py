@@ -10,7 +10,7 @@ import numpy as np
 from flax import linen as nn
 from jax import Array
 
-from rnngen_jax import cells, keys
+from rnngen_jax import cells, keys, recurrence
 from rnngen_jax.cells.base import Cell
 from rnngen_jax.config import require, require_choice
 from rnngen_jax.errors import UserError
@@ -76,11 +76,16 @@ def require_kernel(name: str, size: int) -> None:
     require(size >= 3 and size % 2 == 1, f"config.model.{name}", size, "odd, 3 or more")
 
 
-def convolvable(spec: str, features: int) -> Cell:
+def convolvable(spec: str, features: int, strategy: str = "auto") -> Cell:
     """The cell that a flag names, for a layer that convolves it.
 
+    Args:
+      spec: a cell and its options.
+      features: size F of its outputs.
+      strategy: how it will be run over time.
+
     Raises:
-      UserError: an unknown cell, or one that is not made for this.
+      UserError: an unknown cell, one that is not made for this, or a strategy that is not.
     """
     cell = cells.from_spec(spec, features)
     if (cell.gated is None and cell.linear is None) or not _takes_any_input(cell):
@@ -88,10 +93,11 @@ def convolvable(spec: str, features: int) -> Cell:
             f"config.model.cell={spec!r} cannot be convolved; allowed: rnn, lstm, gru (but for "
             "variants), min_gru, min_lstm and rg_lru, with input weights."
         )
-    if cell.gated is not None and (cell.strategy or "").startswith("newton"):
-        # A convolution joins the places that Newton's method takes for independent.
+    allowed = recurrence.joining()
+    if cell.gated is not None and strategy.partition(":")[0] not in allowed:
         raise UserError(
-            f"config.model.cell={spec!r} cannot be convolved by newton; allowed: other strategies."
+            f"config.model.strategy={strategy!r} takes places for independent, and cell {spec!r} "
+            f"is convolved over them; allowed: {', '.join(allowed)}."
         )
     return cell
 

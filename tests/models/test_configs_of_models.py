@@ -29,6 +29,8 @@ GRID = {
     "readout_hidden": (0, {}),
     "dropout": (0.5, {}),
 }
+# How the same numbers are computed.
+WAYS = {"remat": (3, {}), "strategy": ("sequential:gradient=autodiff", {})}
 ADVERSARIAL = {
     "noise": (4, {}),
     "noise_kind": ("uniform", {}),
@@ -67,7 +69,7 @@ CHANGES = {
         "mixtures": (2, {"readout": "logistic_mixture"}),
         "readout_hidden": (5, {}),
         "dropout": (0.5, {}),
-        "remat": (3, {}),
+        **WAYS,
     },
     "row_rnn": {
         "cell": ("lstm", {}),
@@ -85,20 +87,20 @@ CHANGES = {
         "readout": ("logistic_mixture", {}),
         "mixtures": (2, {"readout": "logistic_mixture"}),
         "dropout": (0.5, {}),
-        "remat": (3, {}),
+        **WAYS,
     },
     "row_lstm": {
         **GRID,
         "cell": ("gru", {}),
         "kernel": (5, {}),
         "learned_carry": (False, {}),
-        "remat": (3, {}),
+        **WAYS,
     },
     "diagonal_bilstm": {
         **GRID,
         "cell": ("gru", {}),
         "learned_carry": (False, {}),
-        "remat": (3, {}),
+        **WAYS,
     },
     "pixel_cnn": {**GRID, "gated": (True, {}), "kernel": (5, {})},
     "vae": {
@@ -138,6 +140,9 @@ CHANGES = {
         "features": (5, {}),
         "layers": (2, {"cell": "rnn"}),
         "residual": (True, {"layers": 2, "cell": "rnn"}),
+        "learned_carry": (True, {"cell": "rnn"}),
+        "remat": (3, {"cell": "rnn"}),
+        "strategy": ("sequential:gradient=autodiff", {"cell": "rnn"}),
         "step": ("patch", {"noise_each": False}),
         "noise_each": (False, {}),
         "channels": (4, {}),
@@ -182,6 +187,7 @@ CHANGES = {
         "mixtures": (2, {"readout": "logistic_mixture"}),
         "dropout": (0.5, {}),
         "remat": (3, {"attention": "dot"}),
+        "strategy": ("sequential:gradient=autodiff", {}),
     },
 }
 SMALL = {name: {"features": 6} for name in CHANGES}
@@ -246,7 +252,7 @@ def before(name, *also):
 def test_changing_a_field_changes_the_computation(name, field):
     value, also = CHANGES[name][field]
     one, other = before(name, *also.items()), Program(name, also | {field: value})
-    if field == "remat":  # the same numbers by another way
+    if field in WAYS:  # the same numbers by another way
         np.testing.assert_allclose(other.number, one.number, rtol=1e-6)
         assert other.gradient != one.gradient
     else:
