@@ -88,10 +88,11 @@ def convolvable(spec: str, features: int, strategy: str = "auto") -> Cell:
       UserError: an unknown cell, one that is not made for this, or a strategy that is not.
     """
     cell = cells.from_spec(spec, features)
-    if (cell.gated is None and cell.linear is None) or not _takes_any_input(cell):
+    if not _is_convolvable(cell):
+        allowed = ", ".join(convolvable_names())
         raise UserError(
-            f"config.model.cell={spec!r} cannot be convolved; allowed: rnn, lstm, gru (but for "
-            "variants), min_gru, min_lstm and rg_lru, with input weights."
+            f"config.model.cell={spec!r} cannot be convolved; allowed: {allowed}, with input "
+            "weights and no other variant."
         )
     allowed = recurrence.joining()
     if cell.gated is not None and strategy.partition(":")[0] not in allowed:
@@ -100,6 +101,15 @@ def convolvable(spec: str, features: int, strategy: str = "auto") -> Cell:
             f"is convolved over them; allowed: {', '.join(allowed)}."
         )
     return cell
+
+
+def convolvable_names() -> list[str]:
+    """Names of the cells that can be convolved, with the options that they have by default."""
+    return [name for name in cells.names() if _is_convolvable(cells.from_spec(name, 1))]
+
+
+def _is_convolvable(cell: Cell) -> bool:
+    return (cell.gated is not None or cell.linear is not None) and _takes_any_input(cell)
 
 
 def _takes_any_input(cell: Cell) -> bool:

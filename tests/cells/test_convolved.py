@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cell_problems import SPECS, is_convolvable
 
 from rnngen_jax import cells
 from rnngen_jax.cells.convolved import convolved, shifted
@@ -178,7 +179,18 @@ def test_what_lies_beyond_a_line_is_zero():
         np.testing.assert_array_equal(got, expected)
 
 
-@pytest.mark.parametrize("spec", ["layer_norm_lstm", "gru:variant=reset_before"])
+@pytest.mark.parametrize("spec", [spec for spec in SPECS if is_convolvable(spec)])
+def test_a_place_that_sees_itself_alone_is_the_plain_cell(spec):
+    plain = cells.from_spec(spec, F)
+    cell = convolved(plain, (0,))
+    drawn = problem(cell)
+    xs = jnp.asarray(drawn.xs, jnp.float32)
+    params, carry = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), (drawn.params, drawn.carry))
+    got, wanted = (c.step(params, carry, c.inputs(params, xs[0])) for c in (cell, plain))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), got, wanted)
+
+
+@pytest.mark.parametrize("spec", [spec for spec in SPECS if not is_convolvable(spec)])
 def test_other_cells_cannot_be_convolved(spec):
     with pytest.raises(ValueError, match="gated or linear"):
         convolved(cells.from_spec(spec, F), (-1, 0, 1))

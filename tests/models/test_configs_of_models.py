@@ -278,3 +278,38 @@ def test_the_tied_readout_is_the_transpose_of_the_input_weights():
         x = np.zeros((2, 4)) if t == 0 else 2.0 * image[:, t - 1, :, 0] - 1
         h = np.tanh(x @ w + h @ u + b)  # h' = f(x W + h U + b);  y = h' Wᵀ + b_y
         np.testing.assert_allclose(raw[:, t, :, 0, 0], h @ w.T + p["bias"], atol=1e-5)
+
+
+# With all cells that a model may have.
+ALL_CELLS = {
+    "diagonal_bilstm": {},
+    "gru_gan": {"cell": "gru", "discriminator": "recurrent"},
+    "pixel_rnn": {"layers": 2, "learned_carry": True},
+    "rnn_autoencoder": {"bidirectional": True},
+    "row_lstm": {},
+    "row_rnn": {"within": "autoregressive"},
+}
+
+
+@pytest.mark.parametrize("name", ALL_CELLS)
+def test_a_strategy_is_that_of_all_cells(name):
+    """Of gated ones: with autodiff there is no gradient of their own, in training or in drawing."""
+
+    def programs(strategy):
+        fields = SMALL[name] | ALL_CELLS[name] | {"strategy": strategy}
+        model = models.build(name, fields, SPEC)
+        params, extra = jax.eval_shape(model.init, jax.random.key(0))
+        batch = {
+            "image": jnp.zeros((4, *SPEC.shape), jnp.uint8),
+            "label": jnp.zeros(4, jnp.int32),
+            "index": jnp.arange(4),
+        }
+        for loss in model.losses.values():
+            yield lambda p, e, loss=loss: loss(p, e, batch, jax.random.key(1), 0)[0], params, extra
+        yield lambda p, e: model.sample(p, e, jax.random.key(1), 2), params, extra
+
+    def own(strategy):
+        return [str(jax.make_jaxpr(f)(*of)).count("custom_vjp") for f, *of in programs(strategy)]
+
+    assert any(own("auto"))
+    assert not any(own("sequential:gradient=autodiff"))

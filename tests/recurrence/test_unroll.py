@@ -27,11 +27,8 @@ from rnngen_jax.recurrence import (
 T, B, D, F = 7, 3, 6, 5
 
 CELLS = {
-    "rnn": lambda: cells.build("rnn", F),
-    "gru": lambda: cells.build("gru", F),
-    "lstm": lambda: cells.build("lstm", F),
+    **{name: functools.partial(cells.build, name, F) for name in cells.names()},
     "learned_lstm_stack": lambda: cells.build("lstm", F, layers=2, residual=True, learned=True),
-    "layer_norm_gru": lambda: cells.build("layer_norm_gru", F),
 }
 
 # Chunks of 3 of the 7 steps: two in a loop, and a step left over.
@@ -48,7 +45,7 @@ WAYS += [
     )
     for mode in modes
 ]
-WAYS += [("layer_norm_gru", {}, FULL[1], D), ("gru", {"remat": T + 1}, FULL[0], D)]
+WAYS += [("gru", {"remat": T + 1}, FULL[0], D)]
 # What is learned is the first carry, which a reset goes back to.
 WAYS += [("learned_lstm_stack", {}, Mode(reverse, reset=True), D) for reverse in (False, True)]
 WAYS += [("learned_lstm_stack", {"remat": 3}, FULL[1], D)]
@@ -56,6 +53,8 @@ WAYS += [("lstm", {"strategy": "sequential", "remat": 3}, FULL[0], D)]
 # Few input features: the input product is done inside the loop.
 WAYS += [("gru", {}, FULL[0], 1), ("lstm", {}, FULL[1], 1)]
 WAYS += [("lstm", {"strategy": "sequential:gradient=autodiff"}, FULL[1], 1)]
+# Each other cell in the way that suits it.
+WAYS += [(name, {}, FULL[1], D) for name in sorted(CELLS.keys() - {way[0] for way in WAYS})]
 
 
 def problem(name, mode, width):
