@@ -3,6 +3,7 @@
 import pathlib
 
 from rnngen_jax.config import closest
+from rnngen_jax.discovery import definitions
 from rnngen_jax.errors import UserError
 
 
@@ -15,7 +16,7 @@ def folder() -> pathlib.Path:
 
 def names() -> list[str]:
     """Names of the configs that ship."""
-    return sorted(path.stem for path in folder().glob("[!_]*.py"))
+    return sorted(path.stem for path in _configs(folder()))
 
 
 def find(given: str) -> str:
@@ -36,7 +37,19 @@ def find(given: str) -> str:
     if given in names():
         return str(folder() / f"{given}.py")
     known = {name: name for name in names()}
-    known |= {file.stem: str(file) for file in path.parent.glob("[!_]*.py")}
+    known |= {file.stem: str(file) for file in _configs(path.parent)}
     close = closest(path.stem, known)
     hint = f"did you mean {known[close]}?" if close else allowed
     raise UserError(f"there is no file {given!r}; {hint}")
+
+
+def _configs(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The config files in a folder: those that define `get_config`."""
+    return [path for path in folder.glob("*.py") if _is_config(path)]
+
+
+def _is_config(path: pathlib.Path) -> bool:
+    try:
+        return "get_config" in definitions(path.read_bytes())
+    except (OSError, SyntaxError, ValueError):  # a folder of one's own may hold anything
+        return False

@@ -51,9 +51,13 @@ def test_a_config_that_is_not_there_is_answered_with_the_nearest(
     monkeypatch.chdir(tmp_path)
     here = pathlib.Path("configs") / "pixel_rnn.py"
     here.parent.mkdir()
-    for file in (here, here.parent / "__init__.py", here.parent / "run.json"):
+    for file in (here.parent / "__init__.py", here.parent / "run.json"):
         file.touch()
-    pathlib.Path("mine.py").touch()
+    for file in (here, pathlib.Path("mine.py")):
+        file.write_text("def get_config(): ...\n")
+    # What is no config is not offered as one, even if its name is nearer.
+    pathlib.Path("minn.py").write_text("def main(): ...\n")
+    pathlib.Path("mi.py").write_text("def get_config(:\n")
     with pytest.raises(UserError) as error:
         config_files.find(given)
     assert str(error.value).startswith(said.format(here=here))

@@ -91,12 +91,12 @@ def peak_bytes(compiled: jax.stages.Compiled) -> int:
     return plan.temp_size_in_bytes + plan.output_size_in_bytes
 
 
-def ours(problem: Problem, strategy: str, name: str = "ours") -> Layer:
-    """Our cell, run with a strategy."""
+def ours(problem: Problem, strategy: str, name: str = "ours", remat: int | None = None) -> Layer:
+    """Our cell, run with a strategy; `remat` as in `unroll`."""
     cell = build(problem.cell, problem.shape.hidden)
 
     def apply(params: Params, xs: Array) -> Array:
-        return unroll(cell, params, xs, strategy=strategy)[1]
+        return unroll(cell, params, xs, strategy=strategy, remat=remat)[1]
 
     return Layer(
         name,

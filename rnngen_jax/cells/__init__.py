@@ -1,20 +1,22 @@
 """Recurrent cells, one file each. A cell's name is its file's name and its function's."""
 
 import importlib
-import pkgutil
 
 from rnngen_jax.cells.base import Cell
 from rnngen_jax.cells.learned_carry import learned_carry
 from rnngen_jax.cells.stack import stack
 from rnngen_jax.config import nearest, options
+from rnngen_jax.discovery import modules
 from rnngen_jax.errors import UserError
-
-_NOT_CELLS = {"base", "convolved", "learned_carry", "stack"}
 
 
 def names() -> list[str]:
-    """Names of all cells: the files of this folder that hold one."""
-    return sorted({m.name for m in pkgutil.iter_modules(__path__)} - _NOT_CELLS)
+    """Names of all cells: the files that define a function of their name, of `features`.
+
+    What is made of other cells, such as a `stack`, takes these in their place.
+    """
+    found = modules(__path__).items()
+    return sorted(name for name, file in found if (file.get(name) or ())[:1] == ("features",))
 
 
 def from_spec(spec: str, features: int) -> Cell:
@@ -22,8 +24,7 @@ def from_spec(spec: str, features: int) -> Cell:
 
     Args:
       spec: a cell's name and, after a colon, its options: `"lstm"`, `"lstm:forget_bias=0.5"`,
-        `"gru:variant=reset_before"`, `"rnn:activation=relu,input_weights=False"`. After an @, how
-        it is run over time (`recurrence.from_spec`): `"lstm@sequential:gradient=autodiff"`.
+        `"gru:variant=reset_before"`, `"rnn:activation=relu,input_weights=False"`.
       features: size F of the cell's outputs.
 
     Raises:
@@ -31,13 +32,11 @@ def from_spec(spec: str, features: int) -> Cell:
     """
     if features < 1:
         raise UserError(f"features must be >= 1, got {features}.")
-    spec, at, strategy = spec.partition("@")
     name, _, text = spec.partition(":")
     if name not in names():
         raise UserError(f"cell {name!r} is not known; {nearest(name, names())}")
     function = getattr(importlib.import_module(f"{__name__}.{name}"), name)
-    cell = function(features, **options(function, f"cell {name!r}", text))
-    return cell._replace(strategy=strategy if at else None)
+    return function(features, **options(function, f"cell {name!r}", text))
 
 
 def build(

@@ -6,31 +6,19 @@ are written for row vectors, `x @ W`, so a kernel is `[D, F]` and a recurrent ke
 """
 
 import functools
-import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnngen_jax.config import nearest
 from rnngen_jax.errors import UserError
+from rnngen_jax.ops.products import THIN, is_narrow, multiplier, product
 
 Params = dict[str, Any]
 Carry = Any  # a named tuple of arrays, or a tuple of carries
 Inputs = Any  # a pytree of arrays that share the leading axes of xs
-
-# Inputs of at most so many features are taken as narrow: one or three colour channels, say.
-NARROW = 4
-
-# Bytes of recurrent weights up to which one wide product of all gates beats one product a gate on a
-# CPU: beyond a core's second-level cache, a narrower kernel is used better.
-_CPU_WIDE = 2**21
-
-# Features up to which the inputs' products of all gates are better one: so narrow a product leaves
-# most of a core idle.
-THIN = 64
 
 
 class Gated(NamedTuple):
@@ -75,8 +63,6 @@ class Cell(NamedTuple):
       compose: for cells made of others, `compose(run, params, xs, first, carry) -> (carry, ys)`:
         runs its parts over the whole sequence one by one, `run(cell, params, xs, first, carry)`,
         which gives the numbers of `step` after `step`; `first` is the cell's own first carry.
-      strategy: the way through time that `recurrence.unroll` takes with this cell unless it is told
-        one; `None` leaves it the choice.
     """
 
     features: int
@@ -88,7 +74,6 @@ class Cell(NamedTuple):
     learned: Callable[[Params, tuple[int, ...], Any], Carry] | None = None
     gated: Gated | None = None
     compose: Callable[[Any, Params, Array, Carry, Carry], tuple[Carry, Array]] | None = None
-    strategy: str | None = None
 
 
 def initial_carry(cell: Cell, params: Params, batch_shape: tuple[int, ...], dtype: Any) -> Carry:
@@ -96,35 +81,6 @@ def initial_carry(cell: Cell, params: Params, batch_shape: tuple[int, ...], dtyp
     if cell.learned is not None:
         return cell.learned(params, batch_shape, dtype)
     return cell.carry(batch_shape, dtype)
-
-
-ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
-    "elu": jax.nn.elu,
-    "gelu": jax.nn.gelu,
-    "identity": lambda x: x,
-    "relu": jax.nn.relu,
-    "sigmoid": jax.nn.sigmoid,
-    "sin": jnp.sin,
-    "softplus": jax.nn.softplus,
-    "softsign": jax.nn.soft_sign,
-    "tanh": jnp.tanh,
-}
-
-
-def activation_named(name: str) -> Callable[[Array], Array]:
-    """The elementwise function `name`.
-
-    Raises:
-      UserError: it is not one of `ACTIVATIONS`.
-    """
-    if name not in ACTIVATIONS:
-        raise UserError(f"activation={name!r} is not known; {nearest(name, ACTIVATIONS)}")
-    return ACTIVATIONS[name]
-
-
-def sigmoid(x: Array) -> Array:
-    """σ(x), written with tanh: the same function, and quicker than the exponential on a CPU."""
-    return 0.5 + 0.5 * jnp.tanh(0.5 * x)
 
 
 def input_kernel(key: Array, in_features: int, features: int) -> Array:
@@ -152,12 +108,6 @@ def _require_sizes(**sizes: int) -> None:
     for name, size in sizes.items():
         if size < 1:
             raise ValueError(f"{name} must be >= 1, got {size}")
-
-
-def require_width(xs: Array, width: int) -> None:
-    """Raises a `ValueError` unless inputs `[..., D]` are as wide as the parameters are for."""
-    if xs.shape[-1] != width:
-        raise ValueError(f"inputs have width {xs.shape[-1]}, the cell's parameters are for {width}")
 
 
 def require_no_weights_needed(cell: str, in_features: int, features: int) -> None:
@@ -197,39 +147,6 @@ def gate_inputs(params: Params, xs: Array) -> dict[str, Array]:
     wide = product(xs, jnp.concatenate(list(kernels.values()), axis=-1))
     parts = jnp.split(wide, len(kernels), axis=-1)
     return {g: z + params["bias"][g] for g, z in zip(kernels, parts, strict=True)}
-
-
-def is_narrow(xs: Array) -> bool:
-    """Whether a product with `xs [..., D]` is better a sum of D elementwise terms."""
-    return xs.shape[-1] <= NARROW
-
-
-def product(xs: Array, kernel: Array) -> Array:
-    """`x W`, `[..., D] [D, F] -> [..., F]`; for few features a sum that fuses with what follows.
-
-    With one input channel a matrix product is all overhead, and stands in the way of fusion.
-
-    Raises:
-      ValueError: the kernel is for inputs of another width.
-    """
-    require_width(xs, kernel.shape[0])
-    if not is_narrow(xs):
-        # In two dimensions the kernel's gradient needs no transposed copy of a long array.
-        return (xs.reshape(-1, xs.shape[-1]) @ kernel).reshape(*xs.shape[:-1], kernel.shape[-1])
-    terms = [xs[..., d, None] * kernel[d] for d in range(xs.shape[-1])]
-    return functools.reduce(operator.add, terms)
-
-
-def multiplier(kernels: dict[str, Array]) -> Callable[[Array], dict[str, Array]]:
-    """`multiply(h [..., F]) -> {gate: h U}`, as a rule one product with all kernels side by side.
-
-    Within a loop the compiler puts them side by side once, before the first step.
-    """
-    size = sum(kernel.size * kernel.dtype.itemsize for kernel in kernels.values())
-    if jax.default_backend() == "cpu" and size > _CPU_WIDE:
-        return lambda h: {gate: h @ kernel for gate, kernel in kernels.items()}
-    wide = jnp.concatenate(list(kernels.values()), axis=-1)
-    return lambda h: dict(zip(kernels, jnp.split(h @ wide, len(kernels), axis=-1), strict=True))
 
 
 def gated_step(gated: Gated) -> Callable[[Params, Carry, Inputs], tuple[Carry, Array]]:
@@ -294,10 +211,3 @@ def preactivations(
         for gate, value in part.items():
             a[gate] = a[gate] + value if gate in a else value
     return a
-
-
-def layer_norm(x: Array, scale: Array, bias: Array, epsilon: float = 1e-5) -> Array:
-    """Normalises the last axis to mean 0 and variance 1 (Ba et al. 2016, eq. 4)."""
-    mean = x.mean(-1, keepdims=True)
-    variance = jnp.square(x - mean).mean(-1, keepdims=True)
-    return (x - mean) * jax.lax.rsqrt(variance + epsilon) * scale + bias

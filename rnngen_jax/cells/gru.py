@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from rnngen_jax.cells.base import Cell, Gated, Params, gate_inputs, gate_params, gated_step, sigmoid
+from rnngen_jax.cells.base import Cell, Gated, Params, gate_inputs, gate_params, gated_step
 from rnngen_jax.config import require_choice
+from rnngen_jax.ops.activations import sigmoid
 
 VARIANTS = ("reset_after", "reset_before", "nested")
 

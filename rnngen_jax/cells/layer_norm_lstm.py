@@ -6,16 +6,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnngen_jax.cells.base import (
-    Cell,
-    Params,
-    input_kernel,
-    layer_norm,
-    recurrent_kernel,
-    require_width,
-    sigmoid,
-)
+from rnngen_jax.cells.base import Cell, Params, input_kernel, recurrent_kernel
 from rnngen_jax.cells.lstm import LSTMCarry
+from rnngen_jax.ops.activations import sigmoid
+from rnngen_jax.ops.normalisation import layer_norm
+from rnngen_jax.ops.products import require_width
 
 
 def layer_norm_lstm(features: int, *, forget_bias: float = 1.0) -> Cell:

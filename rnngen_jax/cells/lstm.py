@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from rnngen_jax.cells.base import Cell, Gated, Params, gate_inputs, gate_params, gated_step, sigmoid
+from rnngen_jax.cells.base import Cell, Gated, Params, gate_inputs, gate_params, gated_step
+from rnngen_jax.ops.activations import sigmoid
 
 GATES = ("i", "f", "g", "o")
 

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnngen_jax.cells.base import Cell, Params, gate_inputs, input_kernel, sigmoid
+from rnngen_jax.cells.base import Cell, Params, gate_inputs, input_kernel
+from rnngen_jax.ops.activations import sigmoid
 
 GATES = ("z", "n")
 

@@ -6,14 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnngen_jax.cells.base import (
-    Cell,
-    Params,
-    gate_inputs,
-    input_kernel,
-    require_no_weights_needed,
-    sigmoid,
-)
+from rnngen_jax.cells.base import Cell, Params, gate_inputs, input_kernel, require_no_weights_needed
+from rnngen_jax.ops.activations import sigmoid
 
 # Decay a^c at initialisation, uniform between these, by which h keeps 10 to 1,000 steps.
 _SLOWEST, _FASTEST = 0.999, 0.9

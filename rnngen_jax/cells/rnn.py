@@ -10,14 +10,13 @@ from rnngen_jax.cells.base import (
     Cell,
     Gated,
     Params,
-    activation_named,
     gated_step,
     input_kernel,
-    product,
     recurrent_kernel,
     require_no_weights_needed,
-    require_width,
 )
+from rnngen_jax.ops.activations import activation_named
+from rnngen_jax.ops.products import product, require_width
 
 
 class RNNCarry(NamedTuple):
@@ -33,7 +32,7 @@ def rnn(features: int, *, activation: str = "tanh", input_weights: bool = True) 
 
     Args:
       features: size F of the hidden state.
-      activation: a name in `cells.base.ACTIVATIONS`, the f of the equation.
+      activation: a name in `ops.activations.ACTIVATIONS`, the f of the equation.
       input_weights: without them `x[t]` is added as it is, so it must have F features; a model that
         ties its readout to its own input weights uses this.
 

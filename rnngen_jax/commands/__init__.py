@@ -5,11 +5,9 @@ The first line of the docstring is the verb's line in `rnngen --help`, the rest 
 returns the exit code. JAX and all else that is slow to import is imported inside `run`.
 """
 
-import pkgutil
-
-_NOT_VERBS = {"base", "figures", "judging"}
+from rnngen_jax.discovery import defining
 
 
 def names() -> list[str]:
-    """All verbs: the files of this folder but for those that verbs share."""
-    return sorted({m.name for m in pkgutil.iter_modules(__path__)} - _NOT_VERBS)
+    """All verbs: the files that define `FLAGS` and `run`."""
+    return defining(__path__, "FLAGS", "run")

@@ -5,18 +5,18 @@ Where the argument names a file or folder, `canonical(argument)` brings its spel
 """
 
 import importlib
-import pkgutil
 from types import ModuleType
 
 from rnngen_jax.config import nearest
 from rnngen_jax.data.base import DataConfig, Dataset
+from rnngen_jax.discovery import defining
 from rnngen_jax.errors import UserError
 from rnngen_jax.shapes import spec_of
 
 
 def names() -> list[str]:
-    """Names of all sources: the files of this folder that define `load_source`."""
-    return sorted(name for name in _files() if hasattr(_module(name), "load_source"))
+    """Names of all sources: the files that define `load_source`."""
+    return defining(__path__, "load_source")
 
 
 def canonical(name: str) -> str:
@@ -25,7 +25,7 @@ def canonical(name: str) -> str:
     `name` itself for a source without such an argument, or if there is no such source.
     """
     kind, colon, argument = name.partition(":")
-    resolve = getattr(_module(kind), "canonical", None) if kind in _files() else None
+    resolve = getattr(_module(kind), "canonical", None) if kind in names() else None
     return f"{kind}{colon}{resolve(argument)}" if resolve and argument else name
 
 
@@ -50,12 +50,11 @@ def load(config: DataConfig) -> Dataset:
     from rnngen_jax.data import binarise, source
 
     name, _, argument = config.name.partition(":")
-    opener = getattr(_module(name), "load_source", None) if name in _files() else None
-    if opener is None:
+    if name not in names():
         raise UserError(
             f"config.data.name={config.name!r} is not a data source; {nearest(name, names())}"
         )
-    found = opener(argument, config)
+    found = _module(name).load_source(argument, config)
     source.check_classes(found.classes, config.name)
     # Before the cut, since a static draw is keyed by an image's place in the source.
     splits = {
@@ -77,10 +76,6 @@ def load(config: DataConfig) -> Dataset:
         binarisation=config.binarisation,
         raw_levels=2 if fixed else found.levels,
     )
-
-
-def _files() -> list[str]:
-    return [module.name for module in pkgutil.iter_modules(__path__)]
 
 
 def _module(name: str) -> ModuleType:

@@ -1,29 +1,18 @@
 """Generators, one file a system. A model's name is its file's name."""
 
 import importlib
-import pkgutil
 from typing import Any
 
 from rnngen_jax.config import from_mapping, nearest
+from rnngen_jax.discovery import defining
 from rnngen_jax.errors import UserError
 from rnngen_jax.models.base import Model
 from rnngen_jax.shapes import ImageSpec
 
-_NOT_MODELS = {
-    "adversarial",
-    "adversarial_config",
-    "autoregressive",
-    "base",
-    "grid",
-    "latent",
-    "latent_completion",
-    "latent_networks",
-}
-
 
 def names() -> list[str]:
-    """Names of all models: the files of this folder that build one."""
-    return sorted({m.name for m in pkgutil.iter_modules(__path__)} - _NOT_MODELS)
+    """Names of all models: the files that define a `Config` and `build`."""
+    return defining(__path__, "Config", "build")
 
 
 def config_class(name: str) -> type[Any]:

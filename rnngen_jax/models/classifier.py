@@ -12,12 +12,12 @@ from jax import Array
 from optax.losses import softmax_cross_entropy_with_integer_labels as cross_entropy
 
 from rnngen_jax import keys
-from rnngen_jax.cells.base import ACTIVATIONS
 from rnngen_jax.config import require, require_choice
 from rnngen_jax.errors import UserError
 from rnngen_jax.models.base import Aux, Batch, Extra, Model, Params, require_dropout
 from rnngen_jax.modules.classifier import Classifier
 from rnngen_jax.ops import dropout
+from rnngen_jax.ops.activations import ACTIVATIONS
 from rnngen_jax.shapes import ImageSpec
 
 

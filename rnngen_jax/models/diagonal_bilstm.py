@@ -6,30 +6,29 @@ the first convolution does not reach so far: no state of that row comes after it
 
 from dataclasses import dataclass
 
-from rnngen_jax.config import require
+from rnngen_jax import recurrence
 from rnngen_jax.models.base import Model
 from rnngen_jax.models.grid import GridConfig, convolvable, grid_model
+from rnngen_jax.models.recurrent import UnrolledConfig
 from rnngen_jax.modules.grid.diagonal_bilstm import DiagonalBiLSTM
 from rnngen_jax.shapes import ImageSpec
 
 
 @dataclass(frozen=True)
-class Config(GridConfig):
-    """Choices of the Diagonal BiLSTM; see `GridConfig` for the others.
+class Config(GridConfig, UnrolledConfig):
+    """Choices of the Diagonal BiLSTM; see `GridConfig` and `UnrolledConfig` for the others.
 
     Attributes:
       cell: "lstm", or another cell that can be convolved: "gru", "rnn", "min_gru", ...
       learned_carry: trains the carries beyond the edges instead of starting from zeros.
-      remat: diagonals between kept carries in training, to save memory; 0 keeps all.
     """
 
     cell: str = "lstm"
     learned_carry: bool = True
-    remat: int = 0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.remat >= 0, "config.model.remat", self.remat, "0 or more")
+        GridConfig.__post_init__(self)
+        UnrolledConfig.__post_init__(self)
 
 
 def build(config: Config, spec: ImageSpec) -> Model:
@@ -38,7 +37,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
     Raises:
       UserError: an unknown cell or readout, or one that does not fit.
     """
-    cell = convolvable(config.cell, config.features)
+    cell = convolvable(config.cell, config.features, config.strategy)
 
     def layers(shape: tuple[int, int, int]) -> list[DiagonalBiLSTM]:
         _, width, channels = shape
@@ -50,6 +49,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
                 channels=channels,
                 learned=config.learned_carry,
                 residual=config.residual,
+                strategy=recurrence.by_layer(config.strategy),
                 remat=config.remat,
             )
             for _ in range(config.layers)

@@ -12,12 +12,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnngen_jax import cells
 from rnngen_jax.config import require
-from rnngen_jax.errors import UserError
 from rnngen_jax.models.base import Extra, Model, Params, require_classes
 from rnngen_jax.models.latent import Objective, latent_model
 from rnngen_jax.models.latent_networks import Inference, Network, independent
+from rnngen_jax.models.recurrent import RecurrentConfig, cell_of
 from rnngen_jax.modules.draw import Draw, Trace
 from rnngen_jax.ops import gaussians, likelihoods
 from rnngen_jax.ops.gaussians import Pick
@@ -25,15 +24,10 @@ from rnngen_jax.shapes import ImageSpec
 
 
 @dataclass(frozen=True)
-class Config:
-    """Choices of DRAW.
+class Config(RecurrentConfig):
+    """Choices of DRAW, whose two cells take turns; see `RecurrentConfig` for those of each.
 
     Attributes:
-      cell: of the encoder and the decoder, a cell and its options, such as "lstm" or "gru".
-      features: size F of each.
-      layers: cells on top of one another in each.
-      residual: adds each layer's inputs to its outputs, from the second layer on.
-      learned_carry: trains the first carries instead of starting from zeros.
       steps: T, how often it looks and draws.
       latents: Z of each step.
       read_size: filters a side of the reading window; 0 reads the whole image at every step.
@@ -44,13 +38,10 @@ class Config:
       beta: weight of the KL in what is trained; 1 is the bound itself.
       beta_warmup: training steps over which it grows from 0.
       free_bits: nats of each latent variable's KL below which nothing is gained.
-      remat: steps between kept carries in training, to save memory; 0 keeps all.
     """
 
     cell: str = "lstm"
     features: int = 256
-    layers: int = 1
-    residual: bool = False
     learned_carry: bool = True
     steps: int = 16
     latents: int = 32
@@ -62,13 +53,13 @@ class Config:
     beta: float = 1.0
     beta_warmup: int = 0
     free_bits: float = 0.0
-    remat: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("features", "layers", "steps", "latents"):
+        super().__post_init__()
+        for name in ("steps", "latents"):
             value = getattr(self, name)
             require(value >= 1, f"config.model.{name}", value, "1 or more")
-        for name in ("read_size", "write_size", "remat"):
+        for name in ("read_size", "write_size"):
             require(getattr(self, name) >= 0, f"config.model.{name}", getattr(self, name), "0+")
         Objective(self.beta, self.beta_warmup, self.free_bits)
 
@@ -77,8 +68,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
     """Builds the model for images like `spec`.
 
     Raises:
-      UserError: an unknown cell or readout, a readout or a window that does not fit the images, or
-        a cell with a way through time of its own.
+      UserError: an unknown cell or readout, or a readout or a window that does not fit the images.
     """
     require_classes(config.class_conditional, spec)
     side = min(spec.height, spec.width)
@@ -86,18 +76,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
         given, allowed = getattr(config, name), f"0 to {side}, the image's shorter side"
         require(given <= side, f"config.model.{name}", given, allowed)
     likelihood = likelihoods.make(config.readout, spec.levels, config.mixtures)
-    cell = cells.build(
-        config.cell,
-        config.features,
-        layers=config.layers,
-        residual=config.residual,
-        learned=config.learned_carry,
-    )
-    if "@" in config.cell:
-        raise UserError(
-            f"config.model.cell={config.cell!r}: DRAW's two cells take turns, step by step; leave "
-            f"out what follows the @."
-        )
+    cell = cell_of(config)
     net = Draw(
         encoder=cell,
         decoder=cell,

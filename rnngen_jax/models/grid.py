@@ -10,7 +10,7 @@ import numpy as np
 from flax import linen as nn
 from jax import Array
 
-from rnngen_jax import cells, keys
+from rnngen_jax import cells, keys, recurrence
 from rnngen_jax.cells.base import Cell
 from rnngen_jax.config import require, require_choice
 from rnngen_jax.errors import UserError
@@ -76,24 +76,40 @@ def require_kernel(name: str, size: int) -> None:
     require(size >= 3 and size % 2 == 1, f"config.model.{name}", size, "odd, 3 or more")
 
 
-def convolvable(spec: str, features: int) -> Cell:
+def convolvable(spec: str, features: int, strategy: str = "auto") -> Cell:
     """The cell that a flag names, for a layer that convolves it.
 
+    Args:
+      spec: a cell and its options.
+      features: size F of its outputs.
+      strategy: how it will be run over time.
+
     Raises:
-      UserError: an unknown cell, or one that is not made for this.
+      UserError: an unknown cell, one that is not made for this, or a strategy that is not.
     """
     cell = cells.from_spec(spec, features)
-    if (cell.gated is None and cell.linear is None) or not _takes_any_input(cell):
+    if not _is_convolvable(cell):
+        allowed = ", ".join(convolvable_names())
         raise UserError(
-            f"config.model.cell={spec!r} cannot be convolved; allowed: rnn, lstm, gru (but for "
-            "variants), min_gru, min_lstm and rg_lru, with input weights."
+            f"config.model.cell={spec!r} cannot be convolved; allowed: {allowed}, with input "
+            "weights and no other variant."
         )
-    if cell.gated is not None and (cell.strategy or "").startswith("newton"):
-        # A convolution joins the places that Newton's method takes for independent.
+    allowed = recurrence.joining()
+    if cell.gated is not None and strategy.partition(":")[0] not in allowed:
         raise UserError(
-            f"config.model.cell={spec!r} cannot be convolved by newton; allowed: other strategies."
+            f"config.model.strategy={strategy!r} takes places for independent, and cell {spec!r} "
+            f"is convolved over them; allowed: {', '.join(allowed)}."
         )
     return cell
+
+
+def convolvable_names() -> list[str]:
+    """Names of the cells that can be convolved, with the options that they have by default."""
+    return [name for name in cells.names() if _is_convolvable(cells.from_spec(name, 1))]
+
+
+def _is_convolvable(cell: Cell) -> bool:
+    return (cell.gated is not None or cell.linear is not None) and _takes_any_input(cell)
 
 
 def _takes_any_input(cell: Cell) -> bool:

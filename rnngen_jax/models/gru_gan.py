@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
-from rnngen_jax import cells
+from rnngen_jax import recurrence
 from rnngen_jax.config import refuse_unread, require, require_choice
 from rnngen_jax.models.adversarial import adversarial_model
 from rnngen_jax.models.adversarial_config import AdversarialConfig
 from rnngen_jax.models.base import Model
+from rnngen_jax.models.recurrent import UnrolledConfig, cell_of
 from rnngen_jax.modules.gru_gan import SHARED, Body, Generator, RecurrentBody, map_size
 from rnngen_jax.shapes import ImageSpec
 
@@ -16,15 +17,12 @@ OWNERS = ("none", "discriminator", "generator")
 
 
 @dataclass(frozen=True)
-class Config(AdversarialConfig):
-    """Choices of the GRU-GAN.
+class Config(AdversarialConfig, UnrolledConfig):
+    """Choices of the GRU-GAN; see `AdversarialConfig` and `UnrolledConfig` for the others.
 
     Attributes:
       cell: a cell and its options, such as "gru" or "lstm:forget_bias=0"; "none" for a dense layer
         from the whole noise to all steps in its place.
-      features: size F of the cell.
-      layers: cells on top of one another.
-      residual: adds each layer's inputs to its outputs, from the second layer on.
       step: what a step of the cell gives: a "row" of the feature map, or a "patch", one place of
         it, in raster order.
       noise_each: a noise vector for each step; otherwise the same for all.
@@ -32,14 +30,9 @@ class Config(AdversarialConfig):
       discriminator: "convolutional", or "recurrent" over the image's rows with a cell of the same
         kind.
       share: which player trains the 3×3 convolutions that both then use; "none" for each its own.
-      others: as in `AdversarialConfig`.
     """
 
     norm: str = "batch"
-    cell: str = "gru"
-    features: int = 128
-    layers: int = 1
-    residual: bool = False
     step: str = "row"
     noise_each: bool = True
     channels: int = 64
@@ -47,12 +40,12 @@ class Config(AdversarialConfig):
     share: str = "none"
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        AdversarialConfig.__post_init__(self)
+        UnrolledConfig.__post_init__(self)
         require_choice("config.model.step", self.step, STEPS)
         require_choice("config.model.discriminator", self.discriminator, DISCRIMINATORS)
         require_choice("config.model.share", self.share, OWNERS)
-        for name in ("features", "channels", "layers"):
-            require(getattr(self, name) >= 1, f"config.model.{name}", getattr(self, name), "1+")
+        require(self.channels >= 1, "config.model.channels", self.channels, "1 or more")
         if self.discriminator == "recurrent":
             for name, what in (("share", "convolutions to share"), ("discriminator_norm", "maps")):
                 why = f", which has no {what}"
@@ -60,7 +53,7 @@ class Config(AdversarialConfig):
             needed = "a cell with config.model.discriminator='recurrent'"
             require(self.cell != "none", "config.model.cell", self.cell, needed)
         if self.cell == "none":
-            for name in ("layers", "residual"):
+            for name in ("layers", "residual", "learned_carry", "strategy", "remat"):
                 refuse_unread(self, "config.model", name, ("cell",))
 
 
@@ -72,11 +65,8 @@ def build(config: Config, spec: ImageSpec) -> Model:
     """
     height, width = map_size(spec)
     steps = height if config.step == "row" else height * width
-    cell = None
-    if config.cell != "none":
-        cell = cells.build(
-            config.cell, config.features, layers=config.layers, residual=config.residual
-        )
+    cell = None if config.cell == "none" else cell_of(config)
+    how = {"strategy": recurrence.by_layer(config.strategy), "remat": config.remat}
     generator = Generator(
         spec=spec,
         cell=cell,
@@ -85,10 +75,11 @@ def build(config: Config, spec: ImageSpec) -> Model:
         features=config.channels,
         slope=config.slope,
         norm=config.norm,
+        **how,
     )
     if config.discriminator == "recurrent":
         body = RecurrentBody(
-            cell=cell, width=config.channels, slope=config.slope, dropout=config.dropout
+            cell=cell, width=config.channels, slope=config.slope, dropout=config.dropout, **how
         )
     else:
         body = Body(

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from rnngen_jax import cells
+from rnngen_jax import recurrence
 from rnngen_jax.cells.base import Carry
 from rnngen_jax.config import require
 from rnngen_jax.models.autoregressive import Steps, autoregressive_model, in_raster_order
@@ -26,6 +26,7 @@ from rnngen_jax.models.base import (
     require_classes,
     require_dropout,
 )
+from rnngen_jax.models.recurrent import UnrolledConfig, cell_of
 from rnngen_jax.modules.pixel_rnn import PixelRNN
 from rnngen_jax.modules.pixels import require_encoding
 from rnngen_jax.ops import likelihoods, orders
@@ -33,16 +34,11 @@ from rnngen_jax.shapes import ImageSpec
 
 
 @dataclass(frozen=True)
-class Config:
-    """Choices of the pixel RNN.
+class Config(UnrolledConfig):
+    """Choices of the pixel RNN; see `UnrolledConfig` for those of its cell.
 
     Attributes:
       ORDERS: choices of `order`.
-      cell: a cell and its options, such as "gru" or "lstm:forget_bias=0".
-      features: size F of the cell.
-      layers: cells on top of one another.
-      residual: adds each layer's inputs to its outputs, from the second layer on.
-      learned_carry: trains the first carry instead of starting from zeros.
       input_features: width D of what the first layer reads.
       pixels: "onehot" gives each grey level a weight of its own, "scalar" scales it to [-1, 1].
       previous: how many pixels just before the next one are inputs.
@@ -54,16 +50,10 @@ class Config:
       mixtures: components of the logistic mixture.
       readout_hidden: units of a hidden layer between the cell and the readout, 0 for none.
       dropout: rate for the cell's inputs and outputs, one mask an image.
-      remat: steps between kept carries in training, to save memory; 0 keeps all.
     """
 
     ORDERS: ClassVar[tuple[str, ...]] = orders.ORDERS
 
-    cell: str = "gru"
-    features: int = 128
-    layers: int = 1
-    residual: bool = False
-    learned_carry: bool = False
     input_features: int = 64
     pixels: str = "onehot"
     previous: int = 1
@@ -75,18 +65,17 @@ class Config:
     mixtures: int = 5
     readout_hidden: int = 0
     dropout: float = 0.0
-    remat: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_encoding(self.pixels)
         require_dropout(self.dropout)
-        for name in ("previous", "above", "readout_hidden", "remat"):
+        for name in ("previous", "above", "readout_hidden"):
             value = getattr(self, name)
             require(value >= 0, f"config.model.{name}", value, "0 or more")
         require(self.previous + self.above > 0, "config.model.previous", 0, "1 or more, or above")
-        for name in ("features", "layers", "input_features"):
-            value = getattr(self, name)
-            require(value >= 1, f"config.model.{name}", value, "1 or more")
+        width = self.input_features
+        require(width >= 1, "config.model.input_features", width, "1 or more")
 
 
 def build(config: Config, spec: ImageSpec) -> Model:
@@ -98,13 +87,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
     require_classes(config.class_conditional, spec)
     height, width, channels = spec.shape
     likelihood = likelihoods.make(config.readout, spec.levels, config.mixtures)
-    cell = cells.build(
-        config.cell,
-        config.features,
-        layers=config.layers,
-        residual=config.residual,
-        learned=config.learned_carry,
-    )
+    cell = cell_of(config)
     place = orders.positions(config.order, height, width)
     table = orders.neighbours(config.order, height, width, config.previous, config.above)
     length, count = table.shape
@@ -122,6 +105,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
         position=config.position,
         conditional=config.class_conditional,
         readout_hidden=config.readout_hidden,
+        strategy=recurrence.by_layer(config.strategy),
         remat=config.remat,
     )
 

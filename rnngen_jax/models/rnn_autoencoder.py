@@ -13,9 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnngen_jax import cells
+from rnngen_jax import recurrence
 from rnngen_jax.config import refuse_unread, require, require_choice
-from rnngen_jax.errors import UserError
 from rnngen_jax.models.base import (
     Extra,
     Model,
@@ -26,6 +25,7 @@ from rnngen_jax.models.base import (
 )
 from rnngen_jax.models.latent import Objective, latent_model
 from rnngen_jax.models.latent_networks import Choose, Given, Inference, Network, independent
+from rnngen_jax.models.recurrent import UnrolledConfig, cell_of
 from rnngen_jax.modules.pixels import require_encoding
 from rnngen_jax.modules.rnn_autoencoder import DecoderCarry, RNNAutoencoder
 from rnngen_jax.ops import attention, gaussians, likelihoods, patches
@@ -41,15 +41,12 @@ DECODERS = ("free", "autoregressive")
 
 
 @dataclass(frozen=True)
-class Config:
-    """Choices of the recurrent autoencoder.
+class Config(UnrolledConfig):
+    """Choices of the recurrent autoencoder; see `UnrolledConfig` for those of its cells.
 
     Attributes:
       cell: of the encoder and the decoder, a cell and its options, such as "lstm" or "gru".
-      features: size F of each.
-      layers: cells on top of one another in each.
-      residual: adds each layer's inputs to its outputs, from the second layer on.
-      learned_carry: trains the first carries instead of starting from zeros.
+      strategy: as there, without attention: with it, the decoder looks at the codes at each step.
       bidirectional: a second encoder reads the patches from the last on.
       input_features: width D of what the cells read.
       pixels: "onehot" gives each grey level a weight of its own, "scalar" scales it to [-1, 1].
@@ -69,14 +66,8 @@ class Config:
       beta_warmup: training steps over which it grows from 0.
       free_bits: nats of each latent variable's KL below which nothing is gained.
       dropout: rate for the decoder's inputs and outputs, one mask an image.
-      remat: steps between kept carries in training, to save memory; 0 keeps all.
     """
 
-    cell: str = "gru"
-    features: int = 128
-    layers: int = 1
-    residual: bool = False
-    learned_carry: bool = False
     bidirectional: bool = False
     input_features: int = 64
     pixels: str = "scalar"
@@ -94,9 +85,9 @@ class Config:
     beta_warmup: int = 0
     free_bits: float = 0.0
     dropout: float = 0.0
-    remat: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_encoding(self.pixels)
         require_dropout(self.dropout)
         require_choice("config.model.sequence", self.sequence, SEQUENCES)
@@ -104,22 +95,24 @@ class Config:
         require_choice("config.model.attention", self.attention, ATTENTION)
         require_choice("config.model.attend", self.attend, ATTEND)
         require_choice("config.model.decoder", self.decoder, DECODERS)
-        require(self.remat >= 0, "config.model.remat", self.remat, "0 or more")
-        for name in ("features", "layers", "input_features", "latents", "patch"):
+        for name in ("input_features", "latents", "patch"):
             value = getattr(self, name)
             require(value >= 1, f"config.model.{name}", value, "1 or more")
         Objective(self.beta, self.beta_warmup, self.free_bits)
         if self.latent == "deterministic":
             for name in ("beta", "beta_warmup", "free_bits"):
                 refuse_unread(self, "config.model", name, ("latent",), ", which has no KL")
+        if self.attention != "none":
+            why = ", whose decoder looks at the codes at each step"
+            refuse_unread(self, "config.model", "strategy", ("attention",), why)
 
 
 def build(config: Config, spec: ImageSpec) -> Model:
     """Builds the model for images like `spec`.
 
     Raises:
-      UserError: an unknown cell or readout, one that does not fit the images, a patch that does not
-        divide them, or a cell with a way through time of its own beside attention.
+      UserError: an unknown cell or readout, one that does not fit the images, or a patch that does
+        not divide them.
     """
     require_classes(config.class_conditional, spec)
     height, width = {
@@ -132,18 +125,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
     require(divides, "config.model.patch", config.patch, size)
     steps = spec.height // height * (spec.width // width)
     likelihood = likelihoods.make(config.readout, spec.levels, config.mixtures)
-    cell = cells.build(
-        config.cell,
-        config.features,
-        layers=config.layers,
-        residual=config.residual,
-        learned=config.learned_carry,
-    )
-    if "@" in config.cell and config.attention != "none":
-        raise UserError(
-            f"config.model.cell={config.cell!r}: with attention={config.attention!r} the decoder "
-            "looks at the codes at each step; leave out what follows the @."
-        )
+    cell = cell_of(config)
     gaussian = config.latent == "gaussian"
     net = RNNAutoencoder(
         encoder=cell,
@@ -161,6 +143,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
         attention=config.attention,
         attend=config.attend,
         autoregressive=config.decoder == "autoregressive",
+        strategy=recurrence.by_layer(config.strategy),
         remat=config.remat,
     )
     shape = (1 if config.attention == "none" else steps, config.latents)

@@ -6,33 +6,32 @@ states reach r places further to each side than those of the row below.
 
 from dataclasses import dataclass
 
-from rnngen_jax.config import require
+from rnngen_jax import recurrence
 from rnngen_jax.models.base import Model
 from rnngen_jax.models.grid import GridConfig, convolvable, grid_model, require_kernel
+from rnngen_jax.models.recurrent import UnrolledConfig
 from rnngen_jax.modules.grid.row_lstm import RowLSTM
 from rnngen_jax.shapes import ImageSpec
 
 
 @dataclass(frozen=True)
-class Config(GridConfig):
-    """Choices of the Row LSTM; see `GridConfig` for the others.
+class Config(GridConfig, UnrolledConfig):
+    """Choices of the Row LSTM; see `GridConfig` and `UnrolledConfig` for the others.
 
     Attributes:
       cell: "lstm", or another cell that can be convolved: "gru", "rnn", "min_gru", ...
       kernel: width of the kernels along the row, odd.
       learned_carry: trains the carry above the first row instead of starting from zeros.
-      remat: rows between kept carries in training, to save memory; 0 keeps all.
     """
 
     cell: str = "lstm"
     kernel: int = 3
     learned_carry: bool = True
-    remat: int = 0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        GridConfig.__post_init__(self)
+        UnrolledConfig.__post_init__(self)
         require_kernel("kernel", self.kernel)
-        require(self.remat >= 0, "config.model.remat", self.remat, "0 or more")
 
 
 def build(config: Config, spec: ImageSpec) -> Model:
@@ -41,7 +40,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
     Raises:
       UserError: an unknown cell or readout, or one that does not fit.
     """
-    cell = convolvable(config.cell, config.features)
+    cell = convolvable(config.cell, config.features, config.strategy)
 
     def layers(shape: tuple[int, int, int]) -> list[RowLSTM]:
         _, width, channels = shape
@@ -54,6 +53,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
                 radius=config.kernel // 2,
                 learned=config.learned_carry,
                 residual=config.residual,
+                strategy=recurrence.by_layer(config.strategy),
                 remat=config.remat,
             )
             for _ in range(config.layers)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from rnngen_jax import cells
+from rnngen_jax import cells, recurrence
 from rnngen_jax.cells.base import Carry
 from rnngen_jax.config import require, require_choice
 from rnngen_jax.models.autoregressive import Steps, autoregressive_model
@@ -24,6 +24,7 @@ from rnngen_jax.models.base import (
     require_classes,
     require_dropout,
 )
+from rnngen_jax.models.recurrent import UnrolledConfig, cell_of
 from rnngen_jax.modules.pixels import require_encoding
 from rnngen_jax.modules.row_rnn import RowRNN
 from rnngen_jax.ops import likelihoods
@@ -45,15 +46,10 @@ class State(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Config:
-    """Choices of the row RNN.
+class Config(UnrolledConfig):
+    """Choices of the row RNN; see `UnrolledConfig` for those of its cell.
 
     Attributes:
-      cell: a cell and its options, such as "gru" or "rnn:activation=sigmoid,input_weights=False".
-      features: size F of the cell.
-      layers: cells on top of one another.
-      residual: adds each layer's inputs to its outputs, from the second layer on.
-      learned_carry: trains the first carry instead of starting from zeros.
       input_features: width D of what the first layer reads.
       pixels: "onehot" gives each grey level a weight of its own, "scalar" scales it to [-1, 1].
       position: the number of the next row is an input.
@@ -66,14 +62,8 @@ class Config:
       readout: "categorical" over the grey levels, "bernoulli" or "logistic_mixture".
       mixtures: components of the logistic mixture.
       dropout: rate for the cell's inputs and outputs, one mask an image.
-      remat: steps between kept carries in training, to save memory; 0 keeps all.
     """
 
-    cell: str = "gru"
-    features: int = 128
-    layers: int = 1
-    residual: bool = False
-    learned_carry: bool = False
     input_features: int = 128
     pixels: str = "onehot"
     position: bool = True
@@ -84,14 +74,13 @@ class Config:
     readout: str = "categorical"
     mixtures: int = 5
     dropout: float = 0.0
-    remat: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_encoding(self.pixels)
         require_dropout(self.dropout)
         require_choice("config.model.within", self.within, WITHIN)
-        require(self.remat >= 0, "config.model.remat", self.remat, "0 or more")
-        for name in ("features", "layers", "input_features", "within_features"):
+        for name in ("input_features", "within_features"):
             value = getattr(self, name)
             require(value >= 1, f"config.model.{name}", value, "1 or more")
         if self.tied_readout:
@@ -116,13 +105,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
     require_classes(config.class_conditional, spec)
     height, width, channels = spec.shape
     likelihood = likelihoods.make(config.readout, spec.levels, config.mixtures)
-    cell = cells.build(
-        config.cell,
-        config.features,
-        layers=config.layers,
-        residual=config.residual,
-        learned=config.learned_carry,
-    )
+    cell = cell_of(config)
     within = None
     if config.within == "autoregressive":
         within = cells.build(config.cell, config.within_features, learned=config.learned_carry)
@@ -136,6 +119,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
         conditional=config.class_conditional,
         tied=config.tied_readout,
         within=within,
+        strategy=recurrence.by_layer(config.strategy),
         remat=config.remat,
     )
 

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnngen_jax import keys
-from rnngen_jax.cells.base import ACTIVATIONS
 from rnngen_jax.config import require, require_choice
 from rnngen_jax.models.base import (
     Extra,
@@ -26,6 +25,7 @@ from rnngen_jax.models.latent import Objective, latent_model
 from rnngen_jax.models.latent_networks import Inference, Network, independent
 from rnngen_jax.modules.vae import Decoder, Encoder
 from rnngen_jax.ops import gaussians, likelihoods
+from rnngen_jax.ops.activations import ACTIVATIONS
 from rnngen_jax.ops.gaussians import Gaussian, Pick
 from rnngen_jax.shapes import ImageSpec
 

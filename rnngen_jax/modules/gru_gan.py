@@ -16,6 +16,7 @@ from rnngen_jax.modules.adversarial import dropped
 from rnngen_jax.modules.halving import Double, Halve
 from rnngen_jax.modules.maps import Same, normalised
 from rnngen_jax.modules.recurrent import Recurrent
+from rnngen_jax.recurrence.base import Strategy
 from rnngen_jax.shapes import ImageSpec
 
 SHARED = ("near_0", "near_1")
@@ -32,6 +33,7 @@ class Generator(nn.Module):
     Attributes:
       spec: the images.
       cell: any cell, or `None` for a dense layer from all of the noise to all of the steps.
+      strategy, remat: as in `Recurrent`.
       width: features that the dense layer has for a step, without a cell.
       by: "row", one step a row of the feature map, or "patch", one step a place of it.
       features: of the maps.
@@ -46,6 +48,8 @@ class Generator(nn.Module):
     features: int
     slope: float
     norm: str
+    strategy: str | Strategy = "auto"
+    remat: int = 0
 
     @nn.compact
     def __call__(
@@ -64,8 +68,8 @@ class Generator(nn.Module):
             y = jax.nn.leaky_relu(y, self.slope).reshape(size, steps, self.width)
         else:
             each = noise if given == steps else jnp.broadcast_to(noise, (size, steps, inputs))
-            ys = Recurrent(self.cell, inputs, name="recurrent")(jnp.moveaxis(each, 1, 0))
-            y = jnp.moveaxis(ys, 0, 1)
+            net = Recurrent(self.cell, inputs, self.strategy, self.remat, name="recurrent")
+            y = jnp.moveaxis(net(jnp.moveaxis(each, 1, 0)), 0, 1)
         places = columns if self.by == "row" else 1
         x = nn.Dense(places * self.features, name="places")(y)
         x = x.reshape(size, height, columns, self.features)
@@ -119,6 +123,7 @@ class RecurrentBody(nn.Module):
 
     Attributes:
       cell: any cell.
+      strategy, remat: as in `Recurrent`.
       width: features of a row before the cell.
       slope: of LeakyReLU below 0.
       dropout: rate for the rows' features.
@@ -128,6 +133,8 @@ class RecurrentBody(nn.Module):
     width: int
     slope: float
     dropout: float
+    strategy: str | Strategy = "auto"
+    remat: int = 0
 
     @nn.compact
     def __call__(
@@ -143,5 +150,6 @@ class RecurrentBody(nn.Module):
         rows = image.reshape(*image.shape[:2], -1)
         x = jax.nn.leaky_relu(nn.Dense(self.width)(rows), self.slope)
         x = dropped(x, drop, "rows", self.dropout)
-        ys = Recurrent(self.cell, self.width)(jnp.moveaxis(x, 1, 0))
+        net = Recurrent(self.cell, self.width, self.strategy, self.remat)
+        ys = net(jnp.moveaxis(x, 1, 0))
         return jnp.concatenate([ys[-1], ys.mean(0)], axis=-1)

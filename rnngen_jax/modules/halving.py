@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from rnngen_jax.cells.base import product
+from rnngen_jax.ops.products import product
 
 
 class Halve(nn.Module):

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from rnngen_jax.cells.base import product
 from rnngen_jax.modules.pixels import Table
 from rnngen_jax.ops import batch
+from rnngen_jax.ops.products import product
 
 
 class Same(nn.Module):

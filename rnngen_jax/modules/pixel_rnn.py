@@ -9,6 +9,7 @@ from jax import Array
 from rnngen_jax.cells.base import Carry, Cell
 from rnngen_jax.modules.pixels import PixelDense, Readout, Table
 from rnngen_jax.modules.recurrent import Recurrent
+from rnngen_jax.recurrence.base import Strategy
 from rnngen_jax.shapes import ImageSpec
 
 
@@ -24,7 +25,7 @@ class PixelRNN(nn.Module):
       position: adds an embedding of the pixel's row and one of its column.
       conditional: adds an embedding of the class.
       readout_hidden: units of the readout's hidden layer, 0 for none.
-      remat: as in `Recurrent`.
+      strategy, remat: as in `Recurrent`.
     """
 
     cell: Cell
@@ -35,6 +36,7 @@ class PixelRNN(nn.Module):
     position: bool
     conditional: bool
     readout_hidden: int
+    strategy: str | Strategy = "auto"
     remat: int = 0
 
     def setup(self) -> None:
@@ -46,7 +48,7 @@ class PixelRNN(nn.Module):
             self.row, self.column = Table(spec.height, width), Table(spec.width, width)
         if self.conditional:
             self.label = Table(spec.classes, width)
-        self.recurrent = Recurrent(self.cell, width, self.remat)
+        self.recurrent = Recurrent(self.cell, width, self.strategy, self.remat)
         self.readout = Readout(
             self.readout_size, spec.channels, spec.levels, self.encoding, self.readout_hidden
         )

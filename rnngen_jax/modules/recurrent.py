@@ -7,6 +7,7 @@ from jax import Array
 
 from rnngen_jax import recurrence
 from rnngen_jax.cells.base import Carry, Cell, initial_carry
+from rnngen_jax.recurrence.base import Strategy
 
 
 class Recurrent(nn.Module):
@@ -15,11 +16,13 @@ class Recurrent(nn.Module):
     Attributes:
       cell: any cell.
       in_features: D.
+      strategy: how the cell is run over a sequence, as in `recurrence.unroll`.
       remat: steps between kept carries, as in `recurrence.unroll`; 0 keeps all.
     """
 
     cell: Cell
     in_features: int
+    strategy: str | Strategy = "auto"
     remat: int = 0
 
     def setup(self) -> None:
@@ -28,7 +31,9 @@ class Recurrent(nn.Module):
 
     def __call__(self, xs: Array) -> Array:
         """`[T, B, D] -> [T, B, F]`."""
-        _, ys = recurrence.unroll(self.cell, self.params, xs, remat=self.remat or None)
+        _, ys = recurrence.unroll(
+            self.cell, self.params, xs, strategy=self.strategy, remat=self.remat or None
+        )
         return ys
 
     def first(self, batch_shape: tuple[int, ...], dtype: Any) -> Carry:

@@ -1,6 +1,6 @@
 """The network of the recurrent autoencoder: patches in, codes, patches out."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -12,6 +12,7 @@ from rnngen_jax.modules.latent import GaussianHead, affine, linear
 from rnngen_jax.modules.pixels import PixelDense, Table
 from rnngen_jax.ops import attention, gaussians
 from rnngen_jax.ops.gaussians import Gaussian, Pick
+from rnngen_jax.recurrence.base import Strategy
 
 Masks = tuple[Array, Array] | None
 
@@ -54,6 +55,8 @@ class RNNAutoencoder(nn.Module):
       attend: with attention there is a code for each of the encoder's "states", or for each
         patch's "embedding".
       autoregressive: the decoder is told the patch before.
+      strategy: how the cells are run, as in `recurrence.unroll`; not read by a decoder with
+        attention, which looks at the codes at each step.
       remat: steps between kept carries in training; 0 keeps all.
     """
 
@@ -72,6 +75,7 @@ class RNNAutoencoder(nn.Module):
     attention: str
     attend: str
     autoregressive: bool
+    strategy: str | Strategy = "auto"
     remat: int = 0
 
     def setup(self) -> None:
@@ -176,7 +180,7 @@ class RNNAutoencoder(nn.Module):
         xs = nn.relu(self.embed(patches))
         if self.attention != "none" and self.attend == "embedding":
             return xs
-        options = {"remat": self.remat or None}
+        options = {"strategy": self.strategy, "remat": self.remat or None}
         if not self.bidirectional:
             params = self.encoding_cells["forward"]
             _, ys = recurrence.unroll(self.encoder, params, xs, **options)
@@ -190,9 +194,11 @@ class RNNAutoencoder(nn.Module):
 
     def _run(self, xs: Array, told: Codes) -> Array:
         """The decoder over all steps, `[T, B, D]` to `[T, B, F]`."""
-        options: dict[str, Any] = {"remat": self.remat or None}
+        remat = self.remat or None
         if told.keys is None:
-            return recurrence.unroll(self.decoder, self.decoding_cell, xs, **options)[1]
+            return recurrence.unroll(
+                self.decoder, self.decoding_cell, xs, strategy=self.strategy, remat=remat
+            )[1]
         asking = Cell(
             features=self.decoder.features,
             init=lambda key, in_features: {},
@@ -200,7 +206,7 @@ class RNNAutoencoder(nn.Module):
             inputs=lambda params, xs: xs,
             step=lambda params, carry, x: self._advance(carry, x, told),
         )
-        return recurrence.unroll(asking, {}, xs, **options)[1]
+        return recurrence.unroll(asking, {}, xs, remat=remat)[1]
 
     def _advance(self, carry: DecoderCarry, x: Array, told: Codes) -> tuple[DecoderCarry, Array]:
         """One step of the decoder, which asks for what it needs of the codes."""

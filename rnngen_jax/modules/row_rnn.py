@@ -8,6 +8,7 @@ from jax import Array
 from rnngen_jax.cells.base import Carry, Cell
 from rnngen_jax.modules.pixels import PixelDense, Readout, Table
 from rnngen_jax.modules.recurrent import Recurrent
+from rnngen_jax.recurrence.base import Strategy
 from rnngen_jax.shapes import ImageSpec
 
 
@@ -25,7 +26,7 @@ class RowRNN(nn.Module):
       tied: the readout is the transpose of the input weights, `raw = y Wᵀ + b`.
       within: a second cell along each row's pixels, so that a pixel is given those to its left and
         a channel those before it; `None` makes a row's values independent given the rows above.
-      remat: as in `Recurrent`, for rows.
+      strategy, remat: as in `Recurrent`; the latter for rows alone.
     """
 
     cell: Cell
@@ -37,6 +38,7 @@ class RowRNN(nn.Module):
     conditional: bool
     tied: bool
     within: Cell | None = None
+    strategy: str | Strategy = "auto"
     remat: int = 0
 
     def setup(self) -> None:
@@ -50,7 +52,7 @@ class RowRNN(nn.Module):
             self.row = Table(spec.height, width)
         if self.conditional:
             self.label = Table(spec.classes, width)
-        self.recurrent = Recurrent(self.cell, width, self.remat)
+        self.recurrent = Recurrent(self.cell, width, self.strategy, self.remat)
         outputs = values * self.readout_size
         if self.within is not None:
             inner = self.within.features
@@ -58,7 +60,7 @@ class RowRNN(nn.Module):
             self.left = PixelDense(inner, spec.levels, self.encoding)
             if self.position:
                 self.column = Table(spec.width, inner)
-            self.along = Recurrent(self.within, inner)
+            self.along = Recurrent(self.within, inner, self.strategy)
             self.pixel_readout = Readout(
                 self.readout_size, spec.channels, spec.levels, self.encoding
             )

@@ -3,10 +3,10 @@
 from flax import linen as nn
 from jax import Array
 
-from rnngen_jax.cells.base import ACTIVATIONS
 from rnngen_jax.modules.halving import Double, Halve
 from rnngen_jax.modules.latent import GaussianHead, scaled
 from rnngen_jax.modules.pixels import Table
+from rnngen_jax.ops.activations import ACTIVATIONS
 from rnngen_jax.ops.gaussians import Gaussian
 from rnngen_jax.shapes import ImageSpec
 

@@ -4,8 +4,8 @@ A strategy is one way of running a cell over time, one file each; its name is it
 """
 
 import importlib
-import pkgutil
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -14,15 +14,14 @@ from jax import Array
 
 from rnngen_jax.cells.base import Carry, Cell, Params, initial_carry
 from rnngen_jax.config import nearest, options
+from rnngen_jax.discovery import modules
 from rnngen_jax.errors import UserError
-from rnngen_jax.recurrence.base import Sequence, Strategy, checkpointed
-
-_NOT_STRATEGIES = {"base", "stacked"}
+from rnngen_jax.recurrence.base import Sequence, Strategy, checkpointed, composed
 
 
 def names() -> list[str]:
-    """Names of all strategies."""
-    return sorted({m.name for m in pkgutil.iter_modules(__path__)} - _NOT_STRATEGIES)
+    """Names of all strategies: the files that define a function of their name, of options alone."""
+    return sorted(name for name, file in modules(__path__).items() if file.get(name) == ())
 
 
 def from_spec(spec: str) -> Strategy:
@@ -30,7 +29,7 @@ def from_spec(spec: str) -> Strategy:
 
     Args:
       spec: a strategy's name and, after a colon, its options: `"sequential"`,
-        `"sequential:gates=recompute,remat=28"`.
+        `"sequential:gates=recompute,chunk=28"`.
 
     Raises:
       UserError: an unknown strategy or option, or a value of the wrong type.
@@ -38,8 +37,38 @@ def from_spec(spec: str) -> Strategy:
     name, _, text = spec.partition(":")
     if name not in names():
         raise UserError(f"strategy {name!r} is not known; {nearest(name, names())}")
-    function = getattr(importlib.import_module(f"{__name__}.{name}"), name)
+    function = getattr(_module(name), name)
     return function(**options(function, f"strategy {name!r}", text))
+
+
+def by_layer(spec: str) -> Strategy:
+    """The strategy that a flag names, for each of the cells that a cell is made of by itself.
+
+    Raises:
+      UserError: as `from_spec`.
+    """
+    return composed(from_spec(spec))
+
+
+def joining() -> list[str]:
+    """Names of the strategies that run cells whose step joins places of the batch axes, too."""
+    return [name for name in names() if not getattr(_module(name), "INDEPENDENT", False)]
+
+
+def refuse_suffix(cell: str, where: str, settable: bool) -> None:
+    """Raises a `UserError` for a cell that says after an @ how it is run, as cells once did.
+
+    Args:
+      cell: what a flag names a cell by.
+      where: the section with the field `cell`, such as "config.model".
+      settable: whether the section has a field `strategy` as well.
+    """
+    plain, at, strategy = cell.partition("@")
+    if at:
+        instead = f"{where}.cell={plain}"
+        if settable and strategy:
+            instead += f" and {where}.strategy={strategy}"
+        raise UserError(f"{where}.cell={cell!r} is an old spelling; set {instead}.")
 
 
 def unroll(
@@ -62,9 +91,8 @@ def unroll(
       xs: inputs, `[T, B, D]`; any batch axes, also none, between T and D.
       carry: the carry before the first step; the cell's own first carry if `None`.
       strategy: the way through time, by name with options as in `from_spec`, or made by its
-        function. All give the same numbers as "loop", the plain Python loop. "auto" is the one that
-        the cell asks for, else "associative" for cells linear in the carry and "sequential" for all
-        others.
+        function. All give the same numbers as "loop", the plain Python loop. "auto" is
+        "associative" for cells linear in the carry and "sequential" for all others.
       reset: bool `[T, B]`; where true, the sequence begins anew: the step sees the cell's first
         carry, not the one before. With `reverse`, "before" is in the order of running.
       reverse: runs from the last step to the first; ys keep their places.
@@ -97,6 +125,10 @@ def unroll(
     carry = first if carry is None else carry
     _require_like(carry, first)
     return run(cell, params, Sequence(xs, first, carry, reset, reverse))
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"{__name__}.{name}")
 
 
 def _require_like(carry: Carry, first: Carry) -> None:

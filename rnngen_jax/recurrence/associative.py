@@ -23,6 +23,7 @@ Solver = Callable[[Array, Array, Array], Array]
 
 SOLVERS = ("auto", "prefix", "steps")
 GRADIENTS = ("adjoint", "autodiff")
+GATES = ("recompute", "store")
 
 # A chunk's arrays should stay in a core's own cache: numbers in one of them, and steps, on a CPU.
 _CPU_CHUNK_SIZE, _CPU_CHUNK_STEPS = 2**15, (4, 32)
@@ -31,7 +32,7 @@ _CHUNK_STEPS = 512
 
 
 def associative(
-    *, chunk: int = 0, solver: str = "auto", gradient: str = "adjoint", remat: bool = True
+    *, chunk: int = 0, solver: str = "auto", gradient: str = "adjoint", gates: str = "recompute"
 ) -> Strategy:
     """Solves chunks of time, each at once with the gates of its steps; h goes from one to the next.
 
@@ -48,8 +49,9 @@ def associative(
       gradient: "adjoint" is this file's own, which solves `λ[t] = g[t] + a[t+1] λ[t+1]` as a chunk
         is solved, and needs no more than a and h. "autodiff" is JAX's, for forward mode and for
         derivatives of derivatives.
-      remat: keeps h at chunk boundaries alone for the gradient, and computes gates and h of a chunk
-        again from its inputs. Quicker on a CPU as well, where memory is slower than arithmetic.
+      gates: "recompute" keeps h at chunk boundaries alone for the gradient, and computes the gates
+        and h of a chunk again from its inputs; "store" keeps them all. The former is quicker on a
+        CPU as well, where memory is slower than arithmetic.
 
     Raises:
       UserError: an option out of range; when run, a cell that is not linear in its carry.
@@ -57,6 +59,7 @@ def associative(
     require(chunk >= 0, "strategy 'associative': chunk", chunk, "0 or more")
     require_choice("strategy 'associative': solver", solver, SOLVERS)
     require_choice("strategy 'associative': gradient", gradient, GRADIENTS)
+    require_choice("strategy 'associative': gates", gates, GATES)
 
     def run(cell: Cell, params: Params, sequence: Sequence) -> tuple[Carry, Array]:
         linear = cell.linear
@@ -79,7 +82,7 @@ def associative(
             hs = solve(a, b, h)
             return hs[0 if reverse else -1], hs
 
-        through = jax.checkpoint(advance) if remat else advance
+        through = jax.checkpoint(advance) if gates == "recompute" else advance
         size = chunk_steps(chunk or _most_steps(h.size), sequence.xs.shape[0])
         h, hs = in_chunks(through, h, (sequence.xs, sequence.reset), size, reverse)
         return jax.tree.unflatten(jax.tree.structure(sequence.carry), [h]), hs

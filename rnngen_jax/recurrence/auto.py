@@ -1,4 +1,4 @@
-"""Each cell in the way that it asks for, or that suits it."""
+"""Each cell in the way that suits it."""
 
 from jax import Array
 
@@ -8,20 +8,15 @@ from rnngen_jax.recurrence.base import Sequence, Strategy, composed
 
 
 def auto(*, unroll: int = 1) -> Strategy:
-    """The cell's own strategy; for others, "associative" if linear in the carry, or "sequential".
+    """The strategy "associative" for cells linear in the carry, "sequential" for all others.
 
     Args:
-      unroll: for cells that are run sequentially, as there.
+      unroll: for the latter, as there.
     """
 
     @composed
     def run(cell: Cell, params: Params, sequence: Sequence) -> tuple[Carry, Array]:
-        if cell.strategy is not None:
-            spec = cell.strategy
-        elif cell.linear is not None:
-            spec = "associative"
-        else:
-            spec = f"sequential:unroll={unroll}"
+        spec = f"sequential:unroll={unroll}" if cell.linear is None else "associative"
         return recurrence.from_spec(spec)(cell, params, sequence)
 
     return run

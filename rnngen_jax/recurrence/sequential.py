@@ -5,9 +5,10 @@ from typing import Any
 import jax
 from jax import Array
 
-from rnngen_jax.cells.base import Carry, Cell, Params, is_narrow
+from rnngen_jax.cells.base import Carry, Cell, Params
 from rnngen_jax.config import require, require_choice
-from rnngen_jax.recurrence.base import Sequence, Strategy, checkpointed, composed, pick
+from rnngen_jax.ops.products import is_narrow
+from rnngen_jax.recurrence.base import Sequence, Strategy, composed, pick
 from rnngen_jax.recurrence.stacked import stacked
 
 GRADIENTS = ("stacked", "autodiff")
@@ -19,7 +20,6 @@ def sequential(
     gradient: str = "stacked",
     gates: str = "auto",
     chunk: int = 0,
-    remat: int = 0,
     unroll: int = 1,
 ) -> Strategy:
     """A `jax.lax.scan` over time.
@@ -31,8 +31,6 @@ def sequential(
       gates: for the stacked gradient, whether the gates are stored for it or computed again, a
         chunk at a time; "auto" chooses by shape and backend.
       chunk: steps in a chunk of the stacked gradient, at most; 0 chooses by shape and backend.
-      remat: number of steps after which the carry alone is kept for the gradient; what lies between
-        is computed again. About the square root of T needs the least memory. 0 keeps all.
       unroll: steps in one iteration of the compiled loop.
 
     Raises:
@@ -41,16 +39,15 @@ def sequential(
     require_choice("strategy 'sequential': gradient", gradient, GRADIENTS)
     require_choice("strategy 'sequential': gates", gates, GATES)
     require(chunk >= 0, "strategy 'sequential': chunk", chunk, "0 or more")
-    require(remat >= 0, "strategy 'sequential': remat", remat, "0 or more")
     require(unroll >= 1, "strategy 'sequential': unroll", unroll, "1 or more")
 
     @composed
-    def through(cell: Cell, params: Params, sequence: Sequence) -> tuple[Carry, Array]:
+    def run(cell: Cell, params: Params, sequence: Sequence) -> tuple[Carry, Array]:
         if gradient == "stacked" and cell.gated is not None:
             return stacked(cell, params, sequence, gates=gates, chunk=chunk, unroll=unroll)
         return _scan(cell, params, sequence, unroll)
 
-    return checkpointed(through, remat) if remat else through
+    return run
 
 
 def _scan(cell: Cell, params: Params, sequence: Sequence, unroll: int) -> tuple[Carry, Array]:

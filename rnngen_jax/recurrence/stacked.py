@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnngen_jax.cells.base import THIN, Carry, Cell, Params, is_narrow, multiplier, preactivations
+from rnngen_jax.cells.base import Carry, Cell, Params, preactivations
+from rnngen_jax.ops.products import THIN, is_narrow, multiplier
 from rnngen_jax.recurrence.base import Sequence, chunk_steps, pick
 
 # Rows (steps times sequences) in a chunk on a CPU: enough for a product to run at its best, and few

@@ -120,10 +120,10 @@ def test_plain_associative_scan_is_the_recurrence():
 
 def test_memory_suite_sees_that_remat_keeps_less(monkeypatch):
     monkeypatch.setattr(memory.flax_linen, "CELLS", {"lstm": ("LSTMCell",), "gru": ()})
-    monkeypatch.setattr(memory, "STRATEGIES", ("sequential", "sequential:remat=128"))
+    monkeypatch.setattr(memory, "WAYS", (("sequential", None), ("sequential", 128)))
     shape = Shape(512, 2, 1, 8)
     found = {r.contender: r.values for r in records(memory, shape) if r.case.startswith("lstm")}
-    assert found["ours sequential:remat=128"]["MB"] < 0.6 * found["ours sequential"]["MB"]
+    assert found["ours sequential, remat=128"]["MB"] < 0.6 * found["ours sequential"]["MB"]
     assert {values["RSS MB"] for values in found.values()} == {123.0}
     # The gates and carries of all steps, at the least.
     kept = 4 * 512 * 2 * 8 * 4 / 1e6

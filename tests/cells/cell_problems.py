@@ -1,26 +1,45 @@
-"""What the tests of cells share: sizes, cells by their flags, and parameters."""
+"""What the tests of cells share: sizes, cells by their flags, and parameters.
+
+All cells are found: a new one needs a file in `cell_equations`, and no line here.
+"""
+
+import importlib
+import inspect
 
 import jax
 
+from rnngen_jax import cells
+
 T, B, D, F = 5, 3, 4, 6
 
-SPECS = [
-    "rnn",
-    "rnn:activation=relu",
-    "lstm",
-    "lstm:forget_bias=-0.5",
-    "gru",
-    "gru:variant=reset_before",
-    "gru:variant=nested",
-    "layer_norm_lstm",
-    "layer_norm_gru",
-    "min_gru",
-    "min_gru:positive=True",
-    "min_lstm",
-    "min_lstm:positive=True",
-    "rg_lru",
-    "rg_lru:c=2.0",
+
+def _equations(name):
+    """Steps in NumPy by the cell's specs, from `cell_equations/NAME.py`; none without that file."""
+    try:
+        return importlib.import_module(f"cell_equations.{name}").EQUATIONS
+    except ModuleNotFoundError:
+        return {}
+
+
+EQUATIONS = {spec: step for name in cells.names() for spec, step in _equations(name).items()}
+# A cell without equations is in the other tests all the same.
+SPECS = sorted({*EQUATIONS, *cells.names()})
+
+
+def _options(name):
+    return inspect.signature(getattr(importlib.import_module(f"{cells.__name__}.{name}"), name))
+
+
+UNWEIGHTED = [
+    f"{name}:input_weights=False"
+    for name in cells.names()
+    if "input_weights" in _options(name).parameters
 ]
+
+
+def is_convolvable(spec):
+    cell = cells.from_spec(spec, F)
+    return cell.gated is not None or cell.linear is not None
 
 
 def randomised(params, key):

@@ -1,147 +1,24 @@
 """Every cell against its equations in NumPy float64, and against Flax's own cells."""
 
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cell_problems import SPECS, B, D, F, T, randomised
+from cell_problems import EQUATIONS, SPECS, UNWEIGHTED, B, D, F, T, randomised
 from flax import linen as nn
+from numpy_functions import sigmoid
 
 from rnngen_jax import cells
-from rnngen_jax.cells.base import ACTIVATIONS, activation_named, initial_carry, sigmoid
+from rnngen_jax.cells.base import initial_carry
 from rnngen_jax.recurrence import unroll
 
-LINEAR = [spec for spec in SPECS if spec.startswith(("min_", "rg_"))]
+LINEAR = [spec for spec in SPECS if cells.from_spec(spec, F).linear is not None]
 
 
 def as_numpy(params):
     return jax.tree.map(lambda a: np.asarray(a, np.float64), params)
-
-
-def np_sigmoid(x):
-    return 1 / (1 + np.exp(-x))
-
-
-def np_norm(x, scale, bias):
-    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5) * scale + bias
-
-
-def rnn_step(f):
-    def step(p, state, x):
-        h = f(x @ p["input"] + state[0] @ p["recurrent"] + p["bias"])
-        return (h,), h
-
-    return step
-
-
-def lstm_step(p, state, x):
-    h, c = state
-    a = {g: x @ p["input"][g] + h @ p["recurrent"][g] + p["bias"][g] for g in "ifgo"}
-    c = np_sigmoid(a["f"]) * c + np_sigmoid(a["i"]) * np.tanh(a["g"])
-    h = np_sigmoid(a["o"]) * np.tanh(c)
-    return (h, c), h
-
-
-def gru_step(variant):
-    def step(p, state, x):
-        (h,) = state
-        w, u, b = p["input"], p["recurrent"], p["bias"]
-        z = np_sigmoid(x @ w["z"] + h @ u["z"] + b["z"])
-        r = np_sigmoid(x @ w["r"] + h @ u["r"] + b["r"])
-        if variant == "reset_after":
-            n = np.tanh(x @ w["n"] + b["n"] + r * (h @ u["n"] + b["u"]))
-            h = (1 - z) * n + z * h
-        elif variant == "reset_before":
-            n = np.tanh(x @ w["n"] + (r * h) @ u["n"] + b["n"])
-            h = (1 - z) * h + z * n
-        else:
-            n = np.tanh((r * h + x @ w["r"]) @ u["n"] + b["n"])
-            h = (1 - z) * h + z * n
-        return (h,), h
-
-    return step
-
-
-def layer_norm_lstm_step(p, state, x):
-    h, c = state
-    a = np_norm(h @ p["recurrent"], **p["recurrent_norm"])
-    a = a + np_norm(x @ p["input"], **p["input_norm"]) + p["bias"]
-    f, i, o, g = np.split(a, 4, axis=-1)
-    c = np_sigmoid(f) * c + np_sigmoid(i) * np.tanh(g)
-    h = np_sigmoid(o) * np.tanh(np_norm(c, **p["memory_norm"]))
-    return (h, c), h
-
-
-def layer_norm_gru_step(p, state, x):
-    (h,) = state
-
-    def products(name):
-        return (
-            np_norm(x @ p["input"][name], **p["input_norm"][name]) + p["bias"][name],
-            np_norm(h @ p["recurrent"][name], **p["recurrent_norm"][name]),
-        )
-
-    z, r = np.split(np_sigmoid(sum(products("gates"))), 2, axis=-1)
-    from_input, from_state = products("candidate")
-    h = (1 - z) * h + z * np.tanh(from_input + r * from_state)
-    return (h,), h
-
-
-def np_positive(x):
-    return np.where(x >= 0, x + 0.5, np_sigmoid(x))
-
-
-def np_linear(p, x, gates):
-    return (x @ p["input"][g] + p["bias"][g] for g in gates)
-
-
-def min_gru_step(g):
-    def step(p, state, x):
-        z, n = np_linear(p, x, "zn")
-        z = np_sigmoid(z)
-        h = (1 - z) * state[0] + z * g(n)
-        return (h,), h
-
-    return step
-
-
-def min_lstm_step(g):
-    def step(p, state, x):
-        f, i, n = np_linear(p, x, "fin")
-        f, i = np_sigmoid(f), np_sigmoid(i)
-        h = f / (f + i) * state[0] + i / (f + i) * g(n)
-        return (h,), h
-
-    return step
-
-
-def rg_lru_step(c):
-    def step(p, state, x):
-        r, i, v = np_linear(p, x, "riv")
-        a = np_sigmoid(p["lambda"]) ** (c * np_sigmoid(r))
-        h = a * state[0] + np.sqrt(1 - a**2) * (np_sigmoid(i) * v)
-        return (h,), h
-
-    return step
-
-
-EQUATIONS = {
-    "rnn": rnn_step(np.tanh),
-    "rnn:activation=relu": rnn_step(lambda x: np.maximum(x, 0)),
-    "lstm": lstm_step,
-    "lstm:forget_bias=-0.5": lstm_step,
-    "gru": gru_step("reset_after"),
-    "gru:variant=reset_before": gru_step("reset_before"),
-    "gru:variant=nested": gru_step("nested"),
-    "layer_norm_lstm": layer_norm_lstm_step,
-    "layer_norm_gru": layer_norm_gru_step,
-    "min_gru": min_gru_step(lambda x: x),
-    "min_gru:positive=True": min_gru_step(np_positive),
-    "min_lstm": min_lstm_step(lambda x: x),
-    "min_lstm:positive=True": min_lstm_step(np_positive),
-    "rg_lru": rg_lru_step(8.0),
-    "rg_lru:c=2.0": rg_lru_step(2.0),
-}
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -194,7 +71,7 @@ def test_gru_is_flax_gru():
     np.testing.assert_allclose(ys, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("spec", [*SPECS, "rnn:input_weights=False", "rg_lru:input_weights=False"])
+@pytest.mark.parametrize("spec", SPECS + UNWEIGHTED)
 def test_init_is_finite_and_has_the_carry_and_outputs_promised(spec):
     cell = cells.from_spec(spec, F)
     params = cell.init(jax.random.key(0), F)
@@ -250,16 +127,16 @@ def test_min_lstm_normalises_gates_that_both_vanish():
 
     # f = exp(-1000), i = exp(-1001): both are 0 in float32, their normalised values are not.
     f, i = jnp.array([-1000.0, 1000.0, -1000.0]), jnp.array([-1001.0, 1000.0, 1000.0])
-    expected = [[np_sigmoid(1), 0.5, 0], [1 - np_sigmoid(1), 0.5, 1]]
+    expected = [[sigmoid(1), 0.5, 0], [1 - sigmoid(1), 0.5, 1]]
     np.testing.assert_allclose(parts(f, i), expected, atol=1e-6)
     gradient = jax.grad(lambda f: parts(f, i)[0].sum())(f)
-    np.testing.assert_allclose(gradient, [np_sigmoid(1) * np_sigmoid(-1), 0, 0], atol=1e-6)
+    np.testing.assert_allclose(gradient, [sigmoid(1) * sigmoid(-1), 0, 0], atol=1e-6)
 
 
 def test_rg_lru_begins_between_its_slowest_and_its_fastest_decay():
     for c in (8.0, 2.0):
         p = cells.from_spec(f"rg_lru:c={c}", 4096).init(jax.random.key(0), 1)
-        decay = np.sort(np_sigmoid(np.asarray(p["lambda"], np.float64)) ** c)
+        decay = np.sort(sigmoid(np.asarray(p["lambda"], np.float64)) ** c)
         np.testing.assert_allclose(decay, np.linspace(0.9, 0.999, 4096), atol=0.003)
 
 
@@ -329,18 +206,13 @@ def test_a_learned_carry_inside_a_stack_is_used():
     assert (first[1].h == 1).all()
 
 
-def test_sigmoid_is_the_logistic_function():
-    x = jnp.linspace(-30, 30, 201)
-    np.testing.assert_allclose(sigmoid(x), jax.nn.sigmoid(x), atol=2e-7)
+@pytest.mark.parametrize("name", cells.names())
+def test_every_cell_has_its_equations_beside_the_tests(name):
+    assert name in EQUATIONS, f"write EQUATIONS in tests/cells/cell_equations/{name}.py"
+    assert cells.from_spec(name, F).features == F
 
 
-def test_names_are_the_files():
-    plain = ["gru", "layer_norm_gru", "layer_norm_lstm", "lstm"]
-    assert cells.names() == [*plain, "min_gru", "min_lstm", "rg_lru", "rnn"]
-    for name in cells.names():
-        assert cells.from_spec(name, F).features == F
-
-
-@pytest.mark.parametrize("name", ACTIVATIONS)
-def test_every_activation_gives_numbers(name):
-    assert np.isfinite(activation_named(name)(jnp.linspace(-3, 3, 7))).all()
+def test_every_file_of_equations_has_a_cell():
+    folder = pathlib.Path(__file__).parent / "cell_equations"
+    assert sorted(path.stem for path in folder.glob("*.py")) == cells.names()
+    assert {spec.partition(":")[0] for spec in EQUATIONS} == set(cells.names())

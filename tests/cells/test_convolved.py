@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cell_problems import SPECS, is_convolvable
 
 from rnngen_jax import cells
 from rnngen_jax.cells.convolved import convolved, shifted
@@ -96,18 +97,16 @@ def by_place(name, offsets, mask, problem, reverse):
     return carry, ys
 
 
-def solved(cell, problem, strategy, reverse):
+def solved(cell, problem, options, reverse):
     """Last carry and outputs, and the gradients of a loss of both."""
 
     def loss(params, xs, carry):
-        last, ys = unroll(
-            cell, params, xs, carry, reset=problem.reset, reverse=reverse, strategy=strategy
-        )
+        last, ys = unroll(cell, params, xs, carry, reset=problem.reset, reverse=reverse, **options)
         total = sum(jnp.sin(leaf).sum() for leaf in jax.tree.leaves(last))
         return (ys * problem.weights).sum() + total, (last, ys)
 
     run = jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)
-    run = run if strategy == "loop" else jax.jit(run)
+    run = run if options == LOOP else jax.jit(run)
     (_, results), gradients = run(problem.params, problem.xs, problem.carry)
     return results, gradients
 
@@ -116,27 +115,28 @@ def close(got, wanted):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-9, 1e-11), got, wanted)
 
 
+LOOP = {"strategy": "loop"}
 # Chunks of 2 of the 5 steps: two in a loop, and a step left over.
 WAYS = [
-    ("lstm", "around", "sequential:gates=store,chunk=2", False),
-    ("lstm", "around", "sequential:gates=recompute,chunk=2", True),
-    ("lstm", "around", "sequential:gradient=autodiff", False),
-    ("lstm", "own_and_before", "sequential:remat=2", False),
-    ("gru", "own_and_before", "sequential:gates=store,chunk=2", True),
-    ("gru", "around", "sequential", False),
-    ("rnn", "far", "sequential:gates=recompute,chunk=2", False),
+    ("lstm", "around", {"strategy": "sequential:gates=store,chunk=2"}, False),
+    ("lstm", "around", {"strategy": "sequential:gates=recompute,chunk=2"}, True),
+    ("lstm", "around", {"strategy": "sequential:gradient=autodiff"}, False),
+    ("lstm", "own_and_before", {"remat": 2}, False),
+    ("gru", "own_and_before", {"strategy": "sequential:gates=store,chunk=2"}, True),
+    ("gru", "around", {"strategy": "sequential"}, False),
+    ("rnn", "far", {"strategy": "sequential:gates=recompute,chunk=2"}, False),
 ]
 
 
-@pytest.mark.parametrize(("name", "offsets", "strategy", "reverse"), WAYS)
-def test_every_way_is_a_loop_over_steps_and_places(name, offsets, strategy, reverse):
+@pytest.mark.parametrize(("name", "offsets", "options", "reverse"), WAYS)
+def test_every_way_is_a_loop_over_steps_and_places(name, offsets, options, reverse):
     cell, mask = convolved_cell(name, offsets)
     with jax.enable_x64(True):
         drawn = problem(cell)
-        (last, ys), gradients = solved(cell, drawn, strategy, reverse)
+        (last, ys), gradients = solved(cell, drawn, options, reverse)
         expected = by_place(name, OFFSETS[offsets], mask, drawn, reverse)
         close((tuple(last), ys), expected)
-        close(gradients, solved(cell, drawn, "loop", reverse)[1])
+        close(gradients, solved(cell, drawn, LOOP, reverse)[1])
     for leaf in jax.tree.leaves(gradients[0]["input"]):
         np.testing.assert_array_equal(np.asarray(leaf) == 0, ~mask)
 
@@ -150,8 +150,8 @@ def test_a_linear_cell_runs_at_each_place_alone(name):
         masked = jax.tree.map(lambda kernel: kernel * mask, drawn.params["input"])
         params = drawn.params | {"input": masked}
         for strategy in ("associative:chunk=2", "sequential"):
-            results, gradients = solved(cell, drawn, strategy, reverse=True)
-            expected, slopes = solved(plain, drawn._replace(params=params), "loop", reverse=True)
+            results, gradients = solved(cell, drawn, {"strategy": strategy}, reverse=True)
+            expected, slopes = solved(plain, drawn._replace(params=params), LOOP, reverse=True)
             close(results, expected)
             close(gradients[1:], slopes[1:])
             for leaf in jax.tree.leaves(gradients[0]["input"]):
@@ -179,7 +179,18 @@ def test_what_lies_beyond_a_line_is_zero():
         np.testing.assert_array_equal(got, expected)
 
 
-@pytest.mark.parametrize("spec", ["layer_norm_lstm", "gru:variant=reset_before"])
+@pytest.mark.parametrize("spec", [spec for spec in SPECS if is_convolvable(spec)])
+def test_a_place_that_sees_itself_alone_is_the_plain_cell(spec):
+    plain = cells.from_spec(spec, F)
+    cell = convolved(plain, (0,))
+    drawn = problem(cell)
+    xs = jnp.asarray(drawn.xs, jnp.float32)
+    params, carry = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), (drawn.params, drawn.carry))
+    got, wanted = (c.step(params, carry, c.inputs(params, xs[0])) for c in (cell, plain))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), got, wanted)
+
+
+@pytest.mark.parametrize("spec", [spec for spec in SPECS if not is_convolvable(spec)])
 def test_other_cells_cannot_be_convolved(spec):
     with pytest.raises(ValueError, match="gated or linear"):
         convolved(cells.from_spec(spec, F), (-1, 0, 1))

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
-from cell_problems import SPECS, B, D, F, T
+from cell_problems import SPECS, UNWEIGHTED, B, D, F, T
 
 from rnngen_jax import cells
 from rnngen_jax.cells.convolved import convolved
@@ -31,9 +31,9 @@ def test_a_cell_that_is_not_there_is_named_with_its_nearest(spec, message):
         cells.from_spec(spec, F)
 
 
-@pytest.mark.parametrize("name", ["rnn", "rg_lru"])
-def test_inputs_that_need_weights_are_refused_without(name):
-    cell = cells.from_spec(f"{name}:input_weights=False", F)
+@pytest.mark.parametrize("spec", UNWEIGHTED)
+def test_inputs_that_need_weights_are_refused_without(spec):
+    cell, name = cells.from_spec(spec, F), spec.partition(":")[0]
     with pytest.raises(
         UserError, match=rf"cell '{name}' with input_weights=False .* {F + 1} for {F}"
     ):
@@ -56,9 +56,8 @@ def test_sizes_below_one_are_refused():
         with pytest.raises(ValueError, match=r"^features must be >= 1, got 0"):
             function(0).init(jax.random.key(0), D)
     for spec in SPECS:
-        if "input_weights" not in spec:
-            with pytest.raises(ValueError, match=r"^in_features must be >= 1, got 0"):
-                cells.from_spec(spec, F).init(jax.random.key(0), 0)
+        with pytest.raises(ValueError, match=r"^in_features must be >= 1, got 0"):
+            cells.from_spec(spec, F).init(jax.random.key(0), 0)
 
 
 def built(spec):
@@ -67,9 +66,7 @@ def built(spec):
 
 
 CELLS = {
-    **{spec: lambda spec=spec: built(spec) for spec in SPECS},
-    "rnn:input_weights=False": lambda: built("rnn:input_weights=False"),
-    "rg_lru:input_weights=False": lambda: built("rg_lru:input_weights=False"),
+    **{spec: lambda spec=spec: built(spec) for spec in SPECS + UNWEIGHTED},
     "stack": lambda: (cells.build("lstm", F, layers=2), D),
     "learned": lambda: (cells.build("gru", F, learned=True), D),
     "convolved": lambda: (convolved(cells.from_spec("lstm", F), (-1, 0, 1)), D),
@@ -83,7 +80,7 @@ def test_inputs_of_another_width_are_refused(name, wrong):
     cell, width = CELLS[name]()
     wrong = wrong if wrong != width else wrong + 1
     params = cell.init(jax.random.key(0), width)
-    said = rf"^inputs have width {wrong}, the cell's parameters are for {width}\b"
+    said = rf"^inputs have width {wrong}, the parameters are for {width}\b"
     with pytest.raises(ValueError, match=said):
         cell.inputs(params, jnp.ones((B, wrong)))
     with pytest.raises(ValueError, match=said):

@@ -7,6 +7,7 @@ import pathlib
 import pytest
 
 from rnngen_jax import cells, main, models
+from rnngen_jax.models.grid import convolvable_names
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 VARIANTS = ["gru:variant=reset_before", "gru:variant=nested"]
@@ -22,7 +23,7 @@ SHORT = [
 
 
 # Cells that neither see h in one product a gate nor are linear in it.
-UNCONVOLVED = ["layer_norm_gru", "layer_norm_lstm", *VARIANTS]
+UNCONVOLVED = sorted({*cells.names(), *VARIANTS} - set(convolvable_names()))
 CONVOLVING = ["diagonal_bilstm", "row_lstm"]
 # These step any cell in a loop of their own, so one of each kind will do: gated, linear, neither.
 STEPPING = ["draw", "rnn_autoencoder"]

@@ -29,6 +29,8 @@ GRID = {
     "readout_hidden": (0, {}),
     "dropout": (0.5, {}),
 }
+# How the same numbers are computed.
+WAYS = {"remat": (3, {}), "strategy": ("sequential:gradient=autodiff", {})}
 ADVERSARIAL = {
     "noise": (4, {}),
     "noise_kind": ("uniform", {}),
@@ -67,7 +69,7 @@ CHANGES = {
         "mixtures": (2, {"readout": "logistic_mixture"}),
         "readout_hidden": (5, {}),
         "dropout": (0.5, {}),
-        "remat": (3, {}),
+        **WAYS,
     },
     "row_rnn": {
         "cell": ("lstm", {}),
@@ -85,20 +87,20 @@ CHANGES = {
         "readout": ("logistic_mixture", {}),
         "mixtures": (2, {"readout": "logistic_mixture"}),
         "dropout": (0.5, {}),
-        "remat": (3, {}),
+        **WAYS,
     },
     "row_lstm": {
         **GRID,
         "cell": ("gru", {}),
         "kernel": (5, {}),
         "learned_carry": (False, {}),
-        "remat": (3, {}),
+        **WAYS,
     },
     "diagonal_bilstm": {
         **GRID,
         "cell": ("gru", {}),
         "learned_carry": (False, {}),
-        "remat": (3, {}),
+        **WAYS,
     },
     "pixel_cnn": {**GRID, "gated": (True, {}), "kernel": (5, {})},
     "vae": {
@@ -138,6 +140,9 @@ CHANGES = {
         "features": (5, {}),
         "layers": (2, {"cell": "rnn"}),
         "residual": (True, {"layers": 2, "cell": "rnn"}),
+        "learned_carry": (True, {"cell": "rnn"}),
+        "remat": (3, {"cell": "rnn"}),
+        "strategy": ("sequential:gradient=autodiff", {"cell": "rnn"}),
         "step": ("patch", {"noise_each": False}),
         "noise_each": (False, {}),
         "channels": (4, {}),
@@ -182,6 +187,7 @@ CHANGES = {
         "mixtures": (2, {"readout": "logistic_mixture"}),
         "dropout": (0.5, {}),
         "remat": (3, {"attention": "dot"}),
+        "strategy": ("sequential:gradient=autodiff", {}),
     },
 }
 SMALL = {name: {"features": 6} for name in CHANGES}
@@ -246,7 +252,7 @@ def before(name, *also):
 def test_changing_a_field_changes_the_computation(name, field):
     value, also = CHANGES[name][field]
     one, other = before(name, *also.items()), Program(name, also | {field: value})
-    if field == "remat":  # the same numbers by another way
+    if field in WAYS:  # the same numbers by another way
         np.testing.assert_allclose(other.number, one.number, rtol=1e-6)
         assert other.gradient != one.gradient
     else:
@@ -272,3 +278,38 @@ def test_the_tied_readout_is_the_transpose_of_the_input_weights():
         x = np.zeros((2, 4)) if t == 0 else 2.0 * image[:, t - 1, :, 0] - 1
         h = np.tanh(x @ w + h @ u + b)  # h' = f(x W + h U + b);  y = h' Wᵀ + b_y
         np.testing.assert_allclose(raw[:, t, :, 0, 0], h @ w.T + p["bias"], atol=1e-5)
+
+
+# With all cells that a model may have.
+ALL_CELLS = {
+    "diagonal_bilstm": {},
+    "gru_gan": {"cell": "gru", "discriminator": "recurrent"},
+    "pixel_rnn": {"layers": 2, "learned_carry": True},
+    "rnn_autoencoder": {"bidirectional": True},
+    "row_lstm": {},
+    "row_rnn": {"within": "autoregressive"},
+}
+
+
+@pytest.mark.parametrize("name", ALL_CELLS)
+def test_a_strategy_is_that_of_all_cells(name):
+    """Of gated ones: with autodiff there is no gradient of their own, in training or in drawing."""
+
+    def programs(strategy):
+        fields = SMALL[name] | ALL_CELLS[name] | {"strategy": strategy}
+        model = models.build(name, fields, SPEC)
+        params, extra = jax.eval_shape(model.init, jax.random.key(0))
+        batch = {
+            "image": jnp.zeros((4, *SPEC.shape), jnp.uint8),
+            "label": jnp.zeros(4, jnp.int32),
+            "index": jnp.arange(4),
+        }
+        for loss in model.losses.values():
+            yield lambda p, e, loss=loss: loss(p, e, batch, jax.random.key(1), 0)[0], params, extra
+        yield lambda p, e: model.sample(p, e, jax.random.key(1), 2), params, extra
+
+    def own(strategy):
+        return [str(jax.make_jaxpr(f)(*of)).count("custom_vjp") for f, *of in programs(strategy)]
+
+    assert any(own("auto"))
+    assert not any(own("sequential:gradient=autodiff"))

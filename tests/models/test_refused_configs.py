@@ -4,6 +4,7 @@ import pytest
 
 from rnngen_jax import models
 from rnngen_jax.errors import UserError
+from rnngen_jax.models.recurrent import RecurrentConfig, UnrolledConfig
 from rnngen_jax.shapes import ImageSpec
 
 SPEC = ImageSpec(4, 4, levels=3, classes=2)
@@ -43,7 +44,7 @@ SPEC = ImageSpec(4, 4, levels=3, classes=2)
         ("diagonal_bilstm", {"cell": "gru:variant=reset_before"}, "cannot be convolved"),
         ("row_lstm", {"cell": "rnn:input_weights=False"}, "cannot be convolved"),
         ("diagonal_bilstm", {"cell": "rg_lru:input_weights=False"}, "cannot be convolved"),
-        ("row_lstm", {"cell": "lstm@newton:window=8"}, "newton"),
+        ("row_lstm", {"strategy": "newton:window=8"}, "strategy='newton:window=8' takes places"),
         ("pixel_cnn", {"first_kernel": 1}, "3 or more"),
         ("vae", {"latents": 0}, "latents=0"),
         ("vae", {"kernel": 3}, "kernel=3 does not fit; allowed: an even number"),
@@ -107,6 +108,9 @@ SPEC = ImageSpec(4, 4, levels=3, classes=2)
         ("gru_gan", {"discriminator": "recurrent", "cell": "none"}, "cell='none'.*allowed: a cell"),
         ("gru_gan", {"cell": "none", "layers": 2}, "layers=2 has no effect with cell='none'"),
         ("gru_gan", {"cell": "none", "residual": True}, "residual=True"),
+        ("gru_gan", {"cell": "none", "learned_carry": True}, "learned_carry=True"),
+        ("gru_gan", {"cell": "none", "strategy": "loop"}, "strategy='loop' has no effect"),
+        ("gru_gan", {"cell": "none", "remat": 2}, "remat=2 has no effect"),
         ("draw", {"beta": float("inf")}, "beta=inf.*not finite"),
         ("draw", {"beta_warmup": -1}, "beta_warmup=-1"),
         ("draw", {"free_bits": -0.1}, "free_bits=-0.1"),
@@ -117,15 +121,15 @@ SPEC = ImageSpec(4, 4, levels=3, classes=2)
         ("draw", {"write_size": 5}, "write_size=5 does not fit; allowed: 0 to 4"),
         ("draw", {"remat": -1}, "remat=-1"),
         ("draw", {"layers": 0, "write_size": 4}, "layers=0"),
-        ("draw", {"cell": "lstm@newton", "write_size": 4}, "config.model.cell='lstm@newton'"),
+        ("draw", {"strategy": "loop"}, "strategy is not a field"),
         ("draw", {"readout": "softmax", "write_size": 4}, "readout='softmax'"),
         ("rnn_autoencoder", {"sequence": "row"}, "did you mean 'rows'"),
         ("rnn_autoencoder", {"sequence": "patches", "patch": 3}, "patch=3.*a divisor of 4 and 4"),
         ("rnn_autoencoder", {"patch": 0}, "patch=0"),
         (
             "rnn_autoencoder",
-            {"cell": "gru@sequential", "attention": "dot"},
-            "leave out what follows the @",
+            {"strategy": "sequential", "attention": "dot"},
+            "strategy='sequential' has no effect with attention='dot', whose decoder",
         ),
         ("rnn_autoencoder", {"attention": "dott"}, "did you mean 'dot'"),
         ("rnn_autoencoder", {"attend": "state"}, "did you mean 'states'"),
@@ -160,7 +164,8 @@ def test_a_conditional_model_needs_labels():
             models.build(name, fields, SPEC._replace(classes=0))
 
 
-RECURRENT = ("draw", "gru_gan", "pixel_rnn", "rnn_autoencoder", "row_rnn")
+RECURRENT = [m for m in models.names() if issubclass(models.config_class(m), RecurrentConfig)]
+UNROLLED = [m for m in RECURRENT if issubclass(models.config_class(m), UnrolledConfig)]
 
 
 @pytest.mark.parametrize("field", ["features", "layers"])
@@ -169,3 +174,30 @@ def test_a_cell_of_no_size_is_refused_by_its_field(name, field):
     """The config speaks of the flag; the cell, which anyone may build, of its argument."""
     with pytest.raises(UserError, match=rf"^config\.model\.{field}=0 does not fit"):
         models.config_class(name)(**{field: 0})
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_how_a_cell_is_run_is_a_field_of_its_own(name):
+    """The spelling of old is refused with the new one, of which DRAW has the cell alone."""
+    other = r" and config\.model\.strategy=loop" if name in UNROLLED else ""
+    said = rf"^config\.model\.cell='lstm@loop' is .*; set config\.model\.cell=lstm{other}\.$"
+    with pytest.raises(UserError, match=said):
+        models.build(name, {"cell": "lstm@loop"}, SPEC)
+
+
+@pytest.mark.parametrize("name", UNROLLED)
+def test_a_strategy_that_is_not_there_is_refused_with_its_nearest(name):
+    for strategy, said in (
+        ("sequental", "did you mean 'sequential'"),
+        ("sequential:gate=store", "did you mean 'gates'"),
+        ("", "'' is not known"),
+    ):
+        with pytest.raises(UserError, match=said):
+            models.build(name, {"strategy": strategy}, SPEC)
+
+
+@pytest.mark.parametrize("name", ["diagonal_bilstm", "row_lstm"])
+def test_places_apart_may_be_run_by_any_strategy(name):
+    models.build(name, {"cell": "min_gru", "strategy": "newton"}, SPEC)
+    with pytest.raises(UserError, match="allowed: associative, auto, loop, sequential"):
+        models.build(name, {"cell": "gru", "strategy": "newton"}, SPEC)

@@ -13,7 +13,7 @@ from recurrence_problems import FULL, MODES, Mode
 from rnngen_jax import cells
 from rnngen_jax.errors import UserError
 from rnngen_jax.recurrence import unroll
-from rnngen_jax.recurrence.associative import associative
+from rnngen_jax.recurrence.associative import GATES, associative
 
 T, B, D, F = 7, 2, 3, 4
 
@@ -30,7 +30,7 @@ WAYS += [("learned_rg_lru_stack", "chunk=3", Mode(reverse=True, reset=True))]
 WAYS += [
     (
         "min_gru",
-        f"chunk={chunk},solver={solver},gradient={gradient},remat={n % 3 == 0}",
+        f"chunk={chunk},solver={solver},gradient={gradient},gates={GATES[n % 3 > 0]}",
         FULL[(n + n // 2 + n // 4) % 2],
     )
     for n, (chunk, solver, gradient) in enumerate(
@@ -175,11 +175,11 @@ def test_the_gradient_needs_less_memory_than_a_plain_associative_scan():
     textbook = needs(lambda p: plain(cell, p, xs))
     for solver in ("prefix", "steps"):
         # In units of one [T, B, F] array, which h itself takes.
-        least, kept = needs(ours(solver=solver)), needs(ours(solver=solver, remat=False))
+        least, kept = needs(ours(solver=solver)), needs(ours(solver=solver, gates="store"))
         assert least < 4 < textbook / 2
         assert least < kept / 1.5
-    by_autodiff = needs(ours(solver="prefix", remat=False, gradient="autodiff"))
-    assert needs(ours(solver="prefix", remat=False)) < 0.8 * by_autodiff
+    by_autodiff = needs(ours(solver="prefix", gates="store", gradient="autodiff"))
+    assert needs(ours(solver="prefix", gates="store")) < 0.8 * by_autodiff
 
 
 def test_what_does_not_fit_is_refused():
@@ -192,7 +192,7 @@ def test_what_does_not_fit_is_refused():
         ("chunk=-1", "chunk=-1 does not fit; allowed: 0 or more"),
         ("solver=stpes", "did you mean 'steps'"),
         ("gradient=adjont", "did you mean 'adjoint'"),
-        ("remat=2", "True or False"),
+        ("gates=keep", "gates='keep'"),
     ]:
         with pytest.raises(UserError, match=message):
             unroll(cell, params, xs, strategy=f"associative:{options}")

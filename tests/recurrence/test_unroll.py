@@ -12,16 +12,23 @@ from recurrence_problems import FULL, MODES, Mode
 from rnngen_jax import cells
 from rnngen_jax.cells import base
 from rnngen_jax.errors import UserError
-from rnngen_jax.recurrence import bidirectional, generate, stacked, unroll
+from rnngen_jax.ops import products
+from rnngen_jax.recurrence import (
+    bidirectional,
+    by_layer,
+    generate,
+    joining,
+    names,
+    refuse_suffix,
+    stacked,
+    unroll,
+)
 
 T, B, D, F = 7, 3, 6, 5
 
 CELLS = {
-    "rnn": lambda: cells.build("rnn", F),
-    "gru": lambda: cells.build("gru", F),
-    "lstm": lambda: cells.build("lstm", F),
+    **{name: functools.partial(cells.build, name, F) for name in cells.names()},
     "learned_lstm_stack": lambda: cells.build("lstm", F, layers=2, residual=True, learned=True),
-    "layer_norm_gru": lambda: cells.build("layer_norm_gru", F),
 }
 
 # Chunks of 3 of the 7 steps: two in a loop, and a step left over.
@@ -35,17 +42,19 @@ WAYS += [
         ("lstm", "gates=recompute,chunk=3", FULL[1:]),
         ("lstm", "gates=store,chunk=3", FULL[:1]),
         ("lstm", "gradient=autodiff", FULL[:1]),
-        ("lstm", "remat=3", FULL[:1]),
     )
     for mode in modes
 ]
-WAYS += [("layer_norm_gru", {}, FULL[1], D), ("gru", {"remat": T + 1}, FULL[0], D)]
+WAYS += [("gru", {"remat": T + 1}, FULL[0], D)]
 # What is learned is the first carry, which a reset goes back to.
 WAYS += [("learned_lstm_stack", {}, Mode(reverse, reset=True), D) for reverse in (False, True)]
 WAYS += [("learned_lstm_stack", {"remat": 3}, FULL[1], D)]
+WAYS += [("lstm", {"strategy": "sequential", "remat": 3}, FULL[0], D)]
 # Few input features: the input product is done inside the loop.
 WAYS += [("gru", {}, FULL[0], 1), ("lstm", {}, FULL[1], 1)]
 WAYS += [("lstm", {"strategy": "sequential:gradient=autodiff"}, FULL[1], 1)]
+# Each other cell in the way that suits it.
+WAYS += [(name, {}, FULL[1], D) for name in sorted(CELLS.keys() - {way[0] for way in WAYS})]
 
 
 def problem(name, mode, width):
@@ -69,7 +78,7 @@ def test_products_gate_by_gate_are_those_of_all_gates_at_once(name, monkeypatch)
     """Thin and small kernels, such as all in these tests, stand side by side for one product."""
     with jax.enable_x64(True):
         wanted = by_the_loop(name, FULL[0], D)
-        monkeypatch.setattr(base, "_CPU_WIDE", 0)
+        monkeypatch.setattr(products, "_CPU_WIDE", 0)
         for module in (base, stacked):
             monkeypatch.setattr(module, "THIN", 0)
         fast = problems.solve(problem(name, FULL[0], D), strategy="sequential:chunk=3")
@@ -132,8 +141,8 @@ def test_each_way_keeps_less_for_the_gradient_than_the_one_before():
     params = cell.init(jax.random.key(0), D)
     xs = jnp.ones((64, B, D))
 
-    def kept(strategy):
-        loss = lambda p: unroll(cell, p, xs, strategy=strategy)[1].sum()  # noqa: E731
+    def kept(strategy, remat=None):
+        loss = lambda p: unroll(cell, p, xs, strategy=strategy, remat=remat)[1].sum()  # noqa: E731
         residuals = jax.vjp(loss, params)[1]
         return sum(leaf.size for leaf in jax.tree.leaves(residuals))
 
@@ -141,7 +150,7 @@ def test_each_way_keeps_less_for_the_gradient_than_the_one_before():
     stored, recomputed = (kept(f"sequential:gates={gates}") for gates in ("store", "recompute"))
     # Against the gates and carries of 64 steps: the carries alone, and those of 8 steps.
     assert every > stored > recomputed + 64 * 4 * B * F - 1
-    assert kept("sequential:remat=8") < recomputed - 56 * 2 * B * F + 1
+    assert kept("sequential", remat=8) < recomputed - 56 * 2 * B * F + 1
 
 
 def test_a_chunk_of_few_steps_needs_less_memory_for_the_gradient():
@@ -159,22 +168,53 @@ def test_a_chunk_of_few_steps_needs_less_memory_for_the_gradient():
     assert planned(64) - planned(8) > 4 * 56 * 4 * B * F
 
 
-def test_the_cell_says_how_it_is_run_unless_told():
-    xs = jnp.ones((T, B, D))
+def program(spec, layers=1, **options):
+    cell, xs = cells.build(spec, F, layers=layers), jnp.ones((T, B, D))
+    params = jax.eval_shape(lambda: cell.init(jax.random.key(0), D))
+    return str(jax.make_jaxpr(lambda p: unroll(cell, p, xs, **options)[1])(params))
 
-    def runs(spec, **options):
-        cell = cells.build(spec, F)
-        params = jax.eval_shape(lambda: cell.init(jax.random.key(0), D))
-        return str(jax.make_jaxpr(lambda p: unroll(cell, p, xs, **options)[1])(params))
 
-    assert "custom_vjp" in runs("gru")
-    assert "custom_vjp" not in runs("gru@sequential:gradient=autodiff")
-    assert "custom_vjp" in runs("gru@sequential:gradient=autodiff", strategy="sequential")
-    assert "scan" not in runs("gru@loop")
-    with pytest.raises(UserError, match="'sideways' is not known"):
-        runs("gru@sideways")
-    with pytest.raises(UserError, match="'' is not known"):
-        runs("gru@")
+def test_auto_is_what_suits_the_cell():
+    for spec, suited in (("gru", "sequential"), ("min_gru", "associative")):
+        chosen = program(spec, strategy="auto")
+        assert chosen == program(spec) == program(spec, strategy=suited)
+        assert chosen != program(spec, strategy="sequential:gradient=autodiff")
+
+
+def test_by_layer_runs_each_layer_over_the_whole_sequence():
+    """A loop over a stack has one step of each layer in turn; by layer, all steps of one first."""
+    with jax.enable_x64(True):
+        drawn = problems.draw(cells.build("gru", F, layers=2, residual=True), (T, B, D), FULL[0])
+        whole, parts = (problems.solve(drawn, strategy=way) for way in ("loop", by_layer("loop")))
+        problems.close(parts, whole)
+    ways = "loop", by_layer("loop"), "newton:window=3", by_layer("newton:window=3")
+    assert len({program("gru", layers=2, strategy=way) for way in ways}) == len(ways)
+    # A state of 2 F numbers, whose Jacobians are so wide, against two of F.
+    wide = f"{T // 2},{B},{2 * F},{2 * F}"
+    assert wide in program("gru", layers=2, strategy="newton:window=3")
+    assert wide not in program("gru", layers=2, strategy=by_layer("newton:window=3"))
+    assert program("gru", strategy=by_layer("sequential")) == program("gru", strategy="sequential")
+
+
+def test_a_strategy_says_whether_it_runs_cells_that_join_places():
+    assert set(names()) - set(joining()) == {"newton"}
+    assert {"auto", "associative", "loop", "sequential"} <= set(joining())
+
+
+@pytest.mark.parametrize(
+    ("cell", "settable", "instead"),
+    [
+        ("gru@loop", True, "model.cell=gru and model.strategy=loop."),
+        ("gru:variant=nested@sequential:chunk=2", True, "strategy=sequential:chunk=2."),
+        ("gru@", True, "set model.cell=gru."),
+        ("gru@loop", False, "set model.cell=gru."),
+    ],
+)
+def test_a_cell_that_says_how_it_is_run_is_told_the_field(cell, settable, instead):
+    with pytest.raises(UserError, match=rf"^model.cell='{cell}' is an old.*{instead}$") as error:
+        refuse_suffix(cell, "model", settable)
+    assert "\n" not in str(error.value)
+    refuse_suffix("gru:variant=nested", "model", settable)
 
 
 def test_reset_begins_a_sequence_anew():
@@ -232,6 +272,8 @@ def test_wrong_options_are_refused():
     params = cell.init(jax.random.key(0), D)
     with pytest.raises(UserError, match="parallel"):
         unroll(cell, params, jnp.ones((T, B, D)), strategy="parallel")
+    with pytest.raises(UserError, match="'' is not known"):
+        unroll(cell, params, jnp.ones((T, B, D)), strategy="")
     with pytest.raises(UserError, match="has no option 'gate=store'; did you mean 'gates'"):
         unroll(cell, params, jnp.ones((T, B, D)), strategy="sequential:gate=store")
     with pytest.raises(ValueError, match="unroll=2"):

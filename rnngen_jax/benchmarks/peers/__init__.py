@@ -6,18 +6,16 @@ not needed to install this package, and some of them set things up for the whole
 """
 
 import importlib
-import pkgutil
 from types import ModuleType
 
 from rnngen_jax.benchmarks.contenders import Contender
 from rnngen_jax.benchmarks.problem import Problem
-
-_NOT_PEERS = {"base"}
+from rnngen_jax.discovery import defining
 
 
 def names() -> list[str]:
-    """Names of all peers' files."""
-    return sorted({m.name for m in pkgutil.iter_modules(__path__)} - _NOT_PEERS)
+    """Names of all peers: the files that define `missing` and `contenders`."""
+    return defining(__path__, "missing", "contenders")
 
 
 def load(name: str) -> ModuleType:

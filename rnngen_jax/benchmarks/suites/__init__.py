@@ -6,13 +6,14 @@ below the table.
 """
 
 import importlib
-import pkgutil
 from types import ModuleType
+
+from rnngen_jax.discovery import defining
 
 
 def names() -> list[str]:
-    """Names of all suites."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__))
+    """Names of all suites: the files that define what a suite has."""
+    return defining(__path__, "TITLE", "COLUMNS", "PLOTTED", "run", "notes")
 
 
 def load(name: str) -> ModuleType:

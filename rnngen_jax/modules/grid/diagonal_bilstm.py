@@ -13,6 +13,7 @@ from rnngen_jax.cells.convolved import convolved
 from rnngen_jax.cells.learned_carry import learned_carry
 from rnngen_jax.modules.grid.parts import MaskedDense
 from rnngen_jax.ops import grids
+from rnngen_jax.recurrence.base import Strategy
 
 # Of a place on a diagonal: itself on the diagonal before is the pixel to the left, the place before
 # it there is the pixel above.
@@ -56,7 +57,7 @@ class DiagonalBiLSTM(nn.Module):
       channels: C.
       learned: trains the carries beyond the left and the right edge.
       residual: adds the layer's input to its output.
-      remat: as in `recurrence.unroll`; 0 for `None`.
+      strategy, remat: as in `recurrence.unroll`; a remat of 0 for `None`.
     """
 
     cell: Cell
@@ -65,6 +66,7 @@ class DiagonalBiLSTM(nn.Module):
     channels: int
     learned: bool = False
     residual: bool = True
+    strategy: str | Strategy = "auto"
     remat: int = 0
 
     def setup(self) -> None:
@@ -111,6 +113,7 @@ class DiagonalBiLSTM(nn.Module):
             self._params("right"),
             jnp.concatenate([seen, state.right], axis=-1),
             self._first_carry("right", seen.shape[1]),
+            strategy=self.strategy,
         )
         return DiagonalState(
             rows=grids.next_row(state.rows),
@@ -145,7 +148,12 @@ class DiagonalBiLSTM(nn.Module):
         begins = (column % (columns + 1) == 0) | (column < 0)
         reset = jnp.broadcast_to(begins[..., None], xs.shape[:3])
         _, ys = recurrence.unroll(
-            self.cells[side], self.params[side], xs, reset=reset, remat=self.remat or None
+            self.cells[side],
+            self.params[side],
+            xs,
+            strategy=self.strategy,
+            reset=reset,
+            remat=self.remat or None,
         )
         return grids.batched(grids.unskew(ys, line.shape[1]), count)
 

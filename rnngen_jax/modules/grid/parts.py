@@ -5,10 +5,10 @@ import numpy as np
 from flax import linen as nn
 from jax import Array
 
-from rnngen_jax.cells.base import product
 from rnngen_jax.modules.pixels import PixelDense
 from rnngen_jax.ops import grids
 from rnngen_jax.ops.grids import Taps
+from rnngen_jax.ops.products import product
 
 
 class MaskedDense(nn.Module):

@@ -6,12 +6,14 @@ import jax
 from flax import linen as nn
 from jax import Array
 
-from rnngen_jax.cells.base import Carry, Cell, multiplier, preactivations
+from rnngen_jax.cells.base import Carry, Cell, preactivations
 from rnngen_jax.cells.convolved import convolved
 from rnngen_jax.cells.learned_carry import learned_carry
 from rnngen_jax.modules.grid.parts import MaskedDense
 from rnngen_jax.modules.recurrent import Recurrent
 from rnngen_jax.ops import grids
+from rnngen_jax.ops.products import multiplier
+from rnngen_jax.recurrence.base import Strategy
 
 
 class RowState(NamedTuple):
@@ -45,7 +47,7 @@ class RowLSTM(nn.Module):
       radius: the kernels are `2·radius + 1` wide.
       learned: trains the carry above the first row.
       residual: adds the layer's input to its output.
-      remat: as in `Recurrent`.
+      strategy, remat: as in `Recurrent`.
     """
 
     cell: Cell
@@ -55,6 +57,7 @@ class RowLSTM(nn.Module):
     radius: int
     learned: bool = False
     residual: bool = True
+    strategy: str | Strategy = "auto"
     remat: int = 0
 
     def setup(self) -> None:
@@ -67,7 +70,7 @@ class RowLSTM(nn.Module):
         mask = grids.tap_mask("B", self.channels, taps, self.width, self.cell.features)
         self.taps, self.inner = taps, convolved(self.cell, tuple(aside), mask)
         cell = learned_carry(self.inner) if self.learned else self.inner
-        self.recurrent = Recurrent(cell, len(taps) * self.width, self.remat)
+        self.recurrent = Recurrent(cell, len(taps) * self.width, self.strategy, self.remat)
         self.out = MaskedDense(self.width, self.channels)
 
     def __call__(

@@ -31,6 +31,9 @@ from rnngen_jax.recurrence.newton.trajectory import search
 from rnngen_jax.recurrence.newton.window import open_account
 from rnngen_jax.recurrence.sequential import sequential
 
+# The batch axes are solved as one problem each: no step may join their places.
+INDEPENDENT = True
+
 
 class Report(NamedTuple):
     """What became of a run, as arrays.

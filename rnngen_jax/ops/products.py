@@ -1,0 +1,59 @@
+"""Products with kernels, `x @ W` for row vectors, in the form that suits their sizes."""
+
+import functools
+import operator
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+# Inputs of at most so many features are taken as narrow: one or three colour channels, say.
+NARROW = 4
+
+# Bytes of recurrent weights up to which one wide product of all gates beats one product a gate on a
+# CPU: beyond a core's second-level cache, a narrower kernel is used better.
+_CPU_WIDE = 2**21
+
+# Features up to which the inputs' products of all gates are better one: so narrow a product leaves
+# most of a core idle.
+THIN = 64
+
+
+def is_narrow(xs: Array) -> bool:
+    """Whether a product with `xs [..., D]` is better a sum of D elementwise terms."""
+    return xs.shape[-1] <= NARROW
+
+
+def product(xs: Array, kernel: Array) -> Array:
+    """`x W`, `[..., D] [D, F] -> [..., F]`; for few features a sum that fuses with what follows.
+
+    With one input channel a matrix product is all overhead, and stands in the way of fusion.
+
+    Raises:
+      ValueError: the kernel is for inputs of another width.
+    """
+    require_width(xs, kernel.shape[0])
+    if not is_narrow(xs):
+        # In two dimensions the kernel's gradient needs no transposed copy of a long array.
+        return (xs.reshape(-1, xs.shape[-1]) @ kernel).reshape(*xs.shape[:-1], kernel.shape[-1])
+    terms = [xs[..., d, None] * kernel[d] for d in range(xs.shape[-1])]
+    return functools.reduce(operator.add, terms)
+
+
+def require_width(xs: Array, width: int) -> None:
+    """Raises a `ValueError` unless inputs `[..., D]` are as wide as the parameters are for."""
+    if xs.shape[-1] != width:
+        raise ValueError(f"inputs have width {xs.shape[-1]}, the parameters are for {width}")
+
+
+def multiplier(kernels: dict[str, Array]) -> Callable[[Array], dict[str, Array]]:
+    """`multiply(h [..., F]) -> {gate: h U}`, as a rule one product with all kernels side by side.
+
+    Within a loop the compiler puts them side by side once, before the first step.
+    """
+    size = sum(kernel.size * kernel.dtype.itemsize for kernel in kernels.values())
+    if jax.default_backend() == "cpu" and size > _CPU_WIDE:
+        return lambda h: {gate: h @ kernel for gate, kernel in kernels.items()}
+    wide = jnp.concatenate(list(kernels.values()), axis=-1)
+    return lambda h: dict(zip(kernels, jnp.split(h @ wide, len(kernels), axis=-1), strict=True))

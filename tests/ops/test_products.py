@@ -1,0 +1,58 @@
+"""Products in each of their forms are the plain product, and refuse what does not fit."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rnngen_jax.ops import products
+from rnngen_jax.ops.normalisation import layer_norm
+from rnngen_jax.ops.products import NARROW, is_narrow, multiplier, product
+
+
+@pytest.mark.parametrize("width", [1, NARROW, NARROW + 1])
+def test_a_product_is_that_of_matrices_in_value_and_gradient(width):
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        xs, kernel = rng.standard_normal((3, 2, width)), rng.standard_normal((width, 5))
+        got, back = jax.vjp(product, jnp.asarray(xs), jnp.asarray(kernel))
+        wanted, plain = jax.vjp(jnp.matmul, jnp.asarray(xs), jnp.asarray(kernel))
+        g = rng.standard_normal(wanted.shape)
+        for ours, theirs in zip((got, *back(g)), (wanted, *plain(g)), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_a_narrow_product_is_no_product_of_matrices():
+    def products_of(width):
+        program = jax.make_jaxpr(product)(jnp.ones((3, width)), jnp.ones((width, 5)))
+        return str(program).count("dot_general")
+
+    assert [products_of(NARROW), products_of(NARROW + 1)] == [0, 1]
+    assert [is_narrow(jnp.ones((3, d))) for d in (NARROW, NARROW + 1)] == [True, False]
+
+
+@pytest.mark.parametrize("wide", [0, 2**21])
+def test_a_multiplier_gives_each_gate_its_product(wide, monkeypatch):
+    monkeypatch.setattr(products, "_CPU_WIDE", wide)
+    rng = np.random.default_rng(0)
+    kernels = {gate: rng.standard_normal((4, 4)).astype(np.float32) for gate in "ifo"}
+    h = rng.standard_normal((3, 4)).astype(np.float32)
+    program = str(jax.make_jaxpr(lambda h: multiplier(kernels)(h))(h))
+    assert program.count("dot_general") == (1 if wide else 3)
+    for gate, got in multiplier(kernels)(h).items():
+        np.testing.assert_allclose(got, h @ kernels[gate], rtol=1e-5, atol=1e-5)
+
+
+def test_a_kernel_for_another_width_is_refused():
+    for width in (1, 3, 6):
+        with pytest.raises(ValueError, match=rf"^inputs have width {width}, .* are for 5$"):
+            product(jnp.ones((2, width)), jnp.ones((5, 4)))
+
+
+def test_layer_norm_is_its_equation():
+    rng = np.random.default_rng(0)
+    x, scale, bias = rng.standard_normal((2, 3, 6)), rng.standard_normal(6), rng.standard_normal(6)
+    centred = x - x.mean(-1, keepdims=True)
+    wanted = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * scale + bias
+    got = layer_norm(*(jnp.asarray(a, jnp.float32) for a in (x, scale, bias)))
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
