@@ -17,7 +17,7 @@ OWNERS = ("none", "discriminator", "generator")
 
 @dataclass(frozen=True)
 class Config(AdversarialConfig):
-    """Choices of the GRU-GAN.
+    """Choices of the GRU-GAN; see `AdversarialConfig` for the others.
 
     Attributes:
       cell: a cell and its options, such as "gru" or "lstm:forget_bias=0"; "none" for a dense layer
@@ -32,7 +32,6 @@ class Config(AdversarialConfig):
       discriminator: "convolutional", or "recurrent" over the image's rows with a cell of the same
         kind.
       share: which player trains the 3×3 convolutions that both then use; "none" for each its own.
-      others: as in `AdversarialConfig`.
     """
 
     norm: str = "batch"
