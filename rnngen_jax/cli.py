@@ -67,6 +67,9 @@ def _verb(name: str) -> ModuleType:
 def _parse(verb: ModuleType, name: str, arguments: list[str]) -> dict[str, Any]:
     """The values of the verb's flags by name."""
     taken = {flag.name: flag for flag in verb.FLAGS}
+    positional = getattr(verb, "POSITIONAL", None)
+    if positional and arguments and not arguments[0].startswith("-"):
+        arguments = [f"--{positional}={arguments[0]}", *arguments[1:]]
     argv = [f"rnngen {name}", *arguments]
     file = _find_config(argv) if "config" in taken else None
     # A set of flags of its own, not absl's global one, whose logging flags belong to no verb.
@@ -330,8 +333,9 @@ def _general_help() -> str:
 def _verb_help(verb: ModuleType) -> str:
     """What `rnngen VERB --help` prints."""
     name = verb.__name__.rsplit(".", 1)[-1]
+    word = f" {verb.POSITIONAL.upper()}" if hasattr(verb, "POSITIONAL") else ""
     lines = [
-        f"usage: rnngen {name} --flag=value ...",
+        f"usage: rnngen {name}{word} --flag=value ...",
         "",
         (verb.__doc__ or "").strip(),
         "",

@@ -1,8 +1,8 @@
-"""Every command and every piece of Python in README.md works.
+"""Every command and every piece of Python in README.md and docs/ works.
 
-The two commands of its start, which install, are run as they stand by `.ci/run`. All others run
-here, section by section, in their order and in one folder, through the command line's own entry;
-training is cut short.
+The two commands of the README's start, which install, are run as they stand by `.ci/run`. All
+others run here, page by page, in their order and in one folder, commands through the command line's
+own entry; training is cut short.
 """
 
 import gzip
@@ -11,40 +11,54 @@ import re
 import shlex
 import shutil
 import struct
+import sys
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from rnngen_jax import cells, main, models
 from rnngen_jax import commands as verbs
-from rnngen_jax import main
 from rnngen_jax.benchmarks import machine, peers
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-
-# What makes a training short; the model and everything else stay as the command says. Only the
-# first section's draws pictures at its end: elsewhere that is a program more to compile.
-SHORT = ["steps=2", "steps_per_call=1", "validate_every=2", "sample_every=0"]
-PICTURES = {"Start": ["sample_every=2", "num_samples=4"]}
-
-
-# Titles of the sections with a command to run, and the text of each.
-PARTS = re.split(r"^## (.*)\n", README, flags=re.MULTILINE)
-SECTIONS = {
-    title: text for title, text in zip(PARTS[1::2], PARTS[2::2], strict=True) if "\n```sh\n" in text
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text()
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 }
 
+# What makes a training short; the model and everything else stay as the command says. Only the
+# quickstart draws pictures at its end: elsewhere that is a program more to compile.
+SHORT = ["steps=2", "steps_per_call=1", "validate_every=2", "sample_every=0"]
+PICTURES = {"--workdir=runs/digits": ["sample_every=2", "num_samples=4"]}
 
-def blocks(language, text=README):
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+# What makes a piece of Python quick, by page: what it says, and what is run in its place.
+SMALLER = {"docs/howto/own_images.md": ("SIDE = 32", "SIDE = 8")}
 
 
-def commands(text=README):
-    for block in blocks("sh", text):
-        for line in block.strip().splitlines():
-            for part in line.split(" && "):
-                yield shlex.split(part)
+class Block(NamedTuple):
+    """A fenced block: its language, the file that it is by its title, if any, and its text."""
+
+    language: str
+    file: str | None
+    text: str
+
+
+def blocks(page):
+    found = re.findall(r'^```(\S*)(?: title="(.*?)")?\n(.*?)^```$', page, re.DOTALL | re.MULTILINE)
+    return [Block(language, file or None, text) for language, file, text in found]
+
+
+def commands(page):
+    """The words of each command of a page."""
+    shell = [block.text for block in blocks(page) if block.language == "sh"]
+    return [words for text in shell for words in split(text)]
+
+
+def split(text):
+    return [shlex.split(part) for line in text.splitlines() for part in line.split(" && ")]
 
 
 def write_idx(folder, num, size=12):
@@ -59,52 +73,91 @@ def write_idx(folder, num, size=12):
                 file.write(head + array.tobytes())
 
 
-def write_tiles(folder, num, size=8):
+def write_photographs(folder, num, height=16, width=24):
+    folder.mkdir()
     rng = np.random.default_rng(0)
-    for split in ("train", "test"):
-        (folder / split).mkdir(parents=True)
-        for n in range(num):
-            tile = rng.integers(0, 256, (size, size, 3), np.uint8)
-            Image.fromarray(tile).save(folder / split / f"{n}.png")
+    for n in range(num):
+        pixels = rng.integers(0, 256, (height, width, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{n:02}.jpg")
 
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A folder like a clone of the project, with data sets like MNIST and a folder of images."""
+    """A folder like a clone of the project, with data sets like MNIST and with photographs.
+
+    Cells and models that a page writes into it are found like those of the package.
+    """
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     for name in ("mnist", "fashion_mnist"):
         write_idx(tmp_path / "datasets" / name, 80)
-    write_tiles(tmp_path / "datasets" / "images", 40)
+    write_photographs(tmp_path / "photographs", 12)
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    for package in (cells, models):
+        added = tmp_path / package.__name__.replace(".", "/")
+        added.mkdir(parents=True)
+        monkeypatch.setattr(package, "__path__", [*package.__path__, str(added)])
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if str(tmp_path) in (getattr(sys.modules[name], "__file__", None) or ""):
+            parent, _, child = name.rpartition(".")
+            delattr(sys.modules[parent], child)
+            del sys.modules[name]
 
 
-@pytest.mark.parametrize("section", SECTIONS)
-def test_every_command_works(section, place, monkeypatch, capsys):
+def shortened(words):
+    """A command as it is run here."""
+    if words[1] == "train":
+        short = SHORT + [field for word in words for field in PICTURES.get(word, [])]
+        words = words + [f"--config.training.{field}" for field in short]
+        if re.search("mnist|:folder", " ".join(words)):
+            words.append("--config.training.batch_size=8")
+    if any(word.startswith("--iw_samples") for word in words):
+        words = [*words, "--num=4"]
+    if words[1] == "bench":
+        words = [*words, "--rounds=1", "--shapes=8,2,3,4"]
+    return words
+
+
+@pytest.mark.parametrize("page", [name for name, text in PAGES.items() if blocks(text)])
+def test_every_block_of_a_page_works(page, place, monkeypatch, capsys):
     monkeypatch.setattr(peers, "names", lambda: ["flax_linen"])  # test_peers.py has all
     monkeypatch.setattr(machine, "measure", lambda: machine.Machine("toy", "cpu", 2, 1, 1, {}, {}))
-    short = SHORT + PICTURES.get(section, [])
-    for words in commands(SECTIONS[section]):
-        if words[0] in ("pip", "pytest"):
-            continue  # these are in the blocks that .ci/run runs
-        assert words[0] == "rnngen", words
-        if words[1] in ("train", "classifier"):
-            words = words + [f"--config.training.{field}" for field in short]
-            if re.search("mnist|:folder", " ".join(words)):
-                words.append("--config.training.batch_size=8")
-        if any(word.startswith("--iw_samples") for word in words):
-            words = [*words, "--num=4"]
-        if words[1] == "bench":
-            words += ["--rounds=1", "--shapes=8,2,3,4"]
-        assert main.run(words) == 0, (words, capsys.readouterr().err)
-        for out in [word.removeprefix("--out=") for word in words if word.startswith("--out=")]:
-            assert (place / out).stat().st_size > 0
+    names = {}  # of the page's Python, which goes on from block to block
+    for block in blocks(PAGES[page]):
+        if block.file is not None:
+            (place / block.file).write_text(block.text)
+        elif block.language == "python":
+            exec(block.text.replace(*SMALLER.get(page, ("", ""))), names)
+        else:
+            for words in split(block.text):
+                run(words, place, capsys)
 
 
-def test_every_verb_has_a_command_and_every_command_is_in_a_section():
-    shown = {words[1] for words in commands() if words[0] == "rnngen"}
-    assert shown == set(verbs.names())
-    assert list(commands()) == [words for text in SECTIONS.values() for words in commands(text)]
+def run(words, place, capsys):
+    if words[0] in ("pip", "pytest"):
+        return  # .ci/run runs those of the README's start
+    assert words[0] == "rnngen", words
+    assert main.run(shortened(words)) == 0, (words, capsys.readouterr().err)
+    for out in [word.removeprefix("--out=") for word in words if word.startswith("--out=")]:
+        assert (place / out).stat().st_size > 0
+
+
+def test_every_block_is_one_that_is_run_and_every_replacement_is_of_something():
+    for name, page in PAGES.items():
+        assert {block.language for block in blocks(page)} <= {"sh", "python"}, name
+        assert page.count("```") == 2 * len(blocks(page)), name
+    for name, (old, _) in SMALLER.items():
+        assert PAGES[name].count(old) == 1
+
+
+def test_every_verb_has_a_command():
+    every = [words for page in PAGES.values() for words in commands(page)]
+    assert {words[1] for words in every if words[0] == "rnngen"} == set(verbs.names())
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 200
 
 
 def test_ci_runs_the_two_commands_of_the_start():
@@ -112,15 +165,41 @@ def test_ci_runs_the_two_commands_of_the_start():
     for name in ("quickstart", "tests"):
         assert f"<!-- ci: {name} -->\n```sh\n" in README
         assert f"block {name}" in script
-    installing = [words for words in commands() if words[0] in ("pip", "pytest")]
+    installing = [words for words in commands(README) if words[0] in ("pip", "pytest")]
     assert len(installing) == 3  # pip; pip and pytest: nothing that installs stands elsewhere
 
 
-def test_the_python_in_the_readme_runs():
-    for code in blocks("python"):
-        exec(code, {})
+def prose(page):
+    """A page without its fenced blocks."""
+    return re.sub(r"^```.*?^```$", "", page, flags=re.DOTALL | re.MULTILINE)
 
 
-def test_every_file_and_picture_that_is_linked_is_there():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert (ROOT / target).is_file(), target
+def links(page):
+    """What a page links: pairs of a file, "" for itself, and a heading's anchor, "" for none."""
+    targets = re.findall(r"\]\(([^)\s]+)\)", prose(page))
+    return [(file, anchor) for file, _, anchor in (target.partition("#") for target in targets)]
+
+
+def anchors(page):
+    """The anchors of a page's headings, as GitHub and the site make them."""
+    headings = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title).lower().replace(" ", "-") for title in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_file_picture_and_heading_that_is_linked_is_there(page):
+    for file, anchor in links(PAGES[page]):
+        path = (ROOT / page).parent / file if file else ROOT / page
+        assert path.is_file(), file
+        assert not anchor or anchor in anchors(path.read_text()), (file, anchor)
+
+
+def test_every_page_and_picture_is_linked_from_some_page():
+    linked = {
+        ((ROOT / name).parent / file).resolve()
+        for name, page in PAGES.items()
+        for file, _ in links(page)
+    }
+    pages = {path for path in map(ROOT.joinpath, PAGES) if path.parent.name != "api"}
+    wanted = pages | set((ROOT / "docs").rglob("*.png"))
+    assert wanted - {ROOT / "README.md"} <= linked

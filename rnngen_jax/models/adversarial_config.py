@@ -26,7 +26,7 @@ class AdversarialConfig:
       label_smoothing: real images count as real by 1 less this.
       penalty: on the gradient of the discriminator's score: "none", "wgan_gp", "r1", "r2", "r1_r2"
         or "dragan".
-      penalty_weight: its weight.
+      penalty_weight: weight of the penalty.
       spectral: the discriminator's kernels are divided by their largest singular value.
       norm: of the generator's layers: "none", "batch", or "conditional_batch" by class.
       discriminator_norm: of the discriminator's: "none" or "batch".

@@ -17,7 +17,7 @@ from rnngen_jax.shapes import ImageSpec
 
 @dataclass(frozen=True)
 class Config(AdversarialConfig):
-    """Choices of DCGAN.
+    """Choices of DCGAN; see `AdversarialConfig` for the others.
 
     Attributes:
       features: of the largest map; each smaller one has twice as many.
@@ -27,7 +27,6 @@ class Config(AdversarialConfig):
       attention: self-attention over the largest map of either player (Zhang et al. 2019).
       grow: steps over which each resolution beyond the smallest comes in, with as many in between
         (Karras et al. 2018); 0 for all at once. It takes sides that halve without rest.
-      others: as in `AdversarialConfig`.
     """
 
     norm: str = "batch"

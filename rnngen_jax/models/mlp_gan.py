@@ -12,12 +12,11 @@ from rnngen_jax.shapes import ImageSpec
 
 @dataclass(frozen=True)
 class Config(AdversarialConfig):
-    """Choices of the MLP GAN.
+    """Choices of the MLP GAN; see `AdversarialConfig` for the others.
 
     Attributes:
       hidden: units of each hidden layer, in both players.
       layers: hidden layers, in both players.
-      others: as in `AdversarialConfig`.
     """
 
     hidden: int = 256

@@ -61,7 +61,7 @@ class OptimizerConfig:
       private_noise: with more than 0 the gradient is a private one (Abadi et al. 2016, algorithm
         1): each example's is scaled down to the norm `private_clip`, and their sum gets Gaussian
         noise of `private_noise` times that norm.
-      private_clip: see there.
+      private_clip: the norm that each example's gradient is scaled down to; see `private_noise`.
       private_delta: the δ for which metrics.jsonl tells ε.
     """
 
