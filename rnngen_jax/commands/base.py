@@ -66,7 +66,7 @@ CANDIDATES = Flag(
     "round of a model of latent variables",
 )
 COMPLETIONS = Flag("completions", "integer", "how many completions of each image", 3)
-REPLICA = Flag("replica", "integer", "which replica of a run of several, counted from 0", 0)
+SEED_INDEX = Flag("seed_index", "integer", "which seed of a run of several, counted from 0", 0)
 NAME = Flag("name", "string", "name of the data set to make")
 PIXELS = Flag("pixels", "string", "draw or mean: drawn, or the image to be expected", "draw")
 KIND = Flag("kind", "string", "pairs, grid or latent", "pairs")
@@ -87,26 +87,27 @@ MOST_IN_ANIMATION = 1_000  # images in a GIF, each frame of which may show them 
 MOST_BYTES = 2**31  # of all images of one command, which are held in memory
 
 
-def open_run(workdir: str, checkpoint: str | None, replica: int) -> "Run":
+def open_run(workdir: str, checkpoint: str | None, seed_index: int) -> "Run":
     """Opens a run for a verb, with a progress bar over its batches.
 
-    Of a run of several replicas it prints which one is taken.
+    Of a run of several seeds it prints which one is taken.
 
     Args:
       workdir: the run's folder.
       checkpoint: "best", "latest", a step as a string, or `None` for the best, or the latest where
         nothing has been validated.
-      replica: which replica.
+      seed_index: which seed.
 
     Raises:
       UserError, RunError: as `runs.load`.
     """
     from rnngen_jax import runs
 
-    opened = runs.load(workdir, checkpoint, replica=replica, track=bar)
-    replicas = opened.experiment.training.replicas
-    if replicas > 1:
-        print(f"replica {replica} of {replicas}; --replica=0 to {replicas - 1} picks one.")
+    opened = runs.load(workdir, checkpoint, seed_index=seed_index, track=bar)
+    first, seeds = opened.experiment.training.seed, opened.experiment.training.seeds
+    if seeds > 1:
+        all_of_them = f"{first} to {first + seeds - 1}"
+        print(f"seed {opened.seed} of {all_of_them}; --seed_index=0 to {seeds - 1} picks one.")
     return opened
 
 

@@ -37,8 +37,8 @@ from rnngen_jax.commands.base import (
     MASK,
     NUM,
     OUT,
-    REPLICA,
     SEED,
+    SEED_INDEX,
     SPLIT,
     TEMPERATURE,
     WORKDIR,
@@ -53,7 +53,7 @@ from rnngen_jax.config import require, to_mapping
 FLAGS = (
     WORKDIR,
     CHECKPOINT,
-    REPLICA,
+    SEED_INDEX,
     MASK._replace(default="lower", help="lower, upper, centre, random or FILE.png (white: known)"),
     INPUT._replace(help="image file, folder of images or FILE.npz; by default images of --split"),
     SPLIT,
@@ -70,7 +70,7 @@ FLAGS = (
 def run(
     workdir: str,
     checkpoint: str | None,
-    replica: int,
+    seed_index: int,
     mask: str,
     input: str | None,
     split: str,
@@ -87,7 +87,7 @@ def run(
     Args:
       workdir: the run's folder.
       checkpoint: "best", "latest", a step, or `None`.
-      replica: which replica of a run of several.
+      seed_index: which seed of a run of several.
       mask: a mask's name, or the path of a mask image.
       input: an image file, a folder or an npz, or `None` for the images of `split`.
       split: the split whose images are taken.
@@ -104,7 +104,7 @@ def run(
       0.
 
     Raises:
-      UserError: a flag that does not fit, no such run, checkpoint or replica, images or a mask of
+      UserError: a flag that does not fit, no such run, checkpoint or seed, images or a mask of
         another size, or a model that cannot complete.
     """
     require(num >= 1, "--num", num, "1 or more")
@@ -117,7 +117,7 @@ def run(
     arguments.check_seed(seed, "--seed")
     arguments.check_temperature(temperature, "--temperature")
     pictures.require_out(out, folder=False)
-    opened = open_run(workdir, checkpoint, replica)
+    opened = open_run(workdir, checkpoint, seed_index)
 
     import jax
     import numpy as np

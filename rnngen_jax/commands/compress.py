@@ -10,7 +10,7 @@ the first --num, or those of --input: an image file, a folder of images, or an n
 labels (--label, or the images' own). 8-bit images must lie on the model's grey levels, 0 to 255 in
 equal steps; others are refused, as they would not come back as they are.
 
-`decompress` needs the same model, checkpoint and replica. The probabilities must be the same to the
+`decompress` needs the same model, checkpoint and seed. The probabilities must be the same to the
 last bit, so it also needs the same kind of machine and version of JAX; it never hands out pixels
 that differ.
 
@@ -31,7 +31,7 @@ from rnngen_jax.commands.base import (
     LABEL,
     NUM,
     OUT,
-    REPLICA,
+    SEED_INDEX,
     SPLIT,
     WORKDIR,
     bar,
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 FLAGS = (
     WORKDIR,
     CHECKPOINT,
-    REPLICA,
+    SEED_INDEX,
     INPUT._replace(help="image file, folder of images or FILE.npz; by default images of --split"),
     SPLIT,
     NUM._replace(help="how many images, from the start; by default all"),
@@ -64,7 +64,7 @@ COMPARED = 2**19  # values that PNG and WebP get: WebP takes some 10 μs for eac
 def run(
     workdir: str,
     checkpoint: str | None,
-    replica: int,
+    seed_index: int,
     input: str | None,
     split: str,
     num: int | None,
@@ -76,7 +76,7 @@ def run(
     Args:
       workdir: the run's folder.
       checkpoint: "best", "latest", a step, or `None`.
-      replica: which replica of a run of several.
+      seed_index: which seed of a run of several.
       input: an image file, a folder or an npz, or `None` for the images of `split`.
       split: the split whose images are taken.
       num: how many images at most, or `None` for all.
@@ -87,7 +87,7 @@ def run(
       0.
 
     Raises:
-      UserError: a flag that does not fit, no such run, checkpoint or replica, images that do not
+      UserError: a flag that does not fit, no such run, checkpoint or seed, images that do not
         fit or lie between the model's levels, or a model that cannot compress.
       RunError: probabilities that are not finite.
     """
@@ -97,7 +97,7 @@ def run(
 
     fits = out.lower().endswith(container.ENDING) and not pathlib.Path(out).is_dir()
     require(fits, "--out", out, f"a file that ends in {container.ENDING}")
-    opened = open_run(workdir, checkpoint, replica)
+    opened = open_run(workdir, checkpoint, seed_index)
 
     from rnngen_jax.evaluation import codec
     from rnngen_jax.files import replacing

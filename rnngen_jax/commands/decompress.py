@@ -3,7 +3,7 @@
   rnngen decompress --workdir=runs/digits --input=digits.rnn --out=digits.npz
   rnngen decompress --workdir=runs/digits --input=scans.rnn --out=scans/
 
---workdir, --checkpoint and --replica must name the model that compressed the file. --out ends in
+--workdir, --checkpoint and --seed_index must name the model that compressed the file. --out ends in
 .npz for the array `image` of grey levels (uint8 [N, H, W, C], with `levels`, and `label` where
 labels were stored), or is a folder for PNG files, under the names that they came with, or numbered.
 The folder must be new or empty. Nothing is written before all pixels are there and their checksums
@@ -19,7 +19,7 @@ from rnngen_jax.commands.base import (
     CHECKPOINT,
     INPUT,
     OUT,
-    REPLICA,
+    SEED_INDEX,
     WORKDIR,
     bar,
     open_run,
@@ -37,19 +37,19 @@ if TYPE_CHECKING:
 FLAGS = (
     WORKDIR,
     CHECKPOINT,
-    REPLICA,
+    SEED_INDEX,
     INPUT._replace(help="FILE.rnn", required=True),
     OUT._replace(default="images.npz", help="FILE.npz or FOLDER/"),
 )
 
 
-def run(workdir: str, checkpoint: str | None, replica: int, input: str, out: str) -> int:
+def run(workdir: str, checkpoint: str | None, seed_index: int, input: str, out: str) -> int:
     """Decompresses.
 
     Args:
       workdir: the run's folder.
       checkpoint: "best", "latest", a step, or `None`.
-      replica: which replica of a run of several.
+      seed_index: which seed of a run of several.
       input: the file.
       out: what to write.
 
@@ -57,7 +57,7 @@ def run(workdir: str, checkpoint: str | None, replica: int, input: str, out: str
       0.
 
     Raises:
-      UserError: a flag that does not fit, no such run, checkpoint or replica, another model than
+      UserError: a flag that does not fit, no such run, checkpoint or seed, another model than
         the file's, or a file that is damaged, forged or of a newer version.
       RunError: the pixels cannot come back here, where floating point is other than where they
         were coded.
@@ -66,7 +66,7 @@ def run(workdir: str, checkpoint: str | None, replica: int, input: str, out: str
     from rnngen_jax.evaluation import container
 
     content = container.read(input)
-    opened = open_run(workdir, checkpoint, replica)
+    opened = open_run(workdir, checkpoint, seed_index)
     _check_model(opened, content, input)
 
     import numpy as np
@@ -121,7 +121,7 @@ def _check_model(opened: "Run", content: "Container", input: str) -> None:
     if content.model != mine:
         raise UserError(
             f"{input} was made with the model {content.model.hex()}; step {opened.step} of "
-            f"{opened.workdir} is {mine.hex()}. Give the --workdir, --checkpoint and --replica "
+            f"{opened.workdir} is {mine.hex()}. Give the --workdir, --checkpoint and --seed_index "
             "that it was made with."
         )
     largest = codec.largest_batch(opened.model, opened.params, content.num)

@@ -234,11 +234,11 @@ def _checkpoints(
             print(f"checkpoint {step}: as it was written, but there is no model to open it with")
         return False, 0
     identity = experiment.identity(settings, dataset.spec)
-    replicas = settings.training.replicas
+    seeds = settings.training.seeds
     for step in whole:
 
         def restore(step: int = step) -> object:
-            return checkpoints.restore_evaluated(step, model, identity, replicas)
+            return checkpoints.restore_evaluated(step, model, identity, seeds)
 
         opens = _tried(f"checkpoint {step}", restore) is not None
         if opens:

@@ -5,7 +5,7 @@
   rnngen evaluate --workdir=runs/vae --iw_samples=1000 --num=1000
 
 Prints nats per image and bits per dimension with their standard errors. The numbers do not depend
-on the batch size. A run of several replicas is measured replica by replica: the numbers are the
+on the batch size. A run of several seeds is measured seed by seed: the numbers are the
 mean over them and its standard error.
 
 Appends them to WORKDIR/evaluations.jsonl, one JSON object per line and evaluation, of which nothing
@@ -39,8 +39,8 @@ from rnngen_jax.commands import figures
 from rnngen_jax.commands.base import (
     CHECKPOINT,
     NUM,
-    REPLICA,
     SEED,
+    SEED_INDEX,
     SPLIT,
     TEMPERATURE,
     WORKDIR,
@@ -55,7 +55,7 @@ from rnngen_jax.errors import UserError
 FLAGS = (
     WORKDIR,
     CHECKPOINT,
-    REPLICA._replace(help=f"{REPLICA.help}; by default all of them", default=None),
+    SEED_INDEX._replace(help=f"{SEED_INDEX.help}; by default all of them", default=None),
     SPLIT,
     NUM._replace(help="how many images, from the split's start; 0 for all", default=0),
     Flag(
@@ -76,7 +76,7 @@ FLAGS = (
 def run(
     workdir: str,
     checkpoint: str | None,
-    replica: int | None,
+    seed_index: int | None,
     split: str,
     num: int,
     iw_samples: int,
@@ -92,7 +92,7 @@ def run(
     Args:
       workdir: the run's folder.
       checkpoint: "best", "latest", a step, or `None`.
-      replica: which replica of a run of several, or `None` for all.
+      seed_index: which seed of a run of several, or `None` for all.
       split: the split to score.
       num: how many images, 0 for all.
       iw_samples: of the importance-weighted bound, 0 for the model's own likelihood.
@@ -106,7 +106,7 @@ def run(
       0.
 
     Raises:
-      UserError: no such run, checkpoint, replica or split, a model with nothing to measure or
+      UserError: no such run, checkpoint, seed or split, a model with nothing to measure or
         without the bound that is asked for, or a judge that does not fit.
       RunError: a likelihood that is not finite.
       OSError: the record cannot be written.
@@ -120,7 +120,7 @@ def run(
     from rnngen_jax.evaluation import classifying, likelihood, records
     from rnngen_jax.runs import evaluating, judging
 
-    which = None if replica is None else [replica]
+    which = None if seed_index is None else [seed_index]
     opened = runs.load_each(workdir, checkpoint, which, track=bar)
     first = opened[0]
     judge = None
@@ -145,8 +145,8 @@ def run(
     if neighbours is not None:
         judging.write_neighbours(neighbours, first, seed, temperature)
     metrics = record["metrics"]
-    whose = "" if len(opened) == 1 else f", {len(opened)} replicas"
-    whose = f", replica {record['replica']}" if "replica" in record else whose
+    whose = "" if len(opened) == 1 else f", {len(opened)} seeds"
+    whose = f", seed {record['seed']}" if "seed" in record else whose
     print(f"checkpoint:     step {first.step} of {workdir}{whose}")
     figures.print_metrics(metrics, len(opened))
     figures.print_usage(metrics, record.get("latents", []))

@@ -6,22 +6,22 @@ from typing import Any
 FEW = 20  # classes up to which the share of each is printed
 
 
-def print_metrics(metrics: Mapping[str, float], replicas: int) -> None:
-    """Prints the likelihood; ± is over images, or over replicas where there are several."""
+def print_metrics(metrics: Mapping[str, float], seeds: int) -> None:
+    """Prints the likelihood; ± is over images, or over seeds where there are several."""
     if "nats_per_image" not in metrics:
         return
-    error = "_error" if replicas == 1 else "/standard_error"
+    error = "_error" if seeds == 1 else "/standard_error"
     for title, name in (("nats per image:", "nats_per_image"), ("bits per dim:", "bits_per_dim")):
         print(f"{title:<15} {metrics[name]:.4f} ± {metrics[name + error]:.4f}")
-        if replicas > 1:
-            each = (f"{metrics[f'{name}/replica_{r}']:.4f}" for r in range(replicas))
+        if seeds > 1:
+            each = (f"{x:.4f}" for key, x in metrics.items() if key.startswith(f"{name}/seed_"))
             print(f"{'  of each:':<15} {', '.join(each)}")
 
 
 def print_usage(
     metrics: Mapping[str, float], latents: Sequence[Mapping[str, list[list[float]]]]
 ) -> None:
-    """Prints what a bound is made of, means over replicas, and the KL of each step."""
+    """Prints what a bound is made of, means over seeds, and the KL of each step."""
     if "active_units" not in metrics:
         return
     if "elbo_nats_per_image" in metrics:
@@ -38,8 +38,8 @@ def print_usage(
         print(f"; by step {' '.join(f'{nats:.2f}' for nats in each)}" if len(each) > 1 else "")
 
 
-def print_samples(section: Mapping[str, Any], replicas: int) -> None:
-    """Prints how samples compare with real images, and the floor; ± is over replicas."""
+def print_samples(section: Mapping[str, Any], seeds: int) -> None:
+    """Prints how samples compare with real images, and the floor; ± is over seeds."""
     from rnngen_jax.evaluation.validation import collapse
 
     metrics, floor = section["metrics"], section["floor"]
@@ -53,10 +53,10 @@ def print_samples(section: Mapping[str, Any], replicas: int) -> None:
         f"{section['temperature']:g}, against {section['num_real']} images"
     )
     print(f"floor:          {section['num_floor']} real images in the samples' place")
-    print(f"{'':<18} {'samples':>10}{' ' * 9 * (replicas > 1)} {'floor':>10}")
+    print(f"{'':<18} {'samples':>10}{' ' * 9 * (seeds > 1)} {'floor':>10}")
     for name, value in metrics.items():
         if "/" not in name:
-            error = f" ± {metrics[f'{name}/standard_error']:.4f}" if replicas > 1 else ""
+            error = f" ± {metrics[f'{name}/standard_error']:.4f}" if seeds > 1 else ""
             print(f"{name:<18} {value:>10.4f}{error} {floor[name]:>10.4f}")
     shares = [metrics[name] for name in floor if name.startswith("class_share/")]
     if 0 < len(shares) <= FEW:

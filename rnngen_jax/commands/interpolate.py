@@ -28,7 +28,7 @@ from rnngen_jax.commands.base import (
     NUM,
     OUT,
     PATH,
-    REPLICA,
+    SEED_INDEX,
     SPLIT,
     STEPS,
     VARIABLE,
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 FLAGS = (
     WORKDIR,
     CHECKPOINT,
-    REPLICA,
+    SEED_INDEX,
     KIND,
     INPUT._replace(help="image file, folder of images or FILE.npz; by default images of --split"),
     SPLIT,
@@ -72,7 +72,7 @@ LARGEST = 2**31 - 1  # number that an image can have
 def run(
     workdir: str,
     checkpoint: str | None,
-    replica: int,
+    seed_index: int,
     kind: str,
     input: str | None,
     split: str,
@@ -89,7 +89,7 @@ def run(
     Args:
       workdir: the run's folder.
       checkpoint: "best", "latest", a step, or `None`.
-      replica: which replica of a run of several.
+      seed_index: which seed of a run of several.
       kind: "pairs", "grid" or "latent".
       input: an image file, a folder or an npz, or `None` for the images of `split`.
       split: the split whose images are taken.
@@ -106,7 +106,7 @@ def run(
 
     Raises:
       UserError: a flag that does not fit itself, the others or the model, no such run, checkpoint,
-        replica or image, or a model without latents.
+        seed or image, or a model without latents.
     """
     _check_kind(kind, num, latent, steps, path)
     named = None if indices is None else _parse_indices(indices, kind)
@@ -114,7 +114,7 @@ def run(
     from rnngen_jax.evaluation import pictures
 
     pictures.require_out(out, folder=False, endings=pictures.MOVING)
-    opened = open_run(workdir, checkpoint, replica)
+    opened = open_run(workdir, checkpoint, seed_index)
 
     import numpy as np
 

@@ -21,7 +21,7 @@ from rnngen_jax.commands.base import (
     LABEL,
     NUM,
     OUT,
-    REPLICA,
+    SEED_INDEX,
     SPLIT,
     WORKDIR,
     bar,
@@ -35,7 +35,7 @@ from rnngen_jax.config import require
 FLAGS = (
     WORKDIR,
     CHECKPOINT,
-    REPLICA,
+    SEED_INDEX,
     INPUT._replace(help="image file, folder of images or FILE.npz; by default images of --split"),
     SPLIT,
     NUM._replace(default=8, help="how many images, from the start"),
@@ -47,7 +47,7 @@ FLAGS = (
 def run(
     workdir: str,
     checkpoint: str | None,
-    replica: int,
+    seed_index: int,
     input: str | None,
     split: str,
     num: int,
@@ -59,7 +59,7 @@ def run(
     Args:
       workdir: the run's folder.
       checkpoint: "best", "latest", a step, or `None`.
-      replica: which replica of a run of several.
+      seed_index: which seed of a run of several.
       input: an image file, a folder or an npz, or `None` for the images of `split`.
       split: the split whose images are taken.
       num: how many images at most.
@@ -70,7 +70,7 @@ def run(
       0.
 
     Raises:
-      UserError: a flag that does not fit, no such run, checkpoint or replica, images of another
+      UserError: a flag that does not fit, no such run, checkpoint or seed, images of another
         size, or a model without latents, or without canvases for a .gif.
     """
     require(num >= 1, "--num", num, "1 or more")
@@ -78,7 +78,7 @@ def run(
     from rnngen_jax.evaluation import pictures
 
     pictures.require_out(out, folder=False, endings=pictures.MOVING)
-    opened = open_run(workdir, checkpoint, replica)
+    opened = open_run(workdir, checkpoint, seed_index)
 
     import numpy as np
 

@@ -31,8 +31,8 @@ from rnngen_jax.commands.base import (
     NUM,
     OUT,
     PIXELS,
-    REPLICA,
     SEED,
+    SEED_INDEX,
     TEMPERATURE,
     WORKDIR,
     bar,
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 FLAGS = (
     WORKDIR,
     CHECKPOINT,
-    REPLICA,
+    SEED_INDEX,
     NUM._replace(default=64),
     LABEL._replace(help="the class, a number, or all to go round the classes", default="all"),
     TEMPERATURE,
@@ -63,7 +63,7 @@ FLAGS = (
 def run(
     workdir: str,
     checkpoint: str | None,
-    replica: int,
+    seed_index: int,
     num: int,
     label: str,
     temperature: float,
@@ -76,7 +76,7 @@ def run(
     Args:
       workdir: the run's folder.
       checkpoint: "best", "latest", a step, or `None`.
-      replica: which replica of a run of several.
+      seed_index: which seed of a run of several.
       num: how many images.
       label: a class, or "all".
       temperature: what logits are divided by, and scales multiplied.
@@ -88,7 +88,7 @@ def run(
       0.
 
     Raises:
-      UserError: a flag that does not fit, no such run, checkpoint or replica, or a model that
+      UserError: a flag that does not fit, no such run, checkpoint or seed, or a model that
         cannot sample, has no latents for --pixels=mean, or no canvases for a .gif.
     """
     require(num >= 1, "--num", num, "1 or more")
@@ -99,7 +99,7 @@ def run(
     arguments.check_seed(seed, "--seed")
     arguments.check_temperature(temperature, "--temperature")
     pictures.require_out(out, folder=True, endings=pictures.MOVING)
-    opened = open_run(workdir, checkpoint, replica)
+    opened = open_run(workdir, checkpoint, seed_index)
     check_amount("--num", num, opened.model.spec, out, size=4 if pixels == "mean" else 1)
 
     import jax

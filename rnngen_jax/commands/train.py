@@ -8,9 +8,9 @@
 changes one choice: what the config set for the choice that it replaces, such as AdamW's weight
 decay under --config.optimizer.name=sgd, goes back to its default, and a line says so.
 
---config.training.replicas=4 trains four runs at once, replica r with the seed
-config.training.seed + r: metrics.jsonl then has each metric's mean, its standard error and each
-replica's value.
+--config.training.seeds=4 trains four runs at once, with the seeds config.training.seed to
+config.training.seed + 3: metrics.jsonl then has each metric's mean, its standard error and the
+value of each seed.
 
 Without a checkpoint in --workdir a new run begins; with one, the same command goes on from the
 newest. A folder that holds a run of another config is refused, and one that another training is

@@ -34,7 +34,7 @@ class Feed(NamedTuple):
         `(start, stop)`, the batches of the training steps `start` to `stop - 1` as arrays with a
         leading axis K of `stop - start` steps: "index" int32 `[K, b]`, and when streaming the
         items `[K, b, ...]` and "label" int32 `[K, b]`, too. `b` is `batch_size /
-        process_count`: this process's contiguous part of each batch. With N > 1 replicas the
+        process_count`: this process's contiguous part of each batch. With N > 1 seeds the
         leading axes are `[K, N, b]`: each has batches of its own.
     """
 
@@ -72,7 +72,7 @@ def order(
     return indices
 
 
-def make_feed(split: Split, batch_size: int, seed: int, placement: str, replicas: int = 1) -> Feed:
+def make_feed(split: Split, batch_size: int, seed: int, placement: str, seeds: int = 1) -> Feed:
     """The feed of a split.
 
     Args:
@@ -80,7 +80,7 @@ def make_feed(split: Split, batch_size: int, seed: int, placement: str, replicas
       batch_size: of the global batch, over all processes.
       seed: of the order.
       placement: "device", "stream" or "auto", as in `DataConfig`. The batches are the same.
-      replicas: how many runs the feed is for; run r has the order of `seed + r`.
+      seeds: how many runs the feed is for; run r has the order of `seed + r`.
 
     Raises:
       UserError: a batch size that is not 1 to the number of images, an image that cannot be read.
@@ -90,15 +90,15 @@ def make_feed(split: Split, batch_size: int, seed: int, placement: str, replicas
     if placement == "auto":
         placement = "device" if image.nbytes * split.num < DEVICE_BYTES else "stream"
 
-    # Every replica is in an epoch of its own order, or in two.
-    permuted = functools.lru_cache(maxsize=4 * replicas)(permutation)
+    # Every seed is in an epoch of its own order, or in two.
+    permuted = functools.lru_cache(maxsize=4 * seeds)(permutation)
 
     def indices(call: tuple[int, int], process_index: int, process_count: int) -> np.ndarray:
         start, stop = call
         first, count = start * batch_size, (stop - start) * batch_size
-        orders = [order(seed + r, first, count, split.num, permuted) for r in range(replicas)]
+        orders = [order(seed + r, first, count, split.num, permuted) for r in range(seeds)]
         wholes = [whole.reshape(stop - start, batch_size) for whole in orders]
-        whole = wholes[0] if replicas == 1 else np.stack(wholes, axis=1)
+        whole = wholes[0] if seeds == 1 else np.stack(wholes, axis=1)
         mine = batch_size // process_count
         return whole[..., process_index * mine : (process_index + 1) * mine]
 
@@ -124,7 +124,7 @@ def make_feed(split: Split, batch_size: int, seed: int, placement: str, replicas
             }
 
         steps = max((stop - start for start, stop in calls), default=1)
-        bytes_a_call = max(1, image.nbytes * steps * replicas * batch_size // process_count)
+        bytes_a_call = max(1, image.nbytes * steps * seeds * batch_size // process_count)
         ahead = int(np.clip(_BUFFER_BYTES // bytes_a_call, 1, _THREADS))
         return _in_background(calls, read, ahead)
 

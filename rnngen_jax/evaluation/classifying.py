@@ -182,7 +182,7 @@ class Judged(NamedTuple):
     """Samples as a judge sees them.
 
     Attributes:
-      samples: figures against real images, of each replica's samples.
+      samples: figures against real images, of each seed's samples.
       floor: of real images of another split in the samples' place.
       counts: `num_samples`, `num_real` and `num_floor`, the numbers of images.
     """
@@ -203,13 +203,13 @@ def judge_samples(
     temperature: float,
     track: Track = iter,
 ) -> Judged:
-    """Compares each replica's samples, of the same noise, with all images of a split.
+    """Compares each seed's samples, of the same noise, with all images of a split.
 
     Args:
       classify: what judges: `classify(image) -> (features, logits)` of uint8 `[B, H, W, C]`, as a
         `Judge` has it.
       draw: from `drawer`.
-      states: parameters and state of each replica.
+      states: parameters and state of each seed.
       dataset: the images.
       split: whose images are the real ones. The floor is of the train split, for train of test.
       num: how many samples, and at most for the floor; `None` for as many as the split has images.

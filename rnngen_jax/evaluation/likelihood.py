@@ -232,7 +232,7 @@ def protocol(
     data: DataConfig,
     split: str,
     num_images: int,
-    replicas: int = 1,
+    seeds: int = 1,
     samples: int = 0,
 ) -> dict[str, Any]:
     """What the likelihood of a split means: numbers whose protocols differ are never compared.
@@ -241,15 +241,15 @@ def protocol(
       `likelihood` ("exact" or the bound's name, such as "ELBO" or "IW-1000"), `levels`,
       `binarisation`, `dataset`, `split` and `num_images`; under static binarisation also which
       `draw` it is, under dynamic the `seed` of the one draw that was scored; for the mean over
-      several replicas of a run also how many `replicas`.
+      several seeds of a run also how many `seeds`.
     """
     facts = {**ruler(model, data, samples), "split": split, "num_images": num_images}
     if data.binarisation == "static":
         facts["draw"] = DRAW
     if data.binarisation == "dynamic":
         facts["seed"] = SEED
-    if replicas > 1:
-        facts["replicas"] = replicas
+    if seeds > 1:
+        facts["seeds"] = seeds
     return facts
 
 
@@ -262,8 +262,8 @@ def describe(facts: Mapping[str, Any]) -> str:
     drawn = "not binarised" if binarisation == "none" else f"{binarisation} binarisation"
     draw = f", draw {facts['draw']}" if "draw" in facts else ""
     seed = f" with seed {facts['seed']}" if "seed" in facts else ""
-    replicas = f", mean over {facts['replicas']} replicas" if "replicas" in facts else ""
+    seeds = f", mean over {facts['seeds']} seeds" if "seeds" in facts else ""
     return (
         f"{likelihood}, {facts['levels']} levels, {drawn}{draw}{seed}, "
-        f"{facts['num_images']} images of {facts['dataset']}'s {facts['split']} split{replicas}"
+        f"{facts['num_images']} images of {facts['dataset']}'s {facts['split']} split{seeds}"
     )

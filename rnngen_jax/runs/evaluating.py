@@ -18,7 +18,7 @@ from rnngen_jax.models.base import Model
 from rnngen_jax.runs import judging
 from rnngen_jax.runs.judging import Asked
 from rnngen_jax.runs.run import Run
-from rnngen_jax.training.replicas import gather, summarise
+from rnngen_jax.training.seeds import gather, summarise
 
 PACKAGES = ("jax", "jaxlib", "flax", "numpy")
 
@@ -58,7 +58,7 @@ def measure(
     """Measures a run on a split, and writes nothing.
 
     Args:
-      run: a run, or several replicas of one, whose figures are the mean over them and its standard
+      run: a run, or several seeds of one, whose figures are the mean over them and its standard
         error.
       split: "train", "validation" or "test".
       num: how many images, from the split's start; 0 for all.
@@ -72,8 +72,8 @@ def measure(
     Returns:
       The record: `step`, `digest` of the model and its parameters, `dataset`, `split`,
       `num_images`, `metrics` (such as `bits_per_dim` and `bits_per_dim_error`), `protocol`,
-      `versions` and `time`; where they apply `replica`, `latents` (lists `[S, Z]` per variable),
-      `samples` and `inception`.
+      `versions` and `time`; where they apply `seed`, `seed_index`, `latents` (lists
+      `[S, Z]` per variable), `samples` and `inception`.
 
     Raises:
       UserError: an argument that does not fit, a model with nothing to measure or without that
@@ -100,15 +100,15 @@ def measure(
         "dataset": settings.data.name,
         "split": split,
         "num_images": num_images,
-        "metrics": summarise(gather(each)),
+        "metrics": summarise(gather(each), first.seed),
         "protocol": likelihood.protocol(
             first.model, settings.data, split, num_images, len(opened), iw_samples
         ),
         "versions": _versions(),
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-    if len(opened) < settings.training.replicas:  # one of several
-        record["replica"] = first.replica
+    if len(opened) < settings.training.seeds:  # one of several
+        record |= {"seed": first.seed, "seed_index": first.seed_index}
     if first.model.latent is not None:
         record["latents"] = [arrays for _, arrays in usages]
     asked = Asked(split, samples, seed, temperature)
@@ -132,7 +132,7 @@ def _check_measurable(model: Model, judged: bool) -> None:
 def _measure(
     opened: Sequence[Run], split: str, num: int, iw_samples: int
 ) -> list[dict[str, float]]:
-    """The likelihood of each replica, with one compiled program; nothing without a likelihood.
+    """The likelihood of each seed, with one compiled program; nothing without a likelihood.
 
     Beside an importance-weighted bound stands the ELBO. Of classifiers, how well they do.
     """
@@ -162,7 +162,7 @@ def _measure(
             track=run.track,
         )
         if not math.isfinite(result.nats_per_image):
-            whose = f" of replica {run.replica}" if run.experiment.training.replicas > 1 else ""
+            whose = f" of seed {run.seed}" if run.experiment.training.seeds > 1 else ""
             raise RunError(
                 f"the likelihood{whose} of {run.workdir} at step {run.step} is not finite; "
                 "give another --checkpoint."
@@ -187,7 +187,7 @@ def _measure(
 def _inspect(
     opened: Sequence[Run], split: str, num: int
 ) -> list[tuple[dict[str, float], dict[str, Any]]]:
-    """Of each replica how its latents are used: scalars, and lists `[S, Z]` by name."""
+    """Of each seed how its latents are used: scalars, and lists `[S, Z]` by name."""
     first = opened[0]
     if first.model.latent is None:
         return [({}, {}) for _ in opened]
@@ -204,7 +204,7 @@ def _inspect(
 
 
 def _digest(opened: Sequence[Run]) -> str:
-    """Tells a model and its parameters from all others, with several replicas all of theirs."""
+    """Tells a model and its parameters from all others, with several seeds all of theirs."""
     each = [run.digest for run in opened]
     return (each[0] if len(each) == 1 else container.digest(each)).hex()
 

@@ -13,7 +13,7 @@ from rnngen_jax.evaluation.classifying import Classify, Draw, Judge, Judged
 from rnngen_jax.evaluation.inception import RESIZE, Inception, open_inception
 from rnngen_jax.runs.run import Run, load
 from rnngen_jax.shapes import ImageSpec
-from rnngen_jax.training.replicas import gather, summarise
+from rnngen_jax.training.seeds import gather, summarise
 
 SHOWN = 16  # samples in the picture of neighbours
 NEIGHBOURS = 3  # training images beside each
@@ -80,7 +80,7 @@ def open_network(path: str | None, spec: ImageSpec) -> Inception | None:
 
 
 def by_classifier(judge: Judge, draw: Draw, opened: Sequence[Run], asked: Asked) -> dict[str, Any]:
-    """How the samples of each replica compare with a split: the section `samples`."""
+    """How the samples of each seed compare with a split: the section `samples`."""
     judged, section = _compared(judge.classify, draw, opened, asked)
     return {
         "classifier": judge.name,
@@ -119,7 +119,7 @@ def _compared(
         **judged.counts,
         "seed": asked.seed,
         "temperature": asked.temperature,
-        "metrics": summarise(gather([found.metrics() for found in judged.samples])),
+        "metrics": summarise(gather([found.metrics() for found in judged.samples]), opened[0].seed),
         "floor": judged.floor.metrics(),
     }
 

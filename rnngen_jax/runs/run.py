@@ -24,7 +24,7 @@ from rnngen_jax.runs.folder import CONFIG
 from rnngen_jax.shapes import ImageSpec
 from rnngen_jax.training import digests
 from rnngen_jax.training.checkpoints import open_checkpoints
-from rnngen_jax.training.replicas import pick
+from rnngen_jax.training.seeds import pick
 
 Track = Callable[[range], Iterable[int]]  # wraps each range over batches, such as a progress bar
 
@@ -44,7 +44,7 @@ class Run:
       params, extra: the checkpoint's parameters (their moving average where the run keeps one)
         and state, on the default device.
       step: the checkpoint's step.
-      replica: which replica; 0 of a run that has one.
+      seed_index: which of its seeds, counted from 0; 0 of a run that has one.
       track: wraps each range over batches, such as a progress bar.
     """
 
@@ -54,8 +54,13 @@ class Run:
     params: Params
     extra: Extra
     step: int
-    replica: int = 0
+    seed_index: int = 0
     track: Track = iter
+
+    @property
+    def seed(self) -> int:
+        """The seed that the run was trained with."""
+        return self.experiment.training.seed + self.seed_index
 
     @property
     def spec(self) -> ImageSpec:
@@ -257,7 +262,7 @@ def load(
     workdir: str | os.PathLike[str],
     checkpoint: str | int | None = None,
     *,
-    replica: int = 0,
+    seed_index: int = 0,
     track: Track = iter,
 ) -> Run:
     """Opens a run: its config, model and a checkpoint's parameters; not its training data.
@@ -266,14 +271,14 @@ def load(
       workdir: the run's folder.
       checkpoint: "best", "latest", a step, or `None` for the best, or the latest where nothing has
         been validated.
-      replica: which replica of a run of several.
+      seed_index: which seed of a run of several, counted from 0.
       track: wraps each range over batches, such as a progress bar.
 
     Raises:
-      UserError: no run there, no such checkpoint or replica, or a checkpoint of another model.
+      UserError: no run there, no such checkpoint or seed, or a checkpoint of another model.
       RunError: there are no devices to compute on.
     """
-    (run,) = load_each(workdir, checkpoint, [replica], track=track)
+    (run,) = load_each(workdir, checkpoint, [seed_index], track=track)
     return run
 
 
@@ -284,33 +289,33 @@ def load_each(
     *,
     track: Track = iter,
 ) -> list[Run]:
-    """Opens several replicas of a run, by default all of them, which share a model.
+    """Opens several seeds of a run, by default all of them, which share a model.
 
     Args:
       workdir, checkpoint, track: as for `load`.
-      which: numbers of replicas.
+      which: which seeds, counted from 0.
 
     Raises:
       UserError, RunError: as `load`.
     """
     folder = pathlib.Path(workdir)
     settings = experiment.from_json(folder / CONFIG)
-    replicas = settings.training.replicas
-    chosen = list(range(replicas)) if which is None else list(which)
-    for replica in chosen:
-        allowed = "0, as the run has one replica" if replicas == 1 else f"0 to {replicas - 1}"
-        require(0 <= replica < replicas, "--replica", replica, allowed)
+    seeds = settings.training.seeds
+    chosen = list(range(seeds)) if which is None else list(which)
+    for seed_index in chosen:
+        allowed = "0, as the run has one seed" if seeds == 1 else f"0 to {seeds - 1}"
+        require(0 <= seed_index < seeds, "--seed_index", seed_index, allowed)
     start_backend()
     with open_checkpoints(folder / "checkpoints") as checkpoints:
         step = checkpoints.find(checkpoint if checkpoint is not None else checkpoints.default())
         spec = ImageSpec(**checkpoints.meta(step)["identity"]["spec"])
         model = experiment.build(settings, spec)
         identity = experiment.identity(settings, spec)
-        found = checkpoints.restore_evaluated(step, model, identity, replicas)
+        found = checkpoints.restore_evaluated(step, model, identity, seeds)
 
-    def of(replica: int) -> Run:
-        arrays = pick((found.params, found.extra), replica, replicas)
+    def of(seed_index: int) -> Run:
+        arrays = pick((found.params, found.extra), seed_index, seeds)
         params, extra = jax.device_put(arrays)
-        return Run(folder, settings, model, params, extra, found.step, replica, track)
+        return Run(folder, settings, model, params, extra, found.step, seed_index, track)
 
     return list(map(of, chosen))

@@ -83,7 +83,7 @@ def _train(
         training.batch_size * batches,
         training.seed,
         settings.data.placement,
-        training.replicas,
+        training.seeds,
     )
     judge = None
     if settings.evaluation.classifier:
@@ -198,7 +198,7 @@ def drawer(
 ) -> Callable[[Params, Extra, int], np.ndarray] | None:
     """`draw(params, extra, step)` writes a grid of samples to `samples/step_STEP.png`, returns it.
 
-    The same noise at every step, so that the grids can be compared. Of several replicas, the first.
+    The same noise at every step, so that the grids can be compared. Of several seeds, the first.
     Of a model that can rebuild images but draw none, the grid is of validation images and what
     becomes of them. `track` wraps each range over batches, and may end the grid by raising.
     """

@@ -28,7 +28,7 @@ from rnngen_jax.models.base import Extra, Model, Params
 from rnngen_jax.training import stored
 from rnngen_jax.training.digests import check_identity, describe, digest, named, versions
 from rnngen_jax.training.quiet import silence_repeated_errors
-from rnngen_jax.training.replicas import with_axis
+from rnngen_jax.training.seeds import with_axis
 from rnngen_jax.training.state import TrainState
 from rnngen_jax.training.stored import DamagedError, Meta, UnreadableError
 
@@ -44,7 +44,7 @@ class Health(NamedTuple):
 class Evaluated(NamedTuple):
     """What evaluating and sampling need of a checkpoint, as NumPy arrays.
 
-    `params` is the moving average where the run keeps one. With several replicas all arrays have a
+    `params` is the moving average where the run keeps one. With several seeds all arrays have a
     leading axis of them.
     """
 
@@ -204,7 +204,7 @@ class Checkpoints:
             raise self._unusable(step, error) from None
 
     def restore_evaluated(
-        self, which: str | int, model: Model, identity: Mapping[str, Any], replicas: int = 1
+        self, which: str | int, model: Model, identity: Mapping[str, Any], seeds: int = 1
     ) -> Evaluated:
         """Restores what evaluating and sampling need; no optimiser has to be known.
 
@@ -212,7 +212,7 @@ class Checkpoints:
           which: "best", "latest" or a step.
           model: the model.
           identity: what the checkpoint has to belong to.
-          replicas: how many the run has.
+          seeds: how many the run has.
 
         Raises:
           UserError: there is none, it is damaged, or it belongs to another model.
@@ -223,7 +223,7 @@ class Checkpoints:
             meta = stored.meta(self._at(step))
             check_identity(meta, identity, self._at(step))
             one = jax.eval_shape(model.init, jax.random.key(0))
-            params, extra = with_axis(one, replicas)
+            params, extra = with_axis(one, seeds)
             averaged = any(name.startswith("ema.") for name in meta["arrays"])
             abstract = {"ema" if averaged else "params": params, "extra": extra}
             tree = stored.tree(self._at(step), meta, abstract)

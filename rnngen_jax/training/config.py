@@ -159,9 +159,9 @@ class TrainingConfig:
 
     Attributes:
       steps: number of training steps in all.
-      batch_size: images in a step of one replica, over all devices and hosts.
+      batch_size: images in a step of one seed, over all devices and hosts.
       seed: of the initial parameters, of the order of the images and of all noise.
-      replicas: runs that are trained at once, with the seeds `seed`, `seed + 1` and so on and
+      seeds: runs that are trained at once, with the seeds `seed`, `seed + 1` and so on and
         otherwise alike; the best checkpoint and early stopping go by their mean.
       steps_per_call: steps that one dispatch to the device runs; the numbers do not depend on it.
       parallelism: "jit", over all devices of all hosts, or "pmap", over those of one.
@@ -181,7 +181,7 @@ class TrainingConfig:
     steps: int = 2000
     batch_size: int = 64
     seed: int = 0
-    replicas: int = 1
+    seeds: int = 1
     steps_per_call: int = 10
     parallelism: str = "jit"
     ema_decay: float = 0.0
@@ -199,7 +199,7 @@ class TrainingConfig:
         for name in (
             "steps",
             "batch_size",
-            "replicas",
+            "seeds",
             "steps_per_call",
             "log_every",
             "num_samples",
@@ -213,11 +213,11 @@ class TrainingConfig:
         calls = self.steps / self.steps_per_call
         most = f"up to {MOST_CALLS} times config.training.steps_per_call={self.steps_per_call}"
         require(calls <= MOST_CALLS, f"{at}steps", self.steps, most)
-        last = 2**31 - self.replicas  # so that the last replica's seed is below 2**31
+        last = 2**31 - self.seeds  # so that the last is below 2**31
         require(0 <= self.seed <= last, f"{at}seed", self.seed, f"0 to {last}")
-        alone = self.replicas == 1 or self.parallelism == "jit"
+        alone = self.seeds == 1 or self.parallelism == "jit"
         allowed = f"1 with config.training.parallelism={self.parallelism}, any number with jit"
-        require(alone, f"{at}replicas", self.replicas, allowed)
+        require(alone, f"{at}seeds", self.seeds, allowed)
         require(0 <= self.ema_decay < 1, f"{at}ema_decay", self.ema_decay, "0 or more, below 1")
         for name in ("log_every", "validate_every", "checkpoint_every", "sample_every"):
             given, unit = getattr(self, name), self.steps_per_call

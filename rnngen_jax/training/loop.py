@@ -24,7 +24,7 @@ from rnngen_jax.training.parallel import Parallel, make_parallel
 from rnngen_jax.training.preemption import NEVER, Interruption, Stopped, agreed
 from rnngen_jax.training.privacy import Privacy
 from rnngen_jax.training.progress import Progress, make_progress
-from rnngen_jax.training.replicas import Values, create_each, gather, mean, summarise
+from rnngen_jax.training.seeds import Values, create_each, gather, mean, summarise
 from rnngen_jax.training.standing import Clock, Standing
 from rnngen_jax.training.state import TrainState, create, evaluated_params
 from rnngen_jax.training.step import Transform, Turns, rounds, train_step
@@ -86,20 +86,20 @@ def train(
     When the run is asked to stop, the call under way is finished and its state saved. What falls
     due at that step is then owed, and done first when the run goes on.
 
-    With `config.replicas` above 1, a metric is the mean over replicas and stands with its standard
-    error and each replica's value; see `summarise`. The grids are replica 0's.
+    With `config.seeds` above 1, a metric is the mean over seeds and stands with its standard
+    error and each seed's value; see `summarise`. The grids are the first seed's.
 
     Args:
       model: the model.
       feed: the training batches, of `config.batch_size` images for each of the `batches_a_step`,
-        for `config.replicas`.
+        for `config.seeds`.
       transform: `transform(batch, key) -> batch`, inside the jitted step.
       config: the section `training`. Its `num_samples` is for whoever makes `draw`.
       optimizers: each player's section, such as `optimizer`.
       workdir: gets `metrics.jsonl`, `tensorboard/` and `checkpoints/`.
       identity: JSON values that say what the checkpoints belong to.
       validate: `validate(params, extra) -> metrics`; the first metric decides which checkpoint is
-        best, the lower the better. It is called for each replica. The arrays lie on one device and
+        best, the lower the better. It is called for each seed. The arrays lie on one device and
         are gone after it returns.
       draw: `draw(params, extra, step)` writes a grid of samples; what it returns of it, uint8 RGB
         `[H, W, 3]`, goes to TensorBoard.
@@ -128,7 +128,7 @@ def train(
             "not; set it to 0."
         )
     turns = _turns(optimizers)
-    images = config.replicas * config.batch_size * rounds(turns)  # of a step
+    images = config.seeds * config.batch_size * rounds(turns)  # of a step
     chains = _chains(model, optimizers)
     parallel = make_parallel(
         config.parallelism,
@@ -137,7 +137,7 @@ def train(
         config.seed,
         config.batch_size,
         devices,
-        config.replicas,
+        config.seeds,
     )
     make_state = initial_state(model, optimizers, config)
     workdir = pathlib.Path(workdir)
@@ -156,7 +156,7 @@ def train(
             _say(f"going on from step {standing.step}.")
         for line in (
             *announced,
-            opening.model(model.name, abstract.params, config.replicas),
+            opening.model(model.name, abstract.params, config.seeds),
             opening.devices(devices or jax.devices()),
         ):
             _say(line)
@@ -198,10 +198,10 @@ def train(
 def initial_state(
     model: Model, optimizers: Mapping[str, OptimizerConfig], config: TrainingConfig
 ) -> Callable[[], TrainState]:
-    """Makes the state before the first step, of each replica; `jax.eval_shape` gives its shapes."""
+    """Makes the state before the first step, of each seed; `jax.eval_shape` gives its shapes."""
     chains = _chains(model, optimizers)
     make_one = functools.partial(create, model, chains, ema=config.ema_decay > 0)
-    return functools.partial(create_each, make_one, config.seed, config.replicas)
+    return functools.partial(create_each, make_one, config.seed, config.seeds)
 
 
 def batches_a_step(optimizers: Mapping[str, OptimizerConfig]) -> int:
@@ -339,22 +339,22 @@ class _Run:
 
     def score(self, validate: Validate, state: TrainState) -> float:
         """Validates, writes the metrics and returns the first of them."""
-        replicas = self.config.replicas
-        scores = gather([validate(*self.evaluated(state, r)) for r in range(replicas)])
+        seeds = self.config.seeds
+        scores = gather([validate(*self.evaluated(state, r)) for r in range(seeds)])
         for name, values in scores.items():
             if not np.isfinite(values).all():
                 name = f"the validation's {name}"
-                raise self.standing.not_finite(name, np.asarray(values), replicas)
+                raise self.standing.not_finite(name, np.asarray(values), seeds)
         self.write("validation", scores)
         return mean(next(iter(scores.values())))
 
-    def evaluated(self, state: TrainState, replica: int) -> tuple[Params, Extra]:
-        """What is evaluated and drawn with, of one replica, on one device."""
-        return self.parallel.local((evaluated_params(state), state.extra), replica)
+    def evaluated(self, state: TrainState, seed_index: int) -> tuple[Params, Extra]:
+        """What is evaluated and drawn with, of one seed, on one device."""
+        return self.parallel.local((evaluated_params(state), state.extra), seed_index)
 
     def write(self, split: str, values: Mapping[str, Values]) -> None:
         """Writes a line of metrics and shows it."""
-        self.sink.write(self.standing.step, split, summarise(values))
+        self.sink.write(self.standing.step, split, summarise(values, self.config.seed))
         self.report(self.standing.step)
         self.progress.metrics(self.standing.step, split, values)
 
@@ -367,7 +367,7 @@ class _Run:
         for name, array in named(host).items():
             if not np.isfinite(array).all():
                 name = f"a number in {name}"
-                raise self.standing.not_finite(name, array, self.config.replicas)
+                raise self.standing.not_finite(name, array, self.config.seeds)
         meta = {**self.standing.meta(), "identity": self.identity, "config": self.record}
         self.checkpoints.save(self.standing.step, host, meta)
         self.standing.saved = self.standing.step

@@ -20,23 +20,23 @@ def data(dataset: Dataset) -> str:
     return f"data {dataset.name}: {sizes} images, {shape}, {dataset.spec.levels} levels"
 
 
-def model(name: str, params: Params, replicas: int) -> str:
+def model(name: str, params: Params, seeds: int) -> str:
     """The number of parameters, of each player where there are several.
 
     Args:
       name: the model's.
-      params: arrays or their shapes; with several replicas they have a leading axis of them.
-      replicas: how many.
+      params: arrays or their shapes; with several seeds they have a leading axis of them.
+      seeds: how many.
     """
     counts = {
-        player: sum(leaf.size for leaf in jax.tree.leaves(own)) // replicas
+        player: sum(leaf.size for leaf in jax.tree.leaves(own)) // seeds
         for player, own in params.items()
     }
     if len(counts) == 1:
         said = "".join(f"{count:,}" for count in counts.values())
     else:
         said = ", ".join(f"{player} {count:,}" for player, count in counts.items())
-    each = "" if replicas == 1 else f" in each of {replicas} replicas"
+    each = "" if seeds == 1 else f" in each of {seeds} seeds"
     return f"model {name}: {said} parameters{each}"
 
 

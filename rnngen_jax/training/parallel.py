@@ -4,7 +4,7 @@ Under both the state lies whole on every device and each device works on an equa
 of each batch. Every random number belongs to an example or to the step, so the losses are those of
 one device up to the order of sums.
 
-Replicas need nothing of each other, so they are spread over the devices before the batch is; see
+Seeds need nothing of each other, so they are spread over the devices before the batch is; see
 `make_mesh`.
 """
 
@@ -19,11 +19,11 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from rnngen_jax.errors import UserError
 from rnngen_jax.ops.batch import BATCH_AXIS as AXIS
-from rnngen_jax.training.replicas import many_steps_each
+from rnngen_jax.training.seeds import many_steps_each
 from rnngen_jax.training.state import TrainState
 from rnngen_jax.training.step import Call, Fetch, Reduce, Step, many_steps, mean_over
 
-REPLICA = "replica"
+SEEDS = "seed"
 Arrays = dict[str, np.ndarray]
 
 
@@ -35,13 +35,13 @@ class Parallel(NamedTuple):
         that the donation of the placed state leaves the given one alone.
       place_resident: the arrays of a data set, or `None`, to all devices.
       place_chunk: this process's part of the batches of one call, leaves `[K, b, ...]`, or
-        `[K, N, b, ...]` for N replicas.
+        `[K, N, b, ...]` for N seeds.
       compiled: the executable for arguments like `(state, resident, chunk)`; compiled once for each
         number of steps K. `call(state, resident, chunk) -> (state, metrics)` returns without
         waiting for the result and gives up the given state's memory (donation).
-      local: `local(tree, replica=0)`: one replica's part of a placed state as arrays on one device,
+      local: `local(tree, seed_index=0)`: one seed's part of a placed state as arrays on one device,
         without copying where that is possible: of use until the state is given to the next call.
-      host: a placed tree as NumPy copies, with all replicas.
+      host: a placed tree as NumPy copies, with all seeds.
     """
 
     place: Callable[[TrainState], TrainState]
@@ -59,7 +59,7 @@ def make_parallel(
     seed: int,
     batch_size: int,
     devices: Sequence[jax.Device] | None = None,
-    replicas: int = 1,
+    seeds: int = 1,
 ) -> Parallel:
     """Spreads a train step over devices.
 
@@ -68,9 +68,9 @@ def make_parallel(
       make_step: makes the train step from the mean over devices that it has to take.
       fetch: `fetch(resident, item) -> batch`.
       seed: the run's seed.
-      batch_size: images in a replica's batch, over all devices of all processes.
+      batch_size: images in a seed's batch, over all devices of all processes.
       devices: the devices of all processes to use; all there are by default.
-      replicas: how many the state has, with "jit".
+      seeds: how many the state has, with "jit".
 
     Raises:
       UserError: the batch does not divide over the devices, or pmap with several processes.
@@ -78,10 +78,10 @@ def make_parallel(
     devices = jax.devices() if devices is None else devices
     # By process, so that a process's part of the batch is one contiguous range.
     devices = sorted(devices, key=lambda device: (device.process_index, device.id))
-    mesh = make_mesh(devices, replicas)
+    mesh = make_mesh(devices, seeds)
     parts = mesh.shape[AXIS]
     if batch_size % parts:
-        whose = "" if replicas == 1 else " of each replica"
+        whose = "" if seeds == 1 else " of each seed"
         raise UserError(
             f"config.training.batch_size={batch_size} does not divide over {parts} devices{whose}; "
             f"allowed: a multiple of {parts}."
@@ -92,35 +92,35 @@ def make_parallel(
             f"{jax.process_count()}; use 'jit'."
         )
     if kind == "jit":
-        return _jit(many_steps_each(make_step(_unchanged), fetch, seed, replicas), mesh, replicas)
+        return _jit(many_steps_each(make_step(_unchanged), fetch, seed, seeds), mesh, seeds)
     return _pmap(many_steps(make_step(mean_over(AXIS)), fetch, seed), devices)
 
 
-def make_mesh(devices: Sequence[jax.Device], replicas: int) -> Mesh:
-    """A mesh with the axes "replica" and "data".
+def make_mesh(devices: Sequence[jax.Device], seeds: int) -> Mesh:
+    """A mesh with the axes "seed" and "data".
 
-    Of the L devices of a process, as many go to the axis of replicas as divide both L and the
-    number of replicas N: their greatest common divisor R. Each of these holds N / R replicas, and
-    the L / R devices beside it share their batches. 8 replicas on 8 devices so have one each, which
+    Of the L devices of a process, as many go to the axis of seeds as divide both L and the
+    number of seeds N: their greatest common divisor R. Each of these holds N / R seeds, and
+    the L / R devices beside it share their batches. 8 seeds on 8 devices so have one each, which
     never talk; 4 have two each, and 3, as they do not divide 8, all lie on every device.
 
-    The processes lie along the data axis, so that each of them holds all replicas, for the
+    The processes lie along the data axis, so that each of them holds all seeds, for the
     checkpoints and validations, and a contiguous part of every batch, as the feed gives it.
 
     Args:
       devices: in the order of their processes, of which each has as many.
-      replicas: how many, N.
+      seeds: how many, N.
     """
     processes = len({device.process_index for device in devices})
-    rows = math.gcd(len(devices) // processes, replicas)
+    rows = math.gcd(len(devices) // processes, seeds)
     grid = np.array(devices).reshape(processes, rows, -1).swapaxes(0, 1).reshape(rows, -1)
     # Not jax.make_mesh, which may order the devices for fast links and mix processes.
-    return Mesh(grid, (REPLICA, AXIS), axis_types=(AxisType.Auto, AxisType.Auto))
+    return Mesh(grid, (SEEDS, AXIS), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
-def _jit(call: Call, mesh: Mesh, replicas: int) -> Parallel:
-    """One program over global arrays: the axes of replicas and of the batch cut up."""
-    axis = () if replicas == 1 else (REPLICA,)
+def _jit(call: Call, mesh: Mesh, seeds: int) -> Parallel:
+    """One program over global arrays: the axes of seeds and of the batch cut up."""
+    axis = () if seeds == 1 else (SEEDS,)
     whole = NamedSharding(mesh, PartitionSpec())
     states = NamedSharding(mesh, PartitionSpec(*axis))
     metrics = NamedSharding(mesh, PartitionSpec(None, *axis))
@@ -133,13 +133,13 @@ def _jit(call: Call, mesh: Mesh, replicas: int) -> Parallel:
     )
     take = jax.jit(lambda tree, place: jax.tree.map(lambda x: x[place], tree))
 
-    def local(tree: Any, replica: int = 0) -> Any:
-        if replicas == 1:
+    def local(tree: Any, seed_index: int = 0) -> Any:
+        if seeds == 1:
             return jax.tree.map(_first_shard, tree)
-        row, place = divmod(replica, replicas // mesh.shape[REPLICA])
+        row, place = divmod(seed_index, seeds // mesh.shape[SEEDS])
         holder = next(device for device in mesh.devices[row] if device in mesh.local_devices)
         held = jax.tree.map(lambda x: _shard_on(holder, x), tree)
-        # All to one device, so that what works on a replica is compiled once.
+        # All to one device, so that what works on a seed is compiled once.
         return take(jax.device_put(held, mesh.local_devices[0]), place)
 
     return Parallel(
@@ -168,8 +168,8 @@ def _pmap(call: Call, devices: list[jax.Device]) -> Parallel:
     def put(tree: Any) -> Any:
         return jax.tree.map(lambda x: jax.device_put(x, split, may_alias=False), tree)
 
-    def local(tree: Any, replica: int = 0) -> Any:
-        del replica  # there is one
+    def local(tree: Any, seed_index: int = 0) -> Any:
+        del seed_index  # there is one
         return jax.tree.map(lambda x: _first_shard(x)[0], tree)
 
     return Parallel(

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import jax
 
-from rnngen_jax.training.replicas import Values, mean, standard_error
+from rnngen_jax.training.seeds import Values, mean, standard_error
 
 
 class Progress(NamedTuple):
@@ -17,7 +17,7 @@ class Progress(NamedTuple):
 
     Attributes:
       say: prints a line, above the bar where there is one.
-      metrics: `metrics(step, split, values)` prints a line of metrics, of several replicas the
+      metrics: `metrics(step, split, values)` prints a line of metrics, of several seeds the
         mean and its standard error; on a terminal those of training are in the bar instead.
       advance: `advance(steps, loss)` counts steps that are done.
       compiling: `with compiling():` shows that the step is compiled, and for how long; the time
@@ -33,7 +33,7 @@ class Progress(NamedTuple):
 
 
 def make_progress(start: int, steps: int, batch_size: int) -> Progress:
-    """Shows a run from step `start` to `steps` of `batch_size` images each, of all replicas."""
+    """Shows a run from step `start` to `steps` of `batch_size` images each, of all seeds."""
     if jax.process_index() != 0:
         return Progress(_nothing, _nothing, _nothing, contextlib.nullcontext, _nothing)
     if sys.stderr.isatty():
@@ -118,7 +118,7 @@ def _duration(seconds: float) -> str:
 
 
 def _shown(values: Values) -> str:
-    """A metric, of several replicas the mean and its standard error."""
+    """A metric, of several seeds the mean and its standard error."""
     error = f" ± {standard_error(values):.2g}" if isinstance(values, list) else ""
     return f"{mean(values):.4g}{error}"
 

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from rnngen_jax.errors import DivergedError, UserError
-from rnngen_jax.training.replicas import Values, first_not_finite
+from rnngen_jax.training.seeds import Values, first_not_finite
 
 
 @dataclass
@@ -21,7 +21,7 @@ class Standing:
       best: `{"step", "score"}` of the best validation, `None` before the first.
       stale: validations since then.
       count, sums: number of steps since the last full line of training metrics, and the sums of
-        their metrics, of each replica where there are several: float64, added step by step, so
+        their metrics, of each seed where there are several: float64, added step by step, so
         that stopping in between changes no bit.
       owed: whether what is due at this step is still to be done.
       saved: step of the newest checkpoint.
@@ -72,7 +72,7 @@ class Standing:
         """Adds the metrics of the steps of one call.
 
         Args:
-          metrics: by name, `[K]`, or `[K, N]` of N replicas.
+          metrics: by name, `[K]`, or `[K, N]` of N seeds.
           players: in the order in which they are named when something is wrong.
 
         Raises:
@@ -90,7 +90,7 @@ class Standing:
             self.count += 1
 
     def means(self) -> dict[str, Values]:
-        """The mean of each metric since the last full line, of each replica for itself."""
+        """The mean of each metric since the last full line, of each seed for itself."""
         sums = sorted(self.sums.items())
         return {name: (np.asarray(total) / self.count).tolist() for name, total in sums}
 
@@ -107,9 +107,9 @@ class Standing:
             self.stale += 1
         return improved
 
-    def not_finite(self, name: str, values: np.ndarray, replicas: int) -> DivergedError:
+    def not_finite(self, name: str, values: np.ndarray, seeds: int) -> DivergedError:
         """The error for a number of this step that is not finite; see `first_not_finite`."""
-        name, value = first_not_finite(name, values, replicas)
+        name, value = first_not_finite(name, values, seeds)
         good = "none yet" if self.saved is None else f"step {self.saved}"
         section = "config.discriminator" if "discriminator" in name else "config.optimizer"
         return DivergedError(

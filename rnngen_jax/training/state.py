@@ -13,7 +13,7 @@ from rnngen_jax.models.base import Extra, Model, Params
 
 
 class TrainState(NamedTuple):
-    """The state of a run; of a run of N replicas, every array has a leading axis `[N]`.
+    """The state of a run; of a run of N seeds, every array has a leading axis `[N]`.
 
     Attributes:
       step: number of steps done, int32.

@@ -41,12 +41,12 @@ LIKELIHOOD = {
 
 @pytest.fixture(scope="module")
 def latent_runs(tmp_path_factory):
-    """A VAE, two replicas of it, and a deterministic autoencoder, each trained two steps."""
+    """A VAE, two seeds of it, and a deterministic autoencoder, each trained two steps."""
     root = tmp_path_factory.mktemp("latents")
     (root / "tiny.py").write_text(CONFIG)
     train = ("train", f"--config={root}/tiny.py")
     assert rnngen(*train, f"--workdir={root}/vae") == 0
-    assert rnngen(*train, f"--workdir={root}/both", "--config.training.replicas=2") == 0
+    assert rnngen(*train, f"--workdir={root}/both", "--config.training.seeds=2") == 0
     code = f"--config={root}/tiny.py:rnn_autoencoder"
     assert rnngen("train", code, f"--workdir={root}/code") == 0
     return root
@@ -104,16 +104,16 @@ def test_the_importance_weighted_bound_stands_beside_the_elbo(latent_runs, capsy
     assert record["num_images"] == 300
 
 
-def test_replicas_are_measured_one_by_one(latent_runs):
+def test_seeds_are_measured_one_by_one(latent_runs):
     alone = [
-        evaluated(latent_runs / "both", "--num=50", "--iw_samples=2", f"--replica={r}")
+        evaluated(latent_runs / "both", "--num=50", "--iw_samples=2", f"--seed_index={r}")
         for r in range(2)
     ]
     record = evaluated(latent_runs / "both", "--num=50", "--iw_samples=2")
-    assert record["protocol"] == {**alone[0]["protocol"], "replicas": 2}
+    assert record["protocol"] == {**alone[0]["protocol"], "seeds": 2}
     for name in alone[0]["metrics"]:
         each = [run["metrics"][name] for run in alone]
-        got = [record["metrics"][f"{name}/replica_{r}"] for r in range(2)]
+        got = [record["metrics"][f"{name}/seed_{s}"] for s in (3, 4)]
         assert got == pytest.approx(each, rel=1e-5)
         assert record["metrics"][name] == pytest.approx(np.mean(each), rel=1e-5)
     assert len(record["latents"]) == 2

@@ -57,14 +57,14 @@ FIRST = ["frechet", "precision", "recall", "confidence", "missing_classes"]
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """A judge, two replicas of a GAN that it validates, and a VAE."""
+    """A judge, two seeds of a GAN that it validates, and a VAE."""
     root = tmp_path_factory.mktemp("judged")
     (root / "tiny.py").write_text(CONFIG)
     config = f"--config={root}/tiny.py"
     assert rnngen("train", config, f"--workdir={root}/judge") == 0
     assert rnngen("evaluate", f"--workdir={root}/judge") == 0
     judged = f"--config.evaluation.classifier={root}/judge"
-    two = "--config.training.replicas=2"
+    two = "--config.training.seeds=2"
     assert rnngen("train", f"{config}:mlp_gan", f"--workdir={root}/gan", judged, two) == 0
     assert rnngen("train", f"{config}:vae", f"--workdir={root}/vae", judged) == 0
     return root
@@ -128,22 +128,18 @@ def test_other_parameters_than_the_evaluated_are_refused(root, judge, tmp_path, 
     assert f"how well it does is not known; rnngen evaluate --workdir={judge} measures it" in error
     assert error.count("\n") == 1
     evaluated(judge)
-    evaluated(root / "gan", f"--classifier={judge}", "--samples=4", "--replica=0")
+    evaluated(root / "gan", f"--classifier={judge}", "--samples=4", "--seed_index=0")
 
 
 def test_training_is_validated_by_the_judge(root):
     for run, before in (("gan", 0), ("vae", 6)):
         (line,) = validations(root / run)
         names = [
-            name
-            for name in list(line)[2:]
-            if "replica" not in name and "standard_error" not in name
+            name for name in list(line)[2:] if "seed" not in name and "standard_error" not in name
         ]
         assert names[before:] == [*FIRST, *(f"class_share/{k}" for k in range(10))]
     gan, vae = validations(root / "gan")[0], validations(root / "vae")[0]
-    assert gan["frechet"] == pytest.approx(
-        (gan["frechet/replica_0"] + gan["frechet/replica_1"]) / 2
-    )
+    assert gan["frechet"] == pytest.approx((gan["frechet/seed_3"] + gan["frechet/seed_4"]) / 2)
     assert sum(vae[f"class_share/{k}"] for k in range(10)) == pytest.approx(1)
     meta = root / "gan" / "checkpoints"
     assert [path.name for path in meta.iterdir() if path.name.isdecimal()] == ["2"]
@@ -200,9 +196,9 @@ def test_samples_are_judged_beside_the_likelihood(root, tmp_path, capsys):
     assert "FID" not in printed + json.dumps(record)
 
 
-def test_every_replica_of_a_gan_is_judged(root, capsys):
+def test_every_seed_of_a_gan_is_judged(root, capsys):
     judged = (f"--classifier={root}/judge", "--samples=20", "--split=validation")
-    alone = [evaluated(root / "gan", *judged, f"--replica={r}") for r in range(2)]
+    alone = [evaluated(root / "gan", *judged, f"--seed_index={r}") for r in range(2)]
     capsys.readouterr()
     record = evaluated(root / "gan", *judged)
     assert record["metrics"] == {}
@@ -210,14 +206,14 @@ def test_every_replica_of_a_gan_is_judged(root, capsys):
     section = record["samples"]
     each = [run["samples"]["metrics"]["frechet"] for run in alone]
     assert each[0] != each[1]
-    got = [section["metrics"][f"frechet/replica_{r}"] for r in range(2)]
+    got = [section["metrics"][f"frechet/seed_{s}"] for s in (3, 4)]
     assert got == pytest.approx(each, rel=1e-5)
     assert section["metrics"]["frechet"] == pytest.approx(np.mean(each), rel=1e-5)
     assert section["num_real"] == 200
     assert section["floor"] == pytest.approx(alone[0]["samples"]["floor"], rel=1e-6)
     error = section["metrics"]["frechet/standard_error"]
     assert f" ± {error:.4f}" in capsys.readouterr().out
-    whole = evaluated(root / "gan", f"--classifier={root}/judge", "--replica=0")["samples"]
+    whole = evaluated(root / "gan", f"--classifier={root}/judge", "--seed_index=0")["samples"]
     assert whole["num_samples"] == whole["num_real"] == 300
 
 
@@ -248,12 +244,12 @@ def test_samples_by_the_inception_network(root, tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(judging, "open_inception", opened)
     run = shutil.copytree(root / "gan", tmp_path / "gan")
-    flags = ("--inception=weights.pth", "--samples=40", "--replica=1", "--seed=2")
+    flags = ("--inception=weights.pth", "--samples=40", "--seed_index=1", "--seed=2")
     assert rnngen("evaluate", f"--workdir={run}", *flags) == 0
     record = json.loads((run / "evaluation.json").read_text())
     assert "samples" not in record
     section = record["inception"]
-    first = load(run, replica=1)
+    first = load(run, seed_index=1)
     draw = classifying.drawer(first.model, first.dataset)
     drawn = draw(first.params, first.extra, 40, 2, 1.0)
     real, _ = first.dataset.splits["test"].read(np.arange(first.dataset.splits["test"].num))

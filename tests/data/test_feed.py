@@ -90,7 +90,7 @@ def test_batches_do_not_depend_on_calls_or_processes(placement):
 
 
 @pytest.mark.parametrize("placement", ["device", "stream"])
-def test_every_replica_has_the_batches_of_its_seed(placement):
+def test_every_seed_has_the_batches_of_its_seed(placement):
     chunk = next(make_feed(split_of(10), 4, 5, placement, 3).chunks([(2, 8)]))
     for r in range(3):
         of_one = next(make_feed(split_of(10), 4, 5 + r, placement).chunks([(2, 8)]))

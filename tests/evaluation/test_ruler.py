@@ -174,8 +174,8 @@ def test_protocol_says_what_the_number_means():
     assert drawn == {**facts, "binarisation": "dynamic", "seed": likelihood.SEED}
     fixed = likelihood.protocol(toy_model(), dataset("static"), "test", 9)
     assert fixed == {**facts, "binarisation": "static", "draw": 2}
-    several = likelihood.protocol(toy_model(), dataset(), "test", 9, replicas=3)
-    assert several == {**facts, "replicas": 3}
+    several = likelihood.protocol(toy_model(), dataset(), "test", 9, seeds=3)
+    assert several == {**facts, "seeds": 3}
     bound = likelihood.protocol(toy_model(likelihood="ELBO"), dataset(), "test", 9)
     assert bound == {**facts, "likelihood": "ELBO"}
     weighted = likelihood.protocol(toy_model(likelihood="ELBO"), dataset(), "test", 9, samples=50)
@@ -191,7 +191,7 @@ def test_protocol_says_what_the_number_means():
         assert likelihood.describe(found) == (
             f"{kind}, 4 levels, not binarised, 9 images of toys's test split"
         )
-    assert likelihood.describe(several).endswith("toys's test split, mean over 3 replicas")
+    assert likelihood.describe(several).endswith("toys's test split, mean over 3 seeds")
     assert likelihood.describe(drawn) == (
         "exact likelihood, 4 levels, dynamic binarisation with seed 0, "
         "9 images of toys's test split"

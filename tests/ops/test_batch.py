@@ -60,13 +60,13 @@ def test_the_mean_of_the_devices_gradients_is_the_gradient():
     assert np.abs(alone - slope).max() > 0.01 * np.abs(slope).max()
 
 
-def test_replicas_each_have_their_own_mean():
-    """Replicas lie along a vmap axis without a name, and the mesh's axis "data" is no pmap's."""
+def test_seeds_each_have_their_own_mean():
+    """Seeds lie along a vmap axis without a name, and the mesh's axis "data" is no pmap's."""
     mesh = jax.make_mesh((DEVICES,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     place = jax.NamedSharding(mesh, jax.P(None, "data"))
-    replicas = np.stack([X, 2 * X + 1])
-    means = jax.jit(jax.vmap(batch.mean_over_batch), in_shardings=place)(replicas)
-    np.testing.assert_allclose(means, replicas.mean(1), rtol=1e-5)
+    seeds = np.stack([X, 2 * X + 1])
+    means = jax.jit(jax.vmap(batch.mean_over_batch), in_shardings=place)(seeds)
+    np.testing.assert_allclose(means, seeds.mean(1), rtol=1e-5)
 
 
 def test_the_number_of_parts():

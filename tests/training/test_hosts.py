@@ -22,18 +22,18 @@ import jax
 jax.distributed.initialize("127.0.0.1:{port}", 2, {index})
 sys.path.insert(0, {here!r})
 import test_hosts
-test_hosts.go({workdir!r}, {placement!r}, {replicas}, steps=10)
-test_hosts.go({workdir!r}, {placement!r}, {replicas})
+test_hosts.go({workdir!r}, {placement!r}, {seeds}, steps=10)
+test_hosts.go({workdir!r}, {placement!r}, {seeds})
 """
 
 
-def go(workdir, placement, replicas, **changes):
+def go(workdir, placement, seeds, **changes):
     return toys.run(
         workdir,
         devices=jax.devices()[:4],
         validate=toys.validator(),
         placement=placement,
-        replicas=replicas,
+        seeds=seeds,
         **{**SETTINGS, **changes},
     )
 
@@ -45,9 +45,9 @@ def read(workdir):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("placement", "replicas"), [("device", 1), ("stream", 1), ("stream", 2), ("device", 3)]
+    ("placement", "seeds"), [("device", 1), ("stream", 1), ("stream", 2), ("device", 3)]
 )
-def test_two_hosts_give_the_numbers_of_one(tmp_path, placement, replicas):
+def test_two_hosts_give_the_numbers_of_one(tmp_path, placement, seeds):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -64,7 +64,7 @@ def test_two_hosts_give_the_numbers_of_one(tmp_path, placement, replicas):
                     here=str(HERE),
                     workdir=str(two),
                     placement=placement,
-                    replicas=replicas,
+                    seeds=seeds,
                 ),
             ],
             cwd=HERE.parents[1],
@@ -79,7 +79,7 @@ def test_two_hosts_give_the_numbers_of_one(tmp_path, placement, replicas):
     assert [host.returncode for host in hosts] == [0, 0], outputs
     assert "step 20/20" in outputs[0]
     assert "step 20/20" not in outputs[1]  # the first process alone prints
-    go(tmp_path / "one", placement, replicas)
+    go(tmp_path / "one", placement, seeds)
     ours, other = read(two), read(tmp_path / "one")
     assert len(ours) == len(other) == 6
     for line, expected in zip(ours, other, strict=True):

@@ -103,7 +103,7 @@ FIELDS = {
     "steps": ({"steps": 15}, steps_of("train")),
     "batch_size": ({"batch_size": 16}, numbers),
     "seed": ({"seed": 1}, numbers),
-    "replicas": ({"replicas": 2, "validate_every": 0}, names),
+    "seeds": ({"seeds": 2, "validate_every": 0}, names),
     "steps_per_call": ({"steps_per_call": 1}, calls),
     "parallelism": ({"parallelism": "pmap"}, calls),
     "ema_decay": ({"ema_decay": 0.5}, numbers),

@@ -23,7 +23,7 @@ def test_the_data_with_the_sizes_of_its_splits():
 def test_the_parameters_of_each_player():
     one = {"model": {"kernel": np.zeros((100, 20)), "bias": np.zeros(20)}}
     assert opening.model("toy", one, 1) == "model toy: 2,020 parameters"
-    assert opening.model("toy", one, 4) == "model toy: 505 parameters in each of 4 replicas"
+    assert opening.model("toy", one, 4) == "model toy: 505 parameters in each of 4 seeds"
     two = {"generator": np.zeros((40, 30)), "discriminator": {"kernel": np.zeros(7)}}
     assert opening.model("gan", two, 1) == "model gan: generator 1,200, discriminator 7 parameters"
 

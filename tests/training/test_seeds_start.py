@@ -10,14 +10,14 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from rnngen_jax import cells
-from rnngen_jax.training.replicas import create_each
+from rnngen_jax.training.seeds import create_each
 
 # The program that makes the states, over and over, with the compiler's and the machine's own
 # settings, in a process of its own: one that hangs can be ended by nothing but its end.
 CHILD = """
 import os, sys, jax
 from rnngen_jax import cells
-from rnngen_jax.training.replicas import create_each
+from rnngen_jax.training.seeds import create_each
 if hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, range(os.cpu_count()))
 cell = cells.build("gru", features=16)

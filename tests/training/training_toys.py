@@ -165,7 +165,7 @@ def run(workdir, model=None, optimizer=None, transform=jitter, placement="device
     batch_size = config.batch_size * batches_a_step(optimizers)
     return train(
         model,
-        make_feed(split(), batch_size, config.seed, placement, config.replicas),
+        make_feed(split(), batch_size, config.seed, placement, config.seeds),
         transform,
         config,
         optimizers,
