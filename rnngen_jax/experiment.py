@@ -289,7 +289,7 @@ def from_record(values: Mapping[str, Any], where: str | os.PathLike[str]) -> Exp
     try:
         found = check(values)
     except UserError as error:
-        raise UserError(f"{where} does not fit: {error}") from None
+        raise UserError(f"{where} is no config of this version: {error}") from None
     return resolve(found, found)
 
 

@@ -103,16 +103,16 @@ def run(
     from rnngen_jax.files import replacing
 
     model, params = opened.model, opened.params
-    codec.require_steps(model)
+    codec.stages_of(model)
     if input is None:
         source = dataset_of(opened).splits[split]
         check_amount("--num", min(num or source.num, source.num), model.spec, out)
     images, labels = read_images(opened, input, split, num, label, exact=True)
     check_amount("--num", len(images), model.spec, out)
     names = None if input is None else _names(input, num)
-    size = codec.batch_size(model, params, len(images))
+    size = codec.batch_size(model, params, opened.extra, len(images))
     start = time.perf_counter()
-    coder = codec.coder(model, params, size, bar)
+    coder = codec.coder(model, params, opened.extra, size, bar)
     compiled = time.perf_counter()
     stream = coder.encode(images, labels)
     seconds = time.perf_counter() - compiled

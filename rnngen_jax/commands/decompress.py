@@ -74,7 +74,7 @@ def run(workdir: str, checkpoint: str | None, seed_index: int, input: str, out: 
     from rnngen_jax.evaluation import codec, pictures
 
     start = time.perf_counter()
-    coder = codec.coder(opened.model, opened.params, content.batch_size, bar)
+    coder = codec.coder(opened.model, opened.params, opened.extra, content.batch_size, bar)
     compiled = time.perf_counter()
     images, labels = _decoded(coder, content, input)
     seconds = time.perf_counter() - compiled
@@ -109,7 +109,7 @@ def _check_model(opened: "Run", content: "Container", input: str) -> None:
     """Raises a `UserError` unless the run's model is the one that the file was made with."""
     from rnngen_jax.evaluation import codec
 
-    codec.require_steps(opened.model)
+    codec.stages_of(opened.model)
     spec = opened.model.spec
     images = f"{content.shape} with {content.levels} levels"
     if (content.shape, content.levels) != (spec.shape, spec.levels):
@@ -124,7 +124,7 @@ def _check_model(opened: "Run", content: "Container", input: str) -> None:
             f"{opened.workdir} is {mine.hex()}. Give the --workdir, --checkpoint and --seed_index "
             "that it was made with."
         )
-    largest = codec.largest_batch(opened.model, opened.params, content.num)
+    largest = codec.largest_batch(opened.model, opened.params, opened.extra, content.num)
     if content.batch_size > largest or content.labelled != codec.labelled(opened.model):
         raise UserError(f"{input} is damaged: this model makes no such file.")
 

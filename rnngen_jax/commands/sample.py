@@ -102,7 +102,6 @@ def run(
     opened = open_run(workdir, checkpoint, seed_index)
     check_amount("--num", num, opened.model.spec, out, size=4 if pixels == "mean" else 1)
 
-    import jax
     import numpy as np
 
     from rnngen_jax.evaluation import animations, sampling
@@ -117,7 +116,7 @@ def run(
         _write_canvases(opened, num, labels, temperature, seed, out)
     elif pixels == "mean":
         decode = sampling.decoder(opened.model, bar)
-        latents = sampling.imaginer(opened.model)(jax.random.key(seed), num, temperature)
+        latents = _imagined(opened, num, labels, temperature, seed)
         expected = decode(opened.params, opened.extra, latents, labels)
         pictures.write_samples(out, pictures.to_bytes(expected), labels, 256)
     else:
@@ -127,15 +126,26 @@ def run(
     return 0
 
 
+def _imagined(
+    opened: "Run", num: int, labels: "np.ndarray | None", temperature: float, seed: int
+) -> "np.ndarray":
+    """The latents that samples of the same arguments are drawn from."""
+    import jax
+
+    from rnngen_jax.evaluation import sampling
+
+    draw, key = sampling.imaginer(opened.model), jax.random.key(seed)
+    return draw(opened.params, opened.extra, key, num, labels, temperature)
+
+
 def _write_canvases(
     opened: "Run", num: int, labels: "np.ndarray | None", temperature: float, seed: int, out: str
 ) -> None:
     """Writes an animation of how samples come about."""
-    import jax
 
     from rnngen_jax.evaluation import animations, sampling
 
     draw = sampling.drawer(opened.model, bar)
-    latents = sampling.imaginer(opened.model)(jax.random.key(seed), num, temperature)
+    latents = _imagined(opened, num, labels, temperature, seed)
     canvases = draw(opened.params, opened.extra, latents, labels)
     animations.write_gif(out, animations.sampled(canvases), hold=animations.HOLD)

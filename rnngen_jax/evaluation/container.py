@@ -4,12 +4,12 @@ Little-endian, in this order:
 
     bytes   what
     4       b"\\x89RNN"
-    1       version of the format, 3
+    1       version of the format, 2 or 3
     1       flags: 1 the stream begins with labels, 2 file names are stored
     2, 2    height, width
-    2       channels
-    2       frames of a sequence, 0 for still images and codes
-    4       grey levels or codes, less one
+    1       channels; 2 bytes in version 3
+    2       frames of a sequence, 0 for still images and codes; only in version 3
+    1       grey levels or codes, less one; 4 bytes in version 3
     4       number of images
     1       base-2 logarithm of the batch size
     8       digest of the model: its config, its parameters
@@ -25,9 +25,9 @@ where they are in every version, so that a newer file is told from a damaged one
 damage, not malice: nothing that a header says is believed until it has been checked.
 
 What a file makes its reader do is bounded by its size: a stream that is not what it claims to be is
-found out after a batch, and a batch takes 8 bytes. Versions 1 and 2, which are read too, had one
-byte each for channels and levels, and no frames. Version 1 had in the place of the arithmetic's
-digest one of all pixels and labels, 8 bytes, and the stream's words, 4 bytes.
+found out after a batch, and a batch takes 8 bytes. Version 2 is written for still images of up to
+256 levels, version 3 for what it cannot hold. Version 1, which is read too, had in the place of the
+arithmetic's digest one of all pixels and labels, 8 bytes, and the stream's words, 4 bytes.
 """
 
 import hashlib
@@ -109,7 +109,7 @@ def arithmetic(tables: Iterable[bytes]) -> bytes:
 
 
 def pack(content: Container) -> bytes:
-    """The bytes of a file, of the newest version.
+    """The bytes of a file, of the oldest version that is written and can hold it.
 
     Raises:
       UserError: images that the format cannot hold.
@@ -129,14 +129,15 @@ def pack(content: Container) -> bytes:
         names = zlib.compress(text, 9)
         names = _LENGTH.pack(len(names)) + names
     maker = content.maker.encode()[:255]
-    head = _HEADS[VERSION].pack(
+    version = 2 if not frames and channels < 2**8 and content.levels <= 2**8 else VERSION
+    head = _HEADS[version].pack(
         MAGIC,
-        VERSION,
+        version,
         _LABELLED * content.labelled | _NAMED * (content.names is not None),
         height,
         width,
         channels,
-        *(frames or [0]),
+        *([] if version == 2 else frames or [0]),
         content.levels - 1,
         content.num,
         content.batch_size.bit_length() - 1,

@@ -144,21 +144,36 @@ def require_canvases(model: Model) -> None:
 
 
 def imaginer(model: Model) -> Draw:
-    """`draw(key, num, temperature) -> float32 [num, S, Z]`: latents from the prior.
+    """`draw(params, extra, key, num, labels, temperature) -> float32 [num, S, Z]`, from the prior.
 
-    They are those that `sampler` draws images from, with the same key.
+    They are the latents that `sampler` draws images from, with the same arguments.
 
     Raises:
       UserError: the model has no prior.
     """
-    prior = jax.jit(prior_of(model, "to draw from"), static_argnums=1)
+    prior = jax.jit(prior_of(model, "to draw from"), static_argnames="num")
 
-    def draw(key: Array, num: int, temperature: float) -> np.ndarray:
+    def draw(
+        params: Params,
+        extra: Extra,
+        key: Array,
+        num: int,
+        labels: np.ndarray | None,
+        temperature: float,
+    ) -> np.ndarray:
         key = keys.named(key, "sample")
         parts = []
-        for number in range(-(-num // BATCH)):
-            each = keys.named(jax.random.fold_in(key, number), "prior")
-            parts.append(np.asarray(prior(each, BATCH, np.float32(temperature))))
+        for number, start in enumerate(range(0, num, BATCH)):
+            label = None if labels is None else _filled(labels[start : start + BATCH])
+            latents = prior(
+                params,
+                extra,
+                keys.named(jax.random.fold_in(key, number), "prior"),
+                num=BATCH,
+                label=label,
+                temperature=np.float32(temperature),
+            )
+            parts.append(np.asarray(latents))
         return np.concatenate(parts)[:num]
 
     return draw

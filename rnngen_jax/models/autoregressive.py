@@ -52,6 +52,30 @@ class Steps(NamedTuple):
     line: Callable[[Params, State, Array, Array], State] | None = None
 
 
+class Stage(NamedTuple):
+    """One part of what stands for an image, given the parts before it.
+
+    A model of one stage has the image alone. One of two has codes, then the image given them:
+    log p(c) + log p(x|c).
+
+    Attributes:
+      spec: of the stage's items.
+      steps: how it goes through them; its `first` takes the items of the stages before after the
+        label, `first(params, label [B], *before)`.
+      log_probs: as in `Model`.
+      values: `values(params, extra, image, label) -> items [B, *spec.shape]`, what stands for an
+        image; `None` for the image itself, which is the last stage.
+      bind: `bind(params, extra) -> params` that `steps` take; `None` for the model's own. So a
+        frozen part, which lies in `extra`, can be stepped through.
+    """
+
+    spec: ImageSpec
+    steps: Steps
+    log_probs: Callable[[Array], Array]
+    values: Callable[[Params, Extra, Array, Array], Array] | None = None
+    bind: Callable[[Params, Extra], Any] | None = None
+
+
 class Walked(NamedTuple):
     """An image gone through step by step.
 

@@ -91,7 +91,8 @@ class Latent(NamedTuple):
       decode: `decode(params, extra, latents, label) -> float32 [B, H, W, C]`, the expected image,
         in [0, 1].
       inspect: `inspect(params, extra, batch, key) -> Inspection`.
-      prior: `prior(key, num, temperature) -> latents`, the temperature times a draw; `None` for a
+      prior: `prior(params, extra, key, num, label, temperature) -> latents`, a draw; the
+        temperature multiplies a Gaussian's scale and divides logits. `num` is static. `None` for a
         deterministic code, which has no prior.
       importance: `importance(params, extra, batch, key, samples, chunk) -> [B]`, the
         importance-weighted bound of log p(x) in nats; `samples` and `chunk` are static. `None`
@@ -144,6 +145,8 @@ class Model(NamedTuple):
         drawn from.
       steps: the same as single steps, for who draws or codes value by value himself
         (`models.autoregressive.Steps`).
+      stages: for models of several, each part of what stands for an image, in the order in which
+        they are coded (`models.autoregressive.Stage`); empty where `steps` alone go through it.
       log_probs: for autoregressive models, the distribution that raw outputs stand for,
         `log_probs(raw [..., P]) -> [..., L]`, nats for each grey level.
       latent: what models of latent variables can do besides (`Latent`).
@@ -165,6 +168,7 @@ class Model(NamedTuple):
     conditionals: Callable[..., Array] | None = None
     walk: Callable[..., tuple[Array, Array]] | None = None
     steps: Any = None
+    stages: tuple[Any, ...] = ()
     log_probs: Callable[[Array], Array] | None = None
     latent: Latent | None = None
     classify: Callable[[Params, Extra, Array], tuple[Array, Array]] | None = None

@@ -159,7 +159,15 @@ def latent_model(
         kl = None if objective is None else gaussians.kl_to_standard(found.posterior)
         return Inspection(log_p, kl, mean, error)
 
-    def prior(key: Array, num: int, temperature: Array | float = 1.0) -> Array:
+    def prior(
+        params: Params,
+        extra: Extra,
+        key: Array,
+        num: int,
+        label: Array | None = None,
+        temperature: Array | float = 1.0,
+    ) -> Array:
+        del params, extra, label  # a standard normal, which nothing has to learn
         return temperature * jax.random.normal(key, (num, *shape))
 
     def sample(
@@ -170,9 +178,8 @@ def latent_model(
         label: Array | None = None,
         temperature: Array | float = 1.0,
     ) -> Array:
-        del extra
-        latents = prior(keys.named(key, "prior"), num, temperature)
         label = labels_for(label, num)
+        latents = prior(params, extra, keys.named(key, "prior"), num, label, temperature)
 
         def choose(key: Array, raw: Array) -> Array:
             return likelihood.draw(key, raw, temperature)

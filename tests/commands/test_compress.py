@@ -280,7 +280,7 @@ def as_version_1(content, whole):
 def test_many_batches_come_back_from_files_of_both_versions(row, tmp_path, capsys, version):
     opened = load(row)
     images, labels = TEST[0][:11], TEST[1][:11]
-    coder = codec.coder(opened.model, opened.params, 4)
+    coder = codec.coder(opened.model, opened.params, {}, 4)
     content = container.Container(
         shape=(8, 8, 1),
         levels=17,

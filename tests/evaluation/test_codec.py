@@ -74,7 +74,7 @@ def test_images_come_back_to_the_last_bit(case):
     model, params = built(case)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # such as for arrays that cannot be donated
-        encoder, decoder = (codec.coder(model, params, 4) for _ in range(2))
+        encoder, decoder = (codec.coder(model, params, {}, 4) for _ in range(2))
     for num in (1, 4, 11):  # less than a batch, a batch, and more
         images, labels = random_images(model.spec, num), labels_for(model, num)
         stream = encoder.encode(images, labels)
@@ -99,7 +99,7 @@ def test_every_model_with_steps_is_one_of_them(name):
     if model.steps is None:
         pytest.skip(f"{name} has no steps")
     images = random_images(model.spec, 5)
-    coder = codec.coder(model, params, 4)
+    coder = codec.coder(model, params, {}, 4)
     got, _ = coder.decode(coder.encode(images, None), 5)
     np.testing.assert_array_equal(got, images)
 
@@ -114,7 +114,7 @@ def test_the_stream_is_as_long_as_the_likelihood_says(case, scale):
         jax.jit(model.sample, static_argnames="num")(params, {}, jax.random.key(0), num=num)
     )
     bits = bits_of(model, params, images, np.zeros(num, np.int32))
-    stream = codec.coder(model, params, 64).encode(images, None)
+    stream = codec.coder(model, params, {}, 64).encode(images, None)
     assert bits - 8 <= 8 * len(stream) <= 1.01 * bits + 8 * 64
     if scale > 1:
         assert bits < 0.6 * images.size * np.log2(model.spec.levels)
@@ -123,7 +123,7 @@ def test_the_stream_is_as_long_as_the_likelihood_says(case, scale):
 def test_labels_take_as_many_bits_as_there_are_classes():
     model, params = built(("pixel_rnn", {"class_conditional": True}, ImageSpec(1, 1, 1, 2, 10)))
     images, labels = random_images(model.spec, 500), labels_for(model, 500)
-    coder = codec.coder(model, params, 64)
+    coder = codec.coder(model, params, {}, 64)
     stream = coder.encode(images, labels)
     bits = bits_of(model, params, images, labels) + 500 * np.log2(10)
     assert bits - 8 <= 8 * len(stream) <= 1.001 * bits + 64
@@ -135,7 +135,7 @@ def test_values_that_the_model_thinks_impossible_can_be_coded():
     images = random_images(model.spec, 6)
     log_p = model.log_probs(model.conditionals(params, {}, images, None))
     assert (np.exp(np.asarray(log_p)) == 0).any()
-    coder = codec.coder(model, params, 8)
+    coder = codec.coder(model, params, {}, 8)
     stream = coder.encode(images, None)
     np.testing.assert_array_equal(coder.decode(stream, 6)[0], images)
     assert len(stream) * 8 <= images.size * 24 + 64  # the price of what cannot be
@@ -144,7 +144,7 @@ def test_values_that_the_model_thinks_impossible_can_be_coded():
 def test_probabilities_that_are_no_numbers_are_refused():
     model, params = built(CASES[0])
     params = jax.tree.map(lambda x: x * jnp.nan, params)
-    coder = codec.coder(model, params, 2)
+    coder = codec.coder(model, params, {}, 2)
     with pytest.raises(RunError, match="not finite"):
         coder.encode(random_images(model.spec, 2), None)
     with pytest.raises(RunError, match="not finite"):
@@ -153,7 +153,7 @@ def test_probabilities_that_are_no_numbers_are_refused():
 
 def test_any_stream_decodes_to_images_or_is_refused():
     model, params = built(CASES[5])
-    coder = codec.coder(model, params, 4)
+    coder = codec.coder(model, params, {}, 4)
     rng = np.random.default_rng(0)
     for length in [0, 0, *range(1, 40)]:
         try:
@@ -181,7 +181,7 @@ def no_more_than(most):
 def test_a_stream_that_claims_more_than_it_holds_is_refused_where_it_ends(case, monkeypatch):
     """Not after a million images, of zeros that follow every stream."""
     model, params = built(case, scale=0.1)  # all values are about as likely
-    coder = codec.coder(model, params, 8, no_more_than(2))
+    coder = codec.coder(model, params, {}, 8, no_more_than(2))
     whole = coder.encode(random_images(model.spec, 8), labels_for(model, 8))
     tables, counted = codec._table, []
     monkeypatch.setattr(codec, "_table", lambda *a: counted.append(1) or tables(*a))
@@ -213,7 +213,7 @@ def toy(log_p, width=2, lines=2):
 def test_images_of_next_to_no_bits_come_back():
     """All black, to a model that is all but certain of black: a word holds ten thousand."""
     model, params = toy(np.log(np.array([[1 - 1e-9, 1e-9]] * 2, np.float32)))
-    coder = codec.coder(model, params, 1024)
+    coder = codec.coder(model, params, {}, 1024)
     for images in (np.zeros((10_000, 2, 2, 1), np.uint8), np.ones((3, 2, 2, 1), np.uint8)):
         stream = coder.encode(images, None)
         assert len(stream) == (4 if images.max() == 0 else 40)
@@ -224,7 +224,7 @@ def test_images_of_next_to_no_bits_come_back():
 def test_a_wrong_batch_is_found_out_at_its_end():
     """Where no step is: whatever a sure model is told, it takes no bits to speak of."""
     model, params = toy(np.log(np.array([[1 - 1e-9, 1e-9]] * 2, np.float32)))
-    coder = codec.coder(model, params, 4, no_more_than(3))
+    coder = codec.coder(model, params, {}, 4, no_more_than(3))
     black = codec.digest(np.zeros((4, 2, 2, 1), np.uint8), None)
     with pytest.raises(codec.DecodingError, match="other pixels come out than went in"):
         coder.decode(bytes(4), 4000, [black, black, b"notblack", *[black] * 997])
@@ -234,20 +234,20 @@ def test_a_wrong_batch_is_found_out_at_its_end():
 def test_the_arithmetics_digest_is_of_the_probabilities_alone(case):
     """Equal for each coder of a model, another where floating point differs in the last bits."""
     model, params = built(case)
-    digest = codec.coder(model, params, 4).arithmetic
+    digest = codec.coder(model, params, {}, 4).arithmetic
     assert len(digest) == 4
-    assert codec.coder(model, params, 4).arithmetic == digest
+    assert codec.coder(model, params, {}, 4).arithmetic == digest
 
     def other(raw):
         return jnp.nextafter(model.log_probs(raw), 0.0)
 
-    assert codec.coder(model._replace(log_probs=other), params, 4).arithmetic != digest
+    assert codec.coder(model._replace(log_probs=other), params, {}, 4).arithmetic != digest
 
 
 def test_each_compiled_program_has_its_part_in_the_arithmetics_digest():
     """Red, green and blue are three programs, and a step in time is told of the one before."""
     model, params = built(CASES[3])
-    digest = codec.coder(model, params, 4).arithmetic
+    digest = codec.coder(model, params, {}, 4).arithmetic
     for wanted in range(3):
 
         def raw(params, state, t, turn, seen, wanted=wanted):
@@ -255,7 +255,7 @@ def test_each_compiled_program_has_its_part_in_the_arithmetics_digest():
             return state, out * (1 + 1e-5 * (turn == wanted))
 
         other = model._replace(steps=model.steps._replace(raw=raw))
-        assert codec.coder(other, params, 4).arithmetic != digest
+        assert codec.coder(other, params, {}, 4).arithmetic != digest
 
 
 def test_one_stream_for_all_batches_in_the_order_of_the_steps():
@@ -264,7 +264,7 @@ def test_one_stream_for_all_batches_in_the_order_of_the_steps():
     model, (_,) = toy(log_p)
     spec = model.spec
     images = random_images(spec, 3)
-    stream = codec.coder(model, (jnp.asarray(log_p),), 2).encode(images, None)
+    stream = codec.coder(model, (jnp.asarray(log_p),), {}, 2).encode(images, None)
     words = np.frombuffer(stream, "<u4").astype(np.uint32)
     decoder = constriction.stream.queue.RangeDecoder(words)
     family = constriction.stream.model.Categorical(perfect=False)
@@ -278,27 +278,27 @@ def test_one_stream_for_all_batches_in_the_order_of_the_steps():
 
 def test_batches_are_powers_of_two_within_the_memory():
     model, params = built(CASES[0])
-    sizes = [codec.batch_size(model, params, num) for num in range(1, 3000, 7)]
+    sizes = [codec.batch_size(model, params, {}, num) for num in range(1, 3000, 7)]
     assert {size.bit_count() for size in sizes} == {1}
-    assert codec.batch_size(model, params, 1) == 1
+    assert codec.batch_size(model, params, {}, 1) == 1
     assert max(sizes) == codec.LARGEST_BATCH
     for num, size in zip(range(1, 3000, 7), sizes, strict=True):
-        assert size <= codec.largest_batch(model, params, num) < 2 * num
+        assert size <= codec.largest_batch(model, params, {}, num) < 2 * num
 
     def first(params, label):
         return jnp.zeros((label.shape[0], 2**20))  # 4 MiB an image
 
     heavy = model._replace(steps=model.steps._replace(first=first))
-    assert codec.largest_batch(heavy, params, 10**6) == 16
+    assert codec.largest_batch(heavy, params, {}, 10**6) == 16
     heavier = model._replace(
         steps=model.steps._replace(first=lambda p, label: first(p, label.repeat(1000)))
     )
-    assert codec.batch_size(heavier, params, 10**6) == 1
+    assert codec.batch_size(heavier, params, {}, 10**6) == 1
 
 
 def test_a_model_without_steps_is_refused():
     model, params = built(CASES[0])
     with pytest.raises(UserError, match="pixel_rnn cannot compress"):
-        codec.coder(model._replace(steps=None), params, 1)
+        codec.coder(model._replace(steps=None), params, {}, 1)
     with pytest.raises(UserError, match="pixel_rnn cannot compress"):
-        codec.batch_size(model._replace(steps=None), params, 1)
+        codec.batch_size(model._replace(steps=None), params, {}, 1)

@@ -27,6 +27,8 @@ CONTENT = container.Container(
 SMALL = CONTENT._replace(
     shape=(4, 3, 1), num=3, batch_size=4, pixels=(b"pixelpix",), names=("a", "b.c", "ü d")
 )
+# Version 3 is for these alone.
+CODES = SMALL._replace(shape=(4, 3, 2), levels=1024)
 # Two batches, of three images, as version 1 packed them.
 FIRST = bytes.fromhex(
     "89524e4e01030400030001ff03000000016d6f64656c6d6f64706978656c7069780a00000011302e31302e322063"
@@ -41,6 +43,10 @@ FIRST = bytes.fromhex(
         CONTENT,
         SMALL,
         SMALL._replace(levels=2, labelled=False, maker="", stream=b""),
+        CODES,
+        CODES._replace(levels=container.MOST_LEVELS),
+        SMALL._replace(shape=(5, 4, 3, 1)),
+        SMALL._replace(shape=(1, 1, 2**16 - 1)),
         SMALL._replace(batch_size=1, pixels=(b"pixel--0", b"pixel--1", b"pixel--2")),
     ],
 )
@@ -51,6 +57,13 @@ def test_what_was_packed_comes_back(content):
 def test_little_stands_beside_the_stream():
     beside = len(container.pack(CONTENT)) - len(CONTENT.stream)
     assert beside <= 56 + 8 * 69  # of which each batch takes 8
+
+
+def test_version_3_is_written_for_what_version_2_cannot_hold():
+    assert container.pack(SMALL)[4] == 2
+    whole = container.pack(CODES._replace(shape=(5, 4, 3, 2)))
+    assert whole[:6] == b"\x89RNN\x03\x03"
+    assert struct.unpack_from("<HHHHIIB", whole, 6) == (4, 3, 2, 5, 1023, 3, 2)
 
 
 def test_the_bytes_stand_where_the_format_says():
@@ -127,7 +140,9 @@ def test_headers_that_lie_under_a_right_digest():
 def forged(content, **fields):
     """A file with other numbers in its head, under a right digest."""
     whole = bytearray(content if isinstance(content, bytes) else container.pack(content))
+    third = {"frames": "<H12", "levels": "<I14", "num": "<I18"}
     places = {"version": "<B4", "num": "<I12", "log_batch": "<B16", "words": "<I33"}
+    places |= third if whole[4:5] == b"\x03" else {}
     for name, value in fields.items():
         kind, at = places[name][:2], int(places[name][2:])
         struct.pack_into(kind, whole, at, value)
@@ -141,8 +156,11 @@ def forged(content, **fields):
         (b"", "not a file that `compress` wrote"),
         (b"\x89RNN", "damaged or truncated"),
         (b"\x89PNG\r\n\x1a\n" + bytes(100), "not a file that `compress` wrote"),
-        (forged(SMALL, version=3), "format version 3; this one reads 1 to 2: update"),
-        (forged(SMALL, version=0), "format version 0; this one reads 1 to 2: update"),
+        (forged(SMALL, version=4), "format version 4; this one reads 1 to 3: update"),
+        (forged(SMALL, version=0), "format version 0; this one reads 1 to 3: update"),
+        (forged(CODES, num=2**24), "claims 16777216 images, too many"),
+        (forged(CODES, frames=2**16 - 1, num=2**18), "claims 262144 images, too many"),
+        (forged(CODES, levels=2**32 - 1), "4294967296 levels"),
         (forged(SMALL, num=2**32 - 1), "claims 4294967295 images, too many"),
         (forged(CONTENT, num=2**24), "claims 16777216 images, too many for 4599 bytes"),
         (forged(FIRST, num=2**24), "claims 16777216 images, too many for 117 bytes"),
@@ -198,8 +216,10 @@ def test_names_that_would_unpack_to_all_memory_take_none():
 def test_content_that_the_format_cannot_hold_is_refused():
     for fields in (
         {"shape": (2**16, 1, 1)},
-        {"shape": (1, 1, 256)},
-        {"levels": 257},
+        {"shape": (2**16, 1, 1, 1)},
+        {"shape": (1, 1, 2**16)},
+        {"levels": container.MOST_LEVELS + 1},
+        {"levels": 1},
         {"num": 0},
         {"num": 2**32},
     ):

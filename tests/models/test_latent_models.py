@@ -304,12 +304,13 @@ def test_a_deterministic_code_has_neither_a_prior_nor_a_bound():
 
 def test_the_prior_is_standard_normal_times_the_temperature():
     model, *_ = toy()
-    drawn = model.latent.prior(KEY, 500)
+    drawn = model.latent.prior({}, {}, KEY, 500)
     assert drawn.shape == (500, 3, 2)
     assert stats.kstest(np.ravel(drawn), "norm").pvalue > 1e-3
     correlation = np.corrcoef(np.reshape(drawn, (500, -1)).T) - np.eye(6)
     assert np.abs(correlation).max() < 4.5 / np.sqrt(500)
-    np.testing.assert_allclose(model.latent.prior(KEY, 500, 0.5), 0.5 * drawn, rtol=1e-6)
+    cold = model.latent.prior({}, {}, KEY, 500, None, 0.5)
+    np.testing.assert_allclose(cold, 0.5 * drawn, rtol=1e-6)
 
 
 @pytest.mark.parametrize("case", [CASES[0], CASES[3]], ids=case_name)
