@@ -10,9 +10,9 @@
     rnngen train --config=configs/dcgan.py:fashion_mnist --workdir=runs/dcgan_fashion
         one CPU core, some 45 min; Fréchet 172 of 5,000 samples, where real images have 3.8
 
-    rnngen train --config=configs/dcgan.py:folder --workdir=runs/my_dcgan --config.data.name=folder:FOLDER
-        two CPU cores, some 10 min of 32x32 colour tiles; no Fréchet distance without a classifier
-        of the same images; samples/ shows what it draws
+    rnngen train --config=configs/dcgan.py:folder --workdir=runs/my_dcgan
+        two CPU cores, some 10 min of 32x32 tiles; no Fréchet distance without a classifier of the
+        same images; with --config.data.name=folder:FOLDER
 
 Fréchet distances are in the features of a classifier of the same
 data (configs/classifier.py), of as many samples as said against the test split: what

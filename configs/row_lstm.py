@@ -18,10 +18,10 @@
     rnngen train --config=configs/row_lstm.py:fashion_mnist --workdir=runs/row_fashion
         one CPU core, 11 min; 1642 nats per image, 3.021 bits per dimension, 256 levels
 
-    rnngen train --config=configs/row_lstm.py:folder --workdir=runs/my_row_lstm --config.data.name=folder:FOLDER
+    rnngen train --config=configs/row_lstm.py:folder --workdir=runs/my_row_lstm
         one CPU core, 17 min of 32x32 colour tiles beside other work; 3.395 ± 0.048 bits per
-        dimension on 646 tiles of the two photographs that scikit-learn ships, which PNG stores in
-        4.1 and WebP in 3.4, each tile in a file of its own
+        dimension on 646 tiles of the two photographs that scikit-learn ships, of which PNG makes
+        4.1 and WebP 3.4, each tile in a file of its own; with --config.data.name=folder:FOLDER
 
 The figures are what `rnngen evaluate` then gives on the test split. Those on 28×28 images are of
 one pass over the data, and have not converged.

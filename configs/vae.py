@@ -15,6 +15,11 @@
         one CPU core, some 25 min; with --config.training.steps=3000 (6 min) at most 1885.5 nats per
         image, 256 levels
 
+    rnngen train --config=configs/vae.py:folder --workdir=runs/my_vae
+        one CPU core, 10 min of 32x32 colour tiles beside other work; at most 5.417 ± 0.083 bits per
+        dimension on the same tiles as configs/row_lstm.py:folder, whose reconstructions have a
+        squared error of 0.0043; with --config.data.name=folder:FOLDER
+
 The figures are what `rnngen evaluate` then gives on the test split: ELBOs, so bounds, and where it
 says IW-K, what `--iw_samples=K` gives.
 
