@@ -197,8 +197,7 @@ def resolve(experiment: Experiment, begun: Experiment | None = None) -> Experime
 
     Args:
       experiment: the settings.
-      begun: those of the run to go on with, `None` for one that begins. Of a version without
-        `decay_steps`, its schedules are as long as its `training.steps`.
+      begun: those of the run to go on with, `None` for one that begins.
 
     Returns:
       The settings for config.json; those that are resolved already come back as they are.
@@ -249,7 +248,7 @@ def to_json(experiment: Experiment, path: str | os.PathLike[str]) -> None:
 
 
 def from_json(path: str | os.PathLike[str]) -> Experiment:
-    """Reads config.json; that of a version without `decay_steps` is resolved as by `resolve`.
+    """Reads config.json.
 
     Raises:
       UserError: it is missing, not valid JSON, or no config that fits this version.
@@ -287,10 +286,9 @@ def from_record(values: Mapping[str, Any], where: str | os.PathLike[str]) -> Exp
       UserError: it does not fit this version.
     """
     try:
-        found = check(values)
+        return check(values)
     except UserError as error:
         raise UserError(f"{where} is no config of this version: {error}") from None
-    return resolve(found, found)
 
 
 def identity(experiment: Experiment, spec: ImageSpec) -> dict[str, Any]:

@@ -5,10 +5,12 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from rnngen_jax.errors import UserError
 from rnngen_jax.files import append_line, read_regular, replacing
 
 ALL = "evaluations.jsonl"
 NEWEST = "evaluation.json"
+FORMAT = 2  # of a record; format 1 said "replica" for a seed, and did not name itself
 
 Record = dict[str, Any]
 
@@ -32,13 +34,21 @@ def read(workdir: pathlib.Path) -> list[Record]:
     A line that is no record was torn by the end of the process that wrote it, and is left out.
 
     Raises:
-      OSError, UserError: the file cannot be read.
+      OSError, UserError: the file cannot be read, or a record is of a newer format.
     """
     try:
         lines = read_regular(workdir / ALL).splitlines()
     except FileNotFoundError:
         return []
-    return [record for record in map(_parsed, lines) if record is not None]
+    found = [record for record in map(_parsed, lines) if record is not None]
+    for record in found:
+        given = record.get("format", 1)
+        if given not in range(1, FORMAT + 1):
+            raise UserError(
+                f"{workdir / ALL} holds a record of format {given!r}, and this version reads 1 to "
+                f"{FORMAT}; update rnngen_jax."
+            )
+    return found
 
 
 def _parsed(line: bytes) -> Record | None:

@@ -70,8 +70,8 @@ def measure(
       seed, temperature: of the samples.
 
     Returns:
-      The record: `step`, `digest` of the model and its parameters, `dataset`, `split`,
-      `num_images`, `metrics` (such as `bits_per_dim` and `bits_per_dim_error`), `protocol`,
+      The record: its `format`, `step`, `digest` of the model and its parameters, `dataset`,
+      `split`, `num_images`, `metrics` (such as `bits_per_dim` and `bits_per_dim_error`), `protocol`,
       `versions` and `time`; where they apply `seed`, `seed_index`, `latents` (lists
       `[S, Z]` per variable), `samples` and `inception`.
 
@@ -95,6 +95,7 @@ def measure(
     num_images = min(num, available) if num else available
     settings = first.experiment
     record = {
+        "format": records.FORMAT,
         "step": first.step,
         "digest": _digest(opened),
         "dataset": settings.data.name,

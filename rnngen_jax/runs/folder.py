@@ -40,8 +40,7 @@ def settled(folder: pathlib.Path, given: Experiment) -> tuple[Experiment, bool]:
       given: the settings that are asked for.
 
     Raises:
-      UserError: the folder holds a run of another config, or checkpoints of an older version,
-        which did not keep their config, without a config.json.
+      UserError: the folder holds a run of another config, or checkpoints of another format.
     """
     begun = _begun(folder, given)
     with open_checkpoints(folder / "checkpoints") as checkpoints:
@@ -49,13 +48,6 @@ def settled(folder: pathlib.Path, given: Experiment) -> tuple[Experiment, bool]:
     if meta is None:
         return experiment.resolve(given, begun), begun is None
     where = folder / "checkpoints" / str(meta["step"])
-    if meta.get("config") is None:
-        if begun is None:
-            raise UserError(
-                f"{where} does not say its config, as it is of an older version, and there is no "
-                f"{folder / CONFIG}; put that back, or choose another --workdir."
-            )
-        return experiment.resolve(given, begun), False
     kept = experiment.from_record(meta["config"], where)
     settings = experiment.resolve(given, begun or kept)
     _refuse_difference(where, kept, settings)

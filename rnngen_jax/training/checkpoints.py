@@ -118,6 +118,7 @@ class Checkpoints:
         arrays = named(state)
         meta = {
             **meta,
+            "format": stored.FORMAT,
             "step": step,
             "versions": versions(),
             "arrays": {name: describe(array) for name, array in arrays.items()},
@@ -295,7 +296,7 @@ class Checkpoints:
                 }
                 stored.arrays(self._at(step), meta, template)
                 found.append(Health(step, True, ""))
-            except (DamagedError, UnreadableError) as error:
+            except (DamagedError, UnreadableError, UserError) as error:
                 found.append(Health(step, False, str(error)))
         return found
 

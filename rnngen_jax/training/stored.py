@@ -19,6 +19,9 @@ from rnngen_jax.training.digests import describe, digest, named
 
 Meta = dict[str, Any]
 
+# Of the meta and the arrays' names. Format 1 said "replicas" for seeds, and did not name itself.
+FORMAT = 2
+
 # What Orbax, TensorStore and their codecs raise for files that are not whole: JSON that is none or
 # other JSON, broken UTF-8, a chunk that does not decode, a file that is missing.
 _OF_DAMAGE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
@@ -39,6 +42,7 @@ def meta(path: pathlib.Path) -> Meta:
     Raises:
       DamagedError: it is not what was written.
       UnreadableError: it cannot be read.
+      UserError: it is of another format than `FORMAT`.
     """
     with _reading(path):
         found = _restored(path, ocp.args.Composite(meta=ocp.args.JsonRestore())).get("meta")
@@ -46,6 +50,7 @@ def meta(path: pathlib.Path) -> Meta:
             raise DamagedError("its meta is incomplete")
         if found["digest"] != digest({k: v for k, v in found.items() if k != "digest"}):
             raise DamagedError("the digest of its meta differs")
+        _require_format(found, path)
         _require_fields(found)
         if str(found["step"]) != path.name:
             raise DamagedError(f"its folder was renamed, it is of step {found['step']}")
@@ -154,6 +159,17 @@ def _unreadable(path: pathlib.Path, why: str) -> UnreadableError:
         f"checkpoint {path} cannot be read ({why}); it may be sound all the same, and is left as "
         "it is"
     )
+
+
+def _require_format(meta: Meta, path: pathlib.Path) -> None:
+    """Raises a `UserError` unless a checkpoint is of the format that this version writes."""
+    given = meta.get("format", 1)
+    if given != FORMAT:
+        older = given in range(1, FORMAT)
+        todo = "train anew, or use the version that wrote it" if older else "update rnngen_jax"
+        raise UserError(
+            f"checkpoint {path} is of format {given!r}, and this version reads {FORMAT}; {todo}."
+        )
 
 
 def _require_fields(meta: Meta) -> None:

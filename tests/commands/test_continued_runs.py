@@ -61,13 +61,13 @@ def parameters(workdir):
     return sum(math.prod(a["shape"]) for name, a in arrays.items() if name.startswith("params."))
 
 
-def without_config(workdir, step):
-    """Makes a checkpoint one of a version that did not keep the config in it."""
+def rewritten(workdir, step, **fields):
+    """Gives a checkpoint's meta other fields, under a right digest; `None` takes one away."""
     path = workdir / "checkpoints" / str(step) / "meta" / "metadata"
-    values = json.loads(path.read_text())
-    del values["config"], values["digest"]
+    values = {**json.loads(path.read_text()), **fields}
+    values = {name: value for name, value in values.items() if value is not None}
+    del values["digest"]
     path.write_text(json.dumps({**values, "digest": digests.digest(values)}))
-    assert "config" not in meta(workdir, step)
 
 
 def test_a_schedule_is_resolved_once_and_more_steps_say_that_it_has_ended(train, cosine):
@@ -130,19 +130,6 @@ def test_another_length_is_refused(train, cosine, where):
     assert tree(cosine) == before
 
 
-def test_a_run_of_an_older_version_keeps_its_schedule(train, cosine):
-    path = cosine / "config.json"
-    values = json.loads(path.read_text())
-    del values["optimizer"]["decay_steps"]
-    path.write_text(json.dumps(values))
-    without_config(cosine, 4)
-    code, out, _ = train(cosine, *WARMED, steps(6))
-    assert code == 0
-    assert "ends at step 4; up to step 6" in out
-    assert optimizer(cosine)["decay_steps"] == 4
-    assert meta(cosine, 6)["config"]["optimizer"]["decay_steps"] == 4
-
-
 def test_checkpoints_alone_are_a_run_that_goes_on_as_it_began(train, cosine):
     before = json.loads((cosine / "config.json").read_text())
     (cosine / "config.json").unlink()
@@ -176,25 +163,29 @@ def test_checkpoints_of_another_config_than_config_json_are_left_alone(train, pi
     assert tree(pixel) == before
 
 
-def test_checkpoints_that_do_not_say_their_config_need_config_json(train, pixel):
-    without_config(pixel, 4)
-    shown = ["evaluate", f"--workdir={pixel}"]
-    assert rnngen(*shown) == 0
-    (pixel / "config.json").unlink()
+@pytest.mark.parametrize(
+    ("given", "todo"),
+    [(None, "format 1, .*train anew, or use the version"), (3, "format 3, .*update rnngen_jax")],
+)
+def test_a_checkpoint_of_another_format_is_left_alone(train, pixel, capsys, given, todo):
+    rewritten(pixel, 4, format=given)
     before = tree(pixel)
     code, out, err = train(pixel, steps(6))
     assert (code, out) == (2, "")
-    assert "is of an older version" in err
+    assert re.search(todo, err)
     assert len(err.splitlines()) == 1
+    for verb in ("evaluate", "sample"):
+        assert rnngen(verb, f"--workdir={pixel}") == 2
+        assert re.search(todo, capsys.readouterr().err)
+    assert rnngen("doctor", f"--workdir={pixel}") == 1
+    assert re.search(todo, capsys.readouterr().out)
     assert tree(pixel) == before
 
 
 def test_a_config_that_this_version_does_not_know_is_named(train, pixel):
-    path = pixel / "checkpoints" / "4" / "meta" / "metadata"
-    values = json.loads(path.read_text())
-    values["config"]["training"]["patience_of_saints"] = 1
-    del values["digest"]
-    path.write_text(json.dumps({**values, "digest": digests.digest(values)}))
+    kept = stored.meta(pixel / "checkpoints" / "4")["config"]
+    kept["training"]["patience_of_saints"] = 1
+    rewritten(pixel, 4, config=kept)
     before = tree(pixel)
     code, _, err = train(pixel, steps(6))
     assert code == 2

@@ -73,7 +73,7 @@ UNSOUND = {
     ),
     "no judge": (
         lambda run: edit_config(run, "evaluation", "classifier", "none"),
-        ["checkpoint 4: sound", "! judge: config.evaluation.classifier=none holds no"],
+        ["checkpoint 4: sound", "! judge: config.evaluation.classifier=none: none holds no run"],
     ),
     "a meta that lacks something": (
         lambda run: edit_meta(run, lambda meta: meta.pop("identity")),

@@ -39,6 +39,7 @@ def test_evaluate_needs_only_the_workdir(pixel, capsys):
     assert set(record.pop("versions")) >= {"jax", "flax", "rnngen_jax"}
     assert len(bytes.fromhex(record.pop("digest"))) == 8
     assert datetime.datetime.fromisoformat(record.pop("time")).tzinfo is datetime.UTC
+    assert record.pop("format") == 2
     assert record == {"step": 4, "dataset": "digits", "split": "validation", "num_images": 200}
     assert protocol == {
         "likelihood": "exact",

@@ -48,3 +48,13 @@ def test_a_newest_that_cannot_be_written_is_in_the_list(tmp_path):
     with pytest.raises(UserError, match="cannot write"):
         records.add(tmp_path, record(1))
     assert records.read(tmp_path) == [record(1)]
+
+
+def test_a_record_of_a_newer_format_is_refused(tmp_path):
+    """An older one, which does not name its format, is read."""
+    records.add(tmp_path, {"metrics": {}, "format": records.FORMAT})
+    records.add(tmp_path, {"metrics": {}})
+    assert len(records.read(tmp_path)) == 2
+    records.add(tmp_path, {"metrics": {}, "format": records.FORMAT + 1})
+    with pytest.raises(UserError, match="a record of format 3, and this version reads 1 to 2; up"):
+        records.read(tmp_path)
