@@ -71,8 +71,8 @@ def measure(
 
     Returns:
       The record: its `format`, `step`, `digest` of the model and its parameters, `dataset`,
-      `split`, `num_images`, `metrics` (such as `bits_per_dim` and `bits_per_dim_error`), `protocol`,
-      `versions` and `time`; where they apply `seed`, `seed_index`, `latents` (lists
+      `split`, `num_images`, `metrics` (such as `bits_per_dim` and `bits_per_dim_error`),
+      `protocol`, `versions` and `time`; where they apply `seed`, `seed_index`, `latents` (lists
       `[S, Z]` per variable), `samples` and `inception`.
 
     Raises:
