@@ -22,13 +22,7 @@ from optax.losses import softmax_cross_entropy_with_integer_labels as cross_entr
 from rnngen_jax import keys
 from rnngen_jax.models.adversarial_config import AdversarialConfig
 from rnngen_jax.models.base import Aux, Batch, Extra, Model, Params, labels_for, require_classes
-from rnngen_jax.modules.adversarial import (
-    PLAYERS,
-    Discriminator,
-    Verdict,
-    with_borrowed,
-    without,
-)
+from rnngen_jax.modules.adversarial import Discriminator, Verdict, with_borrowed, without
 from rnngen_jax.modules.dcgan import faded
 from rnngen_jax.modules.latent import scaled
 from rnngen_jax.ops import adversarial, information, penalties, spectral
@@ -108,7 +102,7 @@ def adversarial_model(
                 params["discriminator"], keys.named(key, "spectral")
             )
         if shared is not None:
-            (other,) = set(PLAYERS) - {shared[0]}
+            (other,) = params.keys() - {shared[0]}
             params[other] = without(params[other], other, shared[1])
         return params, extra
 

@@ -12,8 +12,6 @@ from rnngen_jax.modules.pixels import Table
 from rnngen_jax.ops import dropout
 from rnngen_jax.ops.gaussians import Gaussian
 
-PLAYERS = ("discriminator", "generator")  # in the order of their turns
-
 
 class Verdict(NamedTuple):
     """What a discriminator says of images.
@@ -113,7 +111,7 @@ def with_borrowed(params: dict[str, Any], owner: str, names: tuple[str, ...]) ->
       owner: who has these modules.
       names: of the modules.
     """
-    (player,) = set(PLAYERS) - {owner}
+    (player,) = params.keys() - {owner}
     lent = {name: _shelf(params[owner], owner)[name] for name in names}
     whole = {**_shelf(params[player], player), **jax.lax.stop_gradient(lent)}
     return {**params[player], "body": whole} if player == "discriminator" else whole

@@ -1,5 +1,6 @@
 """The config sections `optimizer` and `training`."""
 
+import functools
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
@@ -27,7 +28,7 @@ _READ_BY = {
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """The optimiser of one player of a model; each player has one of its own.
+    """The optimiser of a model, or of its players that have no section of their own.
 
     A field that the chosen optimiser or schedule does not read must stay at its default, so that
     no setting is without effect.
@@ -146,11 +147,18 @@ class OptimizerConfig:
                 refuse_unread(self, at, name, ("private_noise",), remedy=remedy)
 
 
-@dataclass(frozen=True)
-class DiscriminatorConfig(OptimizerConfig):
-    """The same for the discriminator of an adversarial model; `optimizer` is its generator's."""
+@functools.cache
+def optimizer_section(name: str) -> type[OptimizerConfig]:
+    """The class of a section that sets an optimiser, whose errors name that section.
 
-    SECTION: ClassVar[str] = "config.discriminator"
+    Args:
+      name: the section's, such as "optimizer" or "discriminator".
+    """
+    path = f"config.{name}"
+    if path == OptimizerConfig.SECTION:
+        return OptimizerConfig
+    about = f"The same as config.optimizer, for the {name} alone."
+    return type(f"{name.title()}Config", (OptimizerConfig,), {"SECTION": path, "__doc__": about})
 
 
 @dataclass(frozen=True)

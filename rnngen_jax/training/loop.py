@@ -165,7 +165,7 @@ def train(
         sink = stack.enter_context(closing(_sink(workdir, kept, standing.logged, record)))
         progress = stack.enter_context(closing(make_progress(standing.step, config.steps, images)))
         run = _Run(
-            players=tuple(model.losses),
+            sections={player: optimizers[player].SECTION for player in model.losses},
             images=images,
             config=config,
             identity=identity,
@@ -230,7 +230,7 @@ def _turns(optimizers: Mapping[str, OptimizerConfig]) -> dict[str, Turns]:
 class _Run:
     """What the parts of the loop share."""
 
-    players: tuple[str, ...]
+    sections: Mapping[str, str]
     images: int
     config: TrainingConfig
     identity: Mapping[str, Any]
@@ -290,10 +290,10 @@ class _Run:
         """Waits for the metrics of a call and adds them."""
         host = self.parallel.host(metrics)
         before = self.standing.step
-        self.standing.account(host, self.players)
+        self.standing.account(host, self.sections)
         done = self.standing.step - before
         self.clock.count(done * self.images)
-        self.progress.advance(done, mean(host[f"loss/{self.players[0]}"][-1]))
+        self.progress.advance(done, mean(host[f"loss/{next(iter(self.sections))}"][-1]))
 
     def between(self, state: TrainState) -> bool:
         """Does what is due at this step, all of it or nothing that counts; see `train`.
@@ -344,7 +344,7 @@ class _Run:
         for name, values in scores.items():
             if not np.isfinite(values).all():
                 name = f"the validation's {name}"
-                raise self.standing.not_finite(name, np.asarray(values), seeds)
+                raise self.standing.not_finite(name, np.asarray(values), seeds, self.sections)
         self.write("validation", scores)
         return mean(next(iter(scores.values())))
 
@@ -367,7 +367,7 @@ class _Run:
         for name, array in named(host).items():
             if not np.isfinite(array).all():
                 name = f"a number in {name}"
-                raise self.standing.not_finite(name, array, self.config.seeds)
+                raise self.standing.not_finite(name, array, self.config.seeds, self.sections)
         meta = {**self.standing.meta(), "identity": self.identity, "config": self.record}
         self.checkpoints.save(self.standing.step, host, meta)
         self.standing.saved = self.standing.step

@@ -14,7 +14,7 @@ from training_toys import final, kernel, lines, numbers, saved
 from rnngen_jax.errors import RunError
 from rnngen_jax.training import loop, sinks
 from rnngen_jax.training.checkpoints import open_checkpoints
-from rnngen_jax.training.config import OptimizerConfig, TrainingConfig
+from rnngen_jax.training.config import OptimizerConfig, TrainingConfig, optimizer_section
 
 
 def test_a_run_learns_and_leaves_what_it_should(tmp_path, capsys):
@@ -214,6 +214,23 @@ def test_validation_and_samples_see_the_moving_average(tmp_path):
     assert seen["extra"] == 20
 
 
+PLAYERS = {
+    "discriminator": optimizer_section("discriminator")(learning_rate=0.05),
+    "generator": OptimizerConfig(learning_rate=0.05),
+}
+
+
+def test_what_is_of_no_player_names_the_sections_of_all(tmp_path):
+    said = (
+        r"the validation's bits_per_dim is nan.*\n"
+        r"Lower config\.discriminator\.learning_rate and config\.optimizer\.learning_rate or set "
+        r"config\.discriminator\.clip_norm and config\.optimizer\.clip_norm, and train in"
+    )
+    on = {"validate_every": 20, "validate": toys.validator([float("nan")])}
+    with pytest.raises(RunError, match=said):
+        toys.run(tmp_path, toys.adversaries(), PLAYERS, **on)
+
+
 @pytest.mark.parametrize(
     ("player", "section"),
     [("discriminator", "config.discriminator"), ("generator", "config.optimizer")],
@@ -228,7 +245,7 @@ def test_the_player_is_named_and_so_is_its_section(tmp_path, player, section):
     model = base._replace(losses={**base.losses, player: bad})
     said = rf"^step 7: loss/{player} is nan\. Last good checkpoint: step 5\.\nLower {section}\."
     with pytest.raises(RunError, match=said):
-        toys.run(tmp_path, model, checkpoint_every=5)
+        toys.run(tmp_path, model, PLAYERS, checkpoint_every=5)
     assert saved(tmp_path) == [5]
     assert all(health.ok for health in open_checkpoints(tmp_path / "checkpoints").health())
 

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from rnngen_jax.errors import UserError
-from rnngen_jax.training.config import DECAYS, DiscriminatorConfig, OptimizerConfig
+from rnngen_jax.training.config import DECAYS, OptimizerConfig, optimizer_section
 from rnngen_jax.training.optimizers import learning_rate, make_optimizer
 
 STEPS = 10
@@ -181,7 +181,7 @@ def test_a_schedule_counts_steps_whatever_the_turns():
 @pytest.mark.parametrize("lengths", [{}, {"warmup_steps": 10, "decay_steps": 10}], ids=str)
 def test_a_decay_needs_a_length_beyond_its_warmup(schedule, lengths):
     given = lengths.get("decay_steps", 0)
-    for section in (OptimizerConfig, DiscriminatorConfig):
+    for section in (OptimizerConfig, optimizer_section("discriminator")):
         said = rf"^{section.SECTION}\.decay_steps={given} .*more than warmup_steps={given}"
         with pytest.raises(UserError, match=said):
             make_optimizer(section(schedule=schedule, **lengths))

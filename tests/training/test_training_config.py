@@ -3,10 +3,13 @@
 import pytest
 
 from rnngen_jax.errors import UserError
-from rnngen_jax.training.config import DiscriminatorConfig, OptimizerConfig, TrainingConfig
+from rnngen_jax.training.config import OptimizerConfig, TrainingConfig, optimizer_section
 
 # By the name that messages call each by.
-PLAYERS = {r"config\.optimizer": OptimizerConfig, r"config\.discriminator": DiscriminatorConfig}
+PLAYERS = {
+    r"config\.optimizer": OptimizerConfig,
+    r"config\.discriminator": optimizer_section("discriminator"),
+}
 
 
 @pytest.mark.parametrize(
@@ -101,5 +104,5 @@ def test_training_refuses(fields, said):
 
 def test_defaults_and_zero_cadences_fit():
     OptimizerConfig()
-    DiscriminatorConfig()
+    optimizer_section("discriminator")()
     TrainingConfig(validate_every=0, checkpoint_every=0, sample_every=0)

@@ -142,7 +142,10 @@ def settings(**changes):
 
 
 def run(workdir, model=None, optimizer=None, transform=jitter, placement="device", **changes):
-    """Trains a toy; keyword arguments of `train` and fields of its config."""
+    """Trains a toy; keyword arguments of `train` and fields of its config.
+
+    `optimizer` is the section of all players, or a dict of theirs.
+    """
     passed = {
         name: changes.pop(name)
         for name in (
@@ -160,8 +163,10 @@ def run(workdir, model=None, optimizer=None, transform=jitter, placement="device
     devices = passed.pop("devices", jax.devices()[:1])
     identity = passed.pop("identity", IDENTITY)
     model = model or autoencoder()
-    section = (optimizer or OptimizerConfig(learning_rate=0.05)).resolved(config.steps)
-    optimizers = dict.fromkeys(model.losses, section)
+    sections = optimizer or OptimizerConfig(learning_rate=0.05)
+    if not isinstance(sections, dict):
+        sections = dict.fromkeys(model.losses, sections)
+    optimizers = {player: own.resolved(config.steps) for player, own in sections.items()}
     batch_size = config.batch_size * batches_a_step(optimizers)
     return train(
         model,
