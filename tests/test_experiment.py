@@ -119,16 +119,22 @@ def test_each_player_has_a_section(name):
     if name not in GANS:
         assert checked.optimizers == {"model": OptimizerConfig()}
         return
-    config = {"model": {"name": name}, "discriminator": {"turns": 3}, "optimizer": {"b1": 0.5}}
+    config = {
+        "model": {"name": name},
+        "discriminator": {"updates_per_step": 3},
+        "optimizer": {"b1": 0.5},
+    }
     checked = experiment.check(config)
-    assert list(checked.optimizers) == ["discriminator", "generator"]  # the order of their turns
-    assert checked.optimizers["discriminator"] == optimizer_section("discriminator")(turns=3)
+    assert list(checked.optimizers) == ["discriminator", "generator"]  # the order of their updates
+    assert checked.optimizers["discriminator"] == optimizer_section("discriminator")(
+        updates_per_step=3
+    )
     assert checked.optimizers["generator"] == OptimizerConfig(b1=0.5)
     assert list(experiment.build(checked, IMAGES).losses) == list(checked.optimizers)
 
 
 def test_a_discriminator_without_a_model_that_has_one():
-    config = {"model": {"name": "row_rnn"}, "discriminator": {"turns": 2}}
+    config = {"model": {"name": "row_rnn"}, "discriminator": {"updates_per_step": 2}}
     with pytest.raises(
         UserError, match=r"config\.discriminator is not a section of row_rnn"
     ) as error:
@@ -139,9 +145,12 @@ def test_a_discriminator_without_a_model_that_has_one():
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"turns": 0}, "config.discriminator.turns=0"),
-        ({"turn": 2}, "config.discriminator.turn is not a field; did you mean 'turns'"),
-        ({"turns": "x"}, "config.discriminator.turns='x' is of type str"),
+        ({"updates_per_step": 0}, "config.discriminator.updates_per_step=0"),
+        (
+            {"updates_per_stp": 2},
+            "config.discriminator.updates_per_stp is not a field; did you mean 'updates_per_step'",
+        ),
+        ({"updates_per_step": "x"}, "config.discriminator.updates_per_step='x' is of type str"),
         ({"private_clip": 2.0}, "config.discriminator.private_clip=2.0 has no effect"),
     ],
 )
@@ -183,8 +192,8 @@ def test_who_sees_images_may_be_private():
 
 def test_a_run_goes_on_with_the_same_discriminator_alone():
     old = experiment.check({"model": {"name": "mlp_gan"}})
-    new = experiment.check({"model": {"name": "mlp_gan"}, "discriminator": {"turns": 2}})
-    assert experiment.difference(old, new) == ["discriminator.turns: 1 -> 2"]
+    new = experiment.check({"model": {"name": "mlp_gan"}, "discriminator": {"updates_per_step": 2}})
+    assert experiment.difference(old, new) == ["discriminator.updates_per_step: 1 -> 2"]
     assert experiment.check(experiment.to_dict(new)) == new
 
 

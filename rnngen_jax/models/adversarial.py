@@ -1,8 +1,8 @@
 """What adversarial generators share: their losses, from a generator and a discriminator.
 
-Within a training step the discriminator takes its turns first. With batch norm, real and generated
+Within a training step the discriminator is updated first. With batch norm, real and generated
 images go through it as batches of their own, so that each is normalised by its own moments; the
-running moments take in the real ones first, then the generated. The generator's turn leaves the
+running moments take in the real ones first, then the generated. The generator's update leaves the
 discriminator's state as it is.
 
 What is not trained by gradient, `extra`, has the running moments of either player under its name,

@@ -74,7 +74,7 @@ def _train(
     dataset = data.load(settings.data)
     model = experiment.build(settings, dataset.spec)
     training = settings.training
-    batches, available = loop.batches_a_step(settings.optimizers), dataset.splits["train"].num
+    batches, available = loop.batches_per_step(settings.optimizers), dataset.splits["train"].num
     most = f"1 to {available // batches}, as a step takes {batches} from {available} images"
     where = "config.training.batch_size"
     require(training.batch_size * batches <= available, where, training.batch_size, most)
@@ -180,7 +180,7 @@ def accountant(settings: Experiment, num: int) -> Callable[[int], dict[str, floa
     def describe(step: int) -> dict[str, float]:
         found = {}
         for player, section in private.items():
-            steps, delta = step * section.turns, section.private_delta
+            steps, delta = step * section.updates_per_step, section.private_delta
             found[f"epsilon/{player}"] = epsilon(section.private_noise, rate, steps, delta)
             found[f"delta/{player}"] = delta
         return found

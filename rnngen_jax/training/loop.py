@@ -27,7 +27,7 @@ from rnngen_jax.training.progress import Progress, make_progress
 from rnngen_jax.training.seeds import Values, create_each, gather, mean, summarise
 from rnngen_jax.training.standing import Clock, Standing
 from rnngen_jax.training.state import TrainState, create, evaluated_params
-from rnngen_jax.training.step import Transform, Turns, rounds, train_step
+from rnngen_jax.training.step import Transform, Updates, most_updates, train_step
 
 Validate = Callable[[Params, Extra], Mapping[str, float]]
 Draw = Callable[[Params, Extra, int], np.ndarray | None]
@@ -91,7 +91,7 @@ def train(
 
     Args:
       model: the model.
-      feed: the training batches, of `config.batch_size` images for each of the `batches_a_step`,
+      feed: the training batches, of `config.batch_size` images for each of the `batches_per_step`,
         for `config.seeds`.
       transform: `transform(batch, key) -> batch`, inside the jitted step.
       config: the section `training`. Its `num_samples` is for whoever makes `draw`.
@@ -127,12 +127,12 @@ def train(
             f"config.training.patience={config.patience} needs a validation, which this model has "
             "not; set it to 0."
         )
-    turns = _turns(optimizers)
-    images = config.seeds * config.batch_size * rounds(turns)  # of a step
+    updates = _updates(optimizers)
+    images = config.seeds * config.batch_size * most_updates(updates)  # of a step
     chains = _chains(model, optimizers)
     parallel = make_parallel(
         config.parallelism,
-        lambda reduce: train_step(model, chains, config.ema_decay, transform, reduce, turns),
+        lambda reduce: train_step(model, chains, config.ema_decay, transform, reduce, updates),
         fetch,
         config.seed,
         config.batch_size,
@@ -204,9 +204,9 @@ def initial_state(
     return functools.partial(create_each, make_one, config.seed, config.seeds)
 
 
-def batches_a_step(optimizers: Mapping[str, OptimizerConfig]) -> int:
+def batches_per_step(optimizers: Mapping[str, OptimizerConfig]) -> int:
     """Batches of `config.training.batch_size` that one training step takes."""
-    return rounds(_turns(optimizers))
+    return most_updates(_updates(optimizers))
 
 
 def _chains(
@@ -216,12 +216,12 @@ def _chains(
     return {player: make_optimizer(optimizers[player]) for player in model.losses}
 
 
-def _turns(optimizers: Mapping[str, OptimizerConfig]) -> dict[str, Turns]:
-    """How each player goes about its updates."""
+def _updates(optimizers: Mapping[str, OptimizerConfig]) -> dict[str, Updates]:
+    """Each player's update settings."""
 
-    def of(config: OptimizerConfig) -> Turns:
+    def of(config: OptimizerConfig) -> Updates:
         noise, clip = config.private_noise, config.private_clip
-        return Turns(config.turns, Privacy(noise, clip) if noise else None)
+        return Updates(config.updates_per_step, Privacy(noise, clip) if noise else None)
 
     return {player: of(config) for player, config in optimizers.items()}
 

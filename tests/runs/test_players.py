@@ -43,14 +43,14 @@ def train(tmp_path):
 
 
 def test_each_player_is_trained_by_its_section(train, tmp_path, capsys):
-    updates, frozen = ("--config.critic.turns=3", "--config.encoder.learning_rate=1e-9")
+    updates, frozen = ("--config.critic.updates_per_step=3", "--config.encoder.learning_rate=1e-9")
     assert train(updates, frozen, "--config.optimizer.warmup_fraction=0.5") == 0
     assert "config.optimizer.warmup_steps: 2, the config's 0.5" in capsys.readouterr().out
     settings = experiment.from_json(tmp_path / "run" / "config.json")
     assert {name: own.SECTION for name, own in settings.optimizers.items()} == {
         player: f"config.{section}" for player, section in SECTIONS.items()
     }
-    assert settings.optimizers["critic"].turns == 3
+    assert settings.optimizers["critic"].updates_per_step == 3
     assert settings.optimizers["encoder"].learning_rate == 1e-9
     assert settings.optimizers["decoder"].warmup_steps == 2
     (*_, line) = sinks.read(tmp_path / "run" / "metrics.jsonl")

@@ -250,18 +250,18 @@ def test_the_player_is_named_and_so_is_its_section(tmp_path, player, section):
     assert all(health.ok for health in open_checkpoints(tmp_path / "checkpoints").health())
 
 
-def test_a_step_takes_as_many_batches_as_the_player_with_most_turns_has_turns():
-    one, five = OptimizerConfig(), OptimizerConfig(turns=5)
-    assert loop.batches_a_step({"model": one}) == 1
-    assert loop.batches_a_step({"discriminator": five, "generator": one}) == 5
-    assert loop.batches_a_step({"discriminator": one, "generator": five}) == 5
+def test_a_step_takes_as_many_batches_as_the_player_with_most_updates_makes():
+    one, five = OptimizerConfig(), OptimizerConfig(updates_per_step=5)
+    assert loop.batches_per_step({"model": one}) == 1
+    assert loop.batches_per_step({"discriminator": five, "generator": one}) == 5
+    assert loop.batches_per_step({"discriminator": one, "generator": five}) == 5
 
 
-def test_turns_count_once_in_the_step_and_in_the_images(tmp_path):
-    """Two turns of the discriminator, so that a batch from the feed is twice `batch_size`."""
+def test_updates_count_once_in_the_step_and_in_the_images(tmp_path):
+    """Two updates of the discriminator, so that a batch from the feed is twice `batch_size`."""
     model, config = toys.adversaries(), toys.settings(steps=10)
     sections = {
-        "discriminator": OptimizerConfig(name="sgd", turns=2, clip_weights=0.05),
+        "discriminator": OptimizerConfig(name="sgd", updates_per_step=2, clip_weights=0.05),
         "generator": OptimizerConfig(name="sgd"),
     }
     feed = toys.make_feed(toys.split(), 2 * config.batch_size, config.seed, "device")
@@ -278,10 +278,10 @@ def test_turns_count_once_in_the_step_and_in_the_images(tmp_path):
     assert [line["epsilon/a"] for line in lines(tmp_path)] == [10.0, 20.0]
 
 
-def test_images_of_all_turns_count(tmp_path, monkeypatch):
+def test_images_of_all_updates_count(tmp_path, monkeypatch):
     counted = []
     monkeypatch.setattr(loop.Clock, "count", lambda self, images: counted.append(images))
-    toys.run(tmp_path, optimizer=OptimizerConfig(turns=3))
+    toys.run(tmp_path, optimizer=OptimizerConfig(updates_per_step=3))
     assert sum(counted) == 20 * 8 * 3
 
 

@@ -35,7 +35,7 @@ PLAYERS = {
         ({"schedule": "cosine", "final_fraction": 2.0}, "final_fraction=2.0"),
         ({"schedule": "exponential", "final_fraction": 0.0}, "above 0"),
         ({"clip_weights": -0.01}, "clip_weights=-0.01"),
-        ({"turns": 0}, "turns=0 does not fit; allowed: 1 or more"),
+        ({"updates_per_step": 0}, "updates_per_step=0 does not fit; allowed: 1 or more"),
         ({"private_noise": -1.0}, "private_noise=-1.0"),
         ({"private_noise": 1.0, "private_clip": 0.0}, "private_clip=0.0.*above 0"),
         ({"private_noise": 1.0, "private_delta": 0.0}, "private_delta=0.0.*above 0, below 1"),

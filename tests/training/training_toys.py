@@ -12,7 +12,7 @@ from rnngen_jax.shapes import ImageSpec
 from rnngen_jax.training import sinks
 from rnngen_jax.training.checkpoints import open_checkpoints
 from rnngen_jax.training.config import OptimizerConfig, TrainingConfig
-from rnngen_jax.training.loop import batches_a_step, train
+from rnngen_jax.training.loop import batches_per_step, train
 
 SPEC = ImageSpec(2, 2, 1, 17, 3)
 IDENTITY = {"model": {"name": "toy", "features": 5}, "spec": dict(SPEC._asdict())}
@@ -167,7 +167,7 @@ def run(workdir, model=None, optimizer=None, transform=jitter, placement="device
     if not isinstance(sections, dict):
         sections = dict.fromkeys(model.losses, sections)
     optimizers = {player: own.resolved(config.steps) for player, own in sections.items()}
-    batch_size = config.batch_size * batches_a_step(optimizers)
+    batch_size = config.batch_size * batches_per_step(optimizers)
     return train(
         model,
         make_feed(split(), batch_size, config.seed, placement, config.seeds),
