@@ -52,14 +52,11 @@ class Generator(nn.Module):
     remat: int = 0
 
     @nn.compact
-    def __call__(
-        self, noise: Array, label: Array, *, train: bool, fade: Array | None = None
-    ) -> Array:
+    def __call__(self, noise: Array, label: Array, *, train: bool) -> Array:
         """`[B, S, Z]` and int `[B]` to images `[B, H, W, C]` in [-1, 1].
 
         S is the number of steps, or 1 for the same noise at each of them.
         """
-        del fade
         size, given, inputs = noise.shape
         height, columns = map_size(self.spec)
         steps = height if self.by == "row" else height * columns
@@ -99,16 +96,8 @@ class Body(nn.Module):
     norm: str
 
     @nn.compact
-    def __call__(
-        self,
-        image: Array,
-        *,
-        train: bool,
-        drop: Array | None = None,
-        fade: Array | None = None,
-    ) -> Array:
+    def __call__(self, image: Array, *, train: bool, drop: Array | None = None) -> Array:
         """`[B, H, W, C]` to features `[B, F]`."""
-        del fade
         x = jax.nn.leaky_relu(Halve(self.features, 4)(image), self.slope)
         x = dropped(x, drop, "halved", self.dropout)
         for name in SHARED:
@@ -137,16 +126,9 @@ class RecurrentBody(nn.Module):
     remat: int = 0
 
     @nn.compact
-    def __call__(
-        self,
-        image: Array,
-        *,
-        train: bool,
-        drop: Array | None = None,
-        fade: Array | None = None,
-    ) -> Array:
+    def __call__(self, image: Array, *, train: bool, drop: Array | None = None) -> Array:
         """`[B, H, W, C]` to features `[B, 2 F]`: the last step's and the mean of all."""
-        del train, fade
+        del train
         rows = image.reshape(*image.shape[:2], -1)
         x = jax.nn.leaky_relu(nn.Dense(self.width)(rows), self.slope)
         x = dropped(x, drop, "rows", self.dropout)

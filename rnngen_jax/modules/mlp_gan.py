@@ -30,11 +30,8 @@ class Generator(nn.Module):
     norm: str
 
     @nn.compact
-    def __call__(
-        self, noise: Array, label: Array, *, train: bool, fade: Array | None = None
-    ) -> Array:
+    def __call__(self, noise: Array, label: Array, *, train: bool) -> Array:
         """`[B, S, Z]` and int `[B]` to images `[B, H, W, C]` in [-1, 1]."""
-        del fade
         x = noise.reshape(noise.shape[0], -1)
         for _ in range(self.layers):
             x = nn.Dense(self.hidden)(x)
@@ -60,16 +57,8 @@ class Body(nn.Module):
     norm: str
 
     @nn.compact
-    def __call__(
-        self,
-        image: Array,
-        *,
-        train: bool,
-        drop: Array | None = None,
-        fade: Array | None = None,
-    ) -> Array:
+    def __call__(self, image: Array, *, train: bool, drop: Array | None = None) -> Array:
         """`[B, H, W, C]` to features `[B, F]`."""
-        del fade
         x = image.reshape(image.shape[0], -1)
         for number in range(self.layers):
             x = nn.Dense(self.hidden)(x)

@@ -66,7 +66,7 @@ def test_resolutions_come_in_one_after_the_other():
     model, params, extra = made("dcgan", LARGE, **GROW)
     data = problems.batch(LARGE)
     after = jax.jit(lambda step: loss("discriminator", model, params, extra, data, step)[1].extra)
-    shares = np.stack([after(step)["fade"] for step in range(0, 16)])
+    shares = np.stack([after(step)["schedule"]["fade"] for step in range(0, 16)])
     second = np.clip((np.arange(16) - 3) / 3, 0, 1)  # alone, in between, alone, in between, whole
     third = np.clip((np.arange(16) - 9) / 3, 0, 1)
     np.testing.assert_allclose(shares, np.stack([second, third], axis=1), atol=1e-6)
