@@ -135,7 +135,7 @@ def _write_canvases(
 
     from rnngen_jax.evaluation import animations, sampling
 
-    draw = sampling.drawer(opened.model, bar)
+    decode = sampling.stepwise_decoder(opened.model, bar)
     latents = sampling.imaginer(opened.model)(jax.random.key(seed), num, temperature)
-    canvases = draw(opened.params, opened.extra, latents, labels)
+    canvases = decode(opened.params, opened.extra, latents, labels)
     animations.write_gif(out, animations.sampled(canvases), hold=animations.HOLD)
