@@ -2,13 +2,12 @@
 
 import math
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
 from rnngen_jax.modules.adversarial import dropped
-from rnngen_jax.modules.maps import normalised
+from rnngen_jax.modules.maps import activated
 from rnngen_jax.shapes import ImageSpec
 
 
@@ -35,8 +34,7 @@ class Generator(nn.Module):
         x = noise.reshape(noise.shape[0], -1)
         for _ in range(self.layers):
             x = nn.Dense(self.hidden)(x)
-            x = normalised(x, label, train, self.norm, self.spec.classes)
-            x = jax.nn.leaky_relu(x, self.slope)
+            x = activated(x, label, train, self.norm, self.slope, self.spec.classes)
         x = nn.Dense(math.prod(self.spec.shape))(x)
         return jnp.tanh(x).reshape(-1, *self.spec.shape)
 
@@ -61,8 +59,6 @@ class Body(nn.Module):
         """`[B, H, W, C]` to features `[B, F]`."""
         x = image.reshape(image.shape[0], -1)
         for number in range(self.layers):
-            x = nn.Dense(self.hidden)(x)
-            x = normalised(x, None, train, self.norm)
-            x = jax.nn.leaky_relu(x, self.slope)
+            x = activated(nn.Dense(self.hidden)(x), None, train, self.norm, self.slope)
             x = dropped(x, drop, f"layer {number}", self.dropout)
         return x
