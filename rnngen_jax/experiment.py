@@ -17,20 +17,12 @@ from rnngen_jax.evaluation.likelihood import EvaluationConfig
 from rnngen_jax.files import read_regular, replacing
 from rnngen_jax.models.base import Model
 from rnngen_jax.shapes import ImageSpec
-from rnngen_jax.training.config import DiscriminatorConfig, OptimizerConfig, TrainingConfig
+from rnngen_jax.training.config import OptimizerConfig, TrainingConfig, optimizer_section
 
-# The sections beside `model`, whose class depends on its field `name`.
-SECTIONS = {
-    "data": DataConfig,
-    "optimizer": OptimizerConfig,
-    "training": TrainingConfig,
-    "evaluation": EvaluationConfig,
-}
+# The sections that every experiment has; those of its players and `model` depend on the model.
+SECTIONS = {"data": DataConfig, "training": TrainingConfig, "evaluation": EvaluationConfig}
 
 MOST_BYTES = 2**20  # of a config.json
-
-# The sections that only models with such a player have; the other player's is `optimizer`.
-PLAYERS = {"discriminator": DiscriminatorConfig}
 
 # What may change when a run is continued: how long, how often and where, never what is computed.
 # The rest of `evaluation` is not here, since validations over other images, or by another judge,
@@ -60,25 +52,28 @@ class Experiment:
     Attributes:
       name: the model's name, a file in `rnngen_jax/models`.
       model: that file's `Config`.
-      data, optimizer, training, evaluation: the other sections.
-      discriminator: of an adversarial model, `None` otherwise.
+      data, training, evaluation: the sections that every experiment has.
+      optimizer_sections: those that train the model's players, such as "optimizer", by name.
     """
 
     name: str
     model: Any
     data: DataConfig
-    optimizer: OptimizerConfig
     training: TrainingConfig
     evaluation: EvaluationConfig
-    discriminator: DiscriminatorConfig | None = None
+    optimizer_sections: Mapping[str, OptimizerConfig]
 
     @property
     def optimizers(self) -> dict[str, OptimizerConfig]:
-        """Each player's section, in the order of their turns."""
-        return {
-            player: getattr(self, player if player in PLAYERS else "optimizer")
-            for player in models.players(self.name)
-        }
+        """By player the section that trains it, in the order of their updates."""
+        players = models.players(self.name)
+        return {player: self.optimizer_sections[name] for player, name in players.items()}
+
+    @property
+    def sections(self) -> dict[str, Any]:
+        """The sections beside `model` by name, in the order of config.json."""
+        own = {name: getattr(self, name) for name in SECTIONS} | dict(self.optimizer_sections)
+        return {name: own[name] for name in sections(self.name)}
 
 
 def sections(name: str) -> dict[str, type]:
@@ -87,8 +82,8 @@ def sections(name: str) -> dict[str, type]:
     Raises:
       UserError: there is no such model.
     """
-    own = {player: PLAYERS[player] for player in models.players(name) if player in PLAYERS}
-    return SECTIONS | own
+    own = {section: optimizer_section(section) for section in models.players(name).values()}
+    return {"data": DataConfig, **own, **SECTIONS}
 
 
 def default(name: str) -> ConfigDict:
@@ -124,10 +119,7 @@ def check(config: Mapping[str, Any]) -> Experiment:
     values = config.to_dict() if isinstance(config, ConfigDict) else config
     if not isinstance(values, Mapping):
         raise UserError(f"config is of type {type(config).__name__}; allowed: a ConfigDict.")
-    known = ("model", *SECTIONS, *PLAYERS)
     for section, fields in values.items():
-        if section not in known:
-            raise UserError(f"config.{section} is not a section; {nearest(str(section), known)}")
         if not isinstance(fields, Mapping):
             raise UserError(f"config.{section}={fields!r} is not a section of fields.")
     model = dict(values.get("model", {}))
@@ -137,24 +129,21 @@ def check(config: Mapping[str, Any]) -> Experiment:
             f"config.model.name={name!r} is not a model; allowed: {', '.join(models.names())}."
         )
     allowed = sections(name)
-    for section in values.keys() - {"model", *allowed}:
-        raise UserError(f"config.{section} does not fit: {name} has no {section}; leave it out.")
-    found = Experiment(
-        name=name,
-        model=from_mapping(models.config_class(name), model, "config.model", f" of {name}"),
-        **{
-            section: from_mapping(cls, values.get(section, {}), f"config.{section}")
-            for section, cls in allowed.items()
-        },
-    )
-    if found.discriminator is not None:
-        if found.optimizer.private_noise:
-            raise UserError(
-                f"config.optimizer.private_noise={found.optimizer.private_noise!r} does not fit: "
-                "the generator sees no images; set config.discriminator.private_noise."
-            )
-        if found.discriminator.private_noise:
-            found.model.require_private()
+    for section in values:
+        if section != "model" and section not in allowed:
+            known = nearest(str(section), ("model", *allowed))
+            raise UserError(f"config.{section} is not a section of {name}; {known}")
+    own = from_mapping(models.config_class(name), model, "config.model", f" of {name}")
+    others = {
+        section: from_mapping(cls, values.get(section, {}), f"config.{section}")
+        for section, cls in allowed.items()
+    }
+    always = {section: others.pop(section) for section in SECTIONS}
+    found = Experiment(name=name, model=own, **always, optimizer_sections=others)
+    for player, section in found.optimizers.items():
+        # A `Config` has this where private gradients alone would not keep the images private.
+        if section.private_noise and hasattr(own, "require_private"):
+            own.require_private(player, section.private_noise)
     return found
 
 
@@ -207,11 +196,8 @@ def resolve(experiment: Experiment, begun: Experiment | None = None) -> Experime
     """
     steps = (begun or experiment).training.steps
     found = {}
-    for name in ("optimizer", *PLAYERS):
-        section = getattr(experiment, name)
-        if section is None:
-            continue
-        before = getattr(begun, name, None)
+    for name, section in experiment.optimizer_sections.items():
+        before = None if begun is None else begun.optimizer_sections.get(name)
         if before is not None and section.warmup_steps < 0 <= before.warmup_steps:
             warmup = before.warmup_steps
             section = replace(section, warmup_steps=warmup, warmup_fraction=0.0)
@@ -223,7 +209,7 @@ def resolve(experiment: Experiment, begun: Experiment | None = None) -> Experime
             most = f"{at}.decay_steps={decays}" if decays else f"config.training.steps={steps}"
             allowed = f"below {most}, or -1 for {at}.warmup_fraction of it"
             require(given < (decays or steps), f"{at}.warmup_steps", given, allowed)
-    return replace(experiment, **found)
+    return replace(experiment, optimizer_sections=found)
 
 
 def build(experiment: Experiment, spec: ImageSpec) -> Model:
@@ -237,7 +223,7 @@ def build(experiment: Experiment, spec: ImageSpec) -> Model:
 
 def to_dict(experiment: Experiment) -> dict[str, dict[str, Any]]:
     """The nested dict that `check` reads back."""
-    others = {name: to_mapping(getattr(experiment, name)) for name in sections(experiment.name)}
+    others = {name: to_mapping(section) for name, section in experiment.sections.items()}
     return {"model": {"name": experiment.name, **to_mapping(experiment.model)}, **others}
 
 

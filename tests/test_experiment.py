@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from rnngen_jax import experiment, models
 from rnngen_jax.errors import UserError
 from rnngen_jax.shapes import ImageSpec
-from rnngen_jax.training.config import DiscriminatorConfig, OptimizerConfig
+from rnngen_jax.training.config import OptimizerConfig, optimizer_section
 
 IMAGES = ImageSpec(8, 8, levels=17, classes=10)
 
@@ -24,7 +24,7 @@ def test_default_holds_every_field_and_checks(name):
     sections = experiment.sections(name)
     assert set(config) == {"model", *sections}
     for section, cls in sections.items():
-        assert getattr(checked, section) == cls()
+        assert checked.sections[section] == cls()
         assert set(config[section]) == {field.name for field in dataclasses.fields(cls)}
     fields = {field.name for field in dataclasses.fields(models.config_class(name))}
     assert set(config.model) == {"name"} | fields
@@ -117,20 +117,27 @@ def test_a_config_json_that_is_missing_beside_checkpoints(tmp_path):
 def test_each_player_has_a_section(name):
     checked = experiment.check({"model": {"name": name}})
     if name not in GANS:
-        assert checked.discriminator is None
-        assert checked.optimizers == {"model": checked.optimizer}
+        assert checked.optimizers == {"model": OptimizerConfig()}
         return
-    config = {"model": {"name": name}, "discriminator": {"turns": 3}, "optimizer": {"b1": 0.5}}
+    config = {
+        "model": {"name": name},
+        "discriminator": {"updates_per_step": 3},
+        "optimizer": {"b1": 0.5},
+    }
     checked = experiment.check(config)
-    assert list(checked.optimizers) == ["discriminator", "generator"]  # the order of their turns
-    assert checked.optimizers["discriminator"] == DiscriminatorConfig(turns=3)
+    assert list(checked.optimizers) == ["discriminator", "generator"]  # the order of their updates
+    assert checked.optimizers["discriminator"] == optimizer_section("discriminator")(
+        updates_per_step=3
+    )
     assert checked.optimizers["generator"] == OptimizerConfig(b1=0.5)
     assert list(experiment.build(checked, IMAGES).losses) == list(checked.optimizers)
 
 
 def test_a_discriminator_without_a_model_that_has_one():
-    config = {"model": {"name": "row_rnn"}, "discriminator": {"turns": 2}}
-    with pytest.raises(UserError, match=r"config\.discriminator does not fit: row_rnn") as error:
+    config = {"model": {"name": "row_rnn"}, "discriminator": {"updates_per_step": 2}}
+    with pytest.raises(
+        UserError, match=r"config\.discriminator is not a section of row_rnn"
+    ) as error:
         experiment.check(config)
     assert "\n" not in str(error.value)
 
@@ -138,9 +145,12 @@ def test_a_discriminator_without_a_model_that_has_one():
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"turns": 0}, "config.discriminator.turns=0"),
-        ({"turn": 2}, "config.discriminator.turn is not a field; did you mean 'turns'"),
-        ({"turns": "x"}, "config.discriminator.turns='x' is of type str"),
+        ({"updates_per_step": 0}, "config.discriminator.updates_per_step=0"),
+        (
+            {"updates_per_stp": 2},
+            "config.discriminator.updates_per_stp is not a field; did you mean 'updates_per_step'",
+        ),
+        ({"updates_per_step": "x"}, "config.discriminator.updates_per_step='x' is of type str"),
         ({"private_clip": 2.0}, "config.discriminator.private_clip=2.0 has no effect"),
     ],
 )
@@ -174,7 +184,7 @@ def test_a_private_discriminator_refuses_what_would_tell_of_images(name, model, 
 def test_who_sees_images_may_be_private():
     fields = {"loss": "wasserstein", "penalty": "wgan_gp", "spectral": True, "codes": 3}
     checked = experiment.check({"model": {"name": "mlp_gan", **fields}, "discriminator": PRIVATE})
-    assert checked.discriminator.private_noise == 1
+    assert checked.optimizers["discriminator"].private_noise == 1
     assert experiment.check({"model": {"name": "row_rnn"}, "optimizer": PRIVATE})
     with pytest.raises(UserError, match=r"config\.optimizer\.private_noise=1\.0 does not fit"):
         experiment.check({"model": {"name": "mlp_gan"}, "optimizer": PRIVATE})
@@ -182,8 +192,8 @@ def test_who_sees_images_may_be_private():
 
 def test_a_run_goes_on_with_the_same_discriminator_alone():
     old = experiment.check({"model": {"name": "mlp_gan"}})
-    new = experiment.check({"model": {"name": "mlp_gan"}, "discriminator": {"turns": 2}})
-    assert experiment.difference(old, new) == ["discriminator.turns: 1 -> 2"]
+    new = experiment.check({"model": {"name": "mlp_gan"}, "discriminator": {"updates_per_step": 2}})
+    assert experiment.difference(old, new) == ["discriminator.updates_per_step: 1 -> 2"]
     assert experiment.check(experiment.to_dict(new)) == new
 
 
@@ -293,8 +303,8 @@ def test_what_a_given_choice_leaves_unread_goes_back_to_its_default():
         "config.optimizer.b1=0.5 has no effect with name='sgd'; put back to its default, 0.9.",
     ]
     checked = experiment.check(config)
-    assert (checked.model.penalty_weight, checked.optimizer.b1) == (10.0, 0.9)
-    assert checked.discriminator.b1 == 0.5  # its own optimiser reads it
+    assert (checked.model.penalty_weight, checked.optimizers["generator"].b1) == (10.0, 0.9)
+    assert checked.optimizers["discriminator"].b1 == 0.5  # its own optimiser reads it
     assert experiment.reset_unread(config, set()) == []
 
 
@@ -396,6 +406,6 @@ def test_the_warmup_of_a_short_run_is_scaled_once():
             longer = experiment.resolve(settings(steps, **fields), begun)
             assert lengths(longer) == [(length, 3)] * 2
             assert experiment.difference(begun, longer) == []
-            assert experiment.resolve(settings(**fields), longer).optimizer == begun.optimizer
+            assert experiment.resolve(settings(**fields), longer).optimizers == begun.optimizers
     other = experiment.resolve(settings(1000, schedule="constant", warmup_steps=20), begun)
     assert "optimizer.warmup_steps: 3 -> 20" in experiment.difference(begun, other)

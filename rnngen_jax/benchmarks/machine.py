@@ -86,7 +86,7 @@ def cache_bandwidth(size: int) -> float:
     """Bytes a second at which the CPU's cores together read an array of `size` bytes.
 
     It is the rate of one core's copies, read and written, times the number of cores: more than they
-    reach together, so that a floor made of it stays one.
+    reach together, so that a roofline made of it stays a lower bound.
     """
     size = max(size, _SMALL)
     source = np.ones(size // 4, np.float32)

@@ -71,8 +71,8 @@ def torch_gan(params: Params, sizes: Sizes) -> TorchGan:
             drawn = [
                 torch.randn(sizes.batch, sizes.noise, device=device)
                 if given is None
-                else given[number, turn]
-                for turn in range(2)
+                else given[number, player]
+                for player in range(2)
             ]
             optimizers["discriminator"].zero_grad(set_to_none=True)
             fake = generator(drawn[0]).detach()

@@ -139,9 +139,9 @@ def _sections(settings: "Experiment") -> dict[str, tuple[str, list[Field]]]:
     about, _, _ = inspect.cleandoc(inspect.getmodule(model).__doc__ or "").partition("\n")
     name = Field("name", settings.name, None, "str", meanings(experiment.Experiment)["name"])
     found = {"model": (about, [name, *fields(settings.model)])}
-    for section, cls in experiment.sections(settings.name).items():
-        about, _, _ = inspect.cleandoc(cls.__doc__ or "").partition("\n")
-        found[section] = (about.replace("`", ""), fields(getattr(settings, section)))
+    for name, section in settings.sections.items():
+        about, _, _ = inspect.cleandoc(type(section).__doc__ or "").partition("\n")
+        found[name] = (about.replace("`", ""), fields(section))
     return found
 
 

@@ -22,7 +22,7 @@ variables are in use; evaluation.json has the KL of each.
 
 With --classifier, a run of the config `classifier`, any model that samples is also measured by what
 it draws: its samples against all images of --split, in the features of that classifier. Beside
-these figures stands their floor, those of as many real images of the train split (of test for
+these figures stands their baseline, those of as many real images of the train split (of test for
 --split=train) in the samples' place. They depend on the classifier and on the numbers of images,
 and are no FID. A class-conditional model is given the train split's classes. --neighbours shows
 the first 16 samples, each beside the 3 training images that are nearest to it pixel by pixel.
@@ -130,7 +130,7 @@ def run(
     check_amount("--samples", samples or 0, first.spec, "memory")
     seed, temperature = seed or 0, 1.0 if temperature is None else temperature
     if neighbours is not None:
-        classifying.drawer(first.model, first.dataset)  # which refuses a model that cannot sample
+        classifying.sampler(first.model, first.dataset)  # which refuses a model that cannot sample
     record = evaluating.measure(
         opened,
         split,

@@ -39,10 +39,10 @@ def print_usage(
 
 
 def print_samples(section: Mapping[str, Any], seeds: int) -> None:
-    """Prints how samples compare with real images, and the floor; ± is over seeds."""
+    """Prints how samples compare with real images, and the baseline; ± is over seeds."""
     from rnngen_jax.evaluation.validation import collapse
 
-    metrics, floor = section["metrics"], section["floor"]
+    metrics, baseline = section["metrics"], section["baseline"]
     if "inception" in section:
         print(f"judge:          {section['inception']}, images resized {section['resize']}")
     else:
@@ -52,13 +52,13 @@ def print_samples(section: Mapping[str, Any], seeds: int) -> None:
         f"samples:        {section['num_samples']}, seed {section['seed']}, temperature "
         f"{section['temperature']:g}, against {section['num_real']} images"
     )
-    print(f"floor:          {section['num_floor']} real images in the samples' place")
-    print(f"{'':<18} {'samples':>10}{' ' * 9 * (seeds > 1)} {'floor':>10}")
+    print(f"baseline:       {section['num_baseline']} real images in the samples' place")
+    print(f"{'':<18} {'samples':>10}{' ' * 9 * (seeds > 1)} {'baseline':>10}")
     for name, value in metrics.items():
         if "/" not in name:
             error = f" ± {metrics[f'{name}/standard_error']:.4f}" if seeds > 1 else ""
-            print(f"{name:<18} {value:>10.4f}{error} {floor[name]:>10.4f}")
-    shares = [metrics[name] for name in floor if name.startswith("class_share/")]
+            print(f"{name:<18} {value:>10.4f}{error} {baseline[name]:>10.4f}")
+    shares = [metrics[name] for name in baseline if name.startswith("class_share/")]
     if 0 < len(shares) <= FEW:
         print(f"{'class shares':<18} {' '.join(f'{share:.3f}' for share in shares)}")
     for missing in filter(None, section.get("missing", [])):

@@ -95,7 +95,8 @@ def run(
     rebuilt = opened.decode(latents, labels=labels)
     error = np.square(rebuilt - images / (model.spec.levels - 1)).mean()
     if moving:
-        canvases = sampling.drawer(model, bar)(opened.params, opened.extra, latents, labels)
+        decode = sampling.stepwise_decoder(model, bar)
+        canvases = decode(opened.params, opened.extra, latents, labels)
         frames = animations.reconstructed(images, canvases, model.spec.levels)
         animations.write_gif(out, frames, hold=animations.HOLD)
     elif pictures.ending(out) == ".npz":

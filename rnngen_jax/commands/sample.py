@@ -145,7 +145,7 @@ def _write_canvases(
 
     from rnngen_jax.evaluation import animations, sampling
 
-    draw = sampling.drawer(opened.model, bar)
+    decode = sampling.stepwise_decoder(opened.model, bar)
     latents = _imagined(opened, num, labels, temperature, seed)
-    canvases = draw(opened.params, opened.extra, latents, labels)
+    canvases = decode(opened.params, opened.extra, latents, labels)
     animations.write_gif(out, animations.sampled(canvases), hold=animations.HOLD)

@@ -1,7 +1,8 @@
 """A trained classifier as the judge of images: its accuracy, its features, samples against data.
 
 Samples are compared with a split by the classifier's features (`evaluation.fidelity`). Beside them
-stands the floor: the same figures of as many real images, of another split, in the samples' place.
+stands the baseline: the same figures of as many real images, of another split, in the samples'
+place.
 """
 
 import functools
@@ -29,7 +30,7 @@ BATCH = 200  # images that a judge looks at at once; it does not change the numb
 Track = Callable[[range], Iterable[int]]
 Read = Callable[[np.ndarray], np.ndarray]
 Score = Callable[[Params, Extra, Batch, Array], tuple[Array, Array]]
-Draw = Callable[[Params, Extra, int, int, float], np.ndarray]
+Sample = Callable[[Params, Extra, int, int, float], np.ndarray]
 Classify = Callable[[np.ndarray], tuple[Any, Any]]
 
 
@@ -154,16 +155,16 @@ def pool(read: Read, num: int, track: Track = iter) -> Iterator[tuple[int, np.nd
         yield start, read(np.arange(start, min(start + BATCH, num)))
 
 
-def drawer(model: Model, dataset: Dataset, track: Track = iter) -> Draw:
-    """`draw(params, extra, num, seed, temperature) -> uint8 [num, H, W, C]`: samples to judge.
+def sampler(model: Model, dataset: Dataset, track: Track = iter) -> Sample:
+    """`sample(params, extra, num, seed, temperature) -> uint8 [num, H, W, C]`: samples to judge.
 
-    A class-conditional model is given the classes of training images that are drawn by chance, so
+    A class-conditional model is given the classes of training images that are chosen at random, so
     that its samples stand for the whole data set.
 
     Raises:
       UserError: the model cannot sample.
     """
-    sample = sampling.sampler(model, track)
+    sample_labelled = sampling.sampler(model, track)
     split = dataset.splits["train"]
 
     @functools.cache  # reading labels may mean to read images
@@ -171,11 +172,11 @@ def drawer(model: Model, dataset: Dataset, track: Track = iter) -> Draw:
         _, found = split.read(chosen(split.num, num))
         return np.resize(found, num).astype(np.int32)  # from the start again where there are fewer
 
-    def draw(params: Params, extra: Extra, num: int, seed: int, temperature: float) -> np.ndarray:
+    def sample(params: Params, extra: Extra, num: int, seed: int, temperature: float) -> np.ndarray:
         given = labels(num) if model.conditional else None
-        return sample(params, extra, jax.random.key(seed), num, given, temperature)
+        return sample_labelled(params, extra, jax.random.key(seed), num, given, temperature)
 
-    return draw
+    return sample
 
 
 class Judged(NamedTuple):
@@ -183,18 +184,18 @@ class Judged(NamedTuple):
 
     Attributes:
       samples: figures against real images, of each seed's samples.
-      floor: of real images of another split in the samples' place.
-      counts: `num_samples`, `num_real` and `num_floor`, the numbers of images.
+      baseline: of real images of another split in the samples' place.
+      counts: `num_samples`, `num_real` and `num_baseline`, the numbers of images.
     """
 
     samples: list[Fidelity]
-    floor: Fidelity
+    baseline: Fidelity
     counts: dict[str, int]
 
 
 def judge_samples(
     classify: Classify,
-    draw: Draw,
+    sample: Sample,
     states: Sequence[tuple[Params, Extra]],
     dataset: Dataset,
     split: str,
@@ -208,11 +209,12 @@ def judge_samples(
     Args:
       classify: what judges: `classify(image) -> (features, logits)` of uint8 `[B, H, W, C]`, as a
         `Judge` has it.
-      draw: from `drawer`.
+      sample: from `sampler`.
       states: parameters and state of each seed.
       dataset: the images.
-      split: whose images are the real ones. The floor is of the train split, for train of test.
-      num: how many samples, and at most for the floor; `None` for as many as the split has images.
+      split: whose images are the real ones. The baseline is of the train split, for train of test.
+      num: how many samples, and at most for the baseline; `None` for as many as the split has
+        images.
       seed, temperature: of the samples.
       track: wraps the ranges over batches.
 
@@ -224,13 +226,13 @@ def judge_samples(
     other = "test" if split == "train" else "train"
     index = chosen(dataset.splits[other].num, num)
     real = of_split(classify, reader(dataset, split), np.arange(num_real), track)
-    floor = compare(real, of_split(classify, reader(dataset, other), index, track))
+    baseline = compare(real, of_split(classify, reader(dataset, other), index, track))
     samples = [
-        compare(real, of_images(classify, draw(*state, num, seed, temperature), track))
+        compare(real, of_images(classify, sample(*state, num, seed, temperature), track))
         for state in states
     ]
-    counts = {"num_samples": num, "num_real": num_real, "num_floor": len(index)}
-    return Judged(samples, floor, counts)
+    counts = {"num_samples": num, "num_real": num_real, "num_baseline": len(index)}
+    return Judged(samples, baseline, counts)
 
 
 def scorer(model: Model, transform: Transform) -> Score:

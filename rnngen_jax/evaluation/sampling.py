@@ -1,4 +1,4 @@
-"""Drawing, completing and rebuilding any number of images in batches of one compiled shape."""
+"""Sampling, completing and rebuilding any number of images in batches of one compiled shape."""
 
 import functools
 from collections.abc import Callable, Iterable
@@ -12,8 +12,8 @@ from rnngen_jax import keys
 from rnngen_jax.errors import UserError
 from rnngen_jax.models.base import Canvases, Completion, Extra, Latent, Model, Params
 
-# Images a draw. Batch number i has the key `fold_in(key, i)` and always this shape, so that the
-# first n images of a large draw are those of a small one with the same seed.
+# Images per call of a model. Batch number i has the key `fold_in(key, i)` and always this shape, so
+# that the first n of many images are those of a few with the same seed.
 BATCH = 64
 
 Draw = Callable[..., np.ndarray]
@@ -28,7 +28,7 @@ def cycled(model: Model, num: int) -> np.ndarray | None:
 
 
 def sampler(model: Model, track: Track = iter) -> Draw:
-    """`draw(params, extra, key, num, labels, temperature) -> uint8 [num, H, W, C]`.
+    """`sample(params, extra, key, num, labels, temperature) -> uint8 [num, H, W, C]`.
 
     `labels` is int32 `[num]`, or `None` for an unconditional model. Make it once and call it often:
     each call of `sampler` compiles anew.
@@ -38,9 +38,9 @@ def sampler(model: Model, track: Track = iter) -> Draw:
     """
     if model.sample is None:
         raise UserError(f"{model.name} cannot draw samples.")
-    sample = jax.jit(model.sample, static_argnames="num")
+    one_batch = jax.jit(model.sample, static_argnames="num")
 
-    def draw(
+    def sample(
         params: Params,
         extra: Extra,
         key: Array,
@@ -52,7 +52,7 @@ def sampler(model: Model, track: Track = iter) -> Draw:
         parts = []
         for number, start in enumerate(track(range(0, num, BATCH))):
             label = None if labels is None else _filled(labels[start : start + BATCH])
-            images = sample(
+            images = one_batch(
                 params,
                 extra,
                 jax.random.fold_in(key, number),
@@ -63,13 +63,13 @@ def sampler(model: Model, track: Track = iter) -> Draw:
             parts.append(np.asarray(images))
         return np.concatenate(parts)[:num]
 
-    return draw
+    return sample
 
 
 def completer(
     model: Model, track: Track = iter, candidates: int | None = None
 ) -> Callable[..., Completion]:
-    """`draw(params, extra, key, images, known, labels, temperature) -> Completion`.
+    """`complete(params, extra, key, images, known, labels, temperature) -> Completion`.
 
     `images` is uint8 `[N, H, W, C]`, `known` bool `[N, H, W]`, `labels` int32 `[N]` or `None`; what
     comes back is of NumPy arrays. There are `candidates` draws to choose each image from; `None`
@@ -81,9 +81,9 @@ def completer(
     if model.complete is None:
         raise UserError(f"{model.name} cannot complete images.")
     candidates = candidates or model.candidates
-    complete = jax.jit(functools.partial(model.complete, candidates=candidates))
+    one_batch = jax.jit(functools.partial(model.complete, candidates=candidates))
 
-    def draw(
+    def complete(
         params: Params,
         extra: Extra,
         key: Array,
@@ -96,7 +96,7 @@ def completer(
         parts = []
         for number, start in enumerate(track(range(0, len(images), BATCH))):
             batch = slice(start, start + BATCH)
-            completed = complete(
+            completed = one_batch(
                 params,
                 extra,
                 jax.random.fold_in(key, number),
@@ -108,7 +108,7 @@ def completer(
             parts.append(jax.tree.map(np.asarray, completed))
         return jax.tree.map(lambda *each: np.concatenate(each)[: len(images)], *parts)
 
-    return draw
+    return complete
 
 
 def latents_of(model: Model, purpose: str) -> Latent:
@@ -201,7 +201,7 @@ def decoder(model: Model, track: Track = iter) -> Draw:
     return _mapped(latents_of(model, "to make images from").decode, track)
 
 
-def drawer(model: Model, track: Track = iter) -> Callable[..., Canvases]:
+def stepwise_decoder(model: Model, track: Track = iter) -> Callable[..., Canvases]:
     """`canvases(params, extra, latents, labels) -> Canvases` of NumPy arrays.
 
     `latents` is float32 `[N, S, Z]`, `labels` int32 `[N]` or `None`.

@@ -93,7 +93,7 @@ def _of_samples(
     track: Track,
 ) -> Validate:
     """The samples' part of a validation."""
-    draw = classifying.drawer(model, dataset, track=track)
+    sample = classifying.sampler(model, dataset, track=track)
     available = dataset.splits["validation"].num
     num_real = min(config.num_images or available, available)
 
@@ -103,7 +103,7 @@ def _of_samples(
         return classifying.of_split(judge.classify, read, np.arange(num_real))
 
     def validate(params: Params, extra: Extra) -> dict[str, float]:
-        images = draw(params, extra, config.num_samples, SEED, 1.0)
+        images = sample(params, extra, config.num_samples, SEED, 1.0)
         found = fidelity.compare(real(), classifying.of_images(judge.classify, images))
         if len(found.missing):
             warn(collapse(found.missing.tolist()))

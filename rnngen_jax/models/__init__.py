@@ -1,6 +1,7 @@
 """Generators, one file a system. A model's name is its file's name."""
 
 import importlib
+from collections.abc import Mapping
 from typing import Any
 
 from rnngen_jax.config import from_mapping, nearest
@@ -26,13 +27,16 @@ def config_class(name: str) -> type[Any]:
     return importlib.import_module(f"{__name__}.{name}").Config
 
 
-def players(name: str) -> tuple[str, ...]:
-    """Who plays in a model, in the order of their turns: the keys of its `params` and `losses`.
+def players(name: str) -> Mapping[str, str]:
+    """Which section of the config trains each player of a model.
+
+    The players are the keys of the model's `params` and `losses`, in the order of their updates. A
+    `Config` with several says so in `PLAYERS`; two may share a section.
 
     Raises:
       UserError: there is no such model.
     """
-    return getattr(config_class(name), "PLAYERS", ("model",))
+    return getattr(config_class(name), "PLAYERS", {"model": "optimizer"})
 
 
 def orders(name: str) -> tuple[str, ...]:

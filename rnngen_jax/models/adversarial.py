@@ -1,13 +1,13 @@
 """What adversarial generators share: their losses, from a generator and a discriminator.
 
-Within a training step the discriminator takes its turns first. With batch norm, real and generated
+Within a training step the discriminator is updated first. With batch norm, real and generated
 images go through it as batches of their own, so that each is normalised by its own moments; the
-running moments take in the real ones first, then the generated. The generator's turn leaves the
+running moments take in the real ones first, then the generated. The generator's update leaves the
 discriminator's state as it is.
 
 What is not trained by gradient, `extra`, has the running moments of either player under its name,
-the power iterations of spectral normalisation under "spectral", and the shares of a growing network
-under "fade".
+the power iterations of spectral normalisation under "spectral", and what a `Schedule` gave at the
+last step under "schedule".
 """
 
 from collections.abc import Callable, Mapping
@@ -22,14 +22,7 @@ from optax.losses import softmax_cross_entropy_with_integer_labels as cross_entr
 from rnngen_jax import keys
 from rnngen_jax.models.adversarial_config import AdversarialConfig
 from rnngen_jax.models.base import Aux, Batch, Extra, Model, Params, labels_for, require_classes
-from rnngen_jax.modules.adversarial import (
-    PLAYERS,
-    Discriminator,
-    Verdict,
-    with_borrowed,
-    without,
-)
-from rnngen_jax.modules.dcgan import faded
+from rnngen_jax.modules.adversarial import Discriminator, Verdict, with_borrowed, without
 from rnngen_jax.modules.latent import scaled
 from rnngen_jax.ops import adversarial, information, penalties, spectral
 from rnngen_jax.ops.augment import augment
@@ -51,6 +44,22 @@ class Noise(NamedTuple):
     traits: Array
 
 
+class Schedule(NamedTuple):
+    """What changes over the training of a model, by the number of steps alone.
+
+    The generator, the sampler and the discriminator's own update go by the same values, those of
+    the discriminator's last update.
+
+    Attributes:
+      at: `at(step) -> {name: array}`, keyword arguments of the generator and the body.
+      shown: `shown(image, **at(step)) -> image`, real images as the discriminator sees them, both
+        `[B, H, W, C]` in [-1, 1].
+    """
+
+    at: Callable[[Array], dict[str, Array]]
+    shown: Callable[..., Array]
+
+
 def adversarial_model(
     name: str,
     config: AdversarialConfig,
@@ -58,7 +67,7 @@ def adversarial_model(
     generator: nn.Module,
     body: nn.Module,
     steps: int = 1,
-    fade: Callable[[Array], Array] | None = None,
+    schedule: Schedule | None = None,
     shared: tuple[str, tuple[str, ...]] | None = None,
 ) -> Model:
     """The model of a generator and a discriminator.
@@ -67,10 +76,10 @@ def adversarial_model(
       name: of the model.
       config: the common choices.
       spec: the images.
-      generator: `generator(noise [B, S, Z'], label [B], train, fade) -> images` in [-1, 1].
+      generator: `generator(noise [B, S, Z'], label [B], train) -> images` in [-1, 1].
       body: the discriminator's, as in `modules.adversarial.Discriminator`.
       steps: noise vectors S of an image.
-      fade: `fade(step) -> [n]`, the shares of a growing network's resolutions.
+      schedule: what changes over the training.
       shared: a player, and the names of its modules that the other one uses as they are, with the
         same shapes. That player alone trains them.
 
@@ -92,14 +101,14 @@ def adversarial_model(
     def init(key: Array) -> tuple[Params, Extra]:
         label = jnp.zeros(1, jnp.int32)
         noise = drawn(keys.per_example(key, label), 1.0)
-        share = {} if fade is None else {"fade": fade(jnp.int32(0))}
+        first = {} if schedule is None else schedule.at(jnp.int32(0))
         given = {
             "discriminator": (jnp.zeros((1, *spec.shape)), label),
             "generator": (_with_class(noise.vectors, label), label),
         }
-        params, extra = {}, dict(share)
+        params, extra = {}, {"schedule": first} if first else {}
         for player, module in modules.items():
-            found = module.init(keys.named(key, player), *given[player], train=True, **share)
+            found = module.init(keys.named(key, player), *given[player], train=True, **first)
             params[player] = found.pop("params")
             if found:
                 extra[player] = found
@@ -108,7 +117,7 @@ def adversarial_model(
                 params["discriminator"], keys.named(key, "spectral")
             )
         if shared is not None:
-            (other,) = set(PLAYERS) - {shared[0]}
+            (other,) = params.keys() - {shared[0]}
             params[other] = without(params[other], other, shared[1])
         return params, extra
 
@@ -147,7 +156,7 @@ def adversarial_model(
         params: Params, extra: Extra, noise: Noise, label: Array, train: bool
     ) -> tuple[Array, Extra]:
         vectors, weights = _with_class(noise.vectors, label), own(params, "generator")
-        how = {"train": train, "fade": extra.get("fade")}
+        how = {"train": train, **extra.get("schedule", {})}
         return _applied(generator, weights, extra, "generator", vectors, label, **how)
 
     def normalised(params: Params, extra: Extra) -> tuple[Any, Extra]:
@@ -161,13 +170,14 @@ def adversarial_model(
     def judged(
         weights: Any, extra: Extra, image: Array, label: Array, drop: Array | None
     ) -> tuple[Verdict, Extra]:
-        how = {"train": True, "drop": drop if config.dropout else None, "fade": extra.get("fade")}
+        drop = drop if config.dropout else None
+        how = {"train": True, "drop": drop, **extra.get("schedule", {})}
         return _applied(judge, weights, extra, "discriminator", image, label, **how)
 
     def shown(batch: Batch, extra: Extra) -> Array:
         """Real images as the discriminator sees them, in [-1, 1]."""
         image = 2 * scaled(batch["image"], spec.levels) - 1
-        return image if fade is None else faded(image, extra["fade"])
+        return image if schedule is None else schedule.shown(image, **extra["schedule"])
 
     def discriminator(
         params: Params, extra: Extra, batch: Batch, key: Array, step: Array
@@ -175,8 +185,8 @@ def adversarial_model(
         def each(purpose: str) -> Array:
             return keys.per_example(keys.named(key, purpose), batch["index"])
 
-        if fade is not None:
-            extra = {**extra, "fade": fade(step)}
+        if schedule is not None:
+            extra = {**extra, "schedule": schedule.at(step)}
         label, noise = batch["label"], drawn(each("noise"), 1.0)
         fake, _ = generated(params, extra, noise, label, True)
         real = augment(shown(batch, extra), each("augment/real"), config.augmentation)

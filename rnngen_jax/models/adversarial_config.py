@@ -1,12 +1,12 @@
 """The choices that all adversarial models have, and which of them go together."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from rnngen_jax.config import refuse_unread, require, require_choice
 from rnngen_jax.errors import UserError
 from rnngen_jax.models.base import require_dropout
-from rnngen_jax.modules.adversarial import PLAYERS
 from rnngen_jax.ops import adversarial, penalties
 from rnngen_jax.ops.augment import require_policy
 
@@ -17,7 +17,7 @@ NORMS = ("none", "batch", "conditional_batch")
 
 @dataclass(frozen=True)
 class AdversarialConfig:
-    """Choices that all adversarial models have.
+    """Choices that all adversarial models have; see `models.players` for PLAYERS.
 
     Attributes:
       noise: size Z of a noise vector.
@@ -41,7 +41,10 @@ class AdversarialConfig:
       information: weight of what the codes' images tell of them.
     """
 
-    PLAYERS: ClassVar[tuple[str, ...]] = PLAYERS
+    PLAYERS: ClassVar[Mapping[str, str]] = {
+        "discriminator": "discriminator",
+        "generator": "optimizer",
+    }
 
     noise: int = 100
     noise_kind: str = "normal"
@@ -81,11 +84,21 @@ class AdversarialConfig:
         self._refuse_together()
         self._refuse_unread()
 
-    def require_private(self) -> None:
-        """Raises a `UserError` for choices with which a private discriminator would keep no secret.
+    def require_private(self, player: str, noise: float) -> None:
+        """Raises a `UserError` where private gradients of a player would keep no secret.
 
-        Its gradient is taken of one image at a time, and all else must not see images or classes.
+        The discriminator's are taken of one image at a time, and all else must not see images or
+        classes.
+
+        Args:
+          player: whose gradients are private.
+          noise: its `private_noise`.
         """
+        if player != "discriminator":
+            raise UserError(
+                f"config.{self.PLAYERS[player]}.private_noise={noise!r} does not fit: the "
+                f"{player} sees no images; set config.discriminator.private_noise."
+            )
         whole = "looks at the whole batch"
         reasons = {
             "loss": (("relativistic",), "shows real images to the generator"),

@@ -7,10 +7,10 @@ from jax import Array
 
 from rnngen_jax.config import require
 from rnngen_jax.errors import UserError
-from rnngen_jax.models.adversarial import adversarial_model
+from rnngen_jax.models.adversarial import Schedule, adversarial_model
 from rnngen_jax.models.adversarial_config import AdversarialConfig
 from rnngen_jax.models.base import Model
-from rnngen_jax.modules.dcgan import Body, Generator
+from rnngen_jax.modules.dcgan import Body, Generator, faded
 from rnngen_jax.modules.vae import sizes
 from rnngen_jax.shapes import ImageSpec
 
@@ -78,11 +78,10 @@ def build(config: Config, spec: ImageSpec) -> Model:
     generator = Generator(spec=spec, norm=config.norm, **shared)
     body = Body(dropout=config.dropout, norm=config.discriminator_norm, **shared)
 
-    def fade(step: Array) -> Array:
+    def at(step: Array) -> dict[str, Array]:
         # Resolution n comes in between steps (2 n + 1) and (2 n + 2) times `grow`.
         begins = (2 * jnp.arange(count) + 1) * config.grow
-        return jnp.clip((step - begins) / config.grow, 0.0, 1.0)
+        return {"fade": jnp.clip((step - begins) / config.grow, 0.0, 1.0)}
 
-    return adversarial_model(
-        "dcgan", config, spec, generator, body, fade=fade if config.grow else None
-    )
+    schedule = Schedule(at, faded) if config.grow else None
+    return adversarial_model("dcgan", config, spec, generator, body, schedule=schedule)

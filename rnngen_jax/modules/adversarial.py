@@ -12,8 +12,6 @@ from rnngen_jax.modules.pixels import Table
 from rnngen_jax.ops import dropout
 from rnngen_jax.ops.gaussians import Gaussian
 
-PLAYERS = ("discriminator", "generator")  # in the order of their turns
-
 
 class Verdict(NamedTuple):
     """What a discriminator says of images.
@@ -58,7 +56,7 @@ class Discriminator(nn.Module):
         *,
         train: bool,
         drop: Array | None = None,
-        fade: Array | None = None,
+        **scheduled: Array,
     ) -> Verdict:
         """Judges images.
 
@@ -67,13 +65,13 @@ class Discriminator(nn.Module):
           label: int `[B]`.
           train: whether batch norm takes the batch's own moments.
           drop: one key an image for dropout, `[B]`, or `None` for none.
-          fade: shares of the resolutions, as in `modules.dcgan`.
+          scheduled: what else the body is given, by keyword.
         """
         if self.classes and self.conditioning == "concat":
             size, height, width, _ = image.shape
             shown = Table(self.classes, height * width, name="class_map")(label)
             image = jnp.concatenate([image, shown.reshape(size, height, width, 1)], axis=-1)
-        features = self.body(image, train=train, drop=drop, fade=fade)
+        features = self.body(image, train=train, drop=drop, **scheduled)
         score = nn.Dense(1, name="score")(features)[:, 0]
         guess = None
         if self.classes and self.conditioning == "projection":
@@ -113,7 +111,7 @@ def with_borrowed(params: dict[str, Any], owner: str, names: tuple[str, ...]) ->
       owner: who has these modules.
       names: of the modules.
     """
-    (player,) = set(PLAYERS) - {owner}
+    (player,) = params.keys() - {owner}
     lent = {name: _shelf(params[owner], owner)[name] for name in names}
     whole = {**_shelf(params[player], player), **jax.lax.stop_gradient(lent)}
     return {**params[player], "body": whole} if player == "discriminator" else whole

@@ -5,8 +5,6 @@ an image, and shares between 0 and 1, one a doubling, blend each resolution's im
 one below, doubled.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -14,7 +12,7 @@ from jax import Array
 
 from rnngen_jax.modules.adversarial import dropped
 from rnngen_jax.modules.halving import Double, Halve
-from rnngen_jax.modules.maps import SelfAttention, normalised
+from rnngen_jax.modules.maps import SelfAttention, activated
 from rnngen_jax.modules.vae import sizes
 from rnngen_jax.shapes import ImageSpec
 
@@ -49,12 +47,10 @@ class Generator(nn.Module):
         """`[B, S, Z]` and int `[B]` to images `[B, H, W, C]` in [-1, 1]; `fade` is `[stages]`."""
         spec = self.spec
         *larger, (height, width) = sizes(spec.height, spec.width, self.stages)
-        activated = functools.partial(
-            _activated, label=label, train=train, norm=self.norm, slope=self.slope, spec=spec
-        )
+        how = self.norm, self.slope, spec.classes
         features = self.features << len(larger) >> 1
         x = nn.Dense(height * width * features)(noise.reshape(noise.shape[0], -1))
-        x = activated(x.reshape(-1, height, width, features))
+        x = activated(x.reshape(-1, height, width, features), label, train, *how)
         image = self._image(x, len(larger)) if self.grow else None
         for stage in reversed(range(len(larger))):
             if stage == 0 and self.attention:
@@ -64,7 +60,7 @@ class Generator(nn.Module):
             x = Double(max(out, 1), self.kernel, *larger[stage])(x)
             if last:
                 return jnp.tanh(x)
-            x = activated(x)
+            x = activated(x, label, train, *how)
             if self.grow:
                 share = fade[len(larger) - 1 - stage]
                 image = blended(doubled(image), self._image(x, stage), share)
@@ -107,8 +103,7 @@ class Body(nn.Module):
         x = self._map(image, 0) if self.grow else image
         for stage in range(count):
             x = Halve(self.features << stage, self.kernel)(x)
-            x = normalised(x, None, train, self.norm if stage else "none")
-            x = jax.nn.leaky_relu(x, self.slope)
+            x = activated(x, None, train, self.norm if stage else "none", self.slope)
             if self.grow:
                 image = halved(image)
                 x = blended(self._map(image, stage + 1), x, fade[count - 1 - stage])
@@ -151,9 +146,3 @@ def faded(image: Array, fade: Array) -> Array:
     for share, level in zip(fade, reversed(levels), strict=True):
         shown = blended(doubled(shown), level, share)
     return shown
-
-
-def _activated(
-    x: Array, label: Array, train: bool, norm: str, slope: float, spec: ImageSpec
-) -> Array:
-    return jax.nn.leaky_relu(normalised(x, label, train, norm, spec.classes), slope)

@@ -4,8 +4,6 @@ The names `near_0` and `near_1` are those of 3×3 convolutions that both players
 shapes, so that they can share them.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -14,7 +12,7 @@ from jax import Array
 from rnngen_jax.cells.base import Cell
 from rnngen_jax.modules.adversarial import dropped
 from rnngen_jax.modules.halving import Double, Halve
-from rnngen_jax.modules.maps import Same, normalised
+from rnngen_jax.modules.maps import Same, activated
 from rnngen_jax.modules.recurrent import Recurrent
 from rnngen_jax.recurrence.base import Strategy
 from rnngen_jax.shapes import ImageSpec
@@ -52,14 +50,11 @@ class Generator(nn.Module):
     remat: int = 0
 
     @nn.compact
-    def __call__(
-        self, noise: Array, label: Array, *, train: bool, fade: Array | None = None
-    ) -> Array:
+    def __call__(self, noise: Array, label: Array, *, train: bool) -> Array:
         """`[B, S, Z]` and int `[B]` to images `[B, H, W, C]` in [-1, 1].
 
         S is the number of steps, or 1 for the same noise at each of them.
         """
-        del fade
         size, given, inputs = noise.shape
         height, columns = map_size(self.spec)
         steps = height if self.by == "row" else height * columns
@@ -73,13 +68,10 @@ class Generator(nn.Module):
         places = columns if self.by == "row" else 1
         x = nn.Dense(places * self.features, name="places")(y)
         x = x.reshape(size, height, columns, self.features)
-        act = functools.partial(jax.nn.leaky_relu, negative_slope=self.slope)
-        norm = functools.partial(
-            normalised, label=label, train=train, norm=self.norm, classes=self.spec.classes
-        )
-        x = act(norm(x))
+        how = self.norm, self.slope, self.spec.classes
+        x = activated(x, label, train, *how)
         for name in SHARED:
-            x = act(norm(Same(self.features, name=name)(x)))
+            x = activated(Same(self.features, name=name)(x), label, train, *how)
         x = Double(self.spec.channels, 4, self.spec.height, self.spec.width, name="image")(x)
         return jnp.tanh(x)
 
@@ -99,21 +91,14 @@ class Body(nn.Module):
     norm: str
 
     @nn.compact
-    def __call__(
-        self,
-        image: Array,
-        *,
-        train: bool,
-        drop: Array | None = None,
-        fade: Array | None = None,
-    ) -> Array:
+    def __call__(self, image: Array, *, train: bool, drop: Array | None = None) -> Array:
         """`[B, H, W, C]` to features `[B, F]`."""
-        del fade
         x = jax.nn.leaky_relu(Halve(self.features, 4)(image), self.slope)
         x = dropped(x, drop, "halved", self.dropout)
         for name in SHARED:
-            x = normalised(Same(self.features, name=name)(x), None, train, self.norm)
-            x = dropped(jax.nn.leaky_relu(x, self.slope), drop, name, self.dropout)
+            x = Same(self.features, name=name)(x)
+            x = activated(x, None, train, self.norm, self.slope)
+            x = dropped(x, drop, name, self.dropout)
         x = jax.nn.leaky_relu(Halve(2 * self.features, 4)(x), self.slope)
         return x.reshape(x.shape[0], -1)
 
@@ -137,16 +122,9 @@ class RecurrentBody(nn.Module):
     remat: int = 0
 
     @nn.compact
-    def __call__(
-        self,
-        image: Array,
-        *,
-        train: bool,
-        drop: Array | None = None,
-        fade: Array | None = None,
-    ) -> Array:
+    def __call__(self, image: Array, *, train: bool, drop: Array | None = None) -> Array:
         """`[B, H, W, C]` to features `[B, 2 F]`: the last step's and the mean of all."""
-        del train, fade
+        del train
         rows = image.reshape(*image.shape[:2], -1)
         x = jax.nn.leaky_relu(nn.Dense(self.width)(rows), self.slope)
         x = dropped(x, drop, "rows", self.dropout)

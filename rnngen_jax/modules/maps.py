@@ -104,3 +104,15 @@ def normalised(x: Array, label: Array | None, train: bool, norm: str, classes: i
     if norm == "none":
         return x
     return BatchNorm(classes if norm == "conditional_batch" else 0)(x, label, train)
+
+
+def activated(
+    x: Array, label: Array | None, train: bool, norm: str, slope: float, classes: int = 0
+) -> Array:
+    """`[B, ..., F]` after a norm and LeakyReLU; called within a compact module.
+
+    Args:
+      x, label, train, norm, classes: as in `normalised`.
+      slope: of LeakyReLU below 0.
+    """
+    return jax.nn.leaky_relu(normalised(x, label, train, norm, classes), slope)

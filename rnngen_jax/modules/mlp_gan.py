@@ -2,13 +2,12 @@
 
 import math
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
 from rnngen_jax.modules.adversarial import dropped
-from rnngen_jax.modules.maps import normalised
+from rnngen_jax.modules.maps import activated
 from rnngen_jax.shapes import ImageSpec
 
 
@@ -30,16 +29,12 @@ class Generator(nn.Module):
     norm: str
 
     @nn.compact
-    def __call__(
-        self, noise: Array, label: Array, *, train: bool, fade: Array | None = None
-    ) -> Array:
+    def __call__(self, noise: Array, label: Array, *, train: bool) -> Array:
         """`[B, S, Z]` and int `[B]` to images `[B, H, W, C]` in [-1, 1]."""
-        del fade
         x = noise.reshape(noise.shape[0], -1)
         for _ in range(self.layers):
             x = nn.Dense(self.hidden)(x)
-            x = normalised(x, label, train, self.norm, self.spec.classes)
-            x = jax.nn.leaky_relu(x, self.slope)
+            x = activated(x, label, train, self.norm, self.slope, self.spec.classes)
         x = nn.Dense(math.prod(self.spec.shape))(x)
         return jnp.tanh(x).reshape(-1, *self.spec.shape)
 
@@ -60,20 +55,10 @@ class Body(nn.Module):
     norm: str
 
     @nn.compact
-    def __call__(
-        self,
-        image: Array,
-        *,
-        train: bool,
-        drop: Array | None = None,
-        fade: Array | None = None,
-    ) -> Array:
+    def __call__(self, image: Array, *, train: bool, drop: Array | None = None) -> Array:
         """`[B, H, W, C]` to features `[B, F]`."""
-        del fade
         x = image.reshape(image.shape[0], -1)
         for number in range(self.layers):
-            x = nn.Dense(self.hidden)(x)
-            x = normalised(x, None, train, self.norm)
-            x = jax.nn.leaky_relu(x, self.slope)
+            x = activated(nn.Dense(self.hidden)(x), None, train, self.norm, self.slope)
             x = dropped(x, drop, f"layer {number}", self.dropout)
         return x

@@ -85,9 +85,9 @@ def measure(
     require(num >= 0, "num", num, "0 for all, or 1 or more")
     first = opened[0]
     _check_measurable(first.model, judge is not None or network is not None)
-    draw = None
+    sample = None
     if judge is not None or network is not None:
-        draw = classifying.drawer(first.model, first.dataset, track=first.track)
+        sample = classifying.sampler(first.model, first.dataset, track=first.track)
     scores = _measure(opened, split, num, iw_samples)
     usages = _inspect(opened, split, num)
     each = [score | usage for score, (usage, _) in zip(scores, usages, strict=True)]
@@ -114,9 +114,9 @@ def measure(
         record["latents"] = [arrays for _, arrays in usages]
     asked = Asked(split, samples, seed, temperature)
     if judge is not None:
-        record["samples"] = judging.by_classifier(judge, draw, opened, asked)
+        record["samples"] = judging.by_classifier(judge, sample, opened, asked)
     if network is not None:
-        record["inception"] = judging.by_inception(network, draw, opened, asked)
+        record["inception"] = judging.by_inception(network, sample, opened, asked)
     return record
 
 

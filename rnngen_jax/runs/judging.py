@@ -9,7 +9,7 @@ from rnngen_jax.data.base import Dataset
 from rnngen_jax.errors import UserError
 from rnngen_jax.evaluation import classifying, pictures, records
 from rnngen_jax.evaluation import neighbours as nearness
-from rnngen_jax.evaluation.classifying import Classify, Draw, Judge, Judged
+from rnngen_jax.evaluation.classifying import Classify, Judge, Judged, Sample
 from rnngen_jax.evaluation.inception import RESIZE, Inception, open_inception
 from rnngen_jax.runs.run import Run, load
 from rnngen_jax.shapes import ImageSpec
@@ -79,9 +79,11 @@ def open_network(path: str | None, spec: ImageSpec) -> Inception | None:
     return open_inception(path, spec.levels, spec.channels)
 
 
-def by_classifier(judge: Judge, draw: Draw, opened: Sequence[Run], asked: Asked) -> dict[str, Any]:
+def by_classifier(
+    judge: Judge, sample: Sample, opened: Sequence[Run], asked: Asked
+) -> dict[str, Any]:
     """How the samples of each seed compare with a split: the section `samples`."""
-    judged, section = _compared(judge.classify, draw, opened, asked)
+    judged, section = _compared(judge.classify, sample, opened, asked)
     return {
         "classifier": judge.name,
         "digest": judge.digest,
@@ -92,11 +94,11 @@ def by_classifier(judge: Judge, draw: Draw, opened: Sequence[Run], asked: Asked)
 
 
 def by_inception(
-    network: Inception, draw: Draw, opened: Sequence[Run], asked: Asked
+    network: Inception, sample: Sample, opened: Sequence[Run], asked: Asked
 ) -> dict[str, Any]:
     """The same in the Inception network's features, less what is of classes: `inception`."""
-    _, section = _compared(network.classify, draw, opened, asked)
-    for part in ("metrics", "floor"):
+    _, section = _compared(network.classify, sample, opened, asked)
+    for part in ("metrics", "baseline"):
         found = section[part]
         section[part] = {name: found[name] for name in found if name.split("/")[0] in DISTANCES}
     return {
@@ -108,27 +110,27 @@ def by_inception(
 
 
 def _compared(
-    classify: Classify, draw: Draw, opened: Sequence[Run], asked: Asked
+    classify: Classify, sample: Sample, opened: Sequence[Run], asked: Asked
 ) -> tuple[Judged, dict[str, Any]]:
     """Samples beside a split in the eyes of a judge, and what every section says of that."""
     states = [(run.params, run.extra) for run in opened]
     dataset, track = opened[0].dataset, opened[0].track
-    judged = classifying.judge_samples(classify, draw, states, dataset, *asked, track=track)
+    judged = classifying.judge_samples(classify, sample, states, dataset, *asked, track=track)
     return judged, {
         "split": asked.split,
         **judged.counts,
         "seed": asked.seed,
         "temperature": asked.temperature,
         "metrics": summarise(gather([found.metrics() for found in judged.samples]), opened[0].seed),
-        "floor": judged.floor.metrics(),
+        "baseline": judged.baseline.metrics(),
     }
 
 
 def write_neighbours(path: str, run: Run, seed: int, temperature: float) -> None:
     """Writes a picture of samples beside their nearest training images."""
     dataset = run.dataset
-    draw = classifying.drawer(run.model, dataset, track=run.track)
-    images = draw(run.params, run.extra, SHOWN, seed, temperature)
+    sample = classifying.sampler(run.model, dataset, track=run.track)
+    images = sample(run.params, run.extra, SHOWN, seed, temperature)
     read, levels = classifying.reader(dataset, "train"), dataset.spec.levels
     pool = classifying.pool(read, dataset.splits["train"].num, track=run.track)
     index, _ = nearness.nearest(images, pool, NEIGHBOURS, levels)

@@ -74,7 +74,7 @@ def _train(
     dataset = data.load(settings.data)
     model = experiment.build(settings, dataset.spec)
     training = settings.training
-    batches, available = loop.batches_a_step(settings.optimizers), dataset.splits["train"].num
+    batches, available = loop.batches_per_step(settings.optimizers), dataset.splits["train"].num
     most = f"1 to {available // batches}, as a step takes {batches} from {available} images"
     where = "config.training.batch_size"
     require(training.batch_size * batches <= available, where, training.batch_size, most)
@@ -116,7 +116,7 @@ def _train(
             folder,
             experiment.identity(settings, dataset.spec),
             validate=validate,
-            draw=drawer(model, settings, dataset, folder, track),
+            draw=grid_sampler(model, settings, dataset, folder, track),
             describe=accountant(settings, dataset.splits["train"].num),
             record=experiment.to_dict(settings),
             announced=announced,
@@ -180,7 +180,7 @@ def accountant(settings: Experiment, num: int) -> Callable[[int], dict[str, floa
     def describe(step: int) -> dict[str, float]:
         found = {}
         for player, section in private.items():
-            steps, delta = step * section.turns, section.private_delta
+            steps, delta = step * section.updates_per_step, section.private_delta
             found[f"epsilon/{player}"] = epsilon(section.private_noise, rate, steps, delta)
             found[f"delta/{player}"] = delta
         return found
@@ -189,14 +189,14 @@ def accountant(settings: Experiment, num: int) -> Callable[[int], dict[str, floa
     return describe
 
 
-def drawer(
+def grid_sampler(
     model: Model,
     settings: Experiment,
     dataset: Dataset,
     folder: pathlib.Path,
     track: Callable[[range], Iterable[int]] = iter,
 ) -> Callable[[Params, Extra, int], np.ndarray] | None:
-    """`draw(params, extra, step)` writes a grid of samples to `samples/step_STEP.png`, returns it.
+    """`sample(params, extra, step)` writes a grid to `samples/step_STEP.png` and returns it.
 
     The same noise at every step, so that the grids can be compared. Of several seeds, the first.
     Of a model that can rebuild images but draw none, the grid is of validation images and what
@@ -222,15 +222,15 @@ def drawer(
 
         return rebuild
 
-    draw_images = sampling.sampler(model, track)
+    sample_images = sampling.sampler(model, track)
     labels = sampling.cycled(model, num)
     key = jax.random.key(settings.training.seed)
 
-    def draw(params: Params, extra: Extra, step: int) -> np.ndarray:
-        images = draw_images(params, extra, key, num, labels, 1.0)
+    def sample(params: Params, extra: Extra, step: int) -> np.ndarray:
+        images = sample_images(params, extra, key, num, labels, 1.0)
         return write(pictures.grid(np.asarray(images), model.spec.levels), step)
 
-    return draw
+    return sample
 
 
 def _animate(folder: pathlib.Path) -> None:

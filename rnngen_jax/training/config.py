@@ -1,5 +1,6 @@
 """The config sections `optimizer` and `training`."""
 
+import functools
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
@@ -27,7 +28,7 @@ _READ_BY = {
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """The optimiser of one player of a model; each player has one of its own.
+    """The optimiser of a model, or of its players that have no section of their own.
 
     A field that the chosen optimiser or schedule does not read must stay at its default, so that
     no setting is without effect.
@@ -56,8 +57,8 @@ class OptimizerConfig:
         (over one player's arrays); 0 for no clipping.
       clip_weights: after an update all parameters are cut to ± this (Arjovsky et al. 2017,
         algorithm 1); 0 for never.
-      turns: updates in a row that the player makes in one training step, each from a batch of its
-        own.
+      updates_per_step: updates in a row that the player makes in one training step, each from a
+        batch of its own.
       private_noise: with more than 0 the gradient is a private one (Abadi et al. 2016, algorithm
         1): each example's is scaled down to the norm `private_clip`, and their sum gets Gaussian
         noise of `private_noise` times that norm.
@@ -84,7 +85,7 @@ class OptimizerConfig:
     l2: float = 0.0
     clip_norm: float = 0.0
     clip_weights: float = 0.0
-    turns: int = 1
+    updates_per_step: int = 1
     private_noise: float = 0.0
     private_clip: float = 1.0
     private_delta: float = 1e-5
@@ -105,7 +106,8 @@ class OptimizerConfig:
         require(self.eps > 0, f"{at}eps", self.eps, "above 0")
         for name in ("weight_decay", "l1", "l2", "clip_norm", "clip_weights", "private_noise"):
             require(getattr(self, name) >= 0, f"{at}{name}", getattr(self, name), "0 or more")
-        require(self.turns >= 1, f"{at}turns", self.turns, "1 or more")
+        given = self.updates_per_step
+        require(given >= 1, f"{at}updates_per_step", given, "1 or more")
         require(self.private_clip > 0, f"{at}private_clip", self.private_clip, "above 0")
         given = self.private_delta
         require(0 < given < 1, f"{at}private_delta", given, "above 0, below 1")
@@ -146,11 +148,18 @@ class OptimizerConfig:
                 refuse_unread(self, at, name, ("private_noise",), remedy=remedy)
 
 
-@dataclass(frozen=True)
-class DiscriminatorConfig(OptimizerConfig):
-    """The same for the discriminator of an adversarial model; `optimizer` is its generator's."""
+@functools.cache
+def optimizer_section(name: str) -> type[OptimizerConfig]:
+    """The class of a section that sets an optimiser, whose errors name that section.
 
-    SECTION: ClassVar[str] = "config.discriminator"
+    Args:
+      name: the section's, such as "optimizer" or "discriminator".
+    """
+    path = f"config.{name}"
+    if path == OptimizerConfig.SECTION:
+        return OptimizerConfig
+    about = f"The same as config.optimizer, for the {name} alone."
+    return type(f"{name.title()}Config", (OptimizerConfig,), {"SECTION": path, "__doc__": about})
 
 
 @dataclass(frozen=True)

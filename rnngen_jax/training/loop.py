@@ -27,7 +27,7 @@ from rnngen_jax.training.progress import Progress, make_progress
 from rnngen_jax.training.seeds import Values, create_each, gather, mean, summarise
 from rnngen_jax.training.standing import Clock, Standing
 from rnngen_jax.training.state import TrainState, create, evaluated_params
-from rnngen_jax.training.step import Transform, Turns, rounds, train_step
+from rnngen_jax.training.step import Transform, Updates, most_updates, train_step
 
 Validate = Callable[[Params, Extra], Mapping[str, float]]
 Draw = Callable[[Params, Extra, int], np.ndarray | None]
@@ -91,7 +91,7 @@ def train(
 
     Args:
       model: the model.
-      feed: the training batches, of `config.batch_size` images for each of the `batches_a_step`,
+      feed: the training batches, of `config.batch_size` images for each of the `batches_per_step`,
         for `config.seeds`.
       transform: `transform(batch, key) -> batch`, inside the jitted step.
       config: the section `training`. Its `num_samples` is for whoever makes `draw`.
@@ -127,12 +127,12 @@ def train(
             f"config.training.patience={config.patience} needs a validation, which this model has "
             "not; set it to 0."
         )
-    turns = _turns(optimizers)
-    images = config.seeds * config.batch_size * rounds(turns)  # of a step
+    updates = _updates(optimizers)
+    images = config.seeds * config.batch_size * most_updates(updates)  # of a step
     chains = _chains(model, optimizers)
     parallel = make_parallel(
         config.parallelism,
-        lambda reduce: train_step(model, chains, config.ema_decay, transform, reduce, turns),
+        lambda reduce: train_step(model, chains, config.ema_decay, transform, reduce, updates),
         fetch,
         config.seed,
         config.batch_size,
@@ -165,7 +165,7 @@ def train(
         sink = stack.enter_context(closing(_sink(workdir, kept, standing.logged, record)))
         progress = stack.enter_context(closing(make_progress(standing.step, config.steps, images)))
         run = _Run(
-            players=tuple(model.losses),
+            sections={player: optimizers[player].SECTION for player in model.losses},
             images=images,
             config=config,
             identity=identity,
@@ -204,9 +204,9 @@ def initial_state(
     return functools.partial(create_each, make_one, config.seed, config.seeds)
 
 
-def batches_a_step(optimizers: Mapping[str, OptimizerConfig]) -> int:
+def batches_per_step(optimizers: Mapping[str, OptimizerConfig]) -> int:
     """Batches of `config.training.batch_size` that one training step takes."""
-    return rounds(_turns(optimizers))
+    return most_updates(_updates(optimizers))
 
 
 def _chains(
@@ -216,12 +216,12 @@ def _chains(
     return {player: make_optimizer(optimizers[player]) for player in model.losses}
 
 
-def _turns(optimizers: Mapping[str, OptimizerConfig]) -> dict[str, Turns]:
-    """How each player goes about its updates."""
+def _updates(optimizers: Mapping[str, OptimizerConfig]) -> dict[str, Updates]:
+    """Each player's update settings."""
 
-    def of(config: OptimizerConfig) -> Turns:
+    def of(config: OptimizerConfig) -> Updates:
         noise, clip = config.private_noise, config.private_clip
-        return Turns(config.turns, Privacy(noise, clip) if noise else None)
+        return Updates(config.updates_per_step, Privacy(noise, clip) if noise else None)
 
     return {player: of(config) for player, config in optimizers.items()}
 
@@ -230,7 +230,7 @@ def _turns(optimizers: Mapping[str, OptimizerConfig]) -> dict[str, Turns]:
 class _Run:
     """What the parts of the loop share."""
 
-    players: tuple[str, ...]
+    sections: Mapping[str, str]
     images: int
     config: TrainingConfig
     identity: Mapping[str, Any]
@@ -290,10 +290,10 @@ class _Run:
         """Waits for the metrics of a call and adds them."""
         host = self.parallel.host(metrics)
         before = self.standing.step
-        self.standing.account(host, self.players)
+        self.standing.account(host, self.sections)
         done = self.standing.step - before
         self.clock.count(done * self.images)
-        self.progress.advance(done, mean(host[f"loss/{self.players[0]}"][-1]))
+        self.progress.advance(done, mean(host[f"loss/{next(iter(self.sections))}"][-1]))
 
     def between(self, state: TrainState) -> bool:
         """Does what is due at this step, all of it or nothing that counts; see `train`.
@@ -344,7 +344,7 @@ class _Run:
         for name, values in scores.items():
             if not np.isfinite(values).all():
                 name = f"the validation's {name}"
-                raise self.standing.not_finite(name, np.asarray(values), seeds)
+                raise self.standing.not_finite(name, np.asarray(values), seeds, self.sections)
         self.write("validation", scores)
         return mean(next(iter(scores.values())))
 
@@ -367,7 +367,7 @@ class _Run:
         for name, array in named(host).items():
             if not np.isfinite(array).all():
                 name = f"a number in {name}"
-                raise self.standing.not_finite(name, array, self.config.seeds)
+                raise self.standing.not_finite(name, array, self.config.seeds, self.sections)
         meta = {**self.standing.meta(), "identity": self.identity, "config": self.record}
         self.checkpoints.save(self.standing.step, host, meta)
         self.standing.saved = self.standing.step

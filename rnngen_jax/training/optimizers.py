@@ -16,7 +16,7 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     """The optimiser of one player.
 
     The order is: penalties are added to the gradient, the sum is clipped, the optimiser scales it,
-    the updated parameters are cut. With several turns per step the schedule still counts steps.
+    the updated parameters are cut. With several updates per step the schedule still counts steps.
 
     Raises:
       UserError: a decaying schedule without a length, one that is no longer than its warm-up,
@@ -28,7 +28,7 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
         parts.append(add_penalties(config.l1, config.l2))
     if config.clip_norm:
         parts.append(optax.clip_by_global_norm(config.clip_norm))
-    parts.append(_scaling(config, lambda count: rate(count // config.turns)))
+    parts.append(_scaling(config, lambda count: rate(count // config.updates_per_step)))
     if config.clip_weights:
         parts.append(keep_within(config.clip_weights))
     return optax.chain(*parts)

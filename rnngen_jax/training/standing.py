@@ -1,8 +1,9 @@
 """Where a run stands besides its arrays, and how fast it is."""
 
 import contextlib
+import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -68,24 +69,25 @@ class Standing:
             "owed": self.owed,
         }
 
-    def account(self, metrics: Mapping[str, np.ndarray], players: Sequence[str]) -> None:
+    def account(self, metrics: Mapping[str, np.ndarray], sections: Mapping[str, str]) -> None:
         """Adds the metrics of the steps of one call.
 
         Args:
           metrics: by name, `[K]`, or `[K, N]` of N seeds.
-          players: in the order in which they are named when something is wrong.
+          sections: by player the path of its section, in the order in which they are named when
+            something is wrong.
 
         Raises:
           DivergedError: a metric is not finite.
         """
-        of_players = [f"{kind}/{player}" for player in players for kind in ("loss", "grad_norm")]
+        of_players = [f"{kind}/{player}" for player in sections for kind in ("loss", "grad_norm")]
         names = of_players + sorted(metrics.keys() - set(of_players))
         for k in range(len(metrics[names[0]])):
             self.step += 1
             for name in names:
                 value = np.asarray(metrics[name][k], np.float64)
                 if not np.isfinite(value).all():
-                    raise self.not_finite(name, value, value.size)
+                    raise self.not_finite(name, value, value.size, sections)
                 self.sums[name] = (self.sums.get(name, 0.0) + value).tolist()
             self.count += 1
 
@@ -107,15 +109,27 @@ class Standing:
             self.stale += 1
         return improved
 
-    def not_finite(self, name: str, values: np.ndarray, seeds: int) -> DivergedError:
-        """The error for a number of this step that is not finite; see `first_not_finite`."""
+    def not_finite(
+        self, name: str, values: np.ndarray, seeds: int, sections: Mapping[str, str]
+    ) -> DivergedError:
+        """The error for a number of this step that is not finite.
+
+        Args:
+          name, values, seeds: as in `first_not_finite`.
+          sections: by player the path of its section. Where no part of the name is a player's, all
+            are named.
+        """
+        found = [sections[part] for part in re.split(r"[/. ]", name) if part in sections]
+        named = list(dict.fromkeys(found[:1] or sections.values()))
+        rates, clips = (
+            " and ".join(f"{section}.{field}" for section in named)
+            for field in ("learning_rate", "clip_norm")
+        )
         name, value = first_not_finite(name, values, seeds)
         good = "none yet" if self.saved is None else f"step {self.saved}"
-        section = "config.discriminator" if "discriminator" in name else "config.optimizer"
         return DivergedError(
             f"step {self.step}: {name} is {value}. Last good checkpoint: {good}.\n"
-            f"Lower {section}.learning_rate or set {section}.clip_norm, and train in another "
-            "--workdir."
+            f"Lower {rates} or set {clips}, and train in another --workdir."
         )
 
 

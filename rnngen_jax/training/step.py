@@ -21,15 +21,15 @@ Reduce = Callable[[Any], Any]
 Call = Callable[[TrainState, Any, Any], tuple[TrainState, Metrics]]
 
 
-class Turns(NamedTuple):
-    """How a player goes about its updates.
+class Updates(NamedTuple):
+    """Per-player update settings.
 
     Attributes:
-      count: updates in a row in one step.
-      privacy: makes its gradients private; `None` for plain ones.
+      per_step: updates in a row in one step.
+      privacy: makes the player's gradients private; `None` for plain ones.
     """
 
-    count: int = 1
+    per_step: int = 1
     privacy: Privacy | None = None
 
 
@@ -39,14 +39,14 @@ def train_step(
     ema_decay: float,
     transform: Transform,
     reduce: Reduce = lambda tree: tree,
-    turns: Mapping[str, Turns] | None = None,
+    updates: Mapping[str, Updates] | None = None,
 ) -> Step:
     """Makes the function of one training step.
 
-    Within a step the players take their turns in the order of `model.losses`. Each is
-    differentiated in its own branch of the parameters, with the others' as they are after their
-    turns, and hands its `extra` to the next. Turn number i of every player sees the same batch; a
-    step's examples number i, i + n, i + 2 n, ... make it up, where n is `rounds(turns)`.
+    Within a step the players are updated in the order of `model.losses`. Each is differentiated in
+    its own branch of the parameters, with the others' as they are after their updates, and hands
+    its `extra` to the next. Update number i of every player sees the same batch; a step's examples
+    number i, i + n, i + 2 n, ... make it up, where n is `most_updates(updates)`.
 
     Args:
       model: the model.
@@ -56,58 +56,58 @@ def train_step(
       transform: what is done to a batch first, such as augmentation.
       reduce: the mean over devices of a tree of arrays, where each has a part of the batch only;
         integers are left alone, since they are the same on all.
-      turns: by player; one plain turn for who is not there.
+      updates: by player; one update with plain gradients for a player that is not there.
 
     Returns:
       `step(state, batch, key) -> (state, metrics)`. The metrics are scalars: `loss/<player>`,
       `grad_norm/<player>` (the global norm of the loss's gradient, before penalties and clipping)
-      and the losses' own; of several turns, their means.
+      and the losses' own; of several updates, their means.
     """
-    turns = {player: (turns or {}).get(player, Turns()) for player in model.losses}
-    parts = rounds(turns)
+    settings = {player: (updates or {}).get(player, Updates()) for player in model.losses}
+    parts = most_updates(settings)
 
-    def turn(
+    def update(
         player: str, state: TrainState, batch: Batch, key: Array
     ) -> tuple[TrainState, Metrics]:
-        """Updates one player."""
+        """Updates one player once."""
 
         def loss(own: Any, batch: Batch) -> tuple[Array, Aux]:
             params = {**state.params, player: own}
             return model.losses[player](params, state.extra, batch, key, state.step)
 
         own, opt_state = state.params[player], state.opt_state[player]
-        privacy = turns[player].privacy
+        privacy = settings[player].privacy
         if privacy is None:
             found = jax.value_and_grad(loss, has_aux=True)(own, batch)
         else:
             noise_key = keys.named(key, "privacy")
             found = private_value_and_grad(loss, own, batch, privacy, noise_key)
         (value, aux), gradient = reduce(found)
-        updates, opt_state = optimizers[player].update(gradient, opt_state, own)
+        change, opt_state = optimizers[player].update(gradient, opt_state, own)
         metrics = {f"loss/{player}": value, f"grad_norm/{player}": optax.tree.norm(gradient)}
         state = state._replace(
-            params={**state.params, player: optax.apply_updates(own, updates)},
+            params={**state.params, player: optax.apply_updates(own, change)},
             opt_state={**state.opt_state, player: opt_state},
             extra=aux.extra,
         )
         return state, {**aux.metrics, **metrics}
 
-    def all_turns(
+    def all_updates(
         player: str, state: TrainState, batch: Batch, key: Array
     ) -> tuple[TrainState, Metrics]:
-        """Updates one player as often as it has turns."""
-        count = turns[player].count
-        # [parts, B, ...], across the batch, so that a device's part of it is one of each turn's.
+        """Updates one player as often as its settings say."""
+        count = settings[player].per_step
+        # [parts, B, ...], across the batch, so that a device's part of it is one of each update's.
         cut = {
             name: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0)[:count]
             for name, x in batch.items()
         }
         if count == 1:
-            return turn(player, state, jax.tree.map(lambda x: x[0], cut), key)
+            return update(player, state, jax.tree.map(lambda x: x[0], cut), key)
 
         def body(state: TrainState, item: tuple[Batch, Array]) -> tuple[TrainState, Metrics]:
             batch, number = item
-            return turn(player, state, batch, jax.random.fold_in(key, number))
+            return update(player, state, batch, jax.random.fold_in(key, number))
 
         state, metrics = jax.lax.scan(body, state, (cut, jnp.arange(count)))
         return state, jax.tree.map(lambda x: x.mean(0), metrics)
@@ -116,7 +116,7 @@ def train_step(
         batch = transform(batch, keys.named(key, "transform"))
         metrics: Metrics = {}
         for player in model.losses:
-            state, own = all_turns(player, state, batch, keys.named(key, f"loss/{player}"))
+            state, own = all_updates(player, state, batch, keys.named(key, f"loss/{player}"))
             metrics |= own
         if state.ema is not None:
             # Young averages forget faster, so that the initial parameters do not linger in them.
@@ -128,9 +128,9 @@ def train_step(
     return step
 
 
-def rounds(turns: Mapping[str, Turns]) -> int:
-    """Batches that a step takes: as many as the player with the most turns has turns."""
-    return max((each.count for each in turns.values()), default=1)
+def most_updates(updates: Mapping[str, Updates]) -> int:
+    """The most updates that a player makes in a step, which takes as many batches."""
+    return max((each.per_step for each in updates.values()), default=1)
 
 
 def many_steps(step: Step, fetch: Fetch, seed: int | Array) -> Call:

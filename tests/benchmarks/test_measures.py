@@ -1,11 +1,11 @@
-"""Timing, floors, shapes and tables, each against numbers worked out by hand."""
+"""Timing, the roofline, shapes and tables, each against numbers worked out by hand."""
 
 import json
 import time
 
 import pytest
 
-from rnngen_jax.benchmarks import floors, machine, report, timing
+from rnngen_jax.benchmarks import machine, report, roofline, timing
 from rnngen_jax.benchmarks.machine import Machine
 from rnngen_jax.benchmarks.problem import Shape, parse_shapes
 from rnngen_jax.errors import UserError
@@ -29,23 +29,23 @@ def test_calls_are_interleaved_and_the_first_is_not_timed(monkeypatch):
 
 
 @pytest.mark.parametrize(("cell", "gates"), [("lstm", 4), ("gru", 3)])
-def test_floor_counts_every_multiplication(cell, gates):
+def test_roofline_counts_every_multiplication(cell, gates):
     steps, batch, inputs, hidden = shape = Shape(7, 2, 3, 5)
     # Two operations for each weight and example: forwards; back to h; and for the weights.
     each = 2 * gates * batch * hidden * steps
     # At one operation a second, seconds are operations.
-    forward = floors.seconds(cell, shape, MACHINE, gradient=False)
+    forward = roofline.seconds(cell, shape, MACHINE, gradient=False)
     assert forward == pytest.approx(each * (inputs + hidden))
-    gradient = floors.seconds(cell, shape, MACHINE, gradient=True)
+    gradient = roofline.seconds(cell, shape, MACHINE, gradient=True)
     assert gradient == pytest.approx(each * (2 * inputs + 3 * hidden))
 
 
-def test_floor_of_a_small_batch_is_reading_the_weights(monkeypatch):
+def test_roofline_of_a_small_batch_is_reading_the_weights(monkeypatch):
     fast = MACHINE._replace(platform="cpu", flops=1e30)
-    monkeypatch.setattr(floors, "cache_bandwidth", lambda size: size / 3)  # three seconds a read
+    monkeypatch.setattr(roofline, "cache_bandwidth", lambda size: size / 3)  # three seconds a read
     shape = Shape(7, 1, 1, 5)
-    assert floors.seconds("lstm", shape, fast, gradient=False) == pytest.approx(7 * 3)
-    assert floors.seconds("lstm", shape, fast, gradient=True) == pytest.approx(2 * 7 * 3)
+    assert roofline.seconds("lstm", shape, fast, gradient=False) == pytest.approx(7 * 3)
+    assert roofline.seconds("lstm", shape, fast, gradient=True) == pytest.approx(2 * 7 * 3)
 
 
 def test_the_machine_is_measured_and_described(monkeypatch):

@@ -47,7 +47,7 @@ def test_bench_prints_tables_and_writes_them(tmp_path, monkeypatch, capsys):
         assert record["ratio"] == pytest.approx(record["ms"] / first["ms"])
         assert f"| {record['case']:<44} | {record['contender']:<38} |" in printed
         assert 0 < record["least"] <= record["ms"] <= record["most"]
-        assert record["% floor"] > 0
+        assert record["% roofline"] > 0
     assert "gradient: best of flax, keras, equinox that are installed / ours: median" in printed
 
 

@@ -164,7 +164,7 @@ def test_samples_are_judged_beside_the_likelihood(root, tmp_path, capsys):
     section = record.pop("samples")
     assert record.pop("time") >= own.pop("time")
     assert record == own
-    metrics, floor = section.pop("metrics"), section.pop("floor")
+    metrics, baseline = section.pop("metrics"), section.pop("baseline")
     (missing,) = section.pop("missing")
     assert len(missing) == metrics["missing_classes"] > 0
     assert f"{collapse(missing)}\n" in printed
@@ -177,7 +177,7 @@ def test_samples_are_judged_beside_the_likelihood(root, tmp_path, capsys):
         "split": "test",
         "num_samples": 70,
         "num_real": 300,
-        "num_floor": 70,
+        "num_baseline": 70,
         "seed": 5,
         "temperature": 0.9,
     }
@@ -189,10 +189,12 @@ def test_samples_are_judged_beside_the_likelihood(root, tmp_path, capsys):
     real = features(root / "judge", split("test")[0])
     want = fidelity.compare(real, features(root / "judge", images)).metrics()
     assert metrics == pytest.approx(want, rel=1e-3, abs=1e-5)
-    assert set(floor) == set(metrics)
-    assert floor["frechet"] < metrics["frechet"]
+    assert set(baseline) == set(metrics)
+    assert baseline["frechet"] < metrics["frechet"]
     assert name in printed
-    assert f"frechet            {metrics['frechet']:>10.4f} {floor['frechet']:>10.4f}\n" in printed
+    row = f"{metrics['frechet']:>10.4f} {baseline['frechet']:>10.4f}"
+    assert f"frechet            {row}\n" in printed
+    assert "baseline:       70 real images in the samples' place\n" in printed
     assert "FID" not in printed + json.dumps(record)
 
 
@@ -210,7 +212,7 @@ def test_every_seed_of_a_gan_is_judged(root, capsys):
     assert got == pytest.approx(each, rel=1e-5)
     assert section["metrics"]["frechet"] == pytest.approx(np.mean(each), rel=1e-5)
     assert section["num_real"] == 200
-    assert section["floor"] == pytest.approx(alone[0]["samples"]["floor"], rel=1e-6)
+    assert section["baseline"] == pytest.approx(alone[0]["samples"]["baseline"], rel=1e-6)
     error = section["metrics"]["frechet/standard_error"]
     assert f" ± {error:.4f}" in capsys.readouterr().out
     whole = evaluated(root / "gan", f"--classifier={root}/judge", "--seed_index=0")["samples"]
@@ -250,16 +252,16 @@ def test_samples_by_the_inception_network(root, tmp_path, capsys, monkeypatch):
     assert "samples" not in record
     section = record["inception"]
     first = load(run, seed_index=1)
-    draw = classifying.drawer(first.model, first.dataset)
-    drawn = draw(first.params, first.extra, 40, 2, 1.0)
+    sample = classifying.sampler(first.model, first.dataset)
+    drawn = sample(first.params, first.extra, 40, 2, 1.0)
     real, _ = first.dataset.splits["test"].read(np.arange(first.dataset.splits["test"].num))
     want = fidelity.compare(*(fidelity.Features(*classify(images)) for images in (real, drawn)))
     want = {name: value for name, value in want.metrics().items() if name in section["metrics"]}
     assert section["metrics"] == pytest.approx(want, rel=1e-6)
-    assert list(want) == list(section["floor"]) == [*judging.DISTANCES]
+    assert list(want) == list(section["baseline"]) == [*judging.DISTANCES]
     assert section["inception"] == "FID"
     assert section["resize"] == inception.RESIZE
-    assert (section["num_samples"], section["num_real"], section["num_floor"]) == (40, 300, 40)
+    assert (section["num_samples"], section["num_real"], section["num_baseline"]) == (40, 300, 40)
     printed = capsys.readouterr().out
     assert "judge:          FID, images resized bilinear to 299x299" in printed
     assert "class shares" not in printed

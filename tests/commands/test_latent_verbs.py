@@ -128,7 +128,7 @@ def test_expected_and_drawn_samples_share_their_latents():
     expected = sampling.decoder(model)({}, {}, latents, None)
     np.testing.assert_allclose(expected * 8, drawn, atol=1e-4)
     assert len({image.tobytes() for image in drawn}) > 60
-    steps = sampling.drawer(model)({}, {}, latents, None)
+    steps = sampling.stepwise_decoder(model)({}, {}, latents, None)
     assert steps.write is None
     np.testing.assert_allclose(steps.mean, [np.full_like(expected, 0.5), expected], atol=1e-6)
 

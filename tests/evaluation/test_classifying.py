@@ -161,7 +161,7 @@ def test_a_generator_is_no_classifier():
     with pytest.raises(UserError, match=r"^generator is no classifier"):
         classifying.scorer(sampling_model(None), None)
     with pytest.raises(UserError, match=r"^toy cannot draw samples"):
-        classifying.drawer(TOY, dataset())
+        classifying.sampler(TOY, dataset())
 
 
 @pytest.mark.parametrize("num", [100, 700])
@@ -170,31 +170,31 @@ def test_conditional_samples_have_the_classes_of_the_data(num):
         return jnp.broadcast_to(label[:, None, None, None], (num, *SPEC.shape)).astype(jnp.uint8)
 
     model = sampling_model(labels_as_images)._replace(conditional=True)
-    images = classifying.drawer(model, dataset())(PARAMS, {}, num, 0, 1.0)
+    images = classifying.sampler(model, dataset())(PARAMS, {}, num, 0, 1.0)
     assert images.shape == (num, *SPEC.shape)
     share = np.bincount(images[:, 0, 0, 0], minlength=3) / num
     np.testing.assert_allclose(share, CLASSES, atol=0.12)
 
 
-def test_the_floor_is_what_real_images_get_in_the_samples_place():
-    """A generator that draws the very training images of the floor is as good as it."""
+def test_the_baseline_is_what_real_images_get_in_the_samples_place():
+    """A generator that draws the very training images of the baseline is as good as it."""
     data = dataset()
     stored, _ = data.splits["train"].read(classifying.chosen(480, 64))
 
     def copies(key, num, label):
         return jnp.asarray(stored)
 
-    draw = classifying.drawer(sampling_model(copies), data)
+    sample = classifying.sampler(sampling_model(copies), data)
     one = judge(data).classify
-    got = classifying.judge_samples(one, draw, [(PARAMS, {})] * 2, data, "test", 64, 0, 1.0)
-    assert got.counts == {"num_samples": 64, "num_real": 230, "num_floor": 64}
+    got = classifying.judge_samples(one, sample, [(PARAMS, {})] * 2, data, "test", 64, 0, 1.0)
+    assert got.counts == {"num_samples": 64, "num_real": 230, "num_baseline": 64}
     real, _ = data.splits["test"].read(np.arange(230))
     want = fidelity.compare(
         fidelity.Features(*features_of(real)), fidelity.Features(*features_of(stored))
     ).metrics()
-    for found in (*got.samples, got.floor):
+    for found in (*got.samples, got.baseline):
         assert found.metrics() == pytest.approx(want, rel=1e-12)
-    # By default as many as the split has; for the train split the floor is of test.
+    # By default as many as the split has; for the train split the baseline is of test.
     got = classifying.judge_samples(
         one,
         lambda *how: np.resize(stored, (how[2], *SPEC.shape)),
@@ -205,4 +205,4 @@ def test_the_floor_is_what_real_images_get_in_the_samples_place():
         0,
         1.0,
     )
-    assert got.counts == {"num_samples": 480, "num_real": 480, "num_floor": 230}
+    assert got.counts == {"num_samples": 480, "num_real": 480, "num_baseline": 230}

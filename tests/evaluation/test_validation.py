@@ -134,7 +134,7 @@ def test_samples_are_judged_after_what_else_there_is(scored, latent):
     assert list(got) == [*others, *JUDGED, *SHARES]
     assert validate(PARAMS, {}) == got  # the same noise
     assert lines == []
-    images = classifying.drawer(toy, DATASET)(PARAMS, {}, 70, 0, 1.0)
+    images = classifying.sampler(toy, DATASET)(PARAMS, {}, 70, 0, 1.0)
     real = SPLITS["validation"].read(np.arange(7))[0]
     want = fidelity.compare(
         *(fidelity.Features(*map(np.asarray, classify(PARAMS, {}, x))) for x in (real, images))

@@ -49,8 +49,8 @@ def _made(name, spec, items):
         return (0.5 * rng.standard_normal(leaf.shape)).astype(np.float32)
 
     params, extra = jax.tree_util.tree_map_with_path(fill, shapes)
-    if "fade" in extra:
-        extra["fade"] = np.zeros_like(extra["fade"])
+    if "schedule" in extra:
+        extra["schedule"] = jax.tree.map(np.zeros_like, extra["schedule"])
     return model, params, extra
 
 

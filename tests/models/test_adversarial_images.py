@@ -22,13 +22,13 @@ def test_after_many_steps_the_largest_singular_values_are_those_divided_by(name,
     model, params, extra = made(name, spectral=True, **fields)
 
     @jax.jit
-    def turns(params, extra):
-        def turn(extra, _):
+    def updates(params, extra):
+        def update(extra, _):
             return loss("discriminator", model, params, extra)[1].extra, None
 
-        return jax.lax.scan(turn, extra, None, length=400)[0]
+        return jax.lax.scan(update, extra, None, length=400)[0]
 
-    extra = turns(params, extra)
+    extra = updates(params, extra)
     assert len(extra["spectral"]) == count
     weights = dict(params["discriminator"])
     if fields.get("share") == "generator":
@@ -66,7 +66,7 @@ def test_resolutions_come_in_one_after_the_other():
     model, params, extra = made("dcgan", LARGE, **GROW)
     data = problems.batch(LARGE)
     after = jax.jit(lambda step: loss("discriminator", model, params, extra, data, step)[1].extra)
-    shares = np.stack([after(step)["fade"] for step in range(0, 16)])
+    shares = np.stack([after(step)["schedule"]["fade"] for step in range(0, 16)])
     second = np.clip((np.arange(16) - 3) / 3, 0, 1)  # alone, in between, alone, in between, whole
     third = np.clip((np.arange(16) - 9) / 3, 0, 1)
     np.testing.assert_allclose(shares, np.stack([second, third], axis=1), atol=1e-6)
@@ -98,7 +98,7 @@ def test_a_growing_pair_blends_its_resolutions(step, shares):
     np.testing.assert_allclose(
         value, (softplus(-scores[0]) + softplus(scores[1])).mean(), rtol=2e-5
     )
-    # The generator's turn and the sampler go by the shares that the discriminator has left.
+    # The generator and the sampler go by the shares that the discriminator has left.
     value, _ = loss("generator", model, params, aux.extra, data, step)
     np.testing.assert_allclose(value, softplus(-scores[1]).mean(), rtol=2e-5)
     z, _, _ = problems.noise_of(jax.random.split(KEY, B), problems.TINY["dcgan"])

@@ -117,8 +117,8 @@ def by_hand(fields):
     return values, metrics, extra, {"generator": [own], "discriminator": [of_real, of_fake]}
 
 
-def after_turn(player, fields, extra, seen):
-    """What `extra` is after one player's turn."""
+def after_update(player, fields, extra, seen):
+    """What `extra` is after one player's update."""
     shelf = extra.get(player, {}).get("batch_stats", {})
     shelf = shelf.get("body", shelf)
     for n in range(len(shelf)):
@@ -141,11 +141,11 @@ def test_the_mlp_gan_is_the_one_written_out(case, player):
     assert set(aux.metrics) == set(metrics[player])
     for name, wanted in metrics[player].items():
         np.testing.assert_allclose(aux.metrics[name], wanted, rtol=2e-5, atol=1e-6, err_msg=name)
-    # The discriminator's turn alone moves the power iteration, and only its own running moments:
+    # The discriminator's update alone moves the power iteration, and only its own running moments:
     # towards those of the real images, then towards those of the generated ones.
     if player == "generator":
         moved = {**moved, **({"spectral": extra["spectral"]} if "spectral" in extra else {})}
-    expected = after_turn(player, fields, moved, seen)
+    expected = after_update(player, fields, moved, seen)
     assert jax.tree.structure(aux.extra) == jax.tree.structure(expected)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), aux.extra, expected

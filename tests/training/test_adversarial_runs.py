@@ -24,7 +24,7 @@ from rnngen_jax.training.optimizers import make_optimizer
 from rnngen_jax.training.parallel import make_parallel
 from rnngen_jax.training.privacy import Privacy, epsilon
 from rnngen_jax.training.state import create
-from rnngen_jax.training.step import Turns, many_steps, rounds, train_step
+from rnngen_jax.training.step import Updates, many_steps, most_updates, train_step
 
 SPEC = ImageSpec(4, 4, 1, 17, 3)
 EVERYTHING = {  # that looks beyond its own example, or draws
@@ -36,12 +36,12 @@ EVERYTHING = {  # that looks beyond its own example, or draws
     "augmentation": "color",
 }
 GANS = {
-    "mlp_gan": ("mlp_gan", {**EVERYTHING, "hidden": 4, "layers": 1}, Turns(2)),
-    "dcgan": ("dcgan", {**EVERYTHING, "features": 2, "stages": 2, "kernel": 2}, Turns(2)),
+    "mlp_gan": ("mlp_gan", {**EVERYTHING, "hidden": 4, "layers": 1}, Updates(2)),
+    "dcgan": ("dcgan", {**EVERYTHING, "features": 2, "stages": 2, "kernel": 2}, Updates(2)),
     "private": (
         "mlp_gan",
         {"noise": 3, "hidden": 4, "layers": 1},
-        Turns(1, Privacy(0.5, 0.1)),
+        Updates(1, Privacy(0.5, 0.1)),
     ),
 }
 STEPS, BATCH = 3, 16
@@ -60,19 +60,19 @@ def split():
 @functools.cache
 def trained(case, kind, devices):
     """Metrics of every step and the state after the last."""
-    name, fields, turn = GANS[case]
-    model, turns = models.build(name, fields, SPEC), {"discriminator": turn}
+    name, fields, own = GANS[case]
+    model, updates = models.build(name, fields, SPEC), {"discriminator": own}
     config = OptimizerConfig(name="sgd", learning_rate=0.1)
     chains = {player: make_optimizer(config) for player in model.losses}
     parallel = make_parallel(
         kind,
-        lambda reduce: train_step(model, chains, 0.9, toys.keep, reduce, turns),
+        lambda reduce: train_step(model, chains, 0.9, toys.keep, reduce, updates),
         fetch,
         0,
         BATCH,
         jax.devices()[:devices],
     )
-    feed = make_feed(split(), BATCH * rounds(turns), 0, "device")
+    feed = make_feed(split(), BATCH * most_updates(updates), 0, "device")
     state = parallel.place(jax.jit(functools.partial(create, model, chains, 0, True))())
     resident = parallel.place_resident(feed.resident)
     chunk = parallel.place_chunk(next(iter(feed.chunks([(0, STEPS)], 0, 1))))
@@ -110,7 +110,7 @@ def run(workdir, steps):
         steps=steps, batch_size=8, steps_per_call=2, log_every=2, checkpoint_every=2, ema_decay=0.9
     )
     sections = {
-        "discriminator": OptimizerConfig(learning_rate=0.01, turns=2),
+        "discriminator": OptimizerConfig(learning_rate=0.01, updates_per_step=2),
         "generator": OptimizerConfig(learning_rate=0.01),
     }
     feed = make_feed(split(), 16, 0, "device")
@@ -200,7 +200,7 @@ from rnngen_jax import experiment
 def get_config():
     config = experiment.default("mlp_gan")
     config.model.update({"noise": 4, "hidden": 8, "layers": 1})
-    config.discriminator.update({"turns": 2, "private_noise": 1.1, "private_clip": 0.5})
+    config.discriminator.update({"updates_per_step": 2, "private_noise": 1.1, "private_clip": 0.5})
     config.training.update({"steps": 4, "batch_size": 16, "steps_per_call": 2, "log_every": 2})
     config.training.update({"validate_every": 0, "checkpoint_every": 0, "sample_every": 0})
     return config
@@ -223,7 +223,7 @@ def test_a_private_run_tells_its_epsilon(tmp_path):
     assert [line["step"] for line in lines] == [2, 4]
     for line in lines:
         assert line["delta/discriminator"] == 1e-4
-        # A step of two turns is two private steps.
+        # A step of two updates is two private steps.
         steps, rate = 2 * line["step"], 16 / num
         assert line["epsilon/discriminator"] == pytest.approx(epsilon(1.1, rate, steps, 1e-4))
         event = accounting.PoissonSampledDpEvent(rate, accounting.GaussianDpEvent(1.1))

@@ -14,7 +14,7 @@ from training_toys import final, kernel, lines, numbers, saved
 from rnngen_jax.errors import RunError
 from rnngen_jax.training import loop, sinks
 from rnngen_jax.training.checkpoints import open_checkpoints
-from rnngen_jax.training.config import OptimizerConfig, TrainingConfig
+from rnngen_jax.training.config import OptimizerConfig, TrainingConfig, optimizer_section
 
 
 def test_a_run_learns_and_leaves_what_it_should(tmp_path, capsys):
@@ -214,6 +214,23 @@ def test_validation_and_samples_see_the_moving_average(tmp_path):
     assert seen["extra"] == 20
 
 
+PLAYERS = {
+    "discriminator": optimizer_section("discriminator")(learning_rate=0.05),
+    "generator": OptimizerConfig(learning_rate=0.05),
+}
+
+
+def test_what_is_of_no_player_names_the_sections_of_all(tmp_path):
+    said = (
+        r"the validation's bits_per_dim is nan.*\n"
+        r"Lower config\.discriminator\.learning_rate and config\.optimizer\.learning_rate or set "
+        r"config\.discriminator\.clip_norm and config\.optimizer\.clip_norm, and train in"
+    )
+    on = {"validate_every": 20, "validate": toys.validator([float("nan")])}
+    with pytest.raises(RunError, match=said):
+        toys.run(tmp_path, toys.adversaries(), PLAYERS, **on)
+
+
 @pytest.mark.parametrize(
     ("player", "section"),
     [("discriminator", "config.discriminator"), ("generator", "config.optimizer")],
@@ -228,23 +245,23 @@ def test_the_player_is_named_and_so_is_its_section(tmp_path, player, section):
     model = base._replace(losses={**base.losses, player: bad})
     said = rf"^step 7: loss/{player} is nan\. Last good checkpoint: step 5\.\nLower {section}\."
     with pytest.raises(RunError, match=said):
-        toys.run(tmp_path, model, checkpoint_every=5)
+        toys.run(tmp_path, model, PLAYERS, checkpoint_every=5)
     assert saved(tmp_path) == [5]
     assert all(health.ok for health in open_checkpoints(tmp_path / "checkpoints").health())
 
 
-def test_a_step_takes_as_many_batches_as_the_player_with_most_turns_has_turns():
-    one, five = OptimizerConfig(), OptimizerConfig(turns=5)
-    assert loop.batches_a_step({"model": one}) == 1
-    assert loop.batches_a_step({"discriminator": five, "generator": one}) == 5
-    assert loop.batches_a_step({"discriminator": one, "generator": five}) == 5
+def test_a_step_takes_as_many_batches_as_the_player_with_most_updates_makes():
+    one, five = OptimizerConfig(), OptimizerConfig(updates_per_step=5)
+    assert loop.batches_per_step({"model": one}) == 1
+    assert loop.batches_per_step({"discriminator": five, "generator": one}) == 5
+    assert loop.batches_per_step({"discriminator": one, "generator": five}) == 5
 
 
-def test_turns_count_once_in_the_step_and_in_the_images(tmp_path):
-    """Two turns of the discriminator, so that a batch from the feed is twice `batch_size`."""
+def test_updates_count_once_in_the_step_and_in_the_images(tmp_path):
+    """Two updates of the discriminator, so that a batch from the feed is twice `batch_size`."""
     model, config = toys.adversaries(), toys.settings(steps=10)
     sections = {
-        "discriminator": OptimizerConfig(name="sgd", turns=2, clip_weights=0.05),
+        "discriminator": OptimizerConfig(name="sgd", updates_per_step=2, clip_weights=0.05),
         "generator": OptimizerConfig(name="sgd"),
     }
     feed = toys.make_feed(toys.split(), 2 * config.batch_size, config.seed, "device")
@@ -261,10 +278,10 @@ def test_turns_count_once_in_the_step_and_in_the_images(tmp_path):
     assert [line["epsilon/a"] for line in lines(tmp_path)] == [10.0, 20.0]
 
 
-def test_images_of_all_turns_count(tmp_path, monkeypatch):
+def test_images_of_all_updates_count(tmp_path, monkeypatch):
     counted = []
     monkeypatch.setattr(loop.Clock, "count", lambda self, images: counted.append(images))
-    toys.run(tmp_path, optimizer=OptimizerConfig(turns=3))
+    toys.run(tmp_path, optimizer=OptimizerConfig(updates_per_step=3))
     assert sum(counted) == 20 * 8 * 3
 
 

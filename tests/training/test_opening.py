@@ -9,7 +9,7 @@ import training_toys as toys
 
 from rnngen_jax.data.base import Dataset
 from rnngen_jax.training import opening
-from rnngen_jax.training.config import DiscriminatorConfig, OptimizerConfig
+from rnngen_jax.training.config import OptimizerConfig, optimizer_section
 
 
 def test_the_data_with_the_sizes_of_its_splits():
@@ -45,7 +45,7 @@ def test_the_devices_by_kind():
 
 def test_schedules_that_end_before_the_training():
     sections = {
-        "discriminator": DiscriminatorConfig(),
+        "discriminator": optimizer_section("discriminator")(),
         "generator": OptimizerConfig(schedule="linear", learning_rate=0.2).resolved(300),
     }
     assert opening.ended_schedules(sections, 300) == []
@@ -57,7 +57,9 @@ def test_schedules_that_end_before_the_training():
 
 def test_warmups_that_are_given_as_a_fraction():
     given = {
-        "discriminator": DiscriminatorConfig(schedule="cosine", warmup_fraction=50 / 12000),
+        "discriminator": optimizer_section("discriminator")(
+            schedule="cosine", warmup_fraction=50 / 12000
+        ),
         "generator": OptimizerConfig(schedule="cosine", warmup_steps=5),
     }
     resolved = {player: section.resolved(300) for player, section in given.items()}

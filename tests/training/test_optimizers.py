@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from rnngen_jax.errors import UserError
-from rnngen_jax.training.config import DECAYS, DiscriminatorConfig, OptimizerConfig
+from rnngen_jax.training.config import DECAYS, OptimizerConfig, optimizer_section
 from rnngen_jax.training.optimizers import learning_rate, make_optimizer
 
 STEPS = 10
@@ -45,7 +45,7 @@ def by_hand(config):
         norm = np.sqrt(sum(np.sum(g**2) for g in gradient.values()))
         if config.clip_norm and norm > config.clip_norm:
             gradient = {k: g * config.clip_norm / norm for k, g in gradient.items()}
-        step = t // config.turns
+        step = t // config.updates_per_step
         rate = config.learning_rate * min(1, (step + 1) / max(config.warmup_steps, 1))
         for k, g in gradient.items():
             if config.name in ("adam", "adamw"):
@@ -81,7 +81,7 @@ CASES = [
     {"name": "sgd", "clip_norm": 0.5},
     {"name": "sgd", "clip_weights": 0.3},
     {"name": "rmsprop", "clip_weights": 0.3, "momentum": 0.8},
-    {"name": "sgd", "turns": 2, "warmup_steps": 2},
+    {"name": "sgd", "updates_per_step": 2, "warmup_steps": 2},
     {"name": "sgd", "l1": 0.4, "l2": 0.3, "clip_norm": 0.5, "warmup_steps": 3},
 ]
 
@@ -117,7 +117,7 @@ def test_the_update_is_the_one_written_out(fields):
         ({}, {"l2": 0.1}),
         ({"name": "sgd"}, {"clip_norm": 0.1}),
         ({"name": "sgd"}, {"clip_weights": 0.1}),
-        ({"schedule": "cosine"}, {"turns": 2}),
+        ({"schedule": "cosine"}, {"updates_per_step": 2}),
     ],
     ids=str,
 )
@@ -164,10 +164,15 @@ def test_clipped_weights_stay_inside_after_every_update(name):
     assert at_the_edge
 
 
-def test_a_schedule_counts_steps_whatever_the_turns():
+def test_a_schedule_counts_steps_whatever_the_updates_per_step():
     """Three updates of a step have one rate: after 2 of 4 steps it is half way down."""
     config = OptimizerConfig(
-        name="sgd", learning_rate=1.0, schedule="linear", decay_steps=4, final_fraction=0.0, turns=3
+        name="sgd",
+        learning_rate=1.0,
+        schedule="linear",
+        decay_steps=4,
+        final_fraction=0.0,
+        updates_per_step=3,
     )
     optimizer = make_optimizer(config)
     state, rates = optimizer.init({"kernel": jnp.ones(1)}), []
@@ -181,7 +186,7 @@ def test_a_schedule_counts_steps_whatever_the_turns():
 @pytest.mark.parametrize("lengths", [{}, {"warmup_steps": 10, "decay_steps": 10}], ids=str)
 def test_a_decay_needs_a_length_beyond_its_warmup(schedule, lengths):
     given = lengths.get("decay_steps", 0)
-    for section in (OptimizerConfig, DiscriminatorConfig):
+    for section in (OptimizerConfig, optimizer_section("discriminator")):
         said = rf"^{section.SECTION}\.decay_steps={given} .*more than warmup_steps={given}"
         with pytest.raises(UserError, match=said):
             make_optimizer(section(schedule=schedule, **lengths))

@@ -13,8 +13,8 @@ from rnngen_jax.training.checkpoints import open_checkpoints
 from rnngen_jax.training.config import (
     DECAYS,
     SCHEDULES,
-    DiscriminatorConfig,
     OptimizerConfig,
+    optimizer_section,
 )
 from rnngen_jax.training.optimizers import learning_rate
 
@@ -80,7 +80,7 @@ def test_a_run_that_goes_on_is_to_the_bit_the_run_that_never_stopped(tmp_path, s
     assert lines[: len(early)] == early
 
 
-@pytest.mark.parametrize("section", [OptimizerConfig, DiscriminatorConfig])
+@pytest.mark.parametrize("section", [OptimizerConfig, optimizer_section("discriminator")])
 def test_what_is_resolved_stays_as_it_is(section):
     constant = section(warmup_steps=50)
     assert constant.resolved(30) == constant

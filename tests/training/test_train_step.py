@@ -1,4 +1,4 @@
-"""The step: players' turns, what each sees, the moving average, the noise."""
+"""The step: players' updates, what each sees, the moving average, the noise."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from rnngen_jax.data.feed import fetch
 from rnngen_jax.models.base import Aux
 from rnngen_jax.training.privacy import Privacy, noised_mean
 from rnngen_jax.training.state import create, evaluated_params
-from rnngen_jax.training.step import Turns, many_steps, rounds, train_step
+from rnngen_jax.training.step import Updates, many_steps, most_updates, train_step
 
 IMAGES, LABELS = toys.split().read(np.arange(8))
 BATCH = {"image": IMAGES, "label": LABELS, "index": np.arange(8, dtype=np.int32)}
@@ -48,7 +48,7 @@ def test_a_step_is_one_gradient_step():
     assert after.extra["seen"] == 1
 
 
-def test_players_take_turns_each_in_its_own_branch():
+def test_players_are_updated_one_after_the_other_each_in_its_own_branch():
     model = toys.adversaries()
     optimizers, state = start(model)
     after, metrics = train_step(model, optimizers, 0.0, toys.keep)(state, BATCH, KEY)
@@ -75,18 +75,18 @@ def test_players_take_turns_each_in_its_own_branch():
 
 
 @pytest.mark.parametrize("counts", [(3, 1), (1, 3), (2, 2)], ids=str)
-def test_turn_i_sees_every_nth_example_from_the_ith_on(counts):
-    """The turns one by one, each as a step of its own of a model with that player alone."""
+def test_update_i_sees_every_nth_example_from_the_ith_on(counts):
+    """The updates one by one, each as a step of its own of a model with that player alone."""
     model = toys.adversaries()
     players = dict(zip(model.losses, counts, strict=True))
-    turns = {player: Turns(count) for player, count in players.items() if count > 1}
-    parts = rounds(turns)
+    updates = {player: Updates(count) for player, count in players.items() if count > 1}
+    parts = most_updates(updates)
     assert parts == max(counts)
     images, labels = toys.split().read(np.arange(4 * parts))
     index = np.arange(4 * parts, dtype=np.int32)
     data = {"image": images, "label": labels, "index": index}
     chains, state = start(model, optax.adam(0.1))
-    step = jax.jit(train_step(model, chains, 0.0, toys.keep, turns=turns))
+    step = jax.jit(train_step(model, chains, 0.0, toys.keep, updates=updates))
     after, metrics = step(state, data, KEY)
 
     expected, seen = state, {}
@@ -94,15 +94,15 @@ def test_turn_i_sees_every_nth_example_from_the_ith_on(counts):
         key = keys.named(KEY, f"loss/{player}")
         for i in range(count):
             part = jax.tree.map(lambda x, i=i: x[i::parts], data)
-            turn_key = jax.random.fold_in(key, i) if count > 1 else key
+            update_key = jax.random.fold_in(key, i) if count > 1 else key
 
-            def loss(own, player=player, part=part, turn_key=turn_key, state=expected):
+            def loss(own, player=player, part=part, update_key=update_key, state=expected):
                 everyone = {**state.params, player: own}
-                return model.losses[player](everyone, state.extra, part, turn_key, state.step)
+                return model.losses[player](everyone, state.extra, part, update_key, state.step)
 
             (value, aux), gradient = jax.value_and_grad(loss, has_aux=True)(expected.params[player])
-            updates, opt = chains[player].update(gradient, expected.opt_state[player])
-            own = optax.apply_updates(expected.params[player], updates)
+            change, opt = chains[player].update(gradient, expected.opt_state[player])
+            own = optax.apply_updates(expected.params[player], change)
             expected = expected._replace(
                 params={**expected.params, player: own},
                 opt_state={**expected.opt_state, player: opt},
@@ -118,8 +118,8 @@ def test_turn_i_sees_every_nth_example_from_the_ith_on(counts):
         np.testing.assert_allclose(metrics[name], np.mean(values), rtol=1e-5, err_msg=name)
 
 
-def test_without_more_turns_a_step_takes_one_batch():
-    assert rounds({}) == rounds({"generator": Turns()}) == 1
+def test_without_more_updates_a_step_takes_one_batch():
+    assert most_updates({}) == most_updates({"generator": Updates()}) == 1
 
 
 def test_a_private_gradient_is_the_mean_of_clipped_ones_of_single_examples():
@@ -127,8 +127,8 @@ def test_a_private_gradient_is_the_mean_of_clipped_ones_of_single_examples():
     model = toys.adversaries()
     chains, state = start(model)
     clip = 0.15
-    turns = {"discriminator": Turns(1, Privacy(0.0, clip))}
-    step = jax.jit(train_step(model, chains, 0.0, toys.keep, turns=turns))
+    updates = {"discriminator": Updates(1, Privacy(0.0, clip))}
+    step = jax.jit(train_step(model, chains, 0.0, toys.keep, updates=updates))
     after, metrics = step(state, BATCH, KEY)
     plain, told = train_step(model, chains, 0.0, toys.keep)(state, BATCH, KEY)
     own, key = state.params["discriminator"], keys.named(KEY, "loss/discriminator")
@@ -161,12 +161,14 @@ def test_a_private_gradient_is_the_mean_of_clipped_ones_of_single_examples():
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_private_noise_is_drawn_in_every_turn_from_a_key_of_its_own(count):
+def test_private_noise_is_drawn_in_every_update_from_a_key_of_its_own(count):
     """Clipped so short that the gradients themselves hardly count."""
     model, noise, clip = toys.adversaries(), 1e3, 1e-3
     chains, state = start(model)
-    turns = {"discriminator": Turns(count, Privacy(noise, clip))}
-    after, _ = jax.jit(train_step(model, chains, 0.0, toys.keep, turns=turns))(state, BATCH, KEY)
+    updates = {"discriminator": Updates(count, Privacy(noise, clip))}
+    after, _ = jax.jit(train_step(model, chains, 0.0, toys.keep, updates=updates))(
+        state, BATCH, KEY
+    )
     key, wanted = keys.named(KEY, "loss/discriminator"), 0.0
     for i in range(count):
         own = keys.named(jax.random.fold_in(key, i) if count > 1 else key, "privacy")

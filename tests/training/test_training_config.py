@@ -3,10 +3,13 @@
 import pytest
 
 from rnngen_jax.errors import UserError
-from rnngen_jax.training.config import DiscriminatorConfig, OptimizerConfig, TrainingConfig
+from rnngen_jax.training.config import OptimizerConfig, TrainingConfig, optimizer_section
 
 # By the name that messages call each by.
-PLAYERS = {r"config\.optimizer": OptimizerConfig, r"config\.discriminator": DiscriminatorConfig}
+PLAYERS = {
+    r"config\.optimizer": OptimizerConfig,
+    r"config\.discriminator": optimizer_section("discriminator"),
+}
 
 
 @pytest.mark.parametrize(
@@ -32,7 +35,7 @@ PLAYERS = {r"config\.optimizer": OptimizerConfig, r"config\.discriminator": Disc
         ({"schedule": "cosine", "final_fraction": 2.0}, "final_fraction=2.0"),
         ({"schedule": "exponential", "final_fraction": 0.0}, "above 0"),
         ({"clip_weights": -0.01}, "clip_weights=-0.01"),
-        ({"turns": 0}, "turns=0 does not fit; allowed: 1 or more"),
+        ({"updates_per_step": 0}, "updates_per_step=0 does not fit; allowed: 1 or more"),
         ({"private_noise": -1.0}, "private_noise=-1.0"),
         ({"private_noise": 1.0, "private_clip": 0.0}, "private_clip=0.0.*above 0"),
         ({"private_noise": 1.0, "private_delta": 0.0}, "private_delta=0.0.*above 0, below 1"),
@@ -101,5 +104,5 @@ def test_training_refuses(fields, said):
 
 def test_defaults_and_zero_cadences_fit():
     OptimizerConfig()
-    DiscriminatorConfig()
+    optimizer_section("discriminator")()
     TrainingConfig(validate_every=0, checkpoint_every=0, sample_every=0)

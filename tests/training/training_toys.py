@@ -12,7 +12,7 @@ from rnngen_jax.shapes import ImageSpec
 from rnngen_jax.training import sinks
 from rnngen_jax.training.checkpoints import open_checkpoints
 from rnngen_jax.training.config import OptimizerConfig, TrainingConfig
-from rnngen_jax.training.loop import batches_a_step, train
+from rnngen_jax.training.loop import batches_per_step, train
 
 SPEC = ImageSpec(2, 2, 1, 17, 3)
 IDENTITY = {"model": {"name": "toy", "features": 5}, "spec": dict(SPEC._asdict())}
@@ -142,7 +142,10 @@ def settings(**changes):
 
 
 def run(workdir, model=None, optimizer=None, transform=jitter, placement="device", **changes):
-    """Trains a toy; keyword arguments of `train` and fields of its config."""
+    """Trains a toy; keyword arguments of `train` and fields of its config.
+
+    `optimizer` is the section of all players, or a dict of theirs.
+    """
     passed = {
         name: changes.pop(name)
         for name in (
@@ -160,9 +163,11 @@ def run(workdir, model=None, optimizer=None, transform=jitter, placement="device
     devices = passed.pop("devices", jax.devices()[:1])
     identity = passed.pop("identity", IDENTITY)
     model = model or autoencoder()
-    section = (optimizer or OptimizerConfig(learning_rate=0.05)).resolved(config.steps)
-    optimizers = dict.fromkeys(model.losses, section)
-    batch_size = config.batch_size * batches_a_step(optimizers)
+    sections = optimizer or OptimizerConfig(learning_rate=0.05)
+    if not isinstance(sections, dict):
+        sections = dict.fromkeys(model.losses, sections)
+    optimizers = {player: own.resolved(config.steps) for player, own in sections.items()}
+    batch_size = config.batch_size * batches_per_step(optimizers)
     return train(
         model,
         make_feed(split(), batch_size, config.seed, placement, config.seeds),

@@ -140,14 +140,15 @@ def ours(sizes: Sizes, steps: int) -> Ours:
 
         def one(number: Array, own: Array) -> Array:
             key = jax.random.fold_in(jax.random.key(SEED), number)
-            turns = []
+            of_players = []
             for player in ("discriminator", "generator"):
                 of_player = keys.named(keys.named(key, f"loss/{player}"), "noise")
                 each = keys.per_example(of_player, own)
                 each = jax.vmap(lambda k: keys.named(k, "noise"))(each)
                 shape = (sizes.noise,)
-                turns.append(jax.vmap(lambda k, s=shape: jax.random.normal(k, (1, *s))[0])(each))
-            return jnp.stack(turns)
+                draw = jax.vmap(lambda k, s=shape: jax.random.normal(k, (1, *s))[0])
+                of_players.append(draw(each))
+            return jnp.stack(of_players)
 
         return np.asarray(jax.vmap(one)(jnp.arange(steps), jnp.asarray(index)))
 

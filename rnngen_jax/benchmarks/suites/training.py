@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Iterator, Sequence
 
-from rnngen_jax.benchmarks import agreement, floors, peers
+from rnngen_jax.benchmarks import agreement, peers, roofline
 from rnngen_jax.benchmarks.contenders import contender, ours
 from rnngen_jax.benchmarks.machine import Machine
 from rnngen_jax.benchmarks.problem import Problem, Settings, Shape, draw
@@ -11,7 +11,7 @@ from rnngen_jax.benchmarks.report import Record, compare, number
 from rnngen_jax.benchmarks.timing import interleaved
 
 TITLE = "forward passes and parameter gradients of sum(ys * weights)"
-COLUMNS = ("ms", "least", "most", "ratio", "% floor")
+COLUMNS = ("ms", "least", "most", "ratio", "% roofline")
 PLOTTED = "ms"
 
 STRATEGY = "sequential"
@@ -37,12 +37,12 @@ def _case(problem: Problem, rounds: int, machine: Machine) -> Iterator[Record]:
     agreement.check(str(problem), contenders)
     for work in ("forward", "gradient"):
         timings = interleaved({one.name: getattr(one, work) for one in contenders}, rounds)
-        least = floors.seconds(problem.cell, problem.shape, machine, gradient=work == "gradient")
+        least = roofline.seconds(problem.cell, problem.shape, machine, gradient=work == "gradient")
         for name, timing in timings.items():
             values = {
                 **timing.milliseconds(),
                 "ratio": timing.median / timings["ours"].median,
-                "% floor": 100 * least / timing.median,
+                "% roofline": 100 * least / timing.median,
             }
             yield Record(f"{problem.cell} {work} {problem.shape}", name, values)
 
@@ -51,7 +51,7 @@ def notes(records: Sequence[Record]) -> list[str]:
     """Medians over cells and shapes, for each kind of pass."""
     lines = [
         "ratio: a contender's median time divided by ours, above 1 where ours is faster. "
-        "% floor: the physical floor's share of the time."
+        "% roofline: the share of the time that the machine would need at best."
     ]
     for work in ("forward", "gradient"):
         those = [record for record in records if f" {work} " in record.case]

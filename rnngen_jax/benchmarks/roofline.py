@@ -1,6 +1,7 @@
 """The least time that an LSTM or a GRU can take: what the machine's arithmetic and memory allow.
 
-    floor = parallel operations / peak + T max(a step's operations / peak, weight bytes / bandwidth)
+    roofline = parallel operations / peak
+        + T max(a step's operations / peak, weight bytes / bandwidth)
 
 A step's products wait for the step before, so what cannot leave the time loop reads the recurrent
 weights anew in each step. Elementwise work counts as free.
@@ -14,7 +15,7 @@ _BYTES = 4  # of a float32
 
 
 def seconds(cell: str, shape: Shape, machine: Machine, *, gradient: bool) -> float:
-    """The floor of a forward pass, or of a parameter gradient, which includes one.
+    """The roofline of a forward pass, or of a parameter gradient, which includes one.
 
     The operations are, for n gates, `2 n B H` times: forwards `I` a step that needs no loop and `H`
     in the loop; for the gradient the same again for the weights, none of it in the loop, and `H` in
@@ -25,7 +26,7 @@ def seconds(cell: str, shape: Shape, machine: Machine, *, gradient: bool) -> flo
       shape: the sizes.
       machine: its peak; the bandwidth is that of an array of the weights' size. Only on a CPU: a
         GPU or a TPU may keep the weights in registers or local memory, so no read is counted.
-      gradient: whether it is the gradient's floor.
+      gradient: whether it is the gradient's roofline.
     """
     steps, batch, inputs, hidden = shape
     per_feature = 2 * GATES[cell] * batch * hidden
