@@ -218,7 +218,7 @@ def build(experiment: Experiment, spec: ImageSpec) -> Model:
     Raises:
       UserError: the model does not fit the images.
     """
-    return models.build(experiment.name, to_mapping(experiment.model), spec)
+    return models.build(experiment.name, experiment.model, spec)
 
 
 def to_dict(experiment: Experiment) -> dict[str, dict[str, Any]]:
@@ -299,11 +299,18 @@ def difference(old: Experiment, new: Experiment) -> list[str]:
     same = set(MAY_CHANGE)
     if data.canonical(old.data.name) == data.canonical(new.data.name):
         same.add("data.name")
+    if _same_folder(old.evaluation.classifier, new.evaluation.classifier):
+        same.add("evaluation.classifier")
     return [
         f"{field}: {before.get(field)!r} -> {after.get(field)!r}"
         for field in sorted(before.keys() | after.keys())
         if before.get(field) != after.get(field) and field not in same
     ]
+
+
+def _same_folder(one: str, other: str) -> bool:
+    """Whether two paths, neither of them empty, lead to one place."""
+    return bool(one and other) and os.path.realpath(one) == os.path.realpath(other)
 
 
 def _flat(experiment: Experiment) -> dict[str, Any]:

@@ -409,3 +409,18 @@ def test_the_warmup_of_a_short_run_is_scaled_once():
             assert experiment.resolve(settings(**fields), longer).optimizers == begun.optimizers
     other = experiment.resolve(settings(1000, schedule="constant", warmup_steps=20), begun)
     assert "optimizer.warmup_steps: 3 -> 20" in experiment.difference(begun, other)
+
+
+def test_a_judge_is_the_same_by_whatever_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "judge").mkdir()
+
+    def judged(path):
+        config = experiment.default("mlp_gan")
+        config.evaluation.classifier = path
+        return experiment.check(config)
+
+    assert experiment.difference(judged("judge"), judged(f"{tmp_path}/judge/")) == []
+    for one, other in (("judge", "other"), ("judge", ""), ("", "judge")):
+        (line,) = experiment.difference(judged(one), judged(other))
+        assert line.startswith("evaluation.classifier: ")

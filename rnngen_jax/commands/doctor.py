@@ -262,7 +262,7 @@ def _resumed(
     """The step up to which metrics had been written; `None` where no run can go on from `step`."""
     import jax
 
-    from rnngen_jax.training.loop import initial_state
+    from rnngen_jax.training.program import initial_state
     from rnngen_jax.training.standing import Standing
 
     def resume() -> int:

@@ -20,6 +20,7 @@ from rnngen_jax.data.base import Dataset, Split
 from rnngen_jax.data.transforms import evaluation_transform
 from rnngen_jax.errors import UserError
 from rnngen_jax.evaluation import sampling
+from rnngen_jax.evaluation.batching import filled
 from rnngen_jax.evaluation.fidelity import Features, Fidelity, compare
 from rnngen_jax.evaluation.likelihood import SEED, Transform, batches
 from rnngen_jax.models.base import Batch, Extra, Model, Params
@@ -293,7 +294,7 @@ def _features(classify: Classify, parts: Iterable[np.ndarray]) -> Features:
     """Of images part by part; each is filled up with copies of its first, which do not count."""
     found: list[Any] = []
     for images in parts:
-        filled = np.concatenate([images, np.repeat(images[:1], BATCH - len(images), axis=0)])
-        found.append([np.asarray(values)[: len(images)] for values in classify(filled)])
+        whole = classify(filled(images, BATCH))
+        found.append([np.asarray(values)[: len(images)] for values in whole])
     features, logits = map(np.concatenate, zip(*found, strict=True))
     return Features(features, logits)

@@ -28,6 +28,7 @@ from jax import Array
 
 from rnngen_jax.errors import RunError, UserError
 from rnngen_jax.evaluation import container
+from rnngen_jax.evaluation.batching import filled
 from rnngen_jax.models.autoregressive import Stage, Steps, in_raster_order, see, unseen
 from rnngen_jax.models.base import Extra, Model, Params
 
@@ -192,9 +193,9 @@ def coder(model: Model, params: Params, extra: Extra, size: int, track: Track = 
 
         for first in track(range(0, len(images), size)):
             batch, label = images[first : first + size], _labels_of(labels, first, size)
-            filled, before = _filled(batch, size), []
+            whole, before = filled(batch, size), []
             for program in programs:
-                items = program.values(filled, label)
+                items = program.values(whole, label)
                 known = in_raster_order(items).astype(np.int32)
                 standing, told = program.begin(label, *before), _nothing(program.stage, size)
                 for place in program.places:
@@ -238,7 +239,7 @@ def coder(model: Model, params: Params, extra: Extra, size: int, track: Track = 
                 table = _table(model, stage, probabilities, real)
                 drawn = draw(family, table)
                 count(drawn, family, table)
-                values = _filled(drawn.reshape(real, stage.steps.width), size).T
+                values = filled(drawn.reshape(real, stage.steps.width), size).T
                 known[place.start : place.start + stage.steps.width] = values
                 told = (place.start, values)
             return known.T.astype(stage.spec.dtype).reshape(size, *stage.spec.shape)
@@ -390,13 +391,8 @@ def _table(model: Model, stage: Stage, probabilities: Array, real: int) -> np.nd
     return table
 
 
-def _filled(rows: np.ndarray, size: int) -> np.ndarray:
-    """`rows` with the first one repeated up to the batch's size."""
-    return np.concatenate([rows, np.repeat(rows[:1], size - len(rows), axis=0)])
-
-
 def _labels_of(labels: np.ndarray | None, first: int, size: int) -> np.ndarray:
     """A batch's labels, int32 `[B]`; zeros where there are none."""
     if labels is None:
         return np.zeros(size, np.int32)
-    return _filled(labels[first : first + size], size)
+    return filled(labels[first : first + size], size)

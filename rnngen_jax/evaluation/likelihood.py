@@ -15,6 +15,7 @@ from rnngen_jax.config import require
 from rnngen_jax.data.base import DataConfig, Split
 from rnngen_jax.data.binarise import DRAW
 from rnngen_jax.errors import UserError
+from rnngen_jax.evaluation.batching import filled
 from rnngen_jax.models.base import Batch, Extra, Model, Params
 
 Transform = Callable[[Batch, Array], Batch]
@@ -140,7 +141,7 @@ def batches(
     batch_size = min(batch_size, total)
     for start in track(range(0, total, batch_size)):
         index = np.arange(start, min(start + batch_size, total), dtype=np.int32)
-        padded = np.concatenate([index, np.full(batch_size - index.size, start, np.int32)])
+        padded = filled(index, batch_size)
         image, label = split.read(padded)
         yield index.size, {split.key: image, "label": label, "index": padded}
 

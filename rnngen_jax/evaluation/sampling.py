@@ -10,6 +10,7 @@ from jax import Array
 
 from rnngen_jax import keys
 from rnngen_jax.errors import UserError
+from rnngen_jax.evaluation.batching import filled
 from rnngen_jax.models.base import Canvases, Completion, Extra, Latent, Model, Params
 
 # Images per call of a model. Batch number i has the key `fold_in(key, i)` and always this shape, so
@@ -51,7 +52,7 @@ def sampler(model: Model, track: Track = iter) -> Draw:
         key = keys.named(key, "sample")
         parts = []
         for number, start in enumerate(track(range(0, num, BATCH))):
-            label = None if labels is None else _filled(labels[start : start + BATCH])
+            label = None if labels is None else filled(labels[start : start + BATCH], BATCH)
             images = one_batch(
                 params,
                 extra,
@@ -100,9 +101,9 @@ def completer(
                 params,
                 extra,
                 jax.random.fold_in(key, number),
-                _filled(images[batch]),
-                _filled(known[batch]),
-                None if labels is None else _filled(labels[batch]),
+                filled(images[batch], BATCH),
+                filled(known[batch], BATCH),
+                None if labels is None else filled(labels[batch], BATCH),
                 np.float32(temperature),
             )
             parts.append(jax.tree.map(np.asarray, completed))
@@ -164,7 +165,7 @@ def imaginer(model: Model) -> Draw:
         key = keys.named(key, "sample")
         parts = []
         for number, start in enumerate(range(0, num, BATCH)):
-            label = None if labels is None else _filled(labels[start : start + BATCH])
+            label = None if labels is None else filled(labels[start : start + BATCH], BATCH)
             latents = prior(
                 params,
                 extra,
@@ -224,7 +225,7 @@ def _mapped(function: Callable[..., Any], track: Track, axis: int = 0) -> Callab
         parts = []
         for start in track(range(0, len(first), BATCH)):
             batch = [
-                None if array is None else _filled(array[start : start + BATCH])
+                None if array is None else filled(array[start : start + BATCH], BATCH)
                 for array in (first, *more)
             ]
             parts.append(jax.tree.map(np.asarray, compiled(params, extra, *batch)))
@@ -232,9 +233,3 @@ def _mapped(function: Callable[..., Any], track: Track, axis: int = 0) -> Callab
         return jax.tree.map(lambda *each: np.concatenate(each, axis)[whole], *parts)
 
     return mapped
-
-
-def _filled(array: np.ndarray) -> np.ndarray:
-    """`array` with its first row repeated up to the batch's size."""
-    missing = BATCH - len(array)
-    return np.concatenate([array, np.repeat(array[:1], missing, axis=0)])

@@ -50,16 +50,17 @@ def orders(name: str) -> tuple[str, ...]:
     return getattr(config_class(name), "ORDERS", ())
 
 
-def build(name: str, fields: dict[str, Any], spec: ImageSpec) -> Model:
+def build(name: str, config: Any, spec: ImageSpec) -> Model:
     """Builds the model `name` for images like `spec`.
 
     Args:
       name: a file's name in this folder.
-      fields: values of the model's `Config` by name, without `name`.
+      config: the model's `Config`, or a mapping of its fields, which is checked.
       spec: the images.
 
     Raises:
       UserError: an unknown model or field, or a value that does not fit the images.
     """
-    config = from_mapping(config_class(name), fields, "config.model")
+    if isinstance(config, Mapping):
+        config = from_mapping(config_class(name), config, "config.model")
     return importlib.import_module(f"{__name__}.{name}").build(config, spec)

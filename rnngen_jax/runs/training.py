@@ -24,7 +24,7 @@ from rnngen_jax.runs import folder as folders
 from rnngen_jax.runs import status
 from rnngen_jax.runs.backend import start_backend
 from rnngen_jax.runs.judging import open_judge
-from rnngen_jax.training import loop, opening
+from rnngen_jax.training import loop, opening, program
 from rnngen_jax.training.loop import Outcome
 from rnngen_jax.training.preemption import NEVER, Interruption, stoppable
 from rnngen_jax.training.privacy import epsilon
@@ -74,7 +74,7 @@ def _train(
     dataset = data.load(settings.data)
     model = experiment.build(settings, dataset.spec)
     training = settings.training
-    batches, available = loop.batches_per_step(settings.optimizers), dataset.splits["train"].num
+    batches, available = program.batches_per_step(settings.optimizers), dataset.splits["train"].num
     most = f"1 to {available // batches}, as a step takes {batches} from {available} images"
     where = "config.training.batch_size"
     require(training.batch_size * batches <= available, where, training.batch_size, most)

@@ -1,6 +1,5 @@
 """The training loop: calls to the device, and what happens between them."""
 
-import functools
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +9,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import optax
 
 from rnngen_jax.data.feed import Feed, fetch
 from rnngen_jax.errors import RunError, UserError, refusal
@@ -19,15 +17,14 @@ from rnngen_jax.training import opening, sinks
 from rnngen_jax.training.checkpoints import Checkpoints, open_checkpoints
 from rnngen_jax.training.config import OptimizerConfig, TrainingConfig
 from rnngen_jax.training.digests import named
-from rnngen_jax.training.optimizers import make_optimizer
 from rnngen_jax.training.parallel import Parallel, make_parallel
 from rnngen_jax.training.preemption import NEVER, Interruption, Stopped, agreed
-from rnngen_jax.training.privacy import Privacy
+from rnngen_jax.training.program import batches_per_step, initial_state, one_step
 from rnngen_jax.training.progress import Progress, make_progress
-from rnngen_jax.training.seeds import Values, create_each, gather, mean, summarise
+from rnngen_jax.training.seeds import Values, gather, mean, summarise
 from rnngen_jax.training.standing import Clock, Standing
-from rnngen_jax.training.state import TrainState, create, evaluated_params
-from rnngen_jax.training.step import Transform, Updates, most_updates, train_step
+from rnngen_jax.training.state import TrainState, evaluated_params
+from rnngen_jax.training.step import Transform
 
 Validate = Callable[[Params, Extra], Mapping[str, float]]
 Draw = Callable[[Params, Extra, int], np.ndarray | None]
@@ -127,12 +124,10 @@ def train(
             f"config.training.patience={config.patience} needs a validation, which this model has "
             "not; set it to 0."
         )
-    updates = _updates(optimizers)
-    images = config.seeds * config.batch_size * most_updates(updates)  # of a step
-    chains = _chains(model, optimizers)
+    images = config.seeds * config.batch_size * batches_per_step(optimizers)  # of a step
     parallel = make_parallel(
         config.parallelism,
-        lambda reduce: train_step(model, chains, config.ema_decay, transform, reduce, updates),
+        lambda reduce: one_step(model, optimizers, config, transform, reduce),
         fetch,
         config.seed,
         config.batch_size,
@@ -193,37 +188,6 @@ def train(
             raise RunError(f"step {standing.step}: {why}") from error
         checkpoints.wait()
         return outcome
-
-
-def initial_state(
-    model: Model, optimizers: Mapping[str, OptimizerConfig], config: TrainingConfig
-) -> Callable[[], TrainState]:
-    """Makes the state before the first step, of each seed; `jax.eval_shape` gives its shapes."""
-    chains = _chains(model, optimizers)
-    make_one = functools.partial(create, model, chains, ema=config.ema_decay > 0)
-    return functools.partial(create_each, make_one, config.seed, config.seeds)
-
-
-def batches_per_step(optimizers: Mapping[str, OptimizerConfig]) -> int:
-    """Batches of `config.training.batch_size` that one training step takes."""
-    return most_updates(_updates(optimizers))
-
-
-def _chains(
-    model: Model, optimizers: Mapping[str, OptimizerConfig]
-) -> dict[str, optax.GradientTransformation]:
-    """Each player's optimizer."""
-    return {player: make_optimizer(optimizers[player]) for player in model.losses}
-
-
-def _updates(optimizers: Mapping[str, OptimizerConfig]) -> dict[str, Updates]:
-    """Each player's update settings."""
-
-    def of(config: OptimizerConfig) -> Updates:
-        noise, clip = config.private_noise, config.private_clip
-        return Updates(config.updates_per_step, Privacy(noise, clip) if noise else None)
-
-    return {player: of(config) for player, config in optimizers.items()}
 
 
 @dataclass

@@ -12,7 +12,7 @@ import training_toys as toys
 from training_toys import final, kernel, lines, numbers, saved
 
 from rnngen_jax.errors import RunError
-from rnngen_jax.training import loop, sinks
+from rnngen_jax.training import loop, program, sinks
 from rnngen_jax.training.checkpoints import open_checkpoints
 from rnngen_jax.training.config import OptimizerConfig, TrainingConfig, optimizer_section
 
@@ -252,9 +252,9 @@ def test_the_player_is_named_and_so_is_its_section(tmp_path, player, section):
 
 def test_a_step_takes_as_many_batches_as_the_player_with_most_updates_makes():
     one, five = OptimizerConfig(), OptimizerConfig(updates_per_step=5)
-    assert loop.batches_per_step({"model": one}) == 1
-    assert loop.batches_per_step({"discriminator": five, "generator": one}) == 5
-    assert loop.batches_per_step({"discriminator": one, "generator": five}) == 5
+    assert program.batches_per_step({"model": one}) == 1
+    assert program.batches_per_step({"discriminator": five, "generator": one}) == 5
+    assert program.batches_per_step({"discriminator": one, "generator": five}) == 5
 
 
 def test_updates_count_once_in_the_step_and_in_the_images(tmp_path):

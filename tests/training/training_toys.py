@@ -12,7 +12,8 @@ from rnngen_jax.shapes import ImageSpec
 from rnngen_jax.training import sinks
 from rnngen_jax.training.checkpoints import open_checkpoints
 from rnngen_jax.training.config import OptimizerConfig, TrainingConfig
-from rnngen_jax.training.loop import batches_per_step, train
+from rnngen_jax.training.loop import train
+from rnngen_jax.training.program import batches_per_step
 
 SPEC = ImageSpec(2, 2, 1, 17, 3)
 IDENTITY = {"model": {"name": "toy", "features": 5}, "spec": dict(SPEC._asdict())}
