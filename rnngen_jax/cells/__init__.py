@@ -5,9 +5,8 @@ import importlib
 from rnngen_jax.cells.base import Cell
 from rnngen_jax.cells.learned_carry import learned_carry
 from rnngen_jax.cells.stack import stack
-from rnngen_jax.config import nearest, options
+from rnngen_jax.config import options, require, require_choice
 from rnngen_jax.discovery import modules
-from rnngen_jax.errors import UserError
 
 
 def names() -> list[str]:
@@ -30,11 +29,9 @@ def from_spec(spec: str, features: int) -> Cell:
     Raises:
       UserError: an unknown cell or option, a value of the wrong type, or no features.
     """
-    if features < 1:
-        raise UserError(f"features must be >= 1, got {features}.")
+    require(features >= 1, "features", features, "≥ 1")
     name, _, text = spec.partition(":")
-    if name not in names():
-        raise UserError(f"cell {name!r} is not known; {nearest(name, names())}")
+    require_choice("cell", name, names())
     function = getattr(importlib.import_module(f"{__name__}.{name}"), name)
     return function(features, **options(function, f"cell {name!r}", text))
 
@@ -52,8 +49,7 @@ def build(
     Raises:
       UserError: as `from_spec`; fewer than one layer.
     """
-    if layers < 1:
-        raise UserError(f"layers must be >= 1, got {layers}.")
+    require(layers >= 1, "layers", layers, "≥ 1")
     cells = [from_spec(spec, features) for _ in range(layers)]
     cell = cells[0] if layers == 1 else stack(cells, residual=residual)
     return learned_carry(cell) if learned else cell

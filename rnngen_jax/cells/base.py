@@ -107,7 +107,7 @@ def _require_sizes(**sizes: int) -> None:
     """Raises a `ValueError` for a size below 1, by its name."""
     for name, size in sizes.items():
         if size < 1:
-            raise ValueError(f"{name} must be >= 1, got {size}")
+            raise ValueError(f"{name} must be ≥ 1, got {size}")
 
 
 def require_no_weights_needed(cell: str, in_features: int, features: int) -> None:

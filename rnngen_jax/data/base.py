@@ -44,9 +44,9 @@ class DataConfig:
             0 < self.validation_fraction < 1,
             "config.data.validation_fraction",
             self.validation_fraction,
-            "a number between 0 and 1",
+            "in (0, 1)",
         )
-        require(self.shift >= 0, "config.data.shift", self.shift, "0 or more pixels")
+        require(self.shift >= 0, "config.data.shift", self.shift, "≥ 0 pixels")
 
 
 class Split(NamedTuple):

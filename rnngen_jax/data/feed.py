@@ -85,7 +85,8 @@ def make_feed(split: Split, batch_size: int, seed: int, placement: str, seeds: i
     Raises:
       UserError: a batch size that is not 1 to the number of images, an image that cannot be read.
     """
-    require(1 <= batch_size <= split.num, "batch_size", batch_size, f"1 to {split.num} images")
+    allowed = f"in [1, {split.num}] (the number of images)"
+    require(1 <= batch_size <= split.num, "batch_size", batch_size, allowed)
     image, _ = split.read(np.zeros(1, np.int64))
     if placement == "auto":
         placement = "device" if image.nbytes * split.num < DEVICE_BYTES else "stream"

@@ -39,7 +39,7 @@ def training_transform(config: DataConfig, dataset: Dataset) -> Transform:
         config.shift < smallest,
         "config.data.shift",
         config.shift,
-        f"0 to {smallest - 1} pixels, as {dataset.name} is {smallest} pixels wide or high",
+        f"in [0, {smallest - 1}], as {dataset.name} is {smallest} pixels wide or high",
     )
     evaluate, name = evaluation_transform(dataset), dataset.spec.key
 

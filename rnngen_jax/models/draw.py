@@ -58,9 +58,9 @@ class Config(RecurrentConfig):
         super().__post_init__()
         for name in ("steps", "latents"):
             value = getattr(self, name)
-            require(value >= 1, f"config.model.{name}", value, "1 or more")
+            require(value >= 1, f"config.model.{name}", value, "≥ 1")
         for name in ("read_size", "write_size"):
-            require(getattr(self, name) >= 0, f"config.model.{name}", getattr(self, name), "0+")
+            require(getattr(self, name) >= 0, f"config.model.{name}", getattr(self, name), "≥ 0")
         Objective(self.beta, self.beta_warmup, self.free_bits)
 
 
@@ -73,7 +73,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
     require_classes(config.class_conditional, spec)
     side = min(spec.height, spec.width)
     for name in ("read_size", "write_size"):
-        given, allowed = getattr(config, name), f"0 to {side}, the image's shorter side"
+        given, allowed = getattr(config, name), f"in [0, {side}] (the image's shorter side)"
         require(given <= side, f"config.model.{name}", given, allowed)
     likelihood = likelihoods.make(config.readout, spec.levels, config.mixtures)
     cell = cell_of(config)

@@ -65,15 +65,15 @@ class GridConfig:
         require_choice("config.model.order", self.order, ORDERS)
         require_dropout(self.dropout)
         for name in ("features", "layers"):
-            require(getattr(self, name) >= 1, f"config.model.{name}", getattr(self, name), "1+")
+            require(getattr(self, name) >= 1, f"config.model.{name}", getattr(self, name), "≥ 1")
         hidden = self.readout_hidden
-        require(hidden >= 0, "config.model.readout_hidden", hidden, "0 or more")
+        require(hidden >= 0, "config.model.readout_hidden", hidden, "≥ 0")
         require_kernel("first_kernel", self.first_kernel)
 
 
 def require_kernel(name: str, size: int) -> None:
     """Raises a `UserError` unless a kernel of `size` has a middle and a neighbour."""
-    require(size >= 3 and size % 2 == 1, f"config.model.{name}", size, "odd, 3 or more")
+    require(size >= 3 and size % 2 == 1, f"config.model.{name}", size, "odd and ≥ 3")
 
 
 def convolvable(spec: str, features: int, strategy: str = "auto") -> Cell:

@@ -72,10 +72,11 @@ class Config(UnrolledConfig):
         require_dropout(self.dropout)
         for name in ("previous", "above", "readout_hidden"):
             value = getattr(self, name)
-            require(value >= 0, f"config.model.{name}", value, "0 or more")
-        require(self.previous + self.above > 0, "config.model.previous", 0, "1 or more, or above")
+            require(value >= 0, f"config.model.{name}", value, "≥ 0")
+        sees, allowed = self.previous + self.above, "≥ 1 if config.model.above is 0"
+        require(sees > 0, "config.model.previous", 0, allowed)
         width = self.input_features
-        require(width >= 1, "config.model.input_features", width, "1 or more")
+        require(width >= 1, "config.model.input_features", width, "≥ 1")
 
 
 def build(config: Config, spec: ImageSpec) -> Model:

@@ -31,8 +31,8 @@ class RecurrentConfig:
         recurrence.refuse_suffix(self.cell, "config.model", hasattr(self, "strategy"))
         for name in ("features", "layers"):
             value = getattr(self, name)
-            require(value >= 1, f"config.model.{name}", value, "1 or more")
-        require(self.remat >= 0, "config.model.remat", self.remat, "0 or more")
+            require(value >= 1, f"config.model.{name}", value, "≥ 1")
+        require(self.remat >= 0, "config.model.remat", self.remat, "≥ 0")
 
 
 @dataclass(frozen=True)

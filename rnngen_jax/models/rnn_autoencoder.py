@@ -97,7 +97,7 @@ class Config(UnrolledConfig):
         require_choice("config.model.decoder", self.decoder, DECODERS)
         for name in ("input_features", "latents", "patch"):
             value = getattr(self, name)
-            require(value >= 1, f"config.model.{name}", value, "1 or more")
+            require(value >= 1, f"config.model.{name}", value, "≥ 1")
         Objective(self.beta, self.beta_warmup, self.free_bits)
         if self.latent == "deterministic":
             for name in ("beta", "beta_warmup", "free_bits"):
@@ -121,7 +121,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
         "patches": (config.patch, config.patch),
     }[config.sequence]
     divides = spec.height % height == 0 and spec.width % width == 0
-    size = f"a divisor of {spec.height} and {spec.width}, the image's height and width"
+    size = f"a divisor of {spec.height} and {spec.width} (the image's height and width)"
     require(divides, "config.model.patch", config.patch, size)
     steps = spec.height // height * (spec.width // width)
     likelihood = likelihoods.make(config.readout, spec.levels, config.mixtures)

@@ -82,7 +82,7 @@ class Config(UnrolledConfig):
         require_choice("config.model.within", self.within, WITHIN)
         for name in ("input_features", "within_features"):
             value = getattr(self, name)
-            require(value >= 1, f"config.model.{name}", value, "1 or more")
+            require(value >= 1, f"config.model.{name}", value, "≥ 1")
         if self.tied_readout:
             fits = {("scalar", "bernoulli"), ("onehot", "categorical")}
             require(
@@ -91,8 +91,8 @@ class Config(UnrolledConfig):
                 and (self.pixels, self.readout) in fits,
                 "config.model.tied_readout",
                 True,
-                "True with within='independent', input_features equal to features, and pixels and "
-                "readout either 'scalar' and 'bernoulli' or 'onehot' and 'categorical'",
+                "False unless within='independent', input_features equals features, and pixels and "
+                "readout are 'scalar' and 'bernoulli', or 'onehot' and 'categorical'",
             )
 
 

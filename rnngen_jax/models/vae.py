@@ -67,9 +67,9 @@ class Config:
 
     def __post_init__(self) -> None:
         for name in ("latents", "features", "kernel", "hidden"):
-            require(getattr(self, name) >= 1, f"config.model.{name}", getattr(self, name), "1+")
-        require(self.kernel % 2 == 0, "config.model.kernel", self.kernel, "an even number")
-        require(self.stages >= 0, "config.model.stages", self.stages, "0 or more")
+            require(getattr(self, name) >= 1, f"config.model.{name}", getattr(self, name), "≥ 1")
+        require(self.kernel % 2 == 0, "config.model.kernel", self.kernel, "even")
+        require(self.stages >= 0, "config.model.stages", self.stages, "≥ 0")
         require_choice("config.model.activation", self.activation, ACTIVATIONS)
         require_dropout(self.dropout)
         Objective(self.beta, self.beta_warmup, self.free_bits)
@@ -84,7 +84,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
     """
     require_classes(config.class_conditional, spec)
     most = min(spec.height, spec.width).bit_length() - 1
-    require(config.stages <= most, "config.model.stages", config.stages, f"0 to {most}")
+    require(config.stages <= most, "config.model.stages", config.stages, f"in [0, {most}]")
     likelihood = likelihoods.make(config.readout, spec.levels, config.mixtures)
     shared = {
         "spec": spec,

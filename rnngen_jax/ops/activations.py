@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnngen_jax.config import nearest
-from rnngen_jax.errors import UserError
+from rnngen_jax.config import require_choice
 
 ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
     "elu": jax.nn.elu,
@@ -28,8 +27,7 @@ def activation_named(name: str) -> Callable[[Array], Array]:
     Raises:
       UserError: it is not one of `ACTIVATIONS`.
     """
-    if name not in ACTIVATIONS:
-        raise UserError(f"activation={name!r} is not known; {nearest(name, ACTIVATIONS)}")
+    require_choice("activation", name, ACTIVATIONS)
     return ACTIVATIONS[name]
 
 

@@ -131,8 +131,8 @@ def make(name: str, smoothing: float = 0.0) -> AdversarialLoss:
     """
     require_choice("config.model.loss", name, LOSSES)
     where = "config.model.label_smoothing"
-    require(0 <= smoothing < 1, where, smoothing, "0 to less than 1")
+    require(0 <= smoothing < 1, where, smoothing, "in [0, 1)")
     if name in SMOOTHABLE:
         return SMOOTHABLE[name](smoothing)
-    require(smoothing == 0, where, smoothing, f"0 for loss {name!r}, which has no labels")
+    require(smoothing == 0, where, smoothing, f"0 with loss={name!r}, which has no labels")
     return OTHERS[name]()

@@ -22,7 +22,7 @@ def require_policy(policy: str) -> None:
     names = _names(policy)
     for name in names:
         require_choice(where, name, AUGMENTATIONS)
-    require(len(set(names)) == len(names), where, policy, "each augmentation once")
+    require(len(set(names)) == len(names), where, policy, "a list without repeats")
 
 
 def augment(images: Array, each: Array, policy: str) -> Array:

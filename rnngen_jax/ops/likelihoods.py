@@ -55,12 +55,12 @@ def make(kind: str, levels: int, mixtures: int) -> PixelLikelihood:
             levels == 2,
             "config.model.readout",
             kind,
-            f"'categorical' or 'logistic_mixture' for {levels} levels, or a data.binarisation",
+            f"'categorical' or 'logistic_mixture' for {levels} levels (or set data.binarisation)",
         )
         return bernoulli()
     if kind == "gaussian":
         return gaussian(levels)
-    require(mixtures >= 1, "config.model.mixtures", mixtures, "1 or more")
+    require(mixtures >= 1, "config.model.mixtures", mixtures, "≥ 1")
     return logistic_mixture(levels, mixtures)
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnngen_jax.cells.base import Carry, Cell, Params, initial_carry
-from rnngen_jax.config import nearest, options
+from rnngen_jax.config import options, require_choice
 from rnngen_jax.discovery import modules
 from rnngen_jax.errors import UserError
 from rnngen_jax.recurrence.base import Sequence, Strategy, checkpointed, composed
@@ -35,8 +35,7 @@ def from_spec(spec: str) -> Strategy:
       UserError: an unknown strategy or option, or a value of the wrong type.
     """
     name, _, text = spec.partition(":")
-    if name not in names():
-        raise UserError(f"strategy {name!r} is not known; {nearest(name, names())}")
+    require_choice("strategy", name, names())
     function = getattr(_module(name), name)
     return function(**options(function, f"strategy {name!r}", text))
 

@@ -56,7 +56,7 @@ def associative(
     Raises:
       UserError: an option out of range; when run, a cell that is not linear in its carry.
     """
-    require(chunk >= 0, "strategy 'associative': chunk", chunk, "0 or more")
+    require(chunk >= 0, "strategy 'associative': chunk", chunk, "≥ 0")
     require_choice("strategy 'associative': solver", solver, SOLVERS)
     require_choice("strategy 'associative': gradient", gradient, GRADIENTS)
     require_choice("strategy 'associative': gates", gates, GATES)

@@ -38,8 +38,8 @@ def sequential(
     """
     require_choice("strategy 'sequential': gradient", gradient, GRADIENTS)
     require_choice("strategy 'sequential': gates", gates, GATES)
-    require(chunk >= 0, "strategy 'sequential': chunk", chunk, "0 or more")
-    require(unroll >= 1, "strategy 'sequential': unroll", unroll, "1 or more")
+    require(chunk >= 0, "strategy 'sequential': chunk", chunk, "≥ 0")
+    require(unroll >= 1, "strategy 'sequential': unroll", unroll, "≥ 1")
 
     @composed
     def run(cell: Cell, params: Params, sequence: Sequence) -> tuple[Carry, Array]:

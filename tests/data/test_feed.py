@@ -118,7 +118,7 @@ def test_no_calls_give_no_chunks():
 
 @pytest.mark.parametrize("batch_size", [0, 11])
 def test_a_batch_that_does_not_fit_the_split(batch_size):
-    with pytest.raises(UserError, match=f"batch_size={batch_size} does not fit.*1 to 10 images"):
+    with pytest.raises(UserError, match=rf"batch_size must be in \[1, 10\].*got {batch_size}"):
         make_feed(split_of(10), batch_size, 0, "device")
 
 

@@ -39,11 +39,11 @@ class Method:
     def __post_init__(self) -> None:
         """Checks every range."""
         require_choice("newton: jacobian", self.jacobian, ("full", "diagonal"))
-        require(self.tolerance > 0, "newton: tolerance", self.tolerance, "above 0")
-        require(self.max_iterations > 0, "newton: max_iterations", self.max_iterations, "1 or more")
-        require(self.probes > 0, "newton: probes", self.probes, "1 or more")
-        require(self.window >= 0, "newton: window", self.window, "1 or more, or 0 to derive it")
-        require(self.overhead >= 0, "newton: overhead", self.overhead, "0 or more")
+        require(self.tolerance > 0, "newton: tolerance", self.tolerance, "> 0")
+        require(self.max_iterations > 0, "newton: max_iterations", self.max_iterations, "≥ 1")
+        require(self.probes > 0, "newton: probes", self.probes, "≥ 1")
+        require(self.window >= 0, "newton: window", self.window, "≥ 1, or 0 to derive it")
+        require(self.overhead >= 0, "newton: overhead", self.overhead, "≥ 0")
 
     @property
     def full(self) -> bool:
