@@ -32,5 +32,5 @@ def activation_named(name: str) -> Callable[[Array], Array]:
 
 
 def sigmoid(x: Array) -> Array:
-    """σ(x), written with tanh: the same function, and quicker than the exponential on a CPU."""
+    """σ(x), written with tanh, which is faster than the exponential on a CPU."""
     return 0.5 + 0.5 * jnp.tanh(0.5 * x)

@@ -35,7 +35,7 @@ def test_a_cell_that_is_not_there_is_named_with_its_nearest(spec, message):
 def test_inputs_that_need_weights_are_refused_without(spec):
     cell, name = cells.from_spec(spec, F), spec.partition(":")[0]
     with pytest.raises(
-        UserError, match=rf"cell '{name}' with input_weights=False .* {F + 1} for {F}"
+        UserError, match=rf"cell '{name}' with input_weights=False .*got {F + 1} for {F}"
     ):
         cell.init(jax.random.key(0), F + 1)
 
@@ -80,7 +80,7 @@ def test_inputs_of_another_width_are_refused(name, wrong):
     cell, width = CELLS[name]()
     wrong = wrong if wrong != width else wrong + 1
     params = cell.init(jax.random.key(0), width)
-    said = rf"^inputs have width {wrong}, the parameters are for {width}\b"
+    said = rf"^the inputs\' width must be {width}, .* got {wrong}\b"
     with pytest.raises(ValueError, match=said):
         cell.inputs(params, jnp.ones((B, wrong)))
     with pytest.raises(ValueError, match=said):

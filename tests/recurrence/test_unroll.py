@@ -276,9 +276,9 @@ def test_wrong_options_are_refused():
         unroll(cell, params, jnp.ones((T, B, D)), strategy="")
     with pytest.raises(UserError, match="has no option 'gate=store'; did you mean 'gates'"):
         unroll(cell, params, jnp.ones((T, B, D)), strategy="sequential:gate=store")
-    with pytest.raises(ValueError, match="unroll=2"):
+    with pytest.raises(ValueError, match="unroll must be 1 with strategy='loop', got 2"):
         unroll(cell, params, jnp.ones((T, B, D)), strategy="loop", unroll=2)
-    with pytest.raises(ValueError, match="remat=0"):
+    with pytest.raises(ValueError, match="remat must be ≥ 1 or None, got 0"):
         unroll(cell, params, jnp.ones((T, B, D)), remat=0)
 
 
