@@ -1,4 +1,4 @@
-"""Generators, one file a system. A model's name is its file's name."""
+"""Models, one file each, named after the file."""
 
 import importlib
 from typing import Any
@@ -27,7 +27,7 @@ def config_class(name: str) -> type[Any]:
 
 
 def players(name: str) -> tuple[str, ...]:
-    """Who plays in a model, in the order of their turns: the keys of its `params` and `losses`.
+    """The players of a model in the order of their updates: the keys of `params` and `losses`.
 
     Raises:
       UserError: there is no such model.
@@ -36,7 +36,7 @@ def players(name: str) -> tuple[str, ...]:
 
 
 def orders(name: str) -> tuple[str, ...]:
-    """The orders of pixels that a model can be built with, values of its field `order`.
+    """The pixel orders that a model supports, values of its field `order`.
 
     Empty for a model without that field.
 
@@ -50,12 +50,12 @@ def build(name: str, fields: dict[str, Any], spec: ImageSpec) -> Model:
     """Builds the model `name` for images like `spec`.
 
     Args:
-      name: a file's name in this folder.
+      name: one of `names()`.
       fields: values of the model's `Config` by name, without `name`.
       spec: the images.
 
     Raises:
-      UserError: an unknown model or field, or a value that does not fit the images.
+      UserError: an unknown model or field, or a value unsuitable for the images.
     """
     config = from_mapping(config_class(name), fields, "config.model")
     return importlib.import_module(f"{__name__}.{name}").build(config, spec)

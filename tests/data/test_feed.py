@@ -125,7 +125,7 @@ def test_a_batch_that_does_not_fit_the_split(batch_size):
 @pytest.mark.parametrize("placement", ["device", "stream"])
 def test_a_batch_that_does_not_fit_the_processes(placement):
     feed = make_feed(split_of(10), 4, 0, placement)
-    with pytest.raises(UserError, match="batch_size=4 does not fit; allowed: a multiple of the 3"):
+    with pytest.raises(UserError, match="batch_size must be a multiple of the 3 processes, got 4"):
         feed.chunks([(0, 1)], 0, 3)
 
 
