@@ -114,7 +114,7 @@ def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except zipfile.BadZipFile:
-        raise UserError(f"{path}: is not a valid npz file.") from None
+        raise UserError(f"{path}: is damaged, or is not an npz file.") from None
     except _UNREADABLE as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(

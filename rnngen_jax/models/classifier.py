@@ -58,8 +58,8 @@ def build(config: Config, spec: ImageSpec) -> Model:
     """
     if spec.classes < 2:
         raise UserError(
-            "config.model.name='classifier' needs labels of 2 classes or more; "
-            "choose another data set."
+            "config.model.name='classifier' cannot be trained on data without labels; "
+            "choose a data set with 2 classes or more."
         )
     most = min(spec.height, spec.width).bit_length() - 1
     require(config.stages <= most, "config.model.stages", config.stages, f"in [0, {most}]")
