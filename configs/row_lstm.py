@@ -18,8 +18,8 @@
     rnngen train --config=configs/row_lstm.py:fashion_mnist --workdir=runs/row_fashion
         one CPU core, 11 min; 1642 nats per image, 3.021 bits per dimension, 256 levels
 
-The figures are what `rnngen evaluate` then gives on the test split. Those on 28×28 images are of
-one pass over the data, and have not converged.
+Figures are from `rnngen evaluate` on the test split. Those on 28×28 images are
+after one epoch, not converged.
 
 `--config=row_lstm` names this file in any folder.
 """

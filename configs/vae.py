@@ -15,10 +15,10 @@
         one CPU core, some 25 min; with --config.training.steps=3000 (6 min) at most 1885.5 nats per
         image, 256 levels
 
-The figures are what `rnngen evaluate` then gives on the test split: ELBOs, so bounds, and where it
-says IW-K, what `--iw_samples=K` gives.
+Figures are from `rnngen evaluate` on the test split: ELBOs, which are bounds; IW-K is from
+`--iw_samples=K`.
 
-Runs of fewer steps than the preset's were made with --config.optimizer.warmup_steps=50.
+Runs shorter than the preset used --config.optimizer.warmup_steps=50.
 
 `--config=vae` names this file in any folder.
 """
