@@ -1,1 +1,1 @@
-"""The configs that ship, one file each; an installation has them as rnngen_jax.configs."""
+"""The shipped configs, one file each; installed as rnngen_jax.configs."""

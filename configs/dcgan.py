@@ -14,9 +14,9 @@
         two CPU cores, some 10 min of 32x32 tiles; no Fréchet distance without a classifier of the
         same images; with --config.data.name=folder:FOLDER
 
-Fréchet distances are in the features of a classifier of the same
-data (configs/classifier.py), of as many samples as said against the test split: what
-`rnngen evaluate --classifier=FOLDER --samples=NUMBER` gives. They compare with nothing else.
+Fréchet distances are in the features of a classifier of the same data (configs/classifier.py),
+samples against the test split, from `rnngen evaluate --classifier=FOLDER --samples=NUMBER`. They
+are not comparable with other distances.
 
 `--config=dcgan` names this file in any folder.
 """

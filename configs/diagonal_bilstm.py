@@ -7,10 +7,10 @@
         one CPU core, 52 min; 81.27 ± 0.20 nats per image (over images), static binarisation
 
     rnngen train --config=configs/diagonal_bilstm.py:cifar10 --workdir=runs/cifar10
-        meant for a GPU, and not run yet: no time in min and no figure in bits per dimension. TFDS
+        for a GPU; not run yet: no time in min and no figure in bits per dimension. TFDS
         prepares the data: `tfds build cifar10 --file_format=array_record`
 
-The figures are what `rnngen evaluate` then gives on the test split.
+Figures are from `rnngen evaluate` on the test split.
 
 `--config=diagonal_bilstm` names this file in any folder.
 """

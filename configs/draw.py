@@ -8,20 +8,20 @@
         one CPU core, 24 min; at most 87.69 nats per image, static binarisation
 
     rnngen train --config=configs/draw.py:binary_mnist_whole --workdir=runs/draw_whole
-        one CPU core, 41 min; at most 91.06 nats per image, static binarisation (with a first canvas
-        that learned more slowly than now, which on digits made no difference without attention)
+        one CPU core, 41 min; at most 91.06 nats per image, static binarisation (when the first
+        canvas learned more slowly, which on digits makes no difference without attention)
 
     rnngen train --config=configs/draw.py:fashion_mnist --workdir=runs/draw_fashion
         one CPU core, 34 min; with --config.training.steps=6000 (20 min) at most 1935.3 nats per
         image, 256 levels
 
     rnngen train --config=configs/draw.py:paper --workdir=runs/draw_paper
-        meant for a GPU, and not run yet: no time in min and no figure in nats
+        for a GPU; not run yet: no time in min and no figure in nats
 
-The figures are what `rnngen evaluate` then gives on the test split: ELBOs, so bounds, and where it
-says IW-K, what `--iw_samples=K` gives.
+Figures are from `rnngen evaluate` on the test split: ELBOs, which are bounds; IW-K is from
+`--iw_samples=K`.
 
-Runs of fewer steps than the preset's were made with --config.optimizer.warmup_steps=50.
+Runs shorter than the preset used --config.optimizer.warmup_steps=50.
 
 `--config=draw` names this file in any folder.
 """
@@ -50,7 +50,7 @@ def get_config(arg: str = "digits"):
     config.optimizer.clip_norm = 0.1
     recipes.train_for(config, 10_000)
     recipes.every(config, lines=500, pictures=5000)
-    if arg == "fashion_mnist":  # clothes fill the image, and have textures
+    if arg == "fashion_mnist":  # clothes fill the image and have textures
         config.model.read_size = config.model.write_size = 12
     if arg == "binary_mnist_whole":  # reads and writes the whole image at every step
         config.model.read_size = config.model.write_size = 0

@@ -10,9 +10,9 @@
     rnngen train --config=configs/mlp_gan.py:fashion_mnist --workdir=runs/mlp_gan_fashion
         one CPU core, 7 min; Fréchet 114 of 5,000 samples, where real images have 3.8
 
-Fréchet distances are in the features of a classifier of the same
-data (configs/classifier.py), of as many samples as said against the test split: what
-`rnngen evaluate --classifier=FOLDER --samples=NUMBER` gives. They compare with nothing else.
+Fréchet distances are in the features of a classifier of the same data (configs/classifier.py),
+samples against the test split, from `rnngen evaluate --classifier=FOLDER --samples=NUMBER`. They
+are not comparable with other distances.
 
 `--config=mlp_gan` names this file in any folder.
 """

@@ -1,4 +1,4 @@
-"""Pixel RNN: each pixel one time step, any cell, sampled pixel by pixel.
+"""Pixel RNN: one pixel per time step, any cell, sampled pixel by pixel.
 
     rnngen train --config=configs/pixel_rnn.py --workdir=runs/digits
         one CPU core, 1.2 min; 1.753 ± 0.005 bits per dimension (seeds 0 to 2)
@@ -6,7 +6,7 @@
     rnngen train --config=configs/pixel_rnn.py:binary_mnist --workdir=runs/pixel_binary_mnist
         one CPU core, 5 min; 91.46 nats per image, 0.168 bits per dimension, static binarisation
 
-The figures are what `rnngen evaluate` then gives on the test split.
+Figures are from `rnngen evaluate` on the test split.
 
 `--config=pixel_rnn` names this file in any folder.
 """

@@ -1,4 +1,4 @@
-"""Recurrent autoencoder: rows in, latents, rows out.
+"""Recurrent autoencoder: from rows to latents and back.
 
     rnngen train --config=configs/rnn_autoencoder.py --workdir=runs/rnn_ae
         one CPU core, 1 min; at most 2.099 bits per dimension, IW-1000 2.068
@@ -22,12 +22,12 @@
     rnngen train --config=configs/rnn_autoencoder.py:fashion_mnist --workdir=runs/rnn_ae_fashion
         one CPU core, 8 min; at most 1941.5 nats per image, 256 levels
 
-The figures are what `rnngen evaluate` then gives on the test split: ELBOs, so bounds. A decoder
-that is told the row before does well without any latents, and learns to do without: the posterior
-collapses onto the prior (Bowman et al. 2016), as `active_units` in metrics.jsonl shows. Free bits
+Figures are from `rnngen evaluate` on the test split: ELBOs, which are bounds. A decoder that sees
+the previous row does well without latents and learns to ignore them: the posterior collapses onto
+the prior (Bowman et al. 2016), as `active_units` in metrics.jsonl shows. Free bits
 keep the latents in use, and cost likelihood.
 
-Runs of fewer steps than the preset's were made with --config.optimizer.warmup_steps=50.
+Runs shorter than the preset used --config.optimizer.warmup_steps=50.
 
 `--config=rnn_autoencoder` names this file in any folder.
 """

@@ -23,8 +23,8 @@
         dimension on 646 tiles of the two photographs that scikit-learn ships, of which PNG makes
         4.1 and WebP 3.4, each tile in a file of its own; with --config.data.name=folder:FOLDER
 
-The figures are what `rnngen evaluate` then gives on the test split. Those on 28×28 images are of
-one pass over the data, and have not converged.
+Figures are from `rnngen evaluate` on the test split. Those on 28×28 images are
+after one epoch, not converged.
 
 `--config=row_lstm` names this file in any folder.
 """

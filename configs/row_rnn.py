@@ -1,4 +1,4 @@
-"""Row RNN: each row one time step; its values independent given the rows above, or not.
+"""Row RNN: one row per time step, with independent or autoregressive pixels within a row.
 
     rnngen train --config=configs/row_rnn.py --workdir=runs/rows
         one CPU core, 0.4 min; 1.983 ± 0.003 bits per dimension (seeds 0 to 2)
@@ -18,7 +18,7 @@
     rnngen train --config=configs/row_rnn.py:fashion_mnist --workdir=runs/fashion_mnist
         one CPU core, 9 min; 1884 nats per image, 3.466 bits per dimension, 256 levels
 
-The figures are what `rnngen evaluate` then gives on the test split.
+Figures are from `rnngen evaluate` on the test split.
 
 `--config=row_rnn` names this file in any folder.
 """

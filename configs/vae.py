@@ -20,10 +20,10 @@
         dimension on the same tiles as configs/row_lstm.py:folder, whose reconstructions have a
         squared error of 0.0043; with --config.data.name=folder:FOLDER
 
-The figures are what `rnngen evaluate` then gives on the test split: ELBOs, so bounds, and where it
-says IW-K, what `--iw_samples=K` gives.
+Figures are from `rnngen evaluate` on the test split: ELBOs, which are bounds; IW-K is from
+`--iw_samples=K`.
 
-Runs of fewer steps than the preset's were made with --config.optimizer.warmup_steps=50.
+Runs shorter than the preset used --config.optimizer.warmup_steps=50.
 
 `--config=vae` names this file in any folder.
 """

@@ -101,16 +101,26 @@ def to_mapping(section: Any) -> dict[str, Any]:
 
 
 def require(condition: bool, where: str, given: Any, allowed: str) -> None:
-    """Raises a `UserError` that names the field, what was given and what is allowed."""
+    """Raises a `UserError` such as "config.model.features must be ≥ 1, got 0." unless `condition`.
+
+    Args:
+      condition: whether `given` is valid.
+      where: the field or flag.
+      given: its value.
+      allowed: follows "must be": "≥ 1", "in [0, 1)", "a multiple of 8".
+    """
     if not condition:
-        raise UserError(f"{where}={given!r} does not fit; allowed: {allowed}.")
+        raise UserError(f"{where} must be {allowed}, got {given!r}.")
 
 
 def require_choice(where: str, given: str, allowed: Iterable[str]) -> None:
-    """Raises a `UserError` unless `given` is one of `allowed`."""
-    allowed = tuple(allowed)
-    if given not in allowed:
-        raise UserError(f"{where}={given!r} is not known; {nearest(str(given), allowed)}")
+    """Raises a `UserError` that names the nearest choice unless `given` is one of `allowed`."""
+    allowed = sorted(allowed)
+    if given in allowed:
+        return
+    close = closest(str(given), allowed)
+    hint = "." if close is None else f"; did you mean {close!r}?"
+    raise UserError(f"{where} must be one of {', '.join(allowed)}, got {given!r}{hint}")
 
 
 def refuse_unread(
@@ -169,11 +179,11 @@ def _parsed(text: str, kind: type, where: str) -> Any:
     if kind is bool:
         if text in ("True", "False"):
             return text == "True"
-        raise UserError(f"{where}={text!r} does not fit; allowed: True or False.")
+        raise UserError(f"{where} must be True or False, got {text!r}.")
     try:
         return kind(text)
     except ValueError:
-        raise UserError(f"{where}={text!r} does not fit; allowed: {kind.__name__}.") from None
+        raise UserError(f"{where} must be of type {kind.__name__}, got {text!r}.") from None
 
 
 def _typed(value: Any, hint: type, where: str) -> Any:
@@ -182,11 +192,11 @@ def _typed(value: Any, hint: type, where: str) -> Any:
         value = float(value) if abs(value) <= sys.float_info.max else math.inf
     if type(value) is not hint:
         raise UserError(
-            f"{where}={value!r} is of type {type(value).__name__}; "
-            f"allowed: a value of type {hint.__name__}."
+            f"{where} must be of type {hint.__name__}, "
+            f"got {value!r} of type {type(value).__name__}."
         )
     if hint is int and not -(2**31) <= value < 2**31:  # JAX's own integers
-        raise UserError(f"{where} does not fit in 32 bits; allowed: up to {2**31 - 1}.")
+        raise UserError(f"{where} must fit in 32 bits (at most {2**31 - 1}).")
     if hint is float and not math.isfinite(value):
-        raise UserError(f"{where}={value!r} is not finite; allowed: a finite number.")
+        raise UserError(f"{where} must be finite, got {value!r}.")
     return value

@@ -207,7 +207,7 @@ def resolve(experiment: Experiment, begun: Experiment | None = None) -> Experime
             at, given = section.SECTION, found[name].warmup_steps
             decays = found[name].decay_steps
             most = f"{at}.decay_steps={decays}" if decays else f"config.training.steps={steps}"
-            allowed = f"below {most}, or -1 for {at}.warmup_fraction of it"
+            allowed = f"< {most}, or -1 to use {at}.warmup_fraction"
             require(given < (decays or steps), f"{at}.warmup_steps", given, allowed)
     return replace(experiment, optimizer_sections=found)
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from rnngen_jax.config import closest, nearest
+from rnngen_jax.config import closest, nearest, require, require_choice
+from rnngen_jax.errors import UserError
 
 FIELDS = (
     "batch_size",
@@ -53,3 +54,18 @@ def test_a_message_ends_with_the_nearest_name_and_all_that_are_allowed():
     assert nearest("gur", ["lstm", "gru"]) == "did you mean 'gru'? Allowed: gru, lstm."
     assert nearest("transformer", ["lstm", "gru"]) == "allowed: gru, lstm."
     assert nearest("eps", []) == "allowed: none."
+
+
+def test_a_requirement_says_what_must_be_and_what_was_given():
+    require(True, "config.model.features", 1, "≥ 1")
+    with pytest.raises(UserError) as error:
+        require(False, "config.model.features", 0, "≥ 1")
+    assert str(error.value) == "config.model.features must be ≥ 1, got 0."
+
+
+def test_a_choice_is_answered_with_all_and_the_nearest():
+    require_choice("cell", "gru", ["lstm", "gru"])
+    for given, hint in (("gur", "; did you mean 'gru'?"), ("transformer", "."), (3, ".")):
+        with pytest.raises(UserError) as error:
+            require_choice("cell", given, ["lstm", "gru"])
+        assert str(error.value) == f"cell must be one of gru, lstm, got {given!r}{hint}"

@@ -84,7 +84,10 @@ REFUSED = [
     (["train", "--workdir=w", "--config.model.layers=3"], "=FILE.py first"),
     (["train", "--workdir=w", "--config=c.py", "--config.model.name=gan"], "'gan' is not a model"),
     (["train", "--workdir=w", "--config=c.py", "--config.model.cell=gur"], "gru"),
-    (["train", "--workdir=w", "--config=c.py", "--config.training.steps=0"], "allowed: 1 or more"),
+    (
+        ["train", "--workdir=w", "--config=c.py", "--config.training.steps=0"],
+        "config.training.steps must be ≥ 1, got 0",
+    ),
     (["train", "--workdir=w", "--config=c.py", "--config.data.name=digit"], "digits"),
     (["train", "--workdir=w", "--config=c.py", "--mask=lower"], "a flag of complete, not of train"),
     (["train", "--workdir=w", "--config=c.py", "--wrokdir=x"], "did you mean --workdir?"),
@@ -95,25 +98,25 @@ REFUSED = [
     (["evaluate", "--workdir=w", "--config.model.layers=2"], "reads WORKDIR/config.json"),
     (["evaluate", "--workdir=w", "--split=tests"], "did you mean 'test'"),
     (["sample", "--workdir=w", "--num=many"], "an integer, how many images"),
-    (["sample", "--workdir=w", "--num=0"], "1 or more"),
+    (["sample", "--workdir=w", "--num=0"], "must be ≥ 1, got 0"),
     (["sample", "--workdir=w", "--temperature=warm"], "a number"),
-    (["sample", "--workdir=w", "--temperature=0"], "1e-06 to 1e+06"),
-    (["sample", "--workdir=w", "--temperature=-1"], "1e-06 to 1e+06"),
-    (["sample", "--workdir=w", "--temperature=nan"], "1e-06 to 1e+06"),
-    (["sample", "--workdir=w", "--temperature=inf"], "1e-06 to 1e+06"),
-    (["sample", "--workdir=w", "--seed=-1"], "0 to 2147483647"),
+    (["sample", "--workdir=w", "--temperature=0"], "must be in [1e-06, 1e+06], got"),
+    (["sample", "--workdir=w", "--temperature=-1"], "must be in [1e-06, 1e+06], got"),
+    (["sample", "--workdir=w", "--temperature=nan"], "must be in [1e-06, 1e+06], got"),
+    (["sample", "--workdir=w", "--temperature=inf"], "must be in [1e-06, 1e+06], got"),
+    (["sample", "--workdir=w", "--seed=-1"], "must be in [0, 2147483647], got -1"),
     (["sample", "--workdir=w", "--out=x.jpg"], ".png, .npz or .gif"),
     (["sample", "--workdir=w", "--out=c.py/"], "is a file"),
-    (["complete", "--workdir=w", "--completions=0"], "1 or more"),
+    (["complete", "--workdir=w", "--completions=0"], "must be ≥ 1, got 0"),
     (["complete", "--workdir=w", "--out=folder/"], ".png or .npz"),
     (["prepare", "--name=x"], "--input missing"),
     (["prepare", "--input=digits", "--name=A b"], "lower-case"),
     (["prepare", "--input=folder:none", "--name=x", "--data_dir=d"], "no such folder"),
     (["doctor", "--workdir=w"], "holds no run"),
     (["bench", "--suite=trainin"], "did you mean 'training'"),
-    (["bench", "--suite="], "allowed: all, compile"),
-    (["bench", "--rounds=0"], "1 or more"),
-    (["bench", "--shapes=64,16,128"], "T,B,I,H;T,B,I,H;... of whole numbers from 1"),
+    (["bench", "--suite="], "must be one of all, compile"),
+    (["bench", "--rounds=0"], "must be ≥ 1, got 0"),
+    (["bench", "--shapes=64,16,128"], "T,B,I,H;T,B,I,H;... with integers ≥ 1"),
     (["bench", "--out=c.py"], "a folder"),
 ]
 
@@ -256,4 +259,4 @@ def test_a_folder_whose_link_points_to_itself(rnngen, tmp_path):
 @pytest.mark.parametrize("given", ["1e-45", "1e-50", "1e300"])
 def test_a_temperature_that_float32_cannot_bear(given, capsys):
     assert main.run(["rnngen", "sample", "--workdir=none", f"--temperature={given}"]) == 2
-    assert "allowed: 1e-06 to 1e+06" in capsys.readouterr().err
+    assert "must be in [1e-06, 1e+06]" in capsys.readouterr().err

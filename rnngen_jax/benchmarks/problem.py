@@ -73,7 +73,7 @@ def parse_shapes(text: str) -> tuple[Shape, ...]:
     for item in text.split(";"):
         sizes = [int(size) if size.strip().isdecimal() else 0 for size in item.split(",")]
         fits = len(sizes) == 4 and min(sizes) > 0
-        require(fits, "--shapes", text, "T,B,I,H;T,B,I,H;... of whole numbers from 1")
+        require(fits, "--shapes", text, "T,B,I,H;T,B,I,H;... with integers ≥ 1")
         shapes.append(Shape(*sizes))
     return tuple(shapes)
 

@@ -30,7 +30,7 @@ def run(chosen: str, rounds: int, shapes: str | None, out: str | None) -> None:
         require_choice("--suite", name, [ALL, *suites.names()])
     if ALL in names:
         names = suites.names()
-    require(rounds >= 1, "--rounds", rounds, "1 or more")
+    require(rounds >= 1, "--rounds", rounds, "≥ 1")
     settings = Settings(rounds, None if shapes is None else parse_shapes(shapes))
     if out:
         require(not pathlib.Path(out).is_file(), "--out", out, "a folder")

@@ -1,26 +1,25 @@
-"""Recurrent cells, one file each. A cell's name is its file's name and its function's."""
+"""Recurrent cells, one per file. A cell, its file and its function share one name."""
 
 import importlib
 
 from rnngen_jax.cells.base import Cell
 from rnngen_jax.cells.learned_carry import learned_carry
 from rnngen_jax.cells.stack import stack
-from rnngen_jax.config import nearest, options
+from rnngen_jax.config import options, require, require_choice
 from rnngen_jax.discovery import modules
-from rnngen_jax.errors import UserError
 
 
 def names() -> list[str]:
-    """Names of all cells: the files that define a function of their name, of `features`.
+    """Names of all cells: files that define a function of the same name, with `features` first.
 
-    What is made of other cells, such as a `stack`, takes these in their place.
+    Wrappers of cells, such as `stack`, take cells as their first argument, so they are not listed.
     """
     found = modules(__path__).items()
     return sorted(name for name, file in found if (file.get(name) or ())[:1] == ("features",))
 
 
 def from_spec(spec: str, features: int) -> Cell:
-    """The cell that a flag names.
+    """Builds the cell that a spec string names.
 
     Args:
       spec: a cell's name and, after a colon, its options: `"lstm"`, `"lstm:forget_bias=0.5"`,
@@ -28,13 +27,11 @@ def from_spec(spec: str, features: int) -> Cell:
       features: size F of the cell's outputs.
 
     Raises:
-      UserError: an unknown cell or option, a value of the wrong type, or no features.
+      UserError: an unknown cell or option, an option of the wrong type, or `features` < 1.
     """
-    if features < 1:
-        raise UserError(f"features must be >= 1, got {features}.")
+    require(features >= 1, "features", features, "≥ 1")
     name, _, text = spec.partition(":")
-    if name not in names():
-        raise UserError(f"cell {name!r} is not known; {nearest(name, names())}")
+    require_choice("cell", name, names())
     function = getattr(importlib.import_module(f"{__name__}.{name}"), name)
     return function(features, **options(function, f"cell {name!r}", text))
 
@@ -47,13 +44,12 @@ def build(
     residual: bool = False,
     learned: bool = False,
 ) -> Cell:
-    """A stack of `layers` cells as in `from_spec`, with a learned first carry on request.
+    """Builds a stack of `layers` cells from a spec, optionally with a learned initial carry.
 
     Raises:
-      UserError: as `from_spec`; fewer than one layer.
+      UserError: as for `from_spec`; `layers` < 1.
     """
-    if layers < 1:
-        raise UserError(f"layers must be >= 1, got {layers}.")
+    require(layers >= 1, "layers", layers, "≥ 1")
     cells = [from_spec(spec, features) for _ in range(layers)]
     cell = cells[0] if layers == 1 else stack(cells, residual=residual)
     return learned_carry(cell) if learned else cell

@@ -1,8 +1,8 @@
-"""The cell contract, and the few pieces that cells share.
+"""The cell contract, and helpers shared by cells.
 
-A cell is a NamedTuple of pure functions, in the manner of an optax gradient transformation:
-hyper-parameters live in the closure, parameters and carries are plain pytrees of arrays. Products
-are written for row vectors, `x @ W`, so a kernel is `[D, F]` and a recurrent kernel `[F, F]`.
+A cell is a NamedTuple of pure functions, like an optax gradient transformation: hyper-parameters
+live in the closure, parameters and carries are plain pytrees of arrays. Products act on row
+vectors, `x @ W`, so an input kernel is `[D, F]` and a recurrent kernel `[F, F]`.
 """
 
 import functools
@@ -22,18 +22,18 @@ Inputs = Any  # a pytree of arrays that share the leading axes of xs
 
 
 class Gated(NamedTuple):
-    """The inside of a cell whose step is one product of h a gate, and elementwise for the rest.
+    """The internals of a cell whose step is one product with h per gate and otherwise elementwise.
 
-    The pre-activation of gate g is `a_g = z_g + h U_g + c_g`, where a gate may lack z or U. A cell
-    that says so gets the tuned gradient of the sequential strategy; its `step` is `gated_step`.
+    The pre-activation of gate g is `a_g = z_g + h U_g + c_g`, where a gate may lack z or U. Such a
+    cell gets the tuned gradient of the sequential strategy; its `step` is `gated_step`.
 
     Attributes:
       kernels: `kernels(params) -> {gate: U [F, F]}`.
-      biases: `biases(params) -> {gate: c [F]}`, for gates without inputs; others have theirs in z.
+      biases: `biases(params) -> {gate: c [F]}`, for gates without inputs; others' are in z.
       combine: `combine(carry, a) -> carry`, elementwise and without parameters; the first field of
         the carry is h, which is also the output.
-      spread: `spread(h) -> [..., K F]`, linear: what the products take in place of h, the states of
-        neighbouring places, for cells that are `convolved`; kernels are then `[K F, F]`.
+      spread: `spread(h) -> [..., K F]`, linear: replaces h in the products by the states of K
+        neighbouring places, for `convolved` cells; kernels are then `[K F, F]`.
       inputs: `inputs(params) -> ({gate: W [D, F]}, {gate: b [F]})` for cells each of whose gates is
         `x W + h U + b`; `None` for all others.
     """
@@ -49,20 +49,20 @@ class Cell(NamedTuple):
     """A recurrent cell.
 
     Attributes:
-      features: size F of a step's output.
+      features: output size F.
       init: `init(key, in_features) -> params`, a nested dict of arrays.
-      carry: `carry(batch_shape, dtype) -> carry`, the carry before the first step, zeros.
-      inputs: `inputs(params, xs [..., D]) -> zs`, the part of the step without time dependence, for
-        any leading axes; done for all steps at once.
+      carry: `carry(batch_shape, dtype) -> carry`, the carry before the first step: zeros.
+      inputs: `inputs(params, xs [..., D]) -> zs`, the time-independent part of the step, for any
+        leading axes; computed for all steps at once.
       step: `step(params, carry, z) -> (carry, y [..., F])`, one step, in `jax.lax.scan` order.
       linear: for cells whose step is linear in the carry, `linear(params, zs) -> (a, b)` with
         `h[t] = a[t] * h[t-1] + b[t]`; `None` for all others.
-      learned: `learned(params, batch_shape, dtype) -> carry` for cells whose first carry is a
-        parameter; `None` where it is `carry`.
-      gated: the step's inside, for cells that are `Gated`; `None` for all others.
-      compose: for cells made of others, `compose(run, params, xs, first, carry) -> (carry, ys)`:
-        runs its parts over the whole sequence one by one, `run(cell, params, xs, first, carry)`,
-        which gives the numbers of `step` after `step`; `first` is the cell's own first carry.
+      learned: `learned(params, batch_shape, dtype) -> carry` for cells with a learned initial
+        carry; `None` for all others.
+      gated: the internals of a `Gated` cell; `None` for all others.
+      compose: for cells built from others, `compose(run, params, xs, first, carry) -> (carry, ys)`:
+        runs each part over the whole sequence with `run(cell, params, xs, first, carry)`, with the
+        same results as repeated `step`s; `first` is the cell's own initial carry.
     """
 
     features: int
@@ -77,7 +77,7 @@ class Cell(NamedTuple):
 
 
 def initial_carry(cell: Cell, params: Params, batch_shape: tuple[int, ...], dtype: Any) -> Carry:
-    """The carry before the first step: the learned one where the cell has one, else zeros."""
+    """The carry before the first step: the learned one if the cell has one, else zeros."""
     if cell.learned is not None:
         return cell.learned(params, batch_shape, dtype)
     return cell.carry(batch_shape, dtype)
@@ -107,15 +107,15 @@ def _require_sizes(**sizes: int) -> None:
     """Raises a `ValueError` for a size below 1, by its name."""
     for name, size in sizes.items():
         if size < 1:
-            raise ValueError(f"{name} must be >= 1, got {size}")
+            raise ValueError(f"{name} must be ≥ 1, got {size}")
 
 
 def require_no_weights_needed(cell: str, in_features: int, features: int) -> None:
-    """Raises a `UserError` if inputs are not as wide as what they are added to."""
+    """Raises a `UserError` if the inputs' width is not the features that they are added to."""
     if in_features != features:
         raise UserError(
-            f"cell {cell!r} with input_weights=False takes its inputs as they are, so as many as "
-            f"it has features, and there are {in_features} for {features}; leave that option out."
+            f"cell {cell!r} with input_weights=False needs inputs as wide as its features, "
+            f"got {in_features} for {features}; leave that option out."
         )
 
 
@@ -124,8 +124,8 @@ def gate_params(
 ) -> dict[str, dict[str, Array]]:
     """`{"input": {gate: [D, F]}, "recurrent": {gate: [F, F]}, "bias": {gate: [F]}}`, biases zero.
 
-    Each gate has arrays of its own: the equations read as in the papers, and the products run
-    without splitting a wide result, which costs more than it saves on a CPU.
+    Each gate has its own arrays: the equations read as in the papers, and no wide result has to be
+    split, which costs more than it saves on a CPU.
     """
     keys = jax.random.split(key, (2, len(gates)))
     return {
@@ -150,7 +150,7 @@ def gate_inputs(params: Params, xs: Array) -> dict[str, Array]:
 
 
 def gated_step(gated: Gated) -> Callable[[Params, Carry, Inputs], tuple[Carry, Array]]:
-    """The step of a gated cell whose inputs are `{gate: [..., F]}`."""
+    """The `step` of a gated cell with inputs `{gate: [..., F]}`."""
 
     def step(params: Params, carry: Carry, z: dict[str, Array]) -> tuple[Carry, Array]:
         return advance(gated, params, carry, gated.spread(carry[0]), z)
@@ -161,7 +161,7 @@ def gated_step(gated: Gated) -> Callable[[Params, Carry, Inputs], tuple[Carry, A
 def advance(
     gated: Gated, params: Params, carry: Carry, h: Array, z: dict[str, Array]
 ) -> tuple[Carry, Array]:
-    """One step of a gated cell, given what its products take in, `h [..., K F]`."""
+    """One step of a gated cell, given the state that its products take, `h [..., K F]`."""
     products = multiplier(gated.kernels(params))(h)
     carry = gated.combine(carry, preactivations(z, products, gated.biases(params)))
     return carry, carry[0]
@@ -170,16 +170,16 @@ def advance(
 def stepper(
     cell: Cell, params: Params, known: Array
 ) -> Callable[[Carry, Array], tuple[Carry, Array]]:
-    """`step(carry, x [B, D]) -> (carry, y)`, for a loop in which x depends on the step before.
+    """`step(carry, x [B, D]) -> (carry, y)`, for a loop in which x depends on the previous step.
 
-    There no product is done for all steps at once. But what does not depend on the step is done
-    here, before the loop; and where each gate is `x W + h U + b`, one product of `[x, h]` for all
-    is, with the few rows of one step, quicker on a CPU than one a gate of either.
+    No input product can then be hoisted for all steps at once, but whatever is constant over steps
+    is computed here, before the loop. Where each gate is `x W + h U + b`, a single product of
+    `[x, h]` for all gates is faster on a CPU, for the few rows of one step, than one per gate.
 
     Args:
       cell: any cell.
       params: its parameters.
-      known: `[B, K]`, the inputs that are the same in all steps; in the kernels they come before x.
+      known: `[B, K]`, inputs that are constant over steps; their kernel rows precede those of x.
     """
     gated = cell.gated
     if gated is None or gated.inputs is None:
@@ -205,7 +205,7 @@ def stepper(
 def preactivations(
     z: dict[str, Array], products: dict[str, Array], biases: dict[str, Array]
 ) -> dict[str, Array]:
-    """`a_g = z_g + h U_g + c_g`, `[..., F]` for every gate, from the parts that it has."""
+    """`a_g = z_g + h U_g + c_g`, `[..., F]` for every gate, from whichever parts it has."""
     a = dict(z)
     for part in (products, biases):
         for gate, value in part.items():

@@ -1,4 +1,4 @@
-"""A cell at each place along a line, whose step takes in the states of neighbouring places."""
+"""Cells at the places along a line, each of which sees its neighbours' hidden states."""
 
 import jax
 import jax.numpy as jnp
@@ -9,19 +9,18 @@ from rnngen_jax.cells.base import Cell, Inputs, Params, gated_step, recurrent_ke
 
 
 def convolved(cell: Cell, offsets: tuple[int, ...], mask: np.ndarray | None = None) -> Cell:
-    """Makes a gated cell's product of h a convolution over the places P of carries `[P, ..., F]`.
+    """Turns a gated cell's product with h into a convolution over P places, carries `[P, ..., F]`.
 
         a_g[p] = z_g[p] + Σ_k h[p + o_k] U_g,k + c_g     (van den Oord et al. 2016, eq. 3)
 
-    Inputs are `[T, P, ..., D]`: feature maps for features. All places share the parameters; beyond
-    the line's ends h is 0. What else the cell carries, such as an LSTM's memory, is that of the
-    place itself. A cell that is linear in its carry has no product of h, so nothing is convolved;
-    its neighbours must come with its inputs.
+    Inputs are `[T, P, ..., D]`. All places share the parameters; h is 0 beyond the line's ends.
+    The rest of the carry, such as an LSTM's memory, stays local to its place. A cell that is linear
+    in its carry has no product with h to convolve; its inputs must contain the neighbours.
 
     Args:
-      cell: gated or linear, with kernels of the inputs in `params["input"]`.
-      offsets: o, K of them.
-      mask: of zeros and ones, `[D, F]`: multiplies the kernels of the inputs.
+      cell: gated or linear, with its input kernels in `params["input"]`.
+      offsets: the K offsets o.
+      mask: zeros and ones, `[D, F]`: multiplies the input kernels.
 
     Raises:
       ValueError: the cell is neither gated nor linear.
@@ -36,7 +35,7 @@ def convolved(cell: Cell, offsets: tuple[int, ...], mask: np.ndarray | None = No
             return params
         kernels, tree = jax.tree.flatten(params["recurrent"])
         keys = jax.random.split(key_kernels, (len(kernels), len(offsets)))
-        # Each place adds its share: together they keep the norm of a state.
+        # Scaled so that the K terms together keep the norm of a state.
         scale = len(offsets) ** -0.5
         drawn = [
             scale * jnp.concatenate([recurrent_kernel(k, cell.features) for k in of_gate])
@@ -60,7 +59,7 @@ def convolved(cell: Cell, offsets: tuple[int, ...], mask: np.ndarray | None = No
 
 
 def shifted(x: Array, offset: int) -> Array:
-    """`x[p + offset]` in place p of the first axis; 0 beyond its ends."""
+    """`x[p + offset]` at place p of the first axis; 0 beyond its ends."""
     places = x.shape[0]
     before, after = max(-offset, 0), max(offset, 0)
     padding = [(before, after)] + [(0, 0)] * (x.ndim - 1)

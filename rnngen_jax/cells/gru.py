@@ -1,4 +1,4 @@
-"""Gated recurrent units, in the three variants that the literature mixes up."""
+"""Gated recurrent units, in three variants that are often confused."""
 
 from typing import Any, NamedTuple
 
@@ -23,9 +23,9 @@ def gru(features: int, *, variant: str = "reset_after") -> Cell:
 
     Args:
       features: size F of the hidden state.
-      variant: where the reset gate acts, and what the update gate keeps:
+      variant: where the reset gate acts, and which state the update gate keeps:
 
-        "reset_after": after the recurrent product, as cuDNN has it; z keeps the old state.
+        "reset_after": after the recurrent product, as in cuDNN; z keeps the old state.
 
             n = tanh(x W_n + b_n + r (h U_n + b_u)),  h' = (1 - z) n + z h
 
@@ -34,8 +34,8 @@ def gru(features: int, *, variant: str = "reset_after") -> Cell:
 
             n = tanh(x W_n + (r h) U_n + b_n),  h' = (1 - z) h + z n
 
-        "nested": a published misprint of the above that shares the reset gate's input weights and
-        puts them inside the recurrent product, so the candidate has no input weights of its own.
+        "nested": a published misprint of "reset_before" that puts the reset gate's input weights
+        inside the recurrent product, so the candidate has no input weights of its own.
 
             n = tanh((r h + x W_r) U_n + b_n),  h' = (1 - z) h + z n
 

@@ -19,8 +19,8 @@ def layer_norm_gru(features: int) -> Cell:
         (z, r) = σ(LN(h U_zr) + LN(x W_zr) + b)
         n = tanh(LN(x W_n) + r LN(h U_n) + b_n),  h' = (1 - z) h + z n,  y = h'
 
-    The reset gate acts after the product. The LNs over the gates take their mean and variance over
-    z and r together, as in the paper.
+    The reset gate acts after the product. The LNs over the gates compute mean and variance
+    over z and r together, as in the paper.
 
     Args:
       features: size F of the hidden state.

@@ -19,8 +19,8 @@ def layer_norm_lstm(features: int, *, forget_bias: float = 1.0) -> Cell:
         (f, i, o, g) = LN(h U) + LN(x W) + b
         c' = σ(f) c + σ(i) tanh(g),  h' = σ(o) tanh(LN(c')),  y = h'
 
-    Each LN over a product takes its mean and variance over all four gates together, as in the
-    paper; the gates are stored side by side in the order f, i, o, g.
+    Each LN over a product computes mean and variance over all four gates together, as in the
+    paper; the gates are concatenated in the order f, i, o, g.
 
     Args:
       features: size F of the hidden state and of the memory.

@@ -1,4 +1,4 @@
-"""A cell whose first carry is a parameter instead of zeros."""
+"""A cell with a learned initial carry instead of zeros."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from rnngen_jax.cells.base import Carry, Cell, Inputs, Params
 
 
 def learned_carry(cell: Cell) -> Cell:
-    """Gives `cell` a trained first carry, the same for every sequence, zero at initialisation.
+    """Gives `cell` a learned initial carry, shared by all sequences and initialised to zero.
 
     Parameters are `{"cell": ..., "carry": {"0": ..., ...}}`, the carry's leaves in order.
     """

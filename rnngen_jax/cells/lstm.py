@@ -26,8 +26,8 @@ def lstm(features: int, *, forget_bias: float = 1.0) -> Cell:
 
     Args:
       features: size F of the hidden state and of the memory.
-      forget_bias: the forget gate's bias at initialisation; 1 keeps the memory open at first
-        (Jozefowicz et al. 2015). It is a start, not an added constant: training moves it.
+      forget_bias: the forget gate's bias at initialisation; 1 makes the cell remember at
+        first (Jozefowicz et al. 2015). It is an initial value, not a constant: it is trained.
     """
 
     def init(key: Array, in_features: int) -> Params:

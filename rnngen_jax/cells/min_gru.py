@@ -24,14 +24,14 @@ def min_gru(features: int, *, positive: bool = False) -> Cell:
         z = σ(x W_z + b_z),  n = x W_n + b_n
         h' = (1 - z) h + z n,  y = h'
 
-    The paper needs log space because it solves with a cumulative product of 1 - z and a cumulative
-    sum, and the first underflows within a few hundred steps. Solved as `h' = a h + b`, no product
-    of the a's is ever divided by, so no `logcumsumexp` is needed, and a candidate or a first carry
-    of any sign or zero will do. Biases begin at zero.
+    The paper needs log space because it solves with a cumulative product of 1 - z, which underflows
+    within a few hundred steps, and a cumulative sum. Solved as `h' = a h + b`, nothing is divided
+    by a product of a's, so no `logcumsumexp` is needed, and candidates and initial carries may be
+    zero or of either sign. Biases are initialised to zero.
 
     Args:
       features: size F of the hidden state.
-      positive: the published log-space version (appendix B), in which h never turns negative:
+      positive: the published log-space version (appendix B), in which h is never negative:
         `n = g(x W_n + b_n)`, with `g(u) = u + 1/2` for u ≥ 0 and σ(u) below.
     """
 

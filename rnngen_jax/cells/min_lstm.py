@@ -13,7 +13,7 @@ GATES = ("f", "i", "n")
 
 
 class MinLSTMCarry(NamedTuple):
-    """Hidden state h, `[..., F]`; there is no memory beside it."""
+    """Hidden state h, `[..., F]`; there is no separate memory."""
 
     h: Array
 
@@ -24,16 +24,16 @@ def min_lstm(features: int, *, positive: bool = False, forget_bias: float = 0.0)
         f, i = σ(x W + b),  n = x W_n + b_n
         h' = f/(f+i) h + i/(f+i) n,  y = h'
 
-    f + i can underflow though the quotient is a plain number. It is taken in log space: with
+    f + i can underflow although the quotient is well defined, so it is computed in log space: with
     `log σ(u) = -softplus(-u)`, `f/(f+i) = σ(log f - log i)`. The recurrence itself needs no log
-    space, for the reason that `min_gru` gives.
+    space, for the reason given in `min_gru`.
 
     Args:
       features: size F of the hidden state.
-      positive: the published log-space version (appendix B), in which h never turns negative:
+      positive: the published log-space version (appendix B), in which h is never negative:
         `n = g(x W_n + b_n)`, with `g(u) = u + 1/2` for u ≥ 0 and σ(u) below.
       forget_bias: the forget gate's bias at initialisation; 0 is the plain linear layer of the
-        equations, above 0 keeps more of h at first, with which the paper trains in fewer steps.
+        equations; > 0 keeps more of h at first, with which the paper trains in fewer steps.
     """
 
     def init(key: Array, in_features: int) -> Params:

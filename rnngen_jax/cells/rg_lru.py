@@ -9,7 +9,7 @@ from jax import Array
 from rnngen_jax.cells.base import Cell, Params, gate_inputs, input_kernel, require_no_weights_needed
 from rnngen_jax.ops.activations import sigmoid
 
-# Decay a^c at initialisation, uniform between these, by which h keeps 10 to 1,000 steps.
+# Range of the decay a^c at initialisation (uniform): a memory of 10 to 1,000 steps.
 _SLOWEST, _FASTEST = 0.999, 0.9
 
 
@@ -20,24 +20,24 @@ class RGLRUCarry(NamedTuple):
 
 
 def rg_lru(features: int, *, c: float = 8.0, input_weights: bool = True) -> Cell:
-    """RG-LRU (De et al. 2024, eqs. 1-4), linear in its carry; Λ is a trained vector `[F]`.
+    """RG-LRU (De et al. 2024, eqs. 1-4), linear in its carry; Λ is a learned vector `[F]`.
 
         r, i = σ(x W + b),  v = x W_v + b_v
         a = σ(Λ)^(c r),  h' = a h + sqrt(1 - a²) (i v),  y = h'
 
-    The paper's x has F features already, from a linear layer of the block around the cell; that
-    layer is W_v here, and the gates read its input. The gates' kernels are full, not in blocks.
+    In the paper x has F features already, from a linear layer of the surrounding block; here that
+    layer is W_v, and the gates read its input. The gates' kernels are dense, not block-diagonal.
 
-    a is near 1 where it matters, so it is computed from its logarithm, and 1 - a² as
-    `-expm1(2 log a)`, which keeps the digits that float32 loses in the difference.
+    a is close to 1, so it is computed from its logarithm, and 1 - a² as `-expm1(2 log a)`, which
+    keeps the digits that float32 loses in the difference.
 
     Args:
       features: size F of the hidden state.
-      c: how far the recurrence gate r can shorten the memory, above 0.
-      input_weights: without them v is x itself, as in eq. 4, so x must have F features.
+      c: how far the recurrence gate r can shorten the memory, > 0.
+      input_weights: if False, v is x itself, as in eq. 4, so x must have F features.
 
     Raises:
-      UserError: from `init`, inputs that need weights.
+      UserError: from `init`, inputs of another width than F without input weights.
     """
     gates = ("r", "i", "v") if input_weights else ("r", "i")
 
@@ -64,8 +64,8 @@ def rg_lru(features: int, *, c: float = 8.0, input_weights: bool = True) -> Cell
 
     def linear(params: Params, zs: dict[str, Array]) -> tuple[Array, Array]:
         log_a = c * jax.nn.log_sigmoid(params["lambda"]) * sigmoid(zs["r"])
-        # As a → 1 the root's slope grows without bound, but those of log a in Λ and in r's argument
-        # fall faster: their products go to 0. Only r = 0 exactly needs the floor, against ∞ · 0.
+        # As a → 1 the root's derivative diverges, but those of log a in Λ and r's argument vanish
+        # faster, so their products go to 0. Only r = 0 exactly needs the clamp, against ∞ · 0.
         rest = jnp.maximum(-jnp.expm1(2 * log_a), jnp.finfo(log_a.dtype).tiny)
         return jnp.exp(log_a), jnp.sqrt(rest) * sigmoid(zs["i"]) * zs["v"]
 

@@ -1,4 +1,4 @@
-"""The Elman recurrent network (Elman 1990), with any activation."""
+"""The Elman network (Elman 1990), with any activation."""
 
 from typing import Any, NamedTuple
 
@@ -28,16 +28,17 @@ class RNNCarry(NamedTuple):
 def rnn(features: int, *, activation: str = "tanh", input_weights: bool = True) -> Cell:
     """Elman cell, `h[t] = f(x[t] W + h[t-1] U + b)`, `y[t] = h[t]`.
 
-    The readout `y = h W_hy + b_y` of the textbook cell belongs to the model around it.
+    The readout `y = h W_hy + b_y` of the textbook cell belongs to the model that uses it.
 
     Args:
       features: size F of the hidden state.
       activation: a name in `ops.activations.ACTIVATIONS`, the f of the equation.
-      input_weights: without them `x[t]` is added as it is, so it must have F features; a model that
-        ties its readout to its own input weights uses this.
+      input_weights: if False, `x[t]` is added unchanged and must have F features; for models that
+        tie their readout to their own input weights.
 
     Raises:
-      UserError: an unknown activation; from `init`, inputs that need weights.
+      UserError: an unknown activation; from `init`, inputs of another width than F without input
+        weights.
     """
     f = activation_named(activation)
 

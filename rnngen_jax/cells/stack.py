@@ -1,4 +1,4 @@
-"""Cells on top of one another as one cell."""
+"""Stacked cells as one cell."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,14 +10,15 @@ from rnngen_jax.cells.base import Carry, Cell, Inputs, Params, initial_carry
 
 
 def stack(cells: Sequence[Cell], *, residual: bool = False) -> Cell:
-    """A stack: the outputs of each cell are the inputs of the next; y is the last one's output.
+    """Stacks cells: each cell's outputs are the next one's inputs; y is the last cell's output.
 
-    Parameters are `{"0": ..., "1": ...}` from the bottom up, the carry is a tuple of the cells'.
+    Parameters are `{"0": ..., "1": ...}` from the bottom up; the carry is a tuple of
+    the cells' carries.
 
     Args:
       cells: from the bottom up, at least one.
-      residual: adds the inputs of each cell but the first to its outputs (He et al. 2016, eq. 1),
-        which needs all cells to have the same number of features.
+      residual: adds each cell's inputs to its outputs, except for the first cell (He et al. 2016,
+        eq. 1); all cells must have the same number of features.
 
     Raises:
       ValueError: no cells, or residual connections between unequal features.

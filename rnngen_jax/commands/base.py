@@ -188,7 +188,7 @@ def check_label(label: str | None, model: "Model") -> int | None:
             "or train with --config.model.class_conditional."
         )
     number = int(label) if label.isascii() and label.isdigit() else -1
-    allowed = f"a class, 0 to {model.spec.classes - 1}"
+    allowed = f"a class in [0, {model.spec.classes - 1}]"
     require(0 <= number < model.spec.classes, "--label", label, allowed)
     return number
 
@@ -208,7 +208,7 @@ def check_amount(flag: str, num: int, spec: ImageSpec, out: str, size: int = 1) 
         most = min(most, MOST_IN_PICTURE)
     if out.lower().endswith(".gif"):
         most = min(most, MOST_IN_ANIMATION)
-    require(num <= most, flag, num, f"up to {most} images of this size in {out!r}")
+    require(num <= most, flag, num, f"≤ {most} for images of this size in {out!r}")
 
 
 def bar(batches: range) -> Iterable[int]:

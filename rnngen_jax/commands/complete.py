@@ -107,9 +107,9 @@ def run(
       UserError: a flag that does not fit, no such run, checkpoint or seed, images or a mask of
         another size, or a model that cannot complete.
     """
-    require(num >= 1, "--num", num, "1 or more")
-    require(completions >= 1, "--completions", completions, "1 or more")
-    require(candidates is None or candidates >= 1, "--candidates", candidates, "1 or more")
+    require(num >= 1, "--num", num, "≥ 1")
+    require(completions >= 1, "--completions", completions, "≥ 1")
+    require(candidates is None or candidates >= 1, "--candidates", candidates, "≥ 1")
     check_split(split)
     from rnngen_jax.evaluation import pictures
     from rnngen_jax.runs import arguments

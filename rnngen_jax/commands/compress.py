@@ -91,7 +91,7 @@ def run(
         fit or lie between the model's levels, or a model that cannot compress.
       RunError: probabilities that are not finite.
     """
-    require(num is None or num >= 1, "--num", num, "1 or more")
+    require(num is None or num >= 1, "--num", num, "≥ 1")
     check_split(split)
     from rnngen_jax.evaluation import container
 

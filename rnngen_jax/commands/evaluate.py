@@ -112,8 +112,8 @@ def run(
       OSError: the record cannot be written.
     """
     check_split(split)
-    require(num >= 0, "--num", num, "0 for all, or 1 or more")
-    require(iw_samples >= 0, "--iw_samples", iw_samples, "0 for the ELBO, or 1 or more")
+    require(num >= 0, "--num", num, "≥ 1, or 0 for all")
+    require(iw_samples >= 0, "--iw_samples", iw_samples, "≥ 1, or 0 for the ELBO")
     _check_samples(classifier, inception, samples, neighbours, temperature, seed)
 
     from rnngen_jax import runs
@@ -188,7 +188,7 @@ def _check_samples(
                 f"{flag}={value} has no effect without --classifier, --inception or --neighbours."
             )
     if samples is not None:
-        require(samples >= 4, "--samples", samples, "4 or more")
+        require(samples >= 4, "--samples", samples, "≥ 4")
     if temperature is not None:
         arguments.check_temperature(temperature, "--temperature")
     if seed is not None:

@@ -152,13 +152,13 @@ def _check_kind(
 ) -> None:
     """Raises a `UserError` for flags that do not fit, or do not go with the kind."""
     require_choice("--kind", kind, IMAGES)
-    require(steps >= 2, "--steps", steps, "2 or more")
+    require(steps >= 2, "--steps", steps, "≥ 2")
     if path is not None:
         require_choice("--path", path, ("linear", "spherical"))
         if kind == "latent":
             raise UserError(f"--path={path} is not for --kind=latent; leave it out.")
     if num is not None:
-        require(num >= 1, "--num", num, "1 or more")
+        require(num >= 1, "--num", num, "≥ 1")
         if kind != "pairs":
             raise UserError(f"--num={num} is for --kind=pairs, not for {kind}; leave it out.")
     if latent is None and kind == "latent":
@@ -172,16 +172,16 @@ def _parse_indices(indices: str, kind: str) -> list[int]:
     words = [word.strip() for word in indices.split(",")]
     numbers = [int(word) if word.isascii() and word.isdigit() else -1 for word in words]
     fits = all(0 <= number <= LARGEST for number in numbers)
-    require(fits, "--indices", indices, "whole numbers from 0, with commas between")
+    require(fits, "--indices", indices, "comma-separated integers ≥ 0")
     enough = len(numbers) == LEAST[kind] or (kind == "pairs" and len(numbers) > LEAST[kind])
-    require(enough, "--indices", indices, f"{IMAGES[kind]}, for --kind={kind}")
+    require(enough, "--indices", indices, f"a list of {IMAGES[kind]} for --kind={kind}")
     return numbers
 
 
 def _check_variable(number: int, latent: "Latent", name: str) -> None:
     """Raises a `UserError` unless the model has this latent variable, and a prior to measure it."""
     steps, size = latent.shape
-    allowed = f"0 to {steps * size - 1}" + (f", {steps} steps of {size}" if steps > 1 else "")
+    allowed = f"in [0, {steps * size - 1}]" + (f" ({steps} steps of {size})" if steps > 1 else "")
     require(0 <= number < steps * size, "--latent", number, allowed)
     if latent.prior is None:
         raise UserError(f"{name} has no prior, by which --kind=latent goes; give pairs or grid.")

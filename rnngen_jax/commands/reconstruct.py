@@ -73,7 +73,7 @@ def run(
       UserError: a flag that does not fit, no such run, checkpoint or seed, images of another
         size, or a model without latents, or without canvases for a .gif.
     """
-    require(num >= 1, "--num", num, "1 or more")
+    require(num >= 1, "--num", num, "≥ 1")
     check_split(split)
     from rnngen_jax.evaluation import pictures
 

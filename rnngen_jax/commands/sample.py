@@ -91,7 +91,7 @@ def run(
       UserError: a flag that does not fit, no such run, checkpoint or seed, or a model that
         cannot sample, has no latents for --pixels=mean, or no canvases for a .gif.
     """
-    require(num >= 1, "--num", num, "1 or more")
+    require(num >= 1, "--num", num, "≥ 1")
     require_choice("--pixels", pixels, ("draw", "mean"))
     from rnngen_jax.evaluation import pictures
     from rnngen_jax.runs import arguments

@@ -58,7 +58,7 @@ def run(config: Any, workdir: str, preempted_exit_code: int) -> int:
     from rnngen_jax import experiment
 
     code, where = preempted_exit_code, "--preempted_exit_code"
-    require(0 <= code <= 255, where, code, "0 to 255")
+    require(0 <= code <= 255, where, code, "in [0, 255]")
     interrupts.set_preempted_exit_code(code)
     given = experiment.check(config)  # before JAX is waited for
 

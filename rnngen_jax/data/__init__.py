@@ -1,7 +1,7 @@
-"""Images behind one door. A source's name is its file's name; what follows ":" is its argument.
+"""Data sources, one per file and named after it; the text after ":" is a source's argument.
 
 To add a source, add a file with `load_source(argument, config) -> Source`; nothing else changes.
-Where the argument names a file or folder, `canonical(argument)` brings its spellings to one.
+Where the argument is a path, `canonical(argument)` normalises it.
 """
 
 import importlib
@@ -15,14 +15,14 @@ from rnngen_jax.shapes import spec_of
 
 
 def names() -> list[str]:
-    """Names of all sources: the files that define `load_source`."""
+    """Names of all sources: files that define `load_source`."""
     return defining(__path__, "load_source")
 
 
 def canonical(name: str) -> str:
-    """A source's name with its file or folder resolved: equal for names that mean the same data.
+    """A source's name with its path resolved: equal for names of the same data.
 
-    `name` itself for a source without such an argument, or if there is no such source.
+    `name` itself if the source is unknown or takes no path.
     """
     kind, colon, argument = name.partition(":")
     resolve = getattr(_module(kind), "canonical", None) if kind in names() else None
@@ -30,23 +30,23 @@ def canonical(name: str) -> str:
 
 
 def load(config: DataConfig) -> Dataset:
-    """Opens a data set with its three splits, and binarises it as the config asks.
+    """Opens a data set with its three splits, binarised as configured.
 
     A source's own splits are kept. A missing test split is the last `validation_fraction` of
     train; a missing validation split is the `validation_fraction` before that, or the last one
-    where the source has a test split. Static and threshold binarisation are done within `read`.
+    if the source has a test split. Static and threshold binarisation happen in `read`.
 
     Args:
-      config: which images, and their binarisation and cut.
+      config: the source, its binarisation and `validation_fraction`.
 
     Returns:
       The data set; `spec` has 2 levels under any binarisation.
 
     Raises:
-      UserError: there is no such source, its files are missing or do not fit, or it has more
-        classes than `source.MOST_CLASSES`.
+      UserError: an unknown source, missing or invalid files, or more classes than
+        `source.MOST_CLASSES`.
     """
-    # Imported here: the config floor imports this package for `DataConfig` and should stay quick.
+    # Imported here: configs import this package for `DataConfig` and should load fast.
     from rnngen_jax.data import binarise, source
 
     name, _, argument = config.name.partition(":")
@@ -56,7 +56,7 @@ def load(config: DataConfig) -> Dataset:
         )
     found = _module(name).load_source(argument, config)
     source.check_classes(found.classes, config.name)
-    # Before the cut, since a static draw is keyed by an image's place in the source.
+    # Before the split, as a static draw is keyed by an image's index in the source.
     splits = {
         split: binarise.binarised(split, images, config.binarisation, found.levels)
         for split, images in found.splits.items()
@@ -65,8 +65,8 @@ def load(config: DataConfig) -> Dataset:
     fixed = config.binarisation in ("static", "threshold")
     if config.binarisation != "none" and found.levels > 256:
         raise UserError(
-            f"config.data.binarisation={config.binarisation!r} does not fit the {found.levels} "
-            f"codes of {config.name}; leave it at 'none'."
+            f"config.data.binarisation must be 'none' for the {found.levels} codes of "
+            f"{config.name}, got {config.binarisation!r}."
         )
     levels = found.levels if config.binarisation == "none" else 2
     return Dataset(

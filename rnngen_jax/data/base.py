@@ -1,4 +1,4 @@
-"""What a data set is to the rest of the project: named splits of uint8 images, read by index."""
+"""The data set contract: named splits of integer images, read by index."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,18 +16,18 @@ PLACEMENTS = ("auto", "device", "stream")
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which images, and what is done to them before a model sees them.
+    """The images, and how they are processed before a model sees them.
 
     Attributes:
       name: "digits", "idx:FOLDER", "folder:FOLDER", "npz:FILE" or "tfds:NAME".
-      binarisation: "none"; "static" draws each pixel once for ever with its brightness as the
-        probability; "dynamic" draws it anew at every step; "threshold" cuts at half brightness.
-      validation_fraction: the share cut from the end of train where the source has no validation
-        split of its own.
-      shift: random translation by up to this many pixels each way, edges filled with zeros.
+      binarisation: "none"; "static" samples each pixel once and for all with its brightness as the
+        probability; "dynamic" resamples it at every step; "threshold" cuts at half brightness.
+      validation_fraction: the fraction held out from the end of train if the source has no
+        validation split.
+      shift: random translation by up to this many pixels each way, padded with zeros.
       flip: random left-right mirroring.
       placement: "device" keeps the split on the accelerator, "stream" reads batches in background
-        threads, "auto" picks the device below 512 MiB. The batches are the same.
+        threads, "auto" chooses the device below 512 MiB. The batches are the same.
     """
 
     name: str = "digits"
@@ -44,9 +44,9 @@ class DataConfig:
             0 < self.validation_fraction < 1,
             "config.data.validation_fraction",
             self.validation_fraction,
-            "a number between 0 and 1",
+            "in (0, 1)",
         )
-        require(self.shift >= 0, "config.data.shift", self.shift, "0 or more pixels")
+        require(self.shift >= 0, "config.data.shift", self.shift, "≥ 0 pixels")
 
 
 class Split(NamedTuple):
@@ -54,9 +54,9 @@ class Split(NamedTuple):
 
     Attributes:
       num: number of items.
-      read: `read(indices [N]) -> (items [N, ...], int32 [N])`, items of the spec's shape and dtype
-        and labels; labels are 0 where the data has none. Safe to call from several threads.
-      key: what a batch calls the items, as in `ImageSpec.key`.
+      read: `read(indices [N]) -> (items [N, ...], int32 [N])`, items in the spec's shape and
+        dtype, and labels, 0 if the data has none. Thread-safe.
+      key: the items' key in a batch, as in `ImageSpec.key`.
     """
 
     num: int
@@ -65,15 +65,15 @@ class Split(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """A data set behind the one door.
+    """An opened data set.
 
     Attributes:
       name: as given in the config.
       spec: the images as a model sees them, so 2 levels under any binarisation.
       splits: by name, "train", "validation" and "test".
-      binarisation: as in `DataConfig`; "static" and "threshold" are already done in what `read`
-        gives, "dynamic" is done by the transforms in `data/transforms.py`.
-      raw_levels: grey levels of what `read` gives.
+      binarisation: as in `DataConfig`; "static" and "threshold" are already applied by `read`,
+        "dynamic" is applied by the transforms in `data/transforms.py`.
+      raw_levels: grey levels of the images that `read` returns.
     """
 
     name: str

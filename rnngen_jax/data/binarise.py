@@ -1,36 +1,36 @@
-"""Binarisation that is fixed once for ever: static draws and thresholds, in NumPy.
+"""Fixed binarisation: static draws and thresholds, in NumPy.
 
 Static: pixel j of image i of a split is 1 if `u < level / (levels - 1)`, with u the j-th number of
 a Philox generator with the key `(STATIC_SEED, split)`, split 0, 1, 2 for train, validation, test,
 and the counter `(0, 0, 0, i)`. A Philox generator's raw words are part of its definition, so the
 drawn images are the same on every machine, for every read order and under every NumPy version.
 
-Split and i are the image's place in the source, before missing splits are cut from train: an image
-has one draw, whatever `validation_fraction` makes of it. Draw 1 took the place after the cut. Draw
-2 differs from it in the images that are cut from train and in no others, so not in the test images
-of a source that has a test split, such as MNIST.
+Split and i are the image's position in the source, before missing splits are held out from train:
+an image has one draw, whatever `validation_fraction` is. Draw 1 used the position after that. Draw
+2 differs from it only in the images held out from train, so not in the test images of a source that
+has a test split, such as MNIST.
 """
 
 import numpy as np
 
 from rnngen_jax.data.base import SPLITS, Split
 
-STATIC_SEED = 2008  # for the data set first used so, static MNIST of 2008; never to be changed
-DRAW = 2  # which of the static draws this is; part of a likelihood's protocol
+STATIC_SEED = 2008  # for the first such data set, static MNIST of 2008; must never change
+DRAW = 2  # version of the static draw; part of a likelihood's protocol
 
 
 def threshold(images: np.ndarray, levels: int) -> np.ndarray:
-    """1 where a pixel is brighter than half, `level > (levels - 1) / 2`; uint8, any shape."""
+    """1 where a pixel is above half brightness, `level > (levels - 1) / 2`; uint8, any shape."""
     return (2 * images.astype(np.int32) > levels - 1).astype(np.uint8)
 
 
 def static(images: np.ndarray, indices: np.ndarray, split: str, levels: int) -> np.ndarray:
-    """Draws each pixel with its brightness as the probability, the same at every call.
+    """Samples each pixel with its brightness as the probability, the same at every call.
 
     Args:
       images: uint8 `[N, H, W, C]`.
-      indices: the images' places in the source's split, `[N]`: they seed the draw.
-      split: the split that the source gave them in: "train", "validation" or "test".
+      indices: the images' positions in the source's split, `[N]`, which seed the draw.
+      split: the source's split: "train", "validation" or "test".
       levels: grey levels of `images`.
 
     Returns:
@@ -48,13 +48,13 @@ def static(images: np.ndarray, indices: np.ndarray, split: str, levels: int) -> 
 
 
 def binarised(name: str, split: Split, binarisation: str, levels: int) -> Split:
-    """The split as its `read` gives it under a binarisation; "none" and "dynamic" leave it as is.
+    """A split whose `read` binarises; unchanged for "none" and "dynamic".
 
     Args:
       name: the split's name, which seeds the static draw.
-      split: images with `levels` grey levels, as the source gave them: before any cut.
+      split: the source's own split, before any is held out.
       binarisation: as in `DataConfig`.
-      levels: grey levels of what `split.read` gives.
+      levels: grey levels of the images that `split.read` returns.
     """
 
     def read(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
 """`digits`: the embedded UCI optical digits, 8×8 pixels, 17 grey levels, ten classes.
 
-The 1,797 images come in a fixed random order, cut into 1,297 for training, 200 for validation and
-300 for testing. See digits.LICENSE.md for where they come from.
+The 1,797 images are in a fixed random order, split into 1,297 for training, 200 for validation and
+300 for testing. digits.LICENSE.md gives their origin.
 """
 
 import importlib.resources
@@ -13,7 +13,7 @@ from rnngen_jax.data.source import Source, from_arrays, no_argument
 
 
 def load_source(argument: str, config: DataConfig) -> Source:
-    """The digits with their own three splits, so `config.validation_fraction` does not matter.
+    """The digits with their own three splits; `config.validation_fraction` is not used.
 
     Raises:
       UserError: an argument was given.

@@ -1,7 +1,7 @@
 """Batches as a pure function of (seed, step), the same for any number of hosts and devices.
 
-The stream of training examples is cut into batches wherever it stands: epoch after epoch, each in
-its own random order. Nothing needs to be saved for resuming, and a batch may straddle two epochs.
+The stream of training examples, epoch after epoch in a new random order each, is cut into
+consecutive batches, so a batch may straddle two epochs. Resuming needs no saved state.
 """
 
 import functools
@@ -25,17 +25,17 @@ Chunks = Callable[[Sequence[tuple[int, int]], int, int], Iterator[dict[str, np.n
 
 
 class Feed(NamedTuple):
-    """Where training's batches come from; made by `make_feed`.
+    """The source of training batches; made by `make_feed`.
 
     Attributes:
-      resident: the split's items `[N, ...]`, by the split's key such as "image", and "label" int32
-        `[N]` in host memory, for the trainer to put on the device; `None` when streaming.
+      resident: the split's items `[N, ...]`, by their key such as "image", and "label" int32 `[N]`
+        in host memory, for the trainer to put on the device; `None` when streaming.
       chunks: `chunks(calls, process_index=0, process_count=1)` yields, for each call
         `(start, stop)`, the batches of the training steps `start` to `stop - 1` as arrays with a
         leading axis K of `stop - start` steps: "index" int32 `[K, b]`, and when streaming the
         items `[K, b, ...]` and "label" int32 `[K, b]`, too. `b` is `batch_size /
         process_count`: this process's contiguous part of each batch. With N > 1 seeds the
-        leading axes are `[K, N, b]`: each has batches of its own.
+        leading axes are `[K, N, b]`: each seed has its own batches.
     """
 
     resident: dict[str, np.ndarray] | None
@@ -49,16 +49,16 @@ def order(
     num: int,
     permuted: Callable[[int, int, int], np.ndarray] = permutation,
 ) -> np.ndarray:
-    """Which examples stand at places `start` to `start + count - 1` of the stream.
+    """The examples at positions `start` to `start + count - 1` of the stream.
 
-    Place p lies in epoch `p // num`, and each epoch is a fresh permutation of all `num` examples.
+    Position p is in epoch `p // num`; each epoch is a new permutation of all `num` examples.
 
     Args:
       seed: of the whole stream.
-      start: first place, 0 or more.
-      count: how many places.
+      start: first position, ≥ 0.
+      count: number of positions.
       num: number of examples.
-      permuted: `permutation`, with a memory of the caller's choice.
+      permuted: `permutation`, optionally cached by the caller.
 
     Returns:
       Indices of examples, int32 `[count]`: a pure function of the arguments.
@@ -80,17 +80,18 @@ def make_feed(split: Split, batch_size: int, seed: int, placement: str, seeds: i
       batch_size: of the global batch, over all processes.
       seed: of the order.
       placement: "device", "stream" or "auto", as in `DataConfig`. The batches are the same.
-      seeds: how many runs the feed is for; run r has the order of `seed + r`.
+      seeds: number of seeds; seed r has the order of `seed + r`.
 
     Raises:
-      UserError: a batch size that is not 1 to the number of images, an image that cannot be read.
+      UserError: a batch size outside [1, number of images], or an image that cannot be read.
     """
-    require(1 <= batch_size <= split.num, "batch_size", batch_size, f"1 to {split.num} images")
+    allowed = f"in [1, {split.num}] (the number of images)"
+    require(1 <= batch_size <= split.num, "batch_size", batch_size, allowed)
     image, _ = split.read(np.zeros(1, np.int64))
     if placement == "auto":
         placement = "device" if image.nbytes * split.num < DEVICE_BYTES else "stream"
 
-    # Every seed is in an epoch of its own order, or in two.
+    # Each seed's batch lies in one epoch of its own order, or in two.
     permuted = functools.lru_cache(maxsize=4 * seeds)(permutation)
 
     def indices(call: tuple[int, int], process_index: int, process_count: int) -> np.ndarray:
@@ -138,7 +139,7 @@ def fetch(resident: Mapping[str, Array] | None, item: Mapping[str, Array]) -> di
     """One step's batch, within the jitted step; the same for both placements.
 
     Args:
-      resident: the feed's `resident` arrays, on the device, or `None` when streaming.
+      resident: the feed's `resident` arrays on the device; `None` when streaming.
       item: one step of a chunk: "index" `[B]`, and when streaming the items and "label".
 
     Returns:
@@ -146,7 +147,7 @@ def fetch(resident: Mapping[str, Array] | None, item: Mapping[str, Array]) -> di
     """
     if resident is None:
         return dict(item)
-    # Indices are in range by construction; "clip" spares the fill of those that are not.
+    # Indices are in range by construction; "clip" avoids the fill for others.
     taken = {name: jnp.take(a, item["index"], axis=0, mode="clip") for name, a in resident.items()}
     return {**taken, "index": item["index"]}
 
@@ -156,7 +157,7 @@ def _in_background(
     read: Callable[[tuple[int, int]], dict[str, np.ndarray]],
     ahead: int,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Reads the calls in order, `ahead` of them at a time in threads that end with the iterator."""
+    """Reads the calls in order, `ahead` at a time, in threads that end with the iterator."""
     import grain  # here, as it takes seconds to import and small data sets do without
 
     source = grain.MapDataset.source(list(calls)).map(read)
@@ -171,6 +172,6 @@ def _in_background(
 def _check_divisible(batch_size: int, process_count: int) -> None:
     if batch_size % process_count:
         raise UserError(
-            f"config.training.batch_size={batch_size} does not fit; allowed: a multiple of the "
-            f"{process_count} processes."
+            f"config.training.batch_size must be a multiple of the {process_count} processes, "
+            f"got {batch_size}."
         )

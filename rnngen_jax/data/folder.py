@@ -1,9 +1,9 @@
-"""`folder:FOLDER`: PNG, JPEG or WebP files, 8 bits a channel, grey or RGB, all of one size.
+"""`folder:FOLDER`: PNG, JPEG or WebP files, 8 bits per channel, grey or RGB, all of one size.
 
-The folder holds images; or one folder of images for each class; or the folders `train` and, if
-wanted, `validation` and `test`, each of them one of the former. Classes are numbered in the order
-of their names. Each split is put in a fixed random order, so that what is cut from the end of train
-holds every class. Hidden files are passed over; JPEG's rotation tags are not followed.
+The folder holds images; or one folder of images per class; or the folders `train` and, optionally,
+`validation` and `test`, each in one of these two layouts. Classes are numbered in the order of
+their names. Each split is in a fixed random order, so that splits held out from the end of train
+contain every class. Hidden files and JPEG orientation tags are ignored.
 """
 
 import os
@@ -31,18 +31,18 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIXELS = 4096 * 4096
 MEMORY_BYTES = 512 * 2**20  # folders up to this size are decoded once, when they are opened
 _PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_DEPTH = 24  # where a PNG file gives its bits a channel
+_PNG_DEPTH = 24  # byte of a PNG file with its bits per channel
 
 canonical = resolved  # the argument is the path of a folder
 
 
 def load_source(argument: str, config: DataConfig) -> Source:
-    """Images of a folder. Up to 512 MiB are kept in memory, more are decoded as they are read.
+    """Images of a folder. Up to 512 MiB are kept in memory; larger ones are decoded on each read.
 
     Raises:
-      UserError: a missing or empty folder, a file that is no whole image, of other bits, colours
-        or size than allowed, a link that leaves the folder, or folders that fit no layout. Where
-        images are decoded as they are read, a damaged one raises then.
+      UserError: a missing or empty folder, a damaged image, one of unsupported bit depth, colours
+        or size, a link that leaves the folder, or an unknown layout. Where images are decoded on
+        each read, a damaged one raises then.
     """
     need_argument(argument, "folder", "FOLDER")
     root = path_of(argument)
@@ -71,11 +71,11 @@ def read_image(path: pathlib.Path) -> np.ndarray:
     """One whole image file, uint8 `[H, W, C]` with C of 1 or 3.
 
     Raises:
-      UserError: missing, damaged, truncated, or of other bits or colours than allowed.
+      UserError: missing, damaged, truncated, or of unsupported bit depth or colours.
     """
     with _opened(path) as image:
-        image.verify()  # decoding a PNG ignores its checksums and what follows the pixels
-    with _opened(path) as image:  # verifying has used it up
+        image.verify()  # decoding a PNG ignores checksums and trailing data
+    with _opened(path) as image:  # verify() consumes the image
         pixels = np.asarray(image)
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
@@ -83,7 +83,7 @@ def read_image(path: pathlib.Path) -> np.ndarray:
 def _layout(root: pathlib.Path) -> dict[str, list[tuple[pathlib.Path, str]]]:
     """Image files and the names of their classes, "" without classes, by split."""
     entries = _entries(root, root)
-    for entry in entries:  # "Train" would else be taken for a class, and Test for training images
+    for entry in entries:  # else "Train" would count as a class, and Test as training images
         if entry.is_dir() and entry.name.lower() in SPLITS and entry.name not in SPLITS:
             raise UserError(
                 f"{entry}: folders of splits are called {', '.join(SPLITS)}; rename it to "
@@ -103,7 +103,7 @@ def _layout(root: pathlib.Path) -> dict[str, list[tuple[pathlib.Path, str]]]:
 
 
 def _classes(folder: pathlib.Path, root: pathlib.Path) -> list[tuple[pathlib.Path, str]]:
-    """Image files with their classes' names: of the folder itself, or of its folders."""
+    """Image files with their classes' names, of the folder itself or of its subfolders."""
     entries = _entries(folder, root)
     if not any(entry.is_dir() for entry in entries):
         return [(path, "") for path in entries]
@@ -119,10 +119,10 @@ def _classes(folder: pathlib.Path, root: pathlib.Path) -> list[tuple[pathlib.Pat
 
 
 def _entries(folder: pathlib.Path, root: pathlib.Path) -> list[pathlib.Path]:
-    """What a folder holds, sorted: folders and files with an image's ending, none of them hidden.
+    """A folder's visible entries, sorted: folders and files with an image's ending.
 
     Raises:
-      UserError: there is nothing, or anything else, or a link that leaves `root`.
+      UserError: no entries, other files, or a link that leaves `root`.
     """
     within = os.path.realpath(root)
     entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
@@ -143,7 +143,7 @@ def _entries(folder: pathlib.Path, root: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _labels(listed: Sequence[tuple[pathlib.Path, str]], class_names: Sequence[str]) -> np.ndarray:
-    """Class numbers, int32 `[N]`, by the names of train's classes."""
+    """Class indices, int32 `[N]`, into the names of train's classes."""
     for path, name in listed:
         if name not in class_names:
             raise UserError(
@@ -154,12 +154,12 @@ def _labels(listed: Sequence[tuple[pathlib.Path, str]], class_names: Sequence[st
 
 
 def _common_shape(paths: Sequence[pathlib.Path]) -> tuple[int, int, int]:
-    """The shape `(H, W, C)` that all files share, by their headers; PNGs' checksums are checked."""
+    """The common shape `(H, W, C)` of all files, from their headers; verifies PNG checksums."""
     first = None
     for path in paths:
         with _opened(path) as image:
             shape = (image.height, image.width, len(image.getbands()))
-            image.verify()  # decoding a PNG ignores its checksums and what follows the pixels
+            image.verify()  # decoding a PNG ignores checksums and trailing data
         if first is None:
             first = shape
         elif shape != first:
@@ -177,7 +177,7 @@ def _words(shape: tuple[int, int, int]) -> str:
 
 
 def _lazy(paths: Sequence[pathlib.Path], labels: np.ndarray, shape: tuple[int, int, int]) -> Split:
-    """A split whose files are decoded as they are read."""
+    """A split whose files are decoded on each read."""
 
     def read(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         images = np.empty((len(indices), *shape), np.uint8)
@@ -194,7 +194,7 @@ def _lazy(paths: Sequence[pathlib.Path], labels: np.ndarray, shape: tuple[int, i
 
 @contextmanager
 def _opened(path: pathlib.Path) -> Iterator[Image.Image]:
-    """An image that is allowed, not yet decoded; errors of decoding name the file, too."""
+    """A supported image, not yet decoded; decoding errors name the file, too."""
     require_file(path, "replace or remove it")
     try:
         with open(path, "rb") as file, Image.open(file, formats=FORMATS) as image:
@@ -209,13 +209,13 @@ def _opened(path: pathlib.Path) -> Iterator[Image.Image]:
 
 
 def _check(image: Image.Image, path: pathlib.Path) -> None:
-    """Raises a `UserError` for images that cannot be taken as they are."""
+    """Raises a `UserError` for unsupported images."""
     with open(path, "rb") as file:
         header = file.read(_PNG_DEPTH + 1)
-    # Pillow opens 16-bit RGB as 8-bit RGB without a word, so the file itself is asked.
+    # Pillow silently opens 16-bit RGB as 8-bit RGB, so the file's own header is checked.
     deep = image.mode.startswith("I") or (header.startswith(_PNG) and header[_PNG_DEPTH] == 16)
     if deep or image.mode not in ("L", "RGB"):
-        kind = "has 16 bits a channel" if deep else f"is of mode {image.mode}"
+        kind = "has 16 bits per channel" if deep else f"is of mode {image.mode}"
         raise UserError(
             f"{path}: {kind}; allowed: 8-bit grey (L) or RGB. "
             "Convert it, such as with ImageMagick: convert IN -depth 8 -type TrueColor OUT."

@@ -1,8 +1,8 @@
 """`idx:FOLDER`: IDX files under MNIST's names, gzipped or not, with 256 grey levels.
 
 The folder holds `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, `t10k-images-idx3-ubyte` and
-`t10k-labels-idx1-ubyte`, each with or without `.gz`. Validation is cut from the end of train:
-a `validation_fraction` of 1/6 gives MNIST's customary last 10,000 images.
+`t10k-labels-idx1-ubyte`, each with or without `.gz`. Validation is held out from the end of
+train: a `validation_fraction` of 1/6 gives MNIST's customary last 10,000 images.
 """
 
 import gzip
@@ -44,8 +44,8 @@ def load_source(argument: str, config: DataConfig) -> Source:
     """Images and labels of a folder of IDX files.
 
     Raises:
-      UserError: a missing folder or file, a file that is not IDX of unsigned bytes, empty,
-        shorter or longer than its header says, or counts of images and labels that differ.
+      UserError: a missing folder or file, a file that is not IDX of unsigned bytes, is empty or
+        of another length than its header says, or differing counts of images and labels.
     """
     need_argument(argument, "idx", "FOLDER")
     folder = path_of(argument)
@@ -82,7 +82,7 @@ def read_idx(path: pathlib.Path, axes: int) -> np.ndarray:
             return _read_idx(file, axes, path)
     except (EOFError, zlib.error):
         raise UserError(f"{path}: the gzip file is truncated or damaged; fetch it again.") from None
-    except OSError as error:  # gzip.BadGzipFile is one, too
+    except OSError as error:  # includes gzip.BadGzipFile
         raise UserError(f"{path}: cannot be read: {error.strerror or error}.") from None
 
 
@@ -106,7 +106,7 @@ def _read_idx(file: BinaryIO, axes: int, path: pathlib.Path) -> np.ndarray:
         raise UserError(
             f"{path}: the header claims {size} bytes, shape {shape}; allowed: up to {MAX_BYTES}."
         )
-    content = _at_most(file, size + 1)  # one more, to see whether the file goes on
+    content = _at_most(file, size + 1)  # one more byte, to detect trailing data
     if len(content) != size:
         found = "more" if len(content) > size else f"only {len(content)}"
         raise UserError(
@@ -117,7 +117,7 @@ def _read_idx(file: BinaryIO, axes: int, path: pathlib.Path) -> np.ndarray:
 
 
 def _at_most(file: BinaryIO, size: int) -> bytes:
-    """Up to `size` bytes, read in pieces so that a header that lies costs no memory."""
+    """Up to `size` bytes, read in pieces so that a wrong header costs no memory."""
     content = bytearray()
     while len(content) < size and (piece := file.read(min(_PIECE, size - len(content)))):
         content += piece
@@ -125,7 +125,7 @@ def _at_most(file: BinaryIO, size: int) -> bytes:
 
 
 def _find(folder: pathlib.Path, name: str) -> pathlib.Path:
-    """The file of that name, gzipped or not."""
+    """The file `name`, gzipped or not."""
     for path in (folder / name, folder / f"{name}.gz"):
         if os.path.lexists(path):
             return path

@@ -1,11 +1,12 @@
 """`npz:FILE`: arrays in one NumPy archive.
 
 Either `image` (uint8 `[N, H, W]` or `[N, H, W, C]`) with an optional `label` (integers `[N]`, 0 to
-K - 1): then the images are put in a fixed random order, and test and validation are cut from its
-end, each a `validation_fraction`. Or `train_image`, `train_label`, `validation_image`, `test_image`
-and so on, kept in their order, with missing splits cut from the end of train. Sequences are called
-`frames` in the place of `image`, and are uint8 `[N, T, H, W, C]`. An optional scalar `levels` gives
-the number of grey levels, 256 by default; with more than 256 the images are codes, of any integers.
+K - 1): the images are then put in a fixed random order, and test and validation are held out from
+its end, each a `validation_fraction`. Or `train_image`, `train_label`, `validation_image`,
+`test_image` and so on, kept in their order, with missing splits held out from the end of train.
+Sequences are named `frames` instead of `image`, uint8 `[N, T, H, W, C]`. An optional scalar
+`levels` gives the number of grey levels, 256 by default; above 256 the images are codes, of any
+integer type.
 """
 
 import lzma
@@ -35,8 +36,8 @@ from rnngen_jax.shapes import FRAMES, IMAGE
 _ARRAYS = (IMAGE, FRAMES, "label")
 _BY_SPLIT = tuple(f"{split}_{array}" for split in SPLITS for array in _ARRAYS)
 _NAMES = ("levels", *_ARRAYS, *_BY_SPLIT)
-# What zipfile, its decompressors and NumPy raise for files that are not as they should be; the
-# memory runs out where an array's header lies.
+# Raised by zipfile, its decompressors and NumPy for invalid files; a wrong array header exhausts
+# the memory.
 _UNREADABLE = (
     ValueError,
     EOFError,
@@ -54,15 +55,15 @@ def load_source(argument: str, config: DataConfig) -> Source:
     """Images and labels of an npz file; nothing pickled is ever read.
 
     Raises:
-      UserError: a missing file, one that is not an npz or is damaged, arrays of other names, types
-        or shapes, pickled objects among them.
+      UserError: a missing or damaged file, one that is not an npz, or arrays of unknown name, wrong
+        type or shape, including pickled objects.
     """
     need_argument(argument, "npz", "FILE")
     path = path_of(argument)
     stored = read_arrays(path)
     for name in stored:
         if name not in _NAMES:
-            raise UserError(f"{path}: {name!r} is not known; {nearest(name, _NAMES)}")
+            raise UserError(f"{path}: unknown array {name!r}; {nearest(name, _NAMES)}")
     levels = _levels(stored.pop("levels", None), path)
     key = FRAMES if any(name.endswith(FRAMES) for name in stored) else IMAGE
     for name, array in stored.items():
@@ -99,11 +100,10 @@ def load_source(argument: str, config: DataConfig) -> Source:
 
 
 def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """The arrays of an npz file by name, none of them pickled, after checking the unpacked size.
+    """The arrays of an npz file by name, without pickles, after checking the unpacked size.
 
     Raises:
-      UserError: it is missing, not an npz file, damaged, too large, or holds other things than
-        arrays.
+      UserError: missing, not an npz file, damaged, too large, or with entries that are not arrays.
     """
     require_file(path, "give an npz file with an array 'image'")
     try:
@@ -114,7 +114,7 @@ def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except zipfile.BadZipFile:
-        raise UserError(f"{path}: is not an npz file, or a damaged one; allowed: npz.") from None
+        raise UserError(f"{path}: is damaged, or is not an npz file.") from None
     except _UNREADABLE as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
@@ -122,8 +122,8 @@ def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
             "allowed: uint8 images and integer labels, nothing pickled."
         ) from None
     for name, array in arrays.items():
-        if not isinstance(array, np.ndarray):  # NumPy hands other files out as bytes
-            raise UserError(f"{path}: {name!r} is no array; write the file with numpy.savez.")
+        if not isinstance(array, np.ndarray):  # NumPy returns other files as bytes
+            raise UserError(f"{path}: {name!r} is not an array; write the file with numpy.savez.")
     return arrays
 
 

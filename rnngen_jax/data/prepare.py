@@ -26,12 +26,12 @@ _AT_A_TIME = 1024
 def prepare(
     source: DataConfig, name: str, data_dir: str | os.PathLike[str] | None = None
 ) -> pathlib.Path:
-    """Writes a source's three splits, in their order, as a TFDS data set.
+    """Writes a source's three splits, in order, as a TFDS data set.
 
-    The images are stored with their grey levels as they are: `binarisation`, `shift` and `flip`
-    belong to training and are not applied. The splits are cut as `load` cuts them, and are then the
-    data set's own: under static binarisation, images that were cut from train get other draws than
-    in the source, those of their new places. The data set is built in a hidden folder and renamed
+    The images are stored with their original grey levels: `binarisation`, `shift` and `flip` belong
+    to training and are not applied. Splits are held out as by `load`, and are then the data set's
+    own: under static binarisation, images held out from train get the draws of their new positions,
+    which differ from those in the source. The data set is built in a hidden folder and renamed
     when complete.
 
     Args:

@@ -1,6 +1,6 @@
-"""What a source file hands to the door, and the helpers that source files share.
+"""The Source record, and helpers shared by data sources.
 
-A source is one file of this folder with `load_source(argument, config) -> Source`.
+A source is a file of this folder with `load_source(argument, config) -> Source`.
 """
 
 import functools
@@ -15,19 +15,19 @@ from rnngen_jax.data.base import SPLITS, Split
 from rnngen_jax.errors import UserError
 from rnngen_jax.shapes import FRAMES, IMAGE, dtype_of
 
-MAX_BYTES = 2**33  # more than this is not unpacked into memory: a file's header may lie
-# Tables and one-hot vectors of class-conditional models are as long as there are classes.
+MAX_BYTES = 2**33  # unpacked size limit: a file's header may be wrong
+# Embeddings and one-hot vectors of class-conditional models have one entry per class.
 MOST_CLASSES = 2**16
 MOST_LEVELS = 2**20  # entries of a codebook
 MOST_CHANNELS = 255  # of a grid of residual codes
-FEW_CLASSES = 1000  # so many may be inferred from the labels of however few images
+FEW_CLASSES = 1000  # up to this many may be inferred from labels, however few the images
 
 
 class Source(NamedTuple):
-    """Images as they lie on disk: before binarisation, and before missing splits are cut.
+    """Images as on disk: before binarisation, and before missing splits are held out.
 
     Attributes:
-      splits: by name; "train" must be there, "validation" and "test" may be missing.
+      splits: by name; "train" is required, "validation" and "test" are optional.
       shape: of one item, `(H, W, C)` or `(T, H, W, C)`.
       levels: grey levels or codes, 2 to `MOST_LEVELS`.
       classes: number of classes, 0 without labels.
@@ -45,18 +45,18 @@ def from_arrays(
     where: str,
     classes: int | None = None,
 ) -> Source:
-    """A source whose images lie in memory, after checking that they fit together.
+    """A source of images in memory, after checking their consistency.
 
     Args:
       arrays: items as for `checked`, and labels, integers `[N]` or `None`, by split.
       levels: grey levels or codes.
-      where: what the messages call the data, such as the path of its file.
-      classes: number of classes where the source knows it; by default the greatest label of train
-        plus one, which must be below the number of its images or `FEW_CLASSES`.
+      where: name of the data in messages, such as the path of its file.
+      classes: number of classes if the source knows it; by default the largest label of train plus
+        one, which must be at most the number of its images or `FEW_CLASSES`.
 
     Raises:
-      UserError: arrays of wrong type or shape, splits that differ in image size or in having
-        labels, a label or a grey level out of range.
+      UserError: arrays of wrong type or shape, splits of different image sizes or only partly with
+        labels, or a label or grey level out of range.
     """
     fitting = {name: checked(*pair, f"{where}: {name}", levels) for name, pair in arrays.items()}
     if "train" not in fitting:
@@ -93,18 +93,17 @@ def from_arrays(
 def checked(
     images: np.ndarray, labels: np.ndarray | None, where: str, levels: int = 256
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Items in their dtype, with an axis of channels, and labels, if there are any, as int32 `[N]`.
+    """Items in their dtype with a channel axis, and labels, if any, as int32 `[N]`.
 
     Args:
-      images: must not be empty, and uint8 `[N, H, W]`, `[N, H, W, C]` or, for sequences, `[N, T, H,
-        W, C]`; above 256 levels, where they are codes, any integers. At 256 levels, which pictures
-        have, C is 1 or 3.
-      labels: must be integers `[N]` of 0 or more, or `None`.
-      where: what the messages call the data.
+      images: non-empty uint8 `[N, H, W]`, `[N, H, W, C]` or, for sequences, `[N, T, H, W, C]`;
+        above 256 levels, for codes, any integers. At 256 levels, for pictures, C is 1 or 3.
+      labels: integers `[N]` ≥ 0, or `None`.
+      where: name of the data in messages.
       levels: grey levels or codes.
 
     Raises:
-      UserError: something else was given.
+      UserError: arrays of another type or shape, or values out of range.
     """
     codes = levels > 256
     if images.dtype.kind not in "iu" if codes else images.dtype != np.uint8:
@@ -123,7 +122,9 @@ def checked(
         raise UserError(f"{where}: there are no images, the shape is {images.shape}.")
     if images.min() < 0:
         raise UserError(f"{where}: holds {images.min()}; allowed: 0 to {levels - 1}.")
-    if codes and images.max() < levels:  # who checks the levels has to see what was given
+    if (
+        codes and images.max() < levels
+    ):  # other values are kept for the caller's check of the levels
         images = images.astype(dtype_of(levels))
     if labels is None:
         return images, None
@@ -140,7 +141,7 @@ def checked(
 
 
 def check_classes(classes: int, where: str) -> None:
-    """Raises a `UserError` for more classes than a model's tables are made for."""
+    """Raises a `UserError` for more than `MOST_CLASSES` classes."""
     if classes > MOST_CLASSES:
         raise UserError(
             f"{where}: has {classes} classes; allowed: up to {MOST_CLASSES}. "
@@ -149,10 +150,10 @@ def check_classes(classes: int, where: str) -> None:
 
 
 def _inferred_classes(labels: np.ndarray, where: str) -> int:
-    """Number of classes by the greatest label of train, where the data declare none.
+    """Number of classes from the largest label of train, where the data declares none.
 
     Raises:
-      UserError: so great a label that it can only be a sparse one, such as an identifier.
+      UserError: a label so large that it must be sparse, such as an identifier.
     """
     greatest, most = int(labels.max()), max(FEW_CLASSES, len(labels))
     if greatest >= most:
@@ -164,7 +165,7 @@ def _inferred_classes(labels: np.ndarray, where: str) -> int:
 
 
 def array_split(images: np.ndarray, labels: np.ndarray | None) -> Split:
-    """A split of items and labels `[N]` that lie in memory; no labels read as 0.
+    """A split of items and labels `[N]` in memory; missing labels read as 0.
 
     Args:
       images: `[N, H, W, C]`, or sequences `[N, T, H, W, C]`.
@@ -180,18 +181,18 @@ def array_split(images: np.ndarray, labels: np.ndarray | None) -> Split:
 
 
 def cut(splits: Mapping[str, Split], fraction: float, where: str) -> dict[str, Split]:
-    """All three splits, those that are missing cut from the end of train.
+    """All three splits, with missing ones held out from the end of train.
 
     Without a test split, the last `fraction` of train becomes test; without a validation split,
-    the `fraction` before that becomes validation. Both are shares of train as it was given.
+    the `fraction` before that becomes validation. Both are fractions of the original train.
 
     Args:
       splits: at least "train".
-      fraction: the share of each missing split.
-      where: what the messages call the data.
+      fraction: the fraction for each missing split.
+      where: name of the data in messages.
 
     Raises:
-      UserError: there are too few images to leave one for each split.
+      UserError: too few images to leave one for each split.
     """
     whole = splits["train"]
     size = max(1, round(whole.num * fraction))
@@ -216,10 +217,10 @@ def part(split: Split, start: int, num: int) -> Split:
 
 @functools.lru_cache(maxsize=4)
 def permutation(seed: int, epoch: int, num: int) -> np.ndarray:
-    """A random order of `num` things, int32 `[num]`, read-only: a pure function of its arguments.
+    """A random permutation of `num` indices, int32 `[num]`, read-only; a pure function.
 
     It sorts the raw words of a Philox generator keyed by `(seed, epoch)`. Raw words are part of
-    the generator's definition, so the order is the same under every NumPy version, which
+    the generator's definition, so the order is the same in every NumPy version, which
     `Generator.permutation` does not promise.
     """
     words = np.random.Philox(key=np.array([seed % 2**64, epoch], np.uint64)).random_raw(num)
@@ -229,14 +230,14 @@ def permutation(seed: int, epoch: int, num: int) -> np.ndarray:
 
 
 def path_of(argument: str) -> pathlib.Path:
-    """The file or folder that a source's argument names, with ~ for a home folder."""
+    """The file or folder that a source's argument names; ~ is the home folder."""
     return pathlib.Path(os.path.expanduser(argument))
 
 
 def resolved(argument: str) -> str:
-    """An argument that names a place in the one way that all its spellings share.
+    """The normalised path of an argument, the same for all its spellings.
 
-    Unlike pathlib's, it also takes links that lead nowhere or round in a circle.
+    Unlike pathlib's, it accepts broken and circular links.
     """
     return os.path.realpath(path_of(argument))
 
@@ -244,7 +245,7 @@ def resolved(argument: str) -> str:
 def no_argument(argument: str, name: str) -> None:
     """Raises a `UserError` if a source that takes no argument was given one."""
     if argument:
-        raise UserError(f"config.data.name='{name}:{argument}' does not fit; allowed: {name!r}.")
+        raise UserError(f"config.data.name must be {name!r}, got '{name}:{argument}'.")
 
 
 def need_argument(argument: str, name: str, what: str) -> None:

@@ -1,11 +1,10 @@
 """`tfds:NAME`, `tfds:NAME:VERSION` or `tfds:PATH`: a prepared TFDS data set in ArrayRecord files.
 
-A name is looked for in the folder of the environment variable TFDS_DATA_DIR, by default
-`~/tensorflow_datasets`; the newest version is taken. An argument with a slash is a path: of the
-data set's folder, or of one version within it. TensorFlow is not needed. Images are the feature
-`image`, uint8 of one fixed shape; classes, if any, are the feature `label`, a ClassLabel. Other
-features, and splits other than train, validation and test, are passed over. `prepare` makes such
-data sets of any other source. Images are read from the files when they are asked for.
+A name is looked up in $TFDS_DATA_DIR, by default `~/tensorflow_datasets`; the newest version is
+used. An argument with a slash is a path: of the data set's folder, or of one version within it.
+TensorFlow is not needed. Images are the feature `image`, uint8 of one fixed shape; classes, if any,
+are the feature `label`, a ClassLabel. Other features, and splits other than train, validation and
+test, are ignored. `prepare` makes such a data set from any other source. Images are read on demand.
 """
 
 import json
@@ -28,12 +27,12 @@ _FEATURES = "tensorflow_datasets.core.features."
 
 
 def data_dir() -> pathlib.Path:
-    """Where data sets are looked for by name: $TFDS_DATA_DIR or `~/tensorflow_datasets`."""
+    """The folder of data sets by name: $TFDS_DATA_DIR or `~/tensorflow_datasets`."""
     return path_of(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
 def canonical(argument: str) -> str:
-    """The path that a name or a path stands for; a name without a version means the newest."""
+    """The path of a data set by name or path; without a version, that of the newest."""
     if _is_path(argument):
         return resolved(argument)
     name, _, version = argument.partition(":")
@@ -41,7 +40,7 @@ def canonical(argument: str) -> str:
 
 
 def prepared(folder: pathlib.Path) -> list[str]:
-    """Names of the data sets in `folder` that are complete."""
+    """Names of the complete data sets in `folder`."""
     if not folder.is_dir():
         return []
     return sorted(entry.name for entry in folder.iterdir() if _versions(entry))
@@ -51,8 +50,7 @@ def load_source(argument: str, config: DataConfig) -> Source:
     """A prepared data set, read by index.
 
     Raises:
-      UserError: there is no such data set, it is not in ArrayRecord files, or its features are not
-        as above.
+      UserError: an unknown data set, one not in ArrayRecord files, or unsupported features.
     """
     need_argument(argument, "tfds", "NAME")
     folder = _find(argument)
@@ -69,7 +67,7 @@ def load_source(argument: str, config: DataConfig) -> Source:
         features = dict(described.items()) if named else {}
         metadata = dict(builder.info.metadata or {})
         file_format = builder.info.file_format
-    except Exception as error:  # whatever a damaged description makes the library raise
+    except Exception as error:  # a damaged description can raise anything
         raise _damaged(folder, error) from error
     if file_format is None or file_format.value != "array_record":
         given = file_format.value if file_format else "nothing"
@@ -127,12 +125,12 @@ def _split(
             )
         return images, labels.astype(np.int32)
 
-    read(np.array([0, num - 1]))  # a file that is missing or cut short shows now
+    read(np.array([0, num - 1]))  # detects missing or truncated files now
     return Split(num, read)
 
 
 def _find(argument: str) -> pathlib.Path:
-    """The folder of one version of a data set, by its path or its name."""
+    """The folder of one version of a data set, by path or name."""
     if _is_path(argument):
         path = path_of(argument)
         require_folder(path, "give one that `prepare` made")
@@ -175,8 +173,8 @@ def _versions(folder: pathlib.Path) -> list[str]:
 def _check_features(folder: pathlib.Path) -> None:
     """Raises a `UserError` if features.json names Python classes that are not TFDS's own.
 
-    TFDS imports the module of any class that the file names, and running what a data set names is
-    not for us. Its older forms, which hide names deeper, are refused with them.
+    TFDS imports the module of any class that the file names, so a data set could run arbitrary
+    code. Older formats, which nest the names deeper, are refused as well.
     """
     path = folder / "features.json"
     try:
@@ -184,7 +182,7 @@ def _check_features(folder: pathlib.Path) -> None:
     except (OSError, ValueError):
         raise UserError(f"{path}: is missing or damaged; prepare the data set again.") from None
     if not isinstance(content, dict) or "type" in content:
-        raise UserError(f"{path}: is of an old form; prepare the data set again with a newer TFDS.")
+        raise UserError(f"{path}: has an old format; prepare the data set again with a newer TFDS.")
     for key, value in _items(content):
         plain = key.replace("_", "").lower()
         named = plain == "pythonclassname" and str(value).startswith(_FEATURES)
@@ -206,7 +204,7 @@ def _items(content: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _image_shape(features: Mapping[str, Any], folder: pathlib.Path) -> tuple[int, int, int]:
-    """The shape `(H, W, C)` that all images have by the data set's description."""
+    """The images' shape `(H, W, C)` in the data set's description."""
     if "image" not in features:
         given = ", ".join(features) or "unnamed"
         raise UserError(f"{folder}: its features are {given}; a feature 'image' is needed.")
@@ -219,7 +217,7 @@ def _image_shape(features: Mapping[str, Any], folder: pathlib.Path) -> tuple[int
         )
     if None in shape:
         raise UserError(
-            f"{folder}: images are of mixed sizes, shape {shape}; bring them to one size."
+            f"{folder}: images are of mixed sizes, shape {shape}; resize them to one size."
         )
     return tuple(shape)
 

@@ -1,7 +1,7 @@
-"""What is done to a batch inside the jitted step: augmentation, then dynamic binarisation.
+"""Batch transforms inside the jitted step: augmentation, then dynamic binarisation.
 
-All noise comes from the key and the examples' indices, so that it does not depend on how a batch is
-cut over devices. An example that stands in a batch twice gets the same noise twice.
+All noise comes from the key and the examples' indices, so it does not depend on how a batch is
+sharded. An example that occurs twice in a batch gets the same noise twice.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,27 +19,27 @@ Transform = Callable[[Batch, Array], Batch]
 
 
 def training_transform(config: DataConfig, dataset: Dataset) -> Transform:
-    """What training does to a batch: shift, flip, and dynamic binarisation, in this order.
+    """The training transform: shift, flip, and dynamic binarisation, in this order.
 
-    Static and threshold binarisation are done when images are read, so augmentation moves the
-    binary images about. Dynamic binarisation draws from the images after augmentation.
+    Static and threshold binarisation happen when images are read, so augmentation moves binary
+    images. Dynamic binarisation samples from the images after augmentation.
 
     Args:
       config: `shift` and `flip`.
-      dataset: the data set that batches come from.
+      dataset: the data set of the batches.
 
     Returns:
       `f(batch, key) -> batch`, pure; only the items change.
 
     Raises:
-      UserError: a shift that could move an image out of sight.
+      UserError: a shift as large as the image's shorter side.
     """
     smallest = min(dataset.spec.height, dataset.spec.width)
     require(
         config.shift < smallest,
         "config.data.shift",
         config.shift,
-        f"0 to {smallest - 1} pixels, as {dataset.name} is {smallest} pixels wide or high",
+        f"in [0, {smallest - 1}], as {dataset.name} is {smallest} pixels wide or high",
     )
     evaluate, name = evaluation_transform(dataset), dataset.spec.key
 
@@ -55,7 +55,7 @@ def training_transform(config: DataConfig, dataset: Dataset) -> Transform:
 
 
 def evaluation_transform(dataset: Dataset) -> Transform:
-    """What evaluation does to a batch: dynamic binarisation, where the data set asks for it.
+    """The evaluation transform: dynamic binarisation, if the data set has it.
 
     Returns:
       `f(batch, key) -> batch`, pure; only the items change.
@@ -72,15 +72,15 @@ def evaluation_transform(dataset: Dataset) -> Transform:
 
 
 def shifted(images: Array, each: Array, most: int) -> Array:
-    """Moves each image by up to `most` pixels up or down and left or right; zeros come in.
+    """Translates each image by up to `most` pixels along each axis, padded with zeros.
 
     Args:
       images: `[B, ..., H, W, C]`; the frames of one example move together.
-      each: one key an example, `[B]`.
-      most: the greatest shift; all shifts from `-most` to `most` are equally likely.
+      each: one key per example, `[B]`.
+      most: the largest shift; all shifts in [-`most`, `most`] are equally likely.
 
     Returns:
-      Images of the same shape and type.
+      Images of the same shape and dtype.
     """
 
     def one(image: Array, key: Array) -> Array:
@@ -97,7 +97,7 @@ def flipped(images: Array, each: Array) -> Array:
 
     Args:
       images: `[B, ..., H, W, C]`; the frames of one example are mirrored together.
-      each: one key an example, `[B]`.
+      each: one key per example, `[B]`.
     """
     heads = jax.vmap(jax.random.bernoulli)(each)
     heads = heads.reshape(heads.shape + (1,) * (images.ndim - 1))
@@ -109,7 +109,7 @@ def drawn(images: Array, each: Array, levels: int) -> Array:
 
     Args:
       images: uint8 `[B, ...]`, grey levels in `[0, levels)`.
-      each: one key an example, `[B]`.
+      each: one key per example, `[B]`.
       levels: grey levels of `images`.
 
     Returns:

@@ -265,21 +265,21 @@ def _checked(
     real: np.ndarray, fake: np.ndarray, least_real: int, least_fake: int, k: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
     """Both in float64, after a look at them."""
-    require(k > 0, "the number of neighbours k", k, "1 or more")
+    require(k > 0, "the number of neighbours k", k, "≥ 1")
     require(
         fake.shape[1:] == real.shape[1:],
         "the number of features of samples",
         fake.shape[1:],
-        f"that of real images, {real.shape[1:]}",
+        f"{real.shape[1:]}, that of real images",
     )
     for name, found, least in (("real images", real, least_real), ("samples", fake, least_fake)):
-        require(len(found) >= least, f"the number of {name}", len(found), f"{least} or more")
+        require(len(found) >= least, f"the number of {name}", len(found), f"≥ {least}")
         _require_finite(f"The features of {name}", found)
     return real.astype(np.float64), fake.astype(np.float64)
 
 
 def _logits(logits: np.ndarray) -> np.ndarray:
-    require(len(logits) > 0, "the number of images", len(logits), "1 or more")
+    require(len(logits) > 0, "the number of images", len(logits), "≥ 1")
     _require_finite("The logits", logits)
     return logits.astype(np.float64)
 

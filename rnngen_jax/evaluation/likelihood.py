@@ -48,14 +48,14 @@ class EvaluationConfig:
     num_samples: int = 1000
 
     def __post_init__(self) -> None:
-        require(self.batch_size >= 1, "config.evaluation.batch_size", self.batch_size, "1 or more")
-        given, allowed = self.num_samples, "4 or more"
+        require(self.batch_size >= 1, "config.evaluation.batch_size", self.batch_size, "≥ 1")
+        given, allowed = self.num_samples, "≥ 4"
         require(given >= 4, "config.evaluation.num_samples", given, allowed)
         require(
             self.num_images >= 0,
             "config.evaluation.num_images",
             self.num_images,
-            "0 for the whole split, or 1 or more",
+            "≥ 1, or 0 for the whole split",
         )
 
 

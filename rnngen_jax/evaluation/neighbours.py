@@ -56,7 +56,7 @@ def nearest(
             images.shape[1:] == samples.shape[1:],
             "the pool's image size",
             images.shape[1:],
-            f"the samples' {samples.shape[1:]}",
+            f"{samples.shape[1:]}, that of the samples",
         )
         index, squared = _merge(index, squared, start, squared_distances(flat, _flat(images)), k)
     _require_found(index, k)
@@ -86,7 +86,7 @@ def in_features(
         pool.shape[1:] == samples.shape[1:],
         "the pool's number of features",
         pool.shape[1:],
-        f"the samples' {samples.shape[1:]}",
+        f"{samples.shape[1:]}, that of the samples",
     )
     # Inner products lose the digits that all vectors have in common.
     centre = pool[:1].astype(np.float64)
@@ -165,4 +165,5 @@ def _merge(
 
 def _require_found(index: np.ndarray, k: int) -> None:
     num = index.shape[1]
-    require(num == k and k > 0, "the number of neighbours", k, f"1 to {num}, the pool's size")
+    require(k >= 1, "the number of neighbours", k, "≥ 1")
+    require(num == k, "the number of neighbours", k, f"≤ {num} (the pool's size)")

@@ -1,4 +1,4 @@
-"""Generators, one file a system. A model's name is its file's name."""
+"""Models, one file each, named after the file."""
 
 import importlib
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ def players(name: str) -> Mapping[str, str]:
 
 
 def orders(name: str) -> tuple[str, ...]:
-    """The orders of pixels that a model can be built with, values of its field `order`.
+    """The pixel orders that a model supports, values of its field `order`.
 
     Empty for a model without that field.
 
@@ -54,12 +54,12 @@ def build(name: str, config: Any, spec: ImageSpec) -> Model:
     """Builds the model `name` for images like `spec`.
 
     Args:
-      name: a file's name in this folder.
+      name: one of `names()`.
       config: the model's `Config`, or a mapping of its fields, which is checked.
       spec: the images.
 
     Raises:
-      UserError: an unknown model or field, or a value that does not fit the images.
+      UserError: an unknown model or field, or a value unsuitable for the images.
     """
     if isinstance(config, Mapping):
         config = from_mapping(config_class(name), config, "config.model")

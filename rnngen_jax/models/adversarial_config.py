@@ -66,7 +66,7 @@ class AdversarialConfig:
 
     def __post_init__(self) -> None:
         at = "config.model."
-        require(self.noise >= 1, f"{at}noise", self.noise, "1 or more")
+        require(self.noise >= 1, f"{at}noise", self.noise, "≥ 1")
         require_choice(f"{at}noise_kind", self.noise_kind, NOISES)
         adversarial.make(self.loss, self.label_smoothing)
         penalties.make(self.penalty)
@@ -75,12 +75,12 @@ class AdversarialConfig:
         require_choice(f"{at}conditioning", self.conditioning, CONDITIONINGS)
         require_policy(self.augmentation)
         require_dropout(self.dropout)
-        require(0 <= self.slope < 1, f"{at}slope", self.slope, "0 or more, below 1")
+        require(0 <= self.slope < 1, f"{at}slope", self.slope, "in [0, 1)")
         for name in ("codes", "traits"):
-            require(getattr(self, name) >= 0, f"{at}{name}", getattr(self, name), "0 or more")
-        require(self.codes != 1, f"{at}codes", self.codes, "0, or 2 or more")
+            require(getattr(self, name) >= 0, f"{at}{name}", getattr(self, name), "≥ 0")
+        require(self.codes != 1, f"{at}codes", self.codes, "0 or ≥ 2")
         for name in ("penalty_weight", "information"):
-            require(getattr(self, name) >= 0, f"{at}{name}", getattr(self, name), "0 or more")
+            require(getattr(self, name) >= 0, f"{at}{name}", getattr(self, name), "≥ 0")
         self._refuse_together()
         self._refuse_unread()
 

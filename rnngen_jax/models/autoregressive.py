@@ -1,6 +1,6 @@
-"""What autoregressive models share: a network gives two ways through an image, which must agree.
+"""Autoregressive models from a network evaluated in two ways, which must agree.
 
-All at once, for the likelihood, and step by step, for drawing, completing and coding:
+In parallel, for the likelihood, and step by step, for sampling, completion and coding:
 
     log p(x) = Σ_k log p(x_k | x_<k)     (van den Oord et al. 2016, eqs. 1-2)
 """
@@ -20,28 +20,27 @@ from rnngen_jax.ops.likelihoods import PixelLikelihood
 from rnngen_jax.recurrence import generate
 from rnngen_jax.shapes import ImageSpec
 
-State = Any  # what a network keeps from step to step, a pytree of arrays
+State = Any  # a network's state between steps, a pytree of arrays
 RawOutputs = Callable[[Params, Array, Array, tuple[Array, Array] | None], Array]
 
 
 class Steps(NamedTuple):
-    """How a network goes through an image, step by step.
+    """Step-by-step evaluation of a network.
 
-    Values are counted in raster order with the channels innermost, V = H·W·C in all (of sequences
-    T·H·W·C). The image so
-    far is `seen`, int32 `[V + 1, B]`: row v is value v, or `levels` as long as it is not known; the
-    last row stays `levels`, for what lies outside the image.
+    Values are in raster order with the channels innermost, V = H·W·C in all (T·H·W·C for
+    sequences). The image so far is `seen`, int32 `[V + 1, B]`: row v is value v, or `levels` while
+    it is unknown; the last row stays `levels`, for values outside the image.
 
-    An image has lines, a line has stops (pixels, as a rule), and a stop has turns (channels). Each
-    turn draws `width` values at once, which are independent given those before them.
+    An image has lines, a line has stops (usually pixels), and a stop has turns (channels). Each
+    turn draws `width` values at once, which are independent given the earlier ones.
 
     Attributes:
       starts: the first value of each turn, int32 `[lines, stops, turns]`.
-      width: S, how many values a turn draws: these are `start` to `start + S - 1`.
+      width: S, values per turn: `start` to `start + S - 1`.
       first: `first(params, label [B]) -> state`, before the first step.
-      raw: `raw(params, state, t, turn, seen) -> (state, raw [B, S, P])`; t counts stops from the
-        image's first, `turn` is a Python integer.
-      line: `line(params, state, n, seen) -> state`, before the first stop of line n; `None` where
+      raw: `raw(params, state, t, turn, seen) -> (state, raw [B, S, P])`; t counts the image's
+        stops, `turn` is a Python integer.
+      line: `line(params, state, n, seen) -> state`, before the first stop of line n; `None` if
         there is nothing to do.
     """
 
@@ -77,12 +76,12 @@ class Stage(NamedTuple):
 
 
 class Walked(NamedTuple):
-    """An image gone through step by step.
+    """The result of a step-by-step pass over an image.
 
     Attributes:
       image: `[B, H, W, C]`, in the spec's dtype.
-      raw: what each value was drawn from, or would have been, `[B, H, W, C, P]`.
-      nats: log-probability of the known values, each given those before it, `[B]`.
+      raw: raw outputs for each value, drawn or known, `[B, H, W, C, P]`.
+      nats: log-probability of the known values, each given all earlier ones, `[B]`.
     """
 
     image: Array
@@ -99,7 +98,7 @@ def autoregressive_model(
     steps: Steps,
     likelihood: PixelLikelihood,
 ) -> Model:
-    """A model from the two ways through an autoregressive network.
+    """Builds a model from the two evaluations of an autoregressive network.
 
     Args:
       name: of the model.
@@ -107,10 +106,9 @@ def autoregressive_model(
       conditional: whether labels matter.
       init: as in `Model`.
       raw_outputs: the whole image at once, `raw_outputs(params, image, label, train)` to
-        `[B, H, W, C, P]`; `train` is `(key, index [B])` in training, for what is random there, or
-        `None`.
+        `[B, H, W, C, P]`; `train` is `(key, index [B])` in training, for dropout, else `None`.
       steps: the same step by step.
-      likelihood: of a value.
+      likelihood: the distribution of a value.
     """
 
     def conditionals(
@@ -127,7 +125,7 @@ def autoregressive_model(
     def loss(
         params: Params, extra: Extra, batch: Batch, key: Array, step: Array
     ) -> tuple[Array, Aux]:
-        """Mean negative log-likelihood of a value, in nats."""
+        """Mean negative log-likelihood per value, in nats."""
         del step
         nats = -score(params, batch, (key, batch["index"])).mean()
         per_value = nats / spec.dims
@@ -172,14 +170,14 @@ def autoregressive_model(
         temperature: Array | float = 1.0,
         candidates: int = 1,
     ) -> Completion:
-        """Draws each unknown value given those before it, and that `candidates` times.
+        """Ancestral sampling of the unknown values, repeated `candidates` times.
 
-        So the unknown values come from q = Π p(x_v | x_<v) over unknown v, which knows nothing of
-        the known values that come later. One of the draws is chosen by its weight p(x) / q, which
-        is Π p(x_v | x_<v) over known v: how well the known values fit the draw before them.
+        The unknown values come from the proposal q = Π p(x_v | x_<v) over unknown v, which ignores
+        known values that come later. One of the draws is chosen by its weight p(x) / q, which is
+        Π p(x_v | x_<v) over known v: the likelihood of the known values given the draw.
 
-        All these p are those at this temperature, a model of their own: the one that `sample`
-        draws from. Its distribution given the known values is the target.
+        All p are at the given temperature, as in `sample`; the target is that model's distribution
+        given the known values.
         """
         del extra
 
@@ -220,7 +218,7 @@ def autoregressive_model(
 
 
 def turn_of_each(steps: Steps) -> np.ndarray:
-    """The number of the turn that draws each value, counted in the order of drawing, int `[V]`."""
+    """The index of the turn that draws each value, in sampling order, int `[V]`."""
     values = steps.starts.reshape(-1, 1) + np.arange(steps.width)
     turn = np.empty(values.size, int)
     turn[values] = np.arange(len(values))[:, None]
@@ -228,12 +226,12 @@ def turn_of_each(steps: Steps) -> np.ndarray:
 
 
 def unseen(spec: ImageSpec, batch: int) -> Array:
-    """The image so far before the first step, int32 `[V + 1, B]`."""
+    """`seen` before the first step, int32 `[V + 1, B]`."""
     return jnp.full((spec.dims + 1, batch), spec.levels, jnp.int32)
 
 
 def see(seen: Array, start: Array | int, values: Array) -> Array:
-    """The image so far with the values `[S, B]` of a turn written in."""
+    """`seen` with the values `[S, B]` of a turn written in."""
     return jax.lax.dynamic_update_slice_in_dim(seen, values, start, 0)
 
 
@@ -253,7 +251,7 @@ def _walk(
     label: Array,
     temperature: Array | float,
 ) -> Walked:
-    """Step by step; each value is given all those before it, known or drawn."""
+    """Goes step by step; each value is conditioned on all earlier ones, known or drawn."""
     num, (_, stops, turns) = image.shape[0], steps.starts.shape
     starts = jnp.asarray(steps.starts)
     given = in_raster_order(image).astype(jnp.int32)
@@ -292,7 +290,7 @@ def _walk(
     state = (steps.first(params, label), unseen(spec, num), jnp.zeros(num))
     (_, seen, nats), raw = generate(line, state, nothing, key, steps.starts.shape[0])
 
-    # [lines, stops, turns, B, S, P] in the order of drawing, to the image's own.
+    # [lines, stops, turns, B, S, P] from sampling order to the image's own.
     values = steps.starts[..., None] + np.arange(steps.width)
     raw = jnp.moveaxis(raw, 3, 0).reshape(num, spec.dims, likelihood.size)
     raw = raw[:, np.argsort(values.reshape(-1))]

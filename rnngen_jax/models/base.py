@@ -188,7 +188,7 @@ def dropout_masks(
 
 def require_dropout(rate: float) -> None:
     """Raises a `UserError` unless `rate` is a dropout rate."""
-    require(0 <= rate < 1, "config.model.dropout", rate, "0 to less than 1")
+    require(0 <= rate < 1, "config.model.dropout", rate, "in [0, 1)")
 
 
 def require_classes(conditional: bool, spec: ImageSpec) -> None:

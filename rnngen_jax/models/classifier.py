@@ -1,8 +1,8 @@
-"""A small classifier: no generator, but a judge of what generators draw.
+"""A small classifier, whose features judge the samples of generators.
 
-It is trained once on a data set, by the cross-entropy of its labels. The activations of its hidden
-layer then stand for images wherever samples are compared with data, offline and for data of any
-kind; a digest of the parameters names it.
+It is trained once on a data set with the cross-entropy of its labels. The activations of its hidden
+layer are then the features in which samples are compared with data, offline and for any data; a
+digest of the parameters identifies it.
 """
 
 from dataclasses import dataclass
@@ -26,12 +26,11 @@ class Config:
     """Choices of the classifier.
 
     Attributes:
-      features: of the largest map; each smaller one has twice as many.
-      stages: how often the image is halved; 0 for once, and then as often as its shorter side is
-        above 7.
+      features: channels of the largest map; each halving doubles them.
+      stages: number of halvings; 0 halves once, then until the shorter side is at most 7.
       kernel: side of the convolutions' kernels, even.
-      hidden: units F of the hidden layer, whose activations are the features of an image.
-      activation: "relu", "elu", "gelu" and the others of the cells.
+      hidden: units F of the hidden layer, whose activations are an image's features.
+      activation: "relu", "elu", "gelu" or another in `ops.activations`.
       dropout: rate for the hidden layer.
     """
 
@@ -44,9 +43,9 @@ class Config:
 
     def __post_init__(self) -> None:
         for name in ("features", "kernel", "hidden"):
-            require(getattr(self, name) >= 1, f"config.model.{name}", getattr(self, name), "1+")
-        require(self.kernel % 2 == 0, "config.model.kernel", self.kernel, "an even number")
-        require(self.stages >= 0, "config.model.stages", self.stages, "0 or more")
+            require(getattr(self, name) >= 1, f"config.model.{name}", getattr(self, name), "≥ 1")
+        require(self.kernel % 2 == 0, "config.model.kernel", self.kernel, "even")
+        require(self.stages >= 0, "config.model.stages", self.stages, "≥ 0")
         require_choice("config.model.activation", self.activation, ACTIVATIONS)
         require_dropout(self.dropout)
 
@@ -59,11 +58,11 @@ def build(config: Config, spec: ImageSpec) -> Model:
     """
     if spec.classes < 2:
         raise UserError(
-            "config.model.name='classifier' does not fit data without labels; "
+            "config.model.name='classifier' cannot be trained on data without labels; "
             "choose a data set with 2 classes or more."
         )
     most = min(spec.height, spec.width).bit_length() - 1
-    require(config.stages <= most, "config.model.stages", config.stages, f"0 to {most}")
+    require(config.stages <= most, "config.model.stages", config.stages, f"in [0, {most}]")
     network = Classifier(
         spec=spec,
         stages=config.stages,

@@ -39,11 +39,11 @@ class Config(AdversarialConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("features", "kernel"):
-            require(getattr(self, name) >= 1, f"config.model.{name}", getattr(self, name), "1+")
-        require(self.kernel >= 2, "config.model.kernel", self.kernel, "2 or more")
+            require(getattr(self, name) >= 1, f"config.model.{name}", getattr(self, name), "≥ 1")
+        require(self.kernel >= 2, "config.model.kernel", self.kernel, "≥ 2")
         for name in ("stages", "grow"):
             value = getattr(self, name)
-            require(value >= 0, f"config.model.{name}", value, "0 or more")
+            require(value >= 0, f"config.model.{name}", value, "≥ 0")
 
 
 def build(config: Config, spec: ImageSpec) -> Model:
@@ -54,7 +54,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
         grow, or a conditional model of images without classes.
     """
     most = min(spec.height, spec.width).bit_length() - 1
-    require(config.stages <= most, "config.model.stages", config.stages, f"0 to {most}")
+    require(config.stages <= most, "config.model.stages", config.stages, f"in [0, {most}]")
     count = len(sizes(spec.height, spec.width, config.stages)) - 1
     if count == 1 and config.discriminator_norm != "none":
         raise UserError(

@@ -1,7 +1,7 @@
 """Diagonal BiLSTM: two recurrences over an image's diagonals (van den Oord et al. 2016, 3.2).
 
-A pixel sees the whole past, in W + H - 1 steps, but for the last value of the row above it where
-the first convolution does not reach so far: no state of that row comes after it.
+A pixel sees all earlier pixels, in W + H - 1 steps, except the last one of the row above if the
+first convolution does not reach it: no later state of that row exists.
 """
 
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ class Config(GridConfig, UnrolledConfig):
     """Choices of the Diagonal BiLSTM; see `GridConfig` and `UnrolledConfig` for the others.
 
     Attributes:
-      cell: "lstm", or another cell that can be convolved: "gru", "rnn", "min_gru", ...
-      learned_carry: trains the carries beyond the edges instead of starting from zeros.
+      cell: "lstm", or another convolvable cell: "gru", "rnn", "min_gru", ...
+      learned_carry: learns the carries beyond the edges instead of zeros.
     """
 
     cell: str = "lstm"
@@ -35,7 +35,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
     """Builds the model for images like `spec`.
 
     Raises:
-      UserError: an unknown cell or readout, or one that does not fit.
+      UserError: an unknown or unsuitable cell, strategy or readout.
     """
     cell = convolvable(config.cell, config.features, config.strategy)
 

@@ -3,7 +3,7 @@
 log p(x) >= E_q[log p(x|c_T)] - Σ_t KL(q(z_t|h_enc_t) || p(z_t))   (eqs. 9, 10, 12)
 
 with independent noise at every step. The paper's closed form of the second term (eq. 11) counts its
-constant once a step; here it is a KL for each of the Z variables of each step.
+constant once per step; here there is a KL for each of the Z variables per step.
 """
 
 from dataclasses import dataclass
@@ -25,19 +25,19 @@ from rnngen_jax.shapes import ImageSpec
 
 @dataclass(frozen=True)
 class Config(RecurrentConfig):
-    """Choices of DRAW, whose two cells take turns; see `RecurrentConfig` for those of each.
+    """Choices of DRAW; see `RecurrentConfig` for those of its two cells.
 
     Attributes:
-      steps: T, how often it looks and draws.
-      latents: Z of each step.
-      read_size: filters a side of the reading window; 0 reads the whole image at every step.
-      write_size: filters a side of the writing window; 0 writes on the whole canvas.
+      steps: T, glimpses and writes.
+      latents: Z per step.
+      read_size: filters per side of the read window; 0 reads the whole image at every step.
+      write_size: filters per side of the write window; 0 writes to the whole canvas.
       class_conditional: the class is an input of both cells.
       readout: "categorical" over the grey levels, "bernoulli", "logistic_mixture" or "gaussian".
       mixtures: components of the logistic mixture; 1 is the discretised logistic.
-      beta: weight of the KL in what is trained; 1 is the bound itself.
-      beta_warmup: training steps over which it grows from 0.
-      free_bits: nats of each latent variable's KL below which nothing is gained.
+      beta: weight of the KL in the training objective; 1 is the ELBO itself.
+      beta_warmup: training steps of linear KL warm-up from 0.
+      free_bits: nats per latent variable below which a smaller KL gains nothing.
     """
 
     cell: str = "lstm"
@@ -58,9 +58,9 @@ class Config(RecurrentConfig):
         super().__post_init__()
         for name in ("steps", "latents"):
             value = getattr(self, name)
-            require(value >= 1, f"config.model.{name}", value, "1 or more")
+            require(value >= 1, f"config.model.{name}", value, "≥ 1")
         for name in ("read_size", "write_size"):
-            require(getattr(self, name) >= 0, f"config.model.{name}", getattr(self, name), "0+")
+            require(getattr(self, name) >= 0, f"config.model.{name}", getattr(self, name), "≥ 0")
         Objective(self.beta, self.beta_warmup, self.free_bits)
 
 
@@ -68,12 +68,12 @@ def build(config: Config, spec: ImageSpec) -> Model:
     """Builds the model for images like `spec`.
 
     Raises:
-      UserError: an unknown cell or readout, or a readout or a window that does not fit the images.
+      UserError: an unknown cell or readout, or a readout or window unsuitable for the images.
     """
     require_classes(config.class_conditional, spec)
     side = min(spec.height, spec.width)
     for name in ("read_size", "write_size"):
-        given, allowed = getattr(config, name), f"0 to {side}, the image's shorter side"
+        given, allowed = getattr(config, name), f"in [0, {side}] (the image's shorter side)"
         require(given <= side, f"config.model.{name}", given, allowed)
     likelihood = likelihoods.make(config.readout, spec.levels, config.mixtures)
     cell = cell_of(config)

@@ -1,4 +1,4 @@
-"""What models over an image's two dimensions share: their choices, orders, and single steps."""
+"""Shared by models over an image's two dimensions: config, pixel orders, sampling steps."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,15 +26,15 @@ ORDERS = ("raster", "column", "reverse")
 
 @dataclass(frozen=True)
 class GridConfig:
-    """Choices that all of these models have.
+    """Choices of all these models.
 
     Attributes:
       ORDERS: choices of `order`.
       features: F of a layer; the maps between layers have 2F.
-      layers: how many, each with a residual connection.
-      residual: the residual connections.
-      first_kernel: side of the first convolution's square, odd.
-      pixels: "onehot" gives each grey level a weight of its own, "scalar" scales it to [-1, 1].
+      layers: number of layers.
+      residual: residual connections around the layers.
+      first_kernel: side of the first convolution's kernel, odd.
+      pixels: "onehot" has a weight per grey level, "scalar" maps it to [-1, 1].
       position: the row and column of a pixel are inputs.
       class_conditional: the class is an input.
       order: "raster", "column" (down each column, columns from the left) or "reverse" (raster from
@@ -42,7 +42,7 @@ class GridConfig:
       readout: "categorical" over the grey levels, "bernoulli" or "logistic_mixture".
       mixtures: components of the logistic mixture.
       readout_hidden: units of a hidden layer before the readout, 0 for none.
-      dropout: rate for the outputs of each layer, one mask an image.
+      dropout: rate for the outputs of each layer, one mask per image.
     """
 
     ORDERS: ClassVar[tuple[str, ...]] = ORDERS
@@ -65,19 +65,19 @@ class GridConfig:
         require_choice("config.model.order", self.order, ORDERS)
         require_dropout(self.dropout)
         for name in ("features", "layers"):
-            require(getattr(self, name) >= 1, f"config.model.{name}", getattr(self, name), "1+")
+            require(getattr(self, name) >= 1, f"config.model.{name}", getattr(self, name), "≥ 1")
         hidden = self.readout_hidden
-        require(hidden >= 0, "config.model.readout_hidden", hidden, "0 or more")
+        require(hidden >= 0, "config.model.readout_hidden", hidden, "≥ 0")
         require_kernel("first_kernel", self.first_kernel)
 
 
 def require_kernel(name: str, size: int) -> None:
-    """Raises a `UserError` unless a kernel of `size` has a middle and a neighbour."""
-    require(size >= 3 and size % 2 == 1, f"config.model.{name}", size, "odd, 3 or more")
+    """Raises a `UserError` unless a kernel of `size` has a centre and neighbours."""
+    require(size >= 3 and size % 2 == 1, f"config.model.{name}", size, "odd and ≥ 3")
 
 
 def convolvable(spec: str, features: int, strategy: str = "auto") -> Cell:
-    """The cell that a flag names, for a layer that convolves it.
+    """Builds the cell of a spec string for a layer that convolves it.
 
     Args:
       spec: a cell and its options.
@@ -85,26 +85,26 @@ def convolvable(spec: str, features: int, strategy: str = "auto") -> Cell:
       strategy: how it will be run over time.
 
     Raises:
-      UserError: an unknown cell, one that is not made for this, or a strategy that is not.
+      UserError: an unknown cell, or a cell or strategy that cannot be convolved.
     """
     cell = cells.from_spec(spec, features)
     if not _is_convolvable(cell):
         allowed = ", ".join(convolvable_names())
         raise UserError(
-            f"config.model.cell={spec!r} cannot be convolved; allowed: {allowed}, with input "
-            "weights and no other variant."
+            f"config.model.cell={spec!r} cannot be convolved; allowed: {allowed}, in their "
+            "default variant with input weights."
         )
     allowed = recurrence.joining()
     if cell.gated is not None and strategy.partition(":")[0] not in allowed:
         raise UserError(
-            f"config.model.strategy={strategy!r} takes places for independent, and cell {spec!r} "
+            f"config.model.strategy={strategy!r} needs independent places, but cell {spec!r} "
             f"is convolved over them; allowed: {', '.join(allowed)}."
         )
     return cell
 
 
 def convolvable_names() -> list[str]:
-    """Names of the cells that can be convolved, with the options that they have by default."""
+    """Names of the cells that can be convolved with their default options."""
     return [name for name in cells.names() if _is_convolvable(cells.from_spec(name, 1))]
 
 
@@ -113,7 +113,7 @@ def _is_convolvable(cell: Cell) -> bool:
 
 
 def _takes_any_input(cell: Cell) -> bool:
-    """Whether a cell has weights for all that it does with its inputs, so these may be wider."""
+    """Whether a cell applies weights to all its inputs, so they may have any width."""
     try:
         jax.eval_shape(lambda: cell.init(jax.random.key(0), cell.features + 1))
     except UserError:
@@ -122,11 +122,11 @@ def _takes_any_input(cell: Cell) -> bool:
 
 
 class Frame(NamedTuple):
-    """An image as an order sees it: as if it were gone through in raster order.
+    """An image rearranged so that its order becomes raster order.
 
     Attributes:
-      values: which value of the image each of the frame's is, int32 `[H', W', C]`.
-      context: which values each pixel's first convolution sees, int32 `[H', W', K · C]`, V outside.
+      values: index of each value in the image, int32 `[H', W', C]`.
+      context: indices of the first convolution's inputs, int32 `[H', W', K · C]`, V outside.
     """
 
     values: np.ndarray
@@ -158,18 +158,18 @@ def grid_model(
     layers: Callable[[tuple[int, int, int]], Sequence[nn.Module]],
     apart: bool = False,
 ) -> Model:
-    """A model from its layers.
+    """Builds a model from its layers.
 
     Args:
       name: of the model.
       config: its choices.
       spec: the images.
-      layers: makes the layers, which have the two ways of `modules.grid`, for images `(H', W', C)`
-        as the order sees them.
+      layers: makes the layers, with the two evaluations of `modules.grid`, for rearranged images
+        `(H', W', C)`.
       apart: whether layers keep a map of the rows above.
 
     Raises:
-      UserError: a readout that does not fit the images, or classes without labels.
+      UserError: a readout unsuitable for the images, or class_conditional without labels.
     """
     require_classes(config.class_conditional, spec)
     likelihood = likelihoods.make(config.readout, spec.levels, config.mixtures)

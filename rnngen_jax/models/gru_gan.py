@@ -45,12 +45,12 @@ class Config(AdversarialConfig, UnrolledConfig):
         require_choice("config.model.step", self.step, STEPS)
         require_choice("config.model.discriminator", self.discriminator, DISCRIMINATORS)
         require_choice("config.model.share", self.share, OWNERS)
-        require(self.channels >= 1, "config.model.channels", self.channels, "1 or more")
+        require(self.channels >= 1, "config.model.channels", self.channels, "≥ 1")
         if self.discriminator == "recurrent":
             for name, what in (("share", "convolutions to share"), ("discriminator_norm", "maps")):
                 why = f", which has no {what}"
                 refuse_unread(self, "config.model", name, ("discriminator",), why)
-            needed = "a cell with config.model.discriminator='recurrent'"
+            needed = "a cell's name with discriminator='recurrent'"
             require(self.cell != "none", "config.model.cell", self.cell, needed)
         if self.cell == "none":
             for name in ("layers", "residual", "learned_carry", "strategy", "remat"):

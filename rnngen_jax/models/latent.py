@@ -49,9 +49,9 @@ class Objective:
 
     def __post_init__(self) -> None:
         at = "config.model."
-        require(self.beta >= 0, f"{at}beta", self.beta, "0 or more")
-        require(self.warmup >= 0, f"{at}beta_warmup", self.warmup, "0 or more")
-        require(self.free_bits >= 0, f"{at}free_bits", self.free_bits, "0 or more")
+        require(self.beta >= 0, f"{at}beta", self.beta, "≥ 0")
+        require(self.warmup >= 0, f"{at}beta_warmup", self.warmup, "≥ 0")
+        require(self.free_bits >= 0, f"{at}free_bits", self.free_bits, "≥ 0")
 
 
 def latent_model(

@@ -25,7 +25,7 @@ class Config(AdversarialConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("hidden", "layers"):
-            require(getattr(self, name) >= 1, f"config.model.{name}", getattr(self, name), "1+")
+            require(getattr(self, name) >= 1, f"config.model.{name}", getattr(self, name), "≥ 1")
 
 
 def build(config: Config, spec: ImageSpec) -> Model:

@@ -1,6 +1,6 @@
 """PixelCNN (van den Oord et al. 2016, 3.5) and Gated PixelCNN (van den Oord et al. 2016b).
 
-The baselines of the recurrent models: masked convolutions see only as far as their layers reach.
+The baselines of the recurrent models: masked convolutions with a limited receptive field.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Config(GridConfig):
     """Choices of PixelCNN; see `GridConfig` for the others.
 
     Attributes:
-      gated: gated units, with a stack of its own for the rows above, which leaves no blind spot.
+      gated: gated units, with a separate stack for the rows above, which removes the blind spot.
       kernel: side of the layers' square kernels, odd.
     """
 
@@ -32,7 +32,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
     """Builds the model for images like `spec`.
 
     Raises:
-      UserError: a readout that does not fit the images.
+      UserError: a readout unsuitable for the images.
     """
     layer = GatedConv if config.gated else ConvBlock
 

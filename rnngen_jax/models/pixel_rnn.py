@@ -1,9 +1,9 @@
-"""Pixel RNN: the image as a sequence, each pixel one time step, any cell.
+"""Pixel RNN: the image as a sequence, one pixel per time step, any cell.
 
     log p(x) = Σ_t Σ_c log p(x[t, c] | x[t, <c], x[<t])     (van den Oord et al. 2016, eqs. 1-2)
 
-With `previous=1`, `above=0` and `position=False` it is the plain textbook generator that is fed its
-last pixel; looking at the pixels above as well lets one dimension of recurrence see two.
+With `previous=1`, `above=0` and `position=False` it is the textbook generator that is fed its last
+pixel; the pixels above as further inputs let a one-dimensional recurrence see both dimensions.
 """
 
 from dataclasses import dataclass
@@ -39,17 +39,17 @@ class Config(UnrolledConfig):
 
     Attributes:
       ORDERS: choices of `order`.
-      input_features: width D of what the first layer reads.
-      pixels: "onehot" gives each grey level a weight of its own, "scalar" scales it to [-1, 1].
-      previous: how many pixels just before the next one are inputs.
-      above: from how many finished lines nearby pixels are inputs, 2·above + 1 of each.
+      input_features: width D of the first layer's inputs.
+      pixels: "onehot" has a weight per grey level, "scalar" maps it to [-1, 1].
+      previous: number of directly preceding pixels that are inputs.
+      above: number of earlier lines whose 2·above + 1 nearest pixels are inputs.
       position: the row and column of the next pixel are inputs.
       class_conditional: the class is an input.
       order: "raster", "serpentine" or "column".
       readout: "categorical" over the grey levels, "bernoulli" or "logistic_mixture".
       mixtures: components of the logistic mixture.
       readout_hidden: units of a hidden layer between the cell and the readout, 0 for none.
-      dropout: rate for the cell's inputs and outputs, one mask an image.
+      dropout: rate for the cell's inputs and outputs, one mask per image.
     """
 
     ORDERS: ClassVar[tuple[str, ...]] = orders.ORDERS
@@ -72,17 +72,18 @@ class Config(UnrolledConfig):
         require_dropout(self.dropout)
         for name in ("previous", "above", "readout_hidden"):
             value = getattr(self, name)
-            require(value >= 0, f"config.model.{name}", value, "0 or more")
-        require(self.previous + self.above > 0, "config.model.previous", 0, "1 or more, or above")
+            require(value >= 0, f"config.model.{name}", value, "≥ 0")
+        sees, allowed = self.previous + self.above, "≥ 1 if config.model.above is 0"
+        require(sees > 0, "config.model.previous", 0, allowed)
         width = self.input_features
-        require(width >= 1, "config.model.input_features", width, "1 or more")
+        require(width >= 1, "config.model.input_features", width, "≥ 1")
 
 
 def build(config: Config, spec: ImageSpec) -> Model:
     """Builds the model for images like `spec`.
 
     Raises:
-      UserError: an unknown cell, order or readout, or one that does not fit the images.
+      UserError: an unknown cell, order or readout, or one unsuitable for the images.
     """
     require_classes(config.class_conditional, spec)
     height, width, channels = spec.shape
@@ -91,7 +92,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
     place = orders.positions(config.order, height, width)
     table = orders.neighbours(config.order, height, width, config.previous, config.above)
     length, count = table.shape
-    # Where each step's values and its neighbours' are in the image.
+    # Indices in the image of each step's values and its neighbours'.
     starts = ((place[:, 0] * width + place[:, 1]) * channels)[:, None] + np.arange(channels)
     starts = starts.astype(np.int32)
     outside = np.full((1, channels), spec.dims, np.int32)
@@ -138,7 +139,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
     def raw(
         params: Params, state: tuple[Carry, Array, Array], t: Array, turn: int, seen: Array
     ) -> tuple[tuple[Carry, Array, Array], Array]:
-        """The cell's step is a pixel's; its channels differ in what the readout is told."""
+        """One cell step per pixel; a pixel's channels differ only in the readout's inputs."""
         variables = {"params": params["model"]}
         carry, y, label = state
         if turn == 0:

@@ -1,4 +1,4 @@
-"""What models with a recurrent cell share: the choices that make the cell, and how it is run."""
+"""Config fields of models with a recurrent cell, and the cell that they describe."""
 
 from dataclasses import dataclass
 
@@ -14,10 +14,10 @@ class RecurrentConfig:
     Attributes:
       cell: a cell and its options, such as "gru" or "lstm:forget_bias=0".
       features: size F of the cell.
-      layers: cells on top of one another.
+      layers: number of stacked cells.
       residual: adds each layer's inputs to its outputs, from the second layer on.
-      learned_carry: trains the first carry instead of starting from zeros.
-      remat: steps between kept carries in training, to save memory; 0 keeps all.
+      learned_carry: learns the initial carry instead of zeros.
+      remat: keeps every `remat`-th carry in training and rematerialises the rest; 0 keeps all.
     """
 
     cell: str = "gru"
@@ -31,17 +31,17 @@ class RecurrentConfig:
         recurrence.refuse_suffix(self.cell, "config.model", hasattr(self, "strategy"))
         for name in ("features", "layers"):
             value = getattr(self, name)
-            require(value >= 1, f"config.model.{name}", value, "1 or more")
-        require(self.remat >= 0, "config.model.remat", self.remat, "0 or more")
+            require(value >= 1, f"config.model.{name}", value, "≥ 1")
+        require(self.remat >= 0, "config.model.remat", self.remat, "≥ 0")
 
 
 @dataclass(frozen=True)
 class UnrolledConfig(RecurrentConfig):
-    """Choices of models that give `recurrence.unroll` the cell itself, to run over all steps.
+    """Choices of models that run their cell with `recurrence.unroll`.
 
     Attributes:
       strategy: how the cell is run over time, by name with options: "sequential:gates=recompute",
-        "associative", "newton"; "auto" is what suits the cell. All give the same numbers.
+        "associative", "newton"; "auto" chooses by cell. All give the same results.
     """
 
     strategy: str = "auto"
@@ -52,10 +52,10 @@ class UnrolledConfig(RecurrentConfig):
 
 
 def cell_of(config: RecurrentConfig) -> Cell:
-    """The cell that a config describes, a stack for more than one layer.
+    """The cell that a config describes; a stack if it has several layers.
 
     Raises:
-      UserError: an unknown cell, or options that do not fit it.
+      UserError: an unknown cell or option.
     """
     return cells.build(
         config.cell,

@@ -1,10 +1,10 @@
-"""Recurrent autoencoder: patches of the image in, latents, patches out, with attention or without.
+"""Recurrent autoencoder: image patches to latents and back, with or without attention.
 
     log p(x) >= E_q[Σ_t log p(x_t | x_<t, z)] - KL(q(z|x) || p(z))
 
-with x_t the values of patch t, independent given what stands behind the bar; a decoder that runs
-free leaves x_<t out. With deterministic latents the first term alone is trained: nothing can be
-drawn then, but images are rebuilt.
+with x_t the values of patch t, conditionally independent; a free-running decoder is not conditioned
+on x_<t. With deterministic latents only the first term is trained: the model then reconstructs but
+cannot sample.
 """
 
 from dataclasses import dataclass
@@ -46,26 +46,26 @@ class Config(UnrolledConfig):
 
     Attributes:
       cell: of the encoder and the decoder, a cell and its options, such as "lstm" or "gru".
-      strategy: as there, without attention: with it, the decoder looks at the codes at each step.
-      bidirectional: a second encoder reads the patches from the last on.
-      input_features: width D of what the cells read.
-      pixels: "onehot" gives each grey level a weight of its own, "scalar" scales it to [-1, 1].
-      sequence: a step is one of the image's "rows", "columns" or square "patches".
-      patch: side of a square patch, which divides the image's.
-      latent: "gaussian", so that the model generates, or "deterministic".
+      strategy: as in `UnrolledConfig`; only without attention, which needs the codes at each step.
+      bidirectional: a second encoder reads the patches in reverse.
+      input_features: width D of the cells' inputs.
+      pixels: "onehot" has a weight per grey level, "scalar" maps it to [-1, 1].
+      sequence: each step is one of the image's "rows", "columns" or square "patches".
+      patch: side of a square patch; divides the image's sides.
+      latent: "gaussian", which can be sampled, or "deterministic".
       latents: Z of each code.
-      attention: "none" makes one code, of the encoder's last state; "additive" and "dot" make one a
-        step, among which the decoder looks at each of its own.
-      attend: with attention, codes are made of the encoder's "states", or of each patch's
+      attention: "none" makes one code from the encoder's last state; "additive" and "dot" make one
+        per step, over which the decoder attends at each of its own.
+      attend: with attention, codes are made from the encoder's "states", or from each patch's
         "embedding" without any recurrence.
-      decoder: "autoregressive" is told the patch before, "free" is not.
+      decoder: "autoregressive" sees the previous patch, "free" does not.
       class_conditional: the class is an input of the decoder.
       readout: "categorical" over the grey levels, "bernoulli", "logistic_mixture" or "gaussian".
       mixtures: components of the logistic mixture; 1 is the discretised logistic.
-      beta: weight of the KL in what is trained; 1 is the bound itself.
-      beta_warmup: training steps over which it grows from 0.
-      free_bits: nats of each latent variable's KL below which nothing is gained.
-      dropout: rate for the decoder's inputs and outputs, one mask an image.
+      beta: weight of the KL in the training objective; 1 is the ELBO itself.
+      beta_warmup: training steps of linear KL warm-up from 0.
+      free_bits: nats per latent variable below which a smaller KL gains nothing.
+      dropout: rate for the decoder's inputs and outputs, one mask per image.
     """
 
     bidirectional: bool = False
@@ -97,7 +97,7 @@ class Config(UnrolledConfig):
         require_choice("config.model.decoder", self.decoder, DECODERS)
         for name in ("input_features", "latents", "patch"):
             value = getattr(self, name)
-            require(value >= 1, f"config.model.{name}", value, "1 or more")
+            require(value >= 1, f"config.model.{name}", value, "≥ 1")
         Objective(self.beta, self.beta_warmup, self.free_bits)
         if self.latent == "deterministic":
             for name in ("beta", "beta_warmup", "free_bits"):
@@ -111,7 +111,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
     """Builds the model for images like `spec`.
 
     Raises:
-      UserError: an unknown cell or readout, one that does not fit the images, or a patch that does
+      UserError: an unknown cell or readout, one unsuitable for the images, or a patch that does
         not divide them.
     """
     require_classes(config.class_conditional, spec)
@@ -121,7 +121,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
         "patches": (config.patch, config.patch),
     }[config.sequence]
     divides = spec.height % height == 0 and spec.width % width == 0
-    size = f"a divisor of {spec.height} and {spec.width}, the image's height and width"
+    size = f"a divisor of {spec.height} and {spec.width} (the image's height and width)"
     require(divides, "config.model.patch", config.patch, size)
     steps = spec.height // height * (spec.width // width)
     likelihood = likelihoods.make(config.readout, spec.levels, config.mixtures)
@@ -196,7 +196,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
         choose: Choose,
         given: Given | None,
     ) -> tuple[Array, Array]:
-        """Patch by patch, each told the one before as it was chosen or given."""
+        """Patch by patch, each given the previous one, drawn or known."""
         variables, num = {"params": params["model"]}, latents.shape[0]
         told = net.apply(variables, jnp.moveaxis(latents, 1, 0), method=net.told)
         fixed = None

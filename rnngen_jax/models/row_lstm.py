@@ -1,7 +1,7 @@
 """Row LSTM: a convolutional recurrence over the rows of an image (van den Oord et al. 2016, 3.1).
 
-A pixel sees the triangle above it and its row to the left: with a kernel of 2r + 1 places, a row's
-states reach r places further to each side than those of the row below.
+A pixel sees the triangle above it and its row to the left: with a kernel of 2r + 1 places, the
+receptive field widens by r places to each side per row.
 """
 
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ class Config(GridConfig, UnrolledConfig):
     """Choices of the Row LSTM; see `GridConfig` and `UnrolledConfig` for the others.
 
     Attributes:
-      cell: "lstm", or another cell that can be convolved: "gru", "rnn", "min_gru", ...
+      cell: "lstm", or another convolvable cell: "gru", "rnn", "min_gru", ...
       kernel: width of the kernels along the row, odd.
-      learned_carry: trains the carry above the first row instead of starting from zeros.
+      learned_carry: learns the carry above the first row instead of zeros.
     """
 
     cell: str = "lstm"
@@ -38,7 +38,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
     """Builds the model for images like `spec`.
 
     Raises:
-      UserError: an unknown cell or readout, or one that does not fit.
+      UserError: an unknown or unsuitable cell, strategy or readout.
     """
     cell = convolvable(config.cell, config.features, config.strategy)
 

@@ -1,4 +1,4 @@
-"""Row RNN: each row of the image one time step.
+"""Row RNN: one row of the image per time step.
 
 log p(x) = Σ_t log p(x[t] | x[<t]),   a row's values independent given the rows above, or
 log p(x[t] | x[<t]) = Σ_w log p(x[t, w] | x[t, <w], x[<t])   with a second cell along the row.
@@ -34,7 +34,7 @@ WITHIN = ("independent", "autoregressive")
 
 
 class State(NamedTuple):
-    """What drawing keeps: the carry and output over rows, and those along the present row.
+    """The sampler's state: carry and output over rows, and those along the current row.
 
     `along` is `None` for rows of independent values.
     """
@@ -50,18 +50,18 @@ class Config(UnrolledConfig):
     """Choices of the row RNN; see `UnrolledConfig` for those of its cell.
 
     Attributes:
-      input_features: width D of what the first layer reads.
-      pixels: "onehot" gives each grey level a weight of its own, "scalar" scales it to [-1, 1].
-      position: the number of the next row is an input.
+      input_features: width D of the first layer's inputs.
+      pixels: "onehot" has a weight per grey level, "scalar" maps it to [-1, 1].
+      position: the index of the next row is an input.
       class_conditional: the class is an input.
       within: "independent", or "autoregressive" with a second cell of the same kind along each row.
       within_features: size of that second cell and of its inputs.
       tied_readout: the readout is the transpose of the input weights, `y = Wᵀ h + b`; needs
-        independent values and `input_features` equal to `features`, and "scalar" pixels with the
-        Bernoulli readout or "onehot" ones with the categorical.
+        independent values, `input_features` equal to `features`, and "scalar" pixels with the
+        Bernoulli readout or "onehot" pixels with the categorical one.
       readout: "categorical" over the grey levels, "bernoulli" or "logistic_mixture".
       mixtures: components of the logistic mixture.
-      dropout: rate for the cell's inputs and outputs, one mask an image.
+      dropout: rate for the cell's inputs and outputs, one mask per image.
     """
 
     input_features: int = 128
@@ -82,7 +82,7 @@ class Config(UnrolledConfig):
         require_choice("config.model.within", self.within, WITHIN)
         for name in ("input_features", "within_features"):
             value = getattr(self, name)
-            require(value >= 1, f"config.model.{name}", value, "1 or more")
+            require(value >= 1, f"config.model.{name}", value, "≥ 1")
         if self.tied_readout:
             fits = {("scalar", "bernoulli"), ("onehot", "categorical")}
             require(
@@ -91,8 +91,8 @@ class Config(UnrolledConfig):
                 and (self.pixels, self.readout) in fits,
                 "config.model.tied_readout",
                 True,
-                "True with within='independent', input_features equal to features, and pixels and "
-                "readout either 'scalar' and 'bernoulli' or 'onehot' and 'categorical'",
+                "False unless within='independent', input_features equals features, and pixels and "
+                "readout are 'scalar' and 'bernoulli', or 'onehot' and 'categorical'",
             )
 
 
@@ -100,7 +100,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
     """Builds the model for images like `spec`.
 
     Raises:
-      UserError: an unknown cell or readout, or one that does not fit the images.
+      UserError: an unknown cell or readout, or one unsuitable for the images.
     """
     require_classes(config.class_conditional, spec)
     height, width, channels = spec.shape
@@ -157,7 +157,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
         return State(carry, jnp.zeros((num, cell.features)), along, label)
 
     def line(params: Params, state: State, row: Array, seen: Array) -> State:
-        """The cell's step is a row's."""
+        """One step of the cell over rows."""
         variables, label = {"params": params["model"]}, state.label
         carry, y = net.apply(variables, state.carry, above(seen, row), row, label, method=net.step)
         return first(params, label)._replace(carry=carry, y=y)
@@ -165,14 +165,14 @@ def build(config: Config, spec: ImageSpec) -> Model:
     def raw_of_row(
         params: Params, state: State, t: Array, turn: int, seen: Array
     ) -> tuple[State, Array]:
-        """A row whose values are independent given the rows above, all at once."""
+        """All values of a row at once, independent given the rows above."""
         raw = net.apply({"params": params["model"]}, state.y, method=net.read_row)
         return state, raw.reshape(-1, row_values, likelihood.size)
 
     def raw_of_pixel(
         params: Params, state: State, t: Array, turn: int, seen: Array
     ) -> tuple[State, Array]:
-        """A value of a row that is gone through pixel by pixel."""
+        """One pixel of a row, given those to its left."""
         variables = {"params": params["model"]}
         column, start = t % width, t * channels
         if turn == 0:

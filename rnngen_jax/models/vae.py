@@ -2,7 +2,7 @@
 
 log p(x) >= E_q(z|x)[log p(x|z)] - KL(q(z|x) || p(z))   (Kingma and Welling 2014, eq. 3)
 
-and what is trained is E_q[log p(x|z)] - β KL (Higgins et al. 2017, eq. 4).
+The training objective is E_q[log p(x|z)] - β KL (Higgins et al. 2017, eq. 4).
 """
 
 from dataclasses import dataclass
@@ -35,19 +35,18 @@ class Config:
     """Choices of the VAE.
 
     Attributes:
-      latents: number Z of latent variables.
-      features: of the largest map; each smaller one has twice as many.
-      stages: how often the image is halved; 0 for once, and then as often as its shorter side is
-        above 7.
+      latents: number of latent variables Z.
+      features: channels of the largest map; each halving doubles them.
+      stages: number of halvings; 0 halves once, then until the shorter side is at most 7.
       kernel: side of the convolutions' kernels, even.
       hidden: units of the layer between the smallest map and the latents, on either side.
-      activation: "elu", "gelu", "relu" and the others of the cells.
-      class_conditional: the class is known to the encoder and the decoder.
+      activation: "elu", "gelu", "relu" or another in `ops.activations`.
+      class_conditional: the class is an input of encoder and decoder.
       readout: "categorical" over the grey levels, "bernoulli", "logistic_mixture" or "gaussian".
       mixtures: components of the logistic mixture; 1 is the discretised logistic.
-      beta: weight of the KL in what is trained; 1 is the bound itself.
-      beta_warmup: steps over which it grows from 0.
-      free_bits: nats of each latent variable's KL below which nothing is gained.
+      beta: weight of the KL in the training objective; 1 is the ELBO itself.
+      beta_warmup: training steps of linear KL warm-up from 0.
+      free_bits: nats per latent variable below which a smaller KL gains nothing.
       dropout: rate for the two hidden layers.
     """
 
@@ -67,9 +66,9 @@ class Config:
 
     def __post_init__(self) -> None:
         for name in ("latents", "features", "kernel", "hidden"):
-            require(getattr(self, name) >= 1, f"config.model.{name}", getattr(self, name), "1+")
-        require(self.kernel % 2 == 0, "config.model.kernel", self.kernel, "an even number")
-        require(self.stages >= 0, "config.model.stages", self.stages, "0 or more")
+            require(getattr(self, name) >= 1, f"config.model.{name}", getattr(self, name), "≥ 1")
+        require(self.kernel % 2 == 0, "config.model.kernel", self.kernel, "even")
+        require(self.stages >= 0, "config.model.stages", self.stages, "≥ 0")
         require_choice("config.model.activation", self.activation, ACTIVATIONS)
         require_dropout(self.dropout)
         Objective(self.beta, self.beta_warmup, self.free_bits)
@@ -79,12 +78,11 @@ def build(config: Config, spec: ImageSpec) -> Model:
     """Builds the model for images like `spec`.
 
     Raises:
-      UserError: a readout that does not fit the images, or more halvings than the image has room
-        for.
+      UserError: a readout unsuitable for the images, or more halvings than the image has room for.
     """
     require_classes(config.class_conditional, spec)
     most = min(spec.height, spec.width).bit_length() - 1
-    require(config.stages <= most, "config.model.stages", config.stages, f"0 to {most}")
+    require(config.stages <= most, "config.model.stages", config.stages, f"in [0, {most}]")
     likelihood = likelihoods.make(config.readout, spec.levels, config.mixtures)
     shared = {
         "spec": spec,

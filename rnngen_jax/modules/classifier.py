@@ -11,15 +11,15 @@ from rnngen_jax.shapes import ImageSpec
 
 
 class Classifier(nn.Module):
-    """Convolutions of stride 2, each with twice as many features, then a hidden layer.
+    """Convolutions of stride 2, each doubling the features, then a hidden layer.
 
     Attributes:
       spec: the images.
-      stages: how often the image is halved, as in `modules.vae.sizes`.
+      stages: number of halvings, as in `modules.vae.sizes`.
       features: of the first map.
       kernel: the convolutions' size.
       hidden: units F of the hidden layer.
-      activation: a name in `cells.base.ACTIVATIONS`.
+      activation: a name in `ops.activations.ACTIVATIONS`.
     """
 
     spec: ImageSpec
@@ -31,12 +31,12 @@ class Classifier(nn.Module):
 
     @nn.compact
     def __call__(self, image: Array, mask: Array | None = None) -> tuple[Array, Array]:
-        """Int `[B, H, W, C]` to the hidden layer's activations `[B, F]` and to logits `[B, K]`.
+        """Int `[B, H, W, C]` to the hidden layer's activations `[B, F]` and logits `[B, K]`.
 
-        `mask`, dropout's `[B, F]`, acts between the two: the activations are given without it.
+        The dropout mask `[B, F]` acts between the two: the activations are returned without it.
         """
         activation = ACTIVATIONS[self.activation]
-        # Black is zero, which is also what the convolutions see beyond the border.
+        # Black is zero, the value that the convolutions see beyond the border.
         x = scaled(image, self.spec.levels)
         for stage, _ in enumerate(sizes(*image.shape[1:3], self.stages)[1:]):
             x = activation(Halve(self.features << stage, self.kernel)(x))

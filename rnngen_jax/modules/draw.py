@@ -1,4 +1,4 @@
-"""The network of DRAW (Gregor et al. 2015), step by step; equations by that paper's numbers."""
+"""The network of DRAW, with the equation numbers of Gregor et al. 2015."""
 
 import functools
 from collections.abc import Callable
@@ -16,21 +16,21 @@ from rnngen_jax.ops import gaussians, windows
 from rnngen_jax.ops.gaussians import Gaussian, Pick
 from rnngen_jax.shapes import ImageSpec
 
-# What a unit of the parameter "blank" is on the first canvas. Its raw outputs lie far from zero, at
-# -5 where an image is black, and Adam moves a parameter by its rate: without this the first
-# thousands of steps would leave it to the windows to blacken what lies around a digit, and windows
-# that have learned to be large do not learn to follow strokes any more.
+# Scale of the parameter "blank" on the first canvas. Raw outputs end far from zero, at -5 where an
+# image is black, and Adam moves a parameter by about its learning rate: without the scale, the
+# windows would spend the first thousands of steps on blackening the background, and windows that
+# have learned to be large no longer learn to follow strokes.
 BLANK_SCALE = 10.0
 
 
 class DrawCarry(NamedTuple):
-    """What DRAW keeps from step to step.
+    """DRAW's carry.
 
     Attributes:
       canvas: the raw outputs so far, `[B, H W C, P]`: one axis, as loops along short rows are slow.
-      seen: the decoder's output at the step before, which the encoder is told, `[B, F]`; before the
-        first step a parameter, for a cell's output is no part of its carry.
-      encoder, decoder: the two cells' carries; the encoder's rests where latents are given.
+      seen: the decoder's output at the previous step, an input of the encoder, `[B, F]`; before the
+        first step a parameter, as a cell's output is not part of its carry.
+      encoder, decoder: the two cells' carries; the encoder's is constant when latents are given.
     """
 
     canvas: Array
@@ -40,11 +40,11 @@ class DrawCarry(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """What an unrolled DRAW tells of each step.
+    """What an unrolled DRAW reports per step.
 
     Attributes:
       latents: `[T, B, Z]`.
-      posterior: q of each step, `[T, B, Z]`; `None` where latents are given.
+      posterior: q of each step, `[T, B, Z]`; `None` when latents are given.
       canvases: `[T, B, H, W, C P]`, or `None`.
       read, write: attention windows' boxes `[T, B, 4]`, or `None`.
     """
@@ -59,18 +59,18 @@ class Trace(NamedTuple):
 class Draw(nn.Module):
     """A recurrent encoder that reads the image, and a recurrent decoder that writes the canvas.
 
-    The encoder's inputs are, in this order: the class, the image and the error, or a window's
-    patches of these, and the decoder's output; the decoder's are the class and the latents.
+    The encoder's inputs are, in this order: class, image and error (or a window's patches of
+    these), and the decoder's output; the decoder's are class and latents.
 
     Attributes:
       encoder, decoder: any cells.
       spec: the images.
-      latents: Z of each step.
-      size: raw outputs P for one value.
-      mean: `mean(raw [..., P]) -> [...]`, what raw outputs stand for, in [0, 1].
-      read_size, write_size: filters a side of the attention windows; 0 for no attention.
+      latents: Z per step.
+      size: raw outputs P per value.
+      mean: `mean(raw [..., P]) -> [...]`, the expected value of raw outputs, in [0, 1].
+      read_size, write_size: filters per side of the attention windows; 0 for no attention.
       conditional: the class is an input of both cells.
-      remat: steps between kept carries in training; 0 keeps all.
+      remat: keeps every `remat`-th carry in training; 0 keeps all.
     """
 
     encoder: Cell
@@ -85,7 +85,7 @@ class Draw(nn.Module):
     remat: int = 0
 
     def setup(self) -> None:
-        """Declares the parameters; the step is plain functions of them, for it runs in a loop."""
+        """Declares the parameters; the step is a plain function of them, as it runs in a loop."""
         height, width, channels = self.spec.shape
         classes = self.spec.classes if self.conditional else 0
         seen = self.decoder.features
@@ -119,12 +119,12 @@ class Draw(nn.Module):
         noise: Array,
         pick: Pick = gaussians.reparameterised,
     ) -> tuple[Trace, Array]:
-        """Takes an image in and draws it again (eqs. 3-8).
+        """Encodes an image and reconstructs it (eqs. 3-8).
 
         Args:
           image: int `[B, H, W, C]`.
           label: int `[B]`.
-          noise: of the latents' draws, `[T, B, Z]`.
+          noise: standard normal noise for the latents, `[T, B, Z]`.
           pick: `pick(posterior, noise) -> latents` of a step, `[B, Z]` each.
 
         Returns:
@@ -136,8 +136,8 @@ class Draw(nn.Module):
         encode = stepper(self.encoder, self.parts["encoder"], known)
         decode = stepper(self.decoder, self.parts["decoder"], label)
 
-        # The gradient computes again all but the maps' products, which is less than to write it all
-        # down and read it.
+        # The backward pass rematerialises all but the linear maps' products, which is cheaper than
+        # storing everything.
         @functools.partial(
             jax.checkpoint,
             prevent_cse=False,
@@ -157,7 +157,7 @@ class Draw(nn.Module):
         return trace, self._images(carry.canvas)
 
     def draw(self, latents: Array, label: Array) -> tuple[Trace, Array]:
-        """Draws an image from its latents `[T, B, Z]` (eqs. 7-8); the trace has the canvases."""
+        """Decodes latents `[T, B, Z]` into an image (eqs. 7-8); the trace has the canvases."""
         decode = stepper(self.decoder, self.parts["decoder"], self._classes(label))
 
         def step(params: Any, carry: DrawCarry, z: Array) -> tuple[DrawCarry, Trace]:
@@ -175,7 +175,7 @@ class Draw(nn.Module):
         return trace._replace(canvases=self._images(trace.canvases)), self._images(carry.canvas)
 
     def _unroll(self, step: Callable[..., Any], xs: Array) -> tuple[DrawCarry, Trace]:
-        """Runs the steps from the learned first canvas and the cells' first carries."""
+        """Runs the steps from the learned first canvas and the cells' initial carries."""
 
         def first(params: Any, batch: tuple[int, ...], dtype: Any) -> DrawCarry:
             canvas = BLANK_SCALE * self.parts["blank"].reshape(-1, self.size)
@@ -203,7 +203,7 @@ class Draw(nn.Module):
         return jnp.concatenate([patch.reshape(len(patch), -1) for patch in patches], axis=-1)
 
     def _write(self, decode: Callable[..., Any], carry: DrawCarry, z: Array) -> DrawCarry:
-        """One step of the decoder, and what it adds to the canvas (eqs. 7, 8, 18, 28, 29)."""
+        """One step of the decoder and its write to the canvas (eqs. 7, 8, 18, 28, 29)."""
         height, width, _ = self.spec.shape
         decoder, h = decode(carry.decoder, z)
         added = linear(self.parts["write"], h)

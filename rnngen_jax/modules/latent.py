@@ -1,4 +1,4 @@
-"""What encoders and decoders of latents share."""
+"""Layers shared by encoders and decoders of latents."""
 
 from collections.abc import Callable
 
@@ -21,7 +21,7 @@ class GaussianHead(nn.Module):
 
     @nn.compact
     def __call__(self, y: Array) -> Gaussian:
-        """`[..., F]` to a Gaussian over `[..., Z]`; at the start near the standard normal one."""
+        """`[..., F]` to a Gaussian over `[..., Z]`, close to the standard normal at first."""
         return Gaussian(
             nn.Dense(self.latents, name="mean")(y),
             nn.Dense(self.latents, name="log_scale", kernel_init=nn.initializers.normal(0.01))(y),
@@ -31,11 +31,11 @@ class GaussianHead(nn.Module):
 def affine(gain: Array | float = 1.0, bias: Array | float = 0.0) -> Callable[..., dict[str, Array]]:
     """Initialises `linear`: `init(key, inputs, features) -> {"kernel", "bias"}`.
 
-    For linear maps inside of a loop over time, where no Flax module may be called.
+    For linear maps inside a loop over time, where Flax modules cannot be called.
 
     Args:
-      gain: scale of the outputs for inputs of unit variance; one for all, or `[F]`.
-      bias: what the outputs start from; likewise.
+      gain: scale of the outputs for inputs of unit variance; a scalar or `[F]`.
+      bias: initial bias; likewise.
     """
 
     def init(key: Array, inputs: int, features: int) -> dict[str, Array]:

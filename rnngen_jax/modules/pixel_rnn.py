@@ -1,4 +1,4 @@
-"""The network of the pixel RNN: earlier pixels in, a distribution over the next pixel out."""
+"""The network of the pixel RNN: from earlier pixels to a distribution over the next one."""
 
 from typing import Any
 
@@ -14,15 +14,15 @@ from rnngen_jax.shapes import ImageSpec
 
 
 class PixelRNN(nn.Module):
-    """A recurrent network over pixels. It knows nothing of their order: its caller gathers.
+    """A recurrent network over pixels, in the order in which its caller gathers them.
 
     Attributes:
       cell: the recurrent cell.
       spec: the images.
-      readout_size: raw outputs P for one value.
-      input_features: width D of what the cell reads.
+      readout_size: raw outputs P per value.
+      input_features: width D of the cell's inputs.
       encoding: of pixel values, as in `PixelDense`.
-      position: adds an embedding of the pixel's row and one of its column.
+      position: adds embeddings of the pixel's row and column.
       conditional: adds an embedding of the class.
       readout_hidden: units of the readout's hidden layer, 0 for none.
       strategy, remat: as in `Recurrent`.
@@ -40,7 +40,7 @@ class PixelRNN(nn.Module):
     remat: int = 0
 
     def setup(self) -> None:
-        """Declares the parts."""
+        """Declares the layers."""
         spec, width = self.spec, self.input_features
         self.pixels = PixelDense(width, spec.levels, self.encoding)
         self.bias = self.param("bias", nn.initializers.zeros, (width,))

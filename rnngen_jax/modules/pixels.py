@@ -1,4 +1,4 @@
-"""What pixel values become on the way into a network, and what comes out for each of them."""
+"""Input encoding of pixel values, and the readout for them."""
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +14,10 @@ _DENSE_LEVELS = 32
 
 
 class PixelDense(nn.Module):
-    """A linear map of a set of pixel values, integers; those outside the image are `levels`.
+    """A linear map of integer pixel values; `levels` stands for a value outside the image.
 
-    With the encoding "onehot" each value picks a row of a table of its own (a kernel over one-hot
-    rows); with "scalar" it is scaled to [-1, 1] and comes with a flag for being inside the image.
+    With the encoding "onehot" each of the K values has its own table of embeddings (a kernel over
+    one-hot rows); with "scalar" it is mapped to [-1, 1], with a flag for being inside the image.
 
     Attributes:
       features: size D of the result.
@@ -31,7 +31,7 @@ class PixelDense(nn.Module):
 
     @nn.compact
     def __call__(self, values: Array) -> Array:
-        """Int `[..., K]` to `[..., D]`: the sum over the K values of their parts."""
+        """Int `[..., K]` to `[..., D]`: the sum of the K values' embeddings."""
         count = values.shape[-1]
         outside = values == self.levels
         if self.encoding == "scalar":
@@ -42,7 +42,7 @@ class PixelDense(nn.Module):
             )
             return jnp.concatenate([scaled, flags], axis=-1) @ kernel
 
-        # Of the rows, count are picked at a time, so that is the fan-in.
+        # `count` rows are summed at a time, so that is the fan-in.
         table = self.param(
             "table",
             nn.initializers.normal(count**-0.5),
@@ -56,10 +56,10 @@ class PixelDense(nn.Module):
 
 
 class Table(nn.Module):
-    """A trained vector for each of `num` integers, such as rows, columns or classes.
+    """A learned embedding of `num` integers, such as rows, columns or classes.
 
     Attributes:
-      num: how many.
+      num: number of integers.
       features: size D of a vector.
     """
 
@@ -74,17 +74,17 @@ class Table(nn.Module):
 
 
 class Readout(nn.Module):
-    """Raw likelihood parameters of a pixel's channels, each channel given those before it.
+    """Raw likelihood parameters of a pixel's channels, each channel given the earlier ones.
 
         p(pixel | y) = Π_c p(x_c | y, x_0 ... x_{c-1})   (van den Oord et al. 2016, eq. 2)
 
     Attributes:
-      size: raw outputs P for one value.
+      size: raw outputs P per value.
       channels: C.
       levels: grey levels.
-      encoding: of the channels that a channel is given, as in `PixelDense`.
-      hidden: units of a hidden layer that sees y and the earlier channels; 0 for none, so that
-        earlier channels shift the raw outputs by amounts that do not depend on y.
+      encoding: of the earlier channels, as in `PixelDense`.
+      hidden: units of a hidden layer that sees y and the earlier channels; with 0, earlier channels
+        shift the raw outputs independently of y.
     """
 
     size: int

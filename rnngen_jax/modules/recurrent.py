@@ -11,13 +11,13 @@ from rnngen_jax.recurrence.base import Strategy
 
 
 class Recurrent(nn.Module):
-    """Owns a cell's parameters; runs it over a sequence or for one step.
+    """Owns a cell's parameters; runs the cell over a sequence or for one step.
 
     Attributes:
       cell: any cell.
       in_features: D.
       strategy: how the cell is run over a sequence, as in `recurrence.unroll`.
-      remat: steps between kept carries, as in `recurrence.unroll`; 0 keeps all.
+      remat: as in `recurrence.unroll`; 0 for `None`.
     """
 
     cell: Cell

@@ -1,4 +1,4 @@
-"""The network of the recurrent autoencoder: patches in, codes, patches out."""
+"""The network of the recurrent autoencoder: from patches to codes and back."""
 
 from typing import NamedTuple
 
@@ -18,18 +18,18 @@ Masks = tuple[Array, Array] | None
 
 
 class DecoderCarry(NamedTuple):
-    """The decoder's carry, and its output at the step before, `[B, F]`, which asks for a code."""
+    """The decoder's carry, and its previous output `[B, F]`, from which the query is made."""
 
     cell: Carry
     y: Array
 
 
 class Codes(NamedTuple):
-    """What the decoder is told of the image at every step.
+    """The decoder's view of the codes, constant over steps.
 
     Attributes:
       values: the codes as the decoder's inputs, `[S, B, D]`.
-      keys: what attention compares with, `[S, B, D]`; `None` without attention, where S is 1.
+      keys: attention keys, `[S, B, D]`; `None` without attention, where S is 1.
     """
 
     values: Array
@@ -41,23 +41,23 @@ class RNNAutoencoder(nn.Module):
 
     Attributes:
       encoder, decoder: any cells.
-      steps: T patches of an image.
-      values: V values of a patch.
+      steps: patches per image T.
+      values: values per patch V.
       levels: grey levels.
-      classes: of the labels that the decoder is told; 0 for none.
-      latents: Z of each code.
-      size: raw outputs P for one value.
+      classes: classes of the decoder's label input; 0 for none.
+      latents: Z per code.
+      size: raw outputs P per value.
       encoding: "onehot" or "scalar", of pixel values.
       width: D of both cells' inputs.
-      bidirectional: a second encoder reads from the last patch on.
-      gaussian: codes are drawn from Gaussians, rather than fixed by the image.
-      attention: "additive", "dot", or "none": then there is one code, of the last state.
+      bidirectional: a second encoder reads the patches in reverse.
+      gaussian: codes are drawn from Gaussians instead of being deterministic.
+      attention: "additive", "dot", or "none" for a single code, of the last state.
       attend: with attention there is a code for each of the encoder's "states", or for each
         patch's "embedding".
-      autoregressive: the decoder is told the patch before.
-      strategy: how the cells are run, as in `recurrence.unroll`; not read by a decoder with
-        attention, which looks at the codes at each step.
-      remat: steps between kept carries in training; 0 keeps all.
+      autoregressive: the decoder sees the previous patch.
+      strategy: how the cells are run, as in `recurrence.unroll`; ignored by a decoder with
+        attention, which attends to the codes at each step.
+      remat: keeps every `remat`-th carry in training; 0 keeps all.
     """
 
     encoder: Cell
@@ -79,7 +79,7 @@ class RNNAutoencoder(nn.Module):
     remat: int = 0
 
     def setup(self) -> None:
-        """Declares the parts; those of the decoder's loop are plain arrays."""
+        """Declares the layers; those in the decoder's loop are plain arrays."""
         width = self.width
         self.embed = PixelDense(width, self.levels, self.encoding)
         if self.attention == "none" or self.attend == "states":
@@ -110,18 +110,18 @@ class RNNAutoencoder(nn.Module):
         masks: Masks,
         pick: Pick = gaussians.reparameterised,
     ) -> tuple[Array, Gaussian | None, Array]:
-        """Takes patches in and gives them out again.
+        """Encodes patches and decodes them.
 
         Args:
           patches: int `[T, B, V]`.
           label: int `[B]`.
-          noise: of the codes' draws, `[S, B, Z]`.
+          noise: standard normal noise for the codes, `[S, B, Z]`.
           masks: dropout masks for the decoder's inputs `[B, D]` and outputs `[B, F]`, or `None`.
           pick: `pick(posterior, noise) -> codes`, `[S, B, Z]` each.
 
         Returns:
-          Codes `[S, B, Z]`, the Gaussian that they are drawn from or `None`, and raw outputs
-          `[T, B, V, P]`, each patch's given those before it if the decoder is told them.
+          Codes `[S, B, Z]`, their posterior or `None`, and raw outputs `[T, B, V, P]`, given the
+          earlier patches if the decoder is autoregressive.
         """
         found = self.head(self._seen(patches))
         posterior = found if self.gaussian else None
@@ -136,7 +136,7 @@ class RNNAutoencoder(nn.Module):
         Args:
           codes: `[S, B, Z]`.
           label: int `[B]`.
-          patches: int `[T, B, V]`, of which an autoregressive decoder is told those before each.
+          patches: int `[T, B, V]`, for teacher forcing of an autoregressive decoder.
           masks: as in `infer`.
         """
         told = self.told(codes)
@@ -154,7 +154,7 @@ class RNNAutoencoder(nn.Module):
         return self._read(ys if masks is None else ys * masks[1])
 
     def told(self, codes: Array) -> Codes:
-        """What the decoder is told, once for all steps, of codes `[S, B, Z]`."""
+        """The decoder's view of codes `[S, B, Z]`, computed once for all steps."""
         values = self.code(codes)
         return Codes(values, None if self.attention == "none" else self.key(values))
 
@@ -166,7 +166,7 @@ class RNNAutoencoder(nn.Module):
     def step(
         self, carry: DecoderCarry, told: Codes, place: Array, before: Array, label: Array
     ) -> tuple[DecoderCarry, Array]:
-        """One step of a decoder that is told the patch before, int `[B, V]`: raw `[B, V, P]`."""
+        """One autoregressive step, from the previous patch int `[B, V]` to raw `[B, V, P]`."""
         x = self.place(place) + self.before(before)
         if self.classes:
             x = x + self.label(label)
@@ -176,7 +176,7 @@ class RNNAutoencoder(nn.Module):
         return carry, self._read(y)
 
     def _seen(self, patches: Array) -> Array:
-        """What codes are made of, `[S, B, D]`."""
+        """The encoder's features from which codes are made, `[S, B, D]`."""
         xs = nn.relu(self.embed(patches))
         if self.attention != "none" and self.attend == "embedding":
             return xs
@@ -193,7 +193,7 @@ class RNNAutoencoder(nn.Module):
         return jnp.concatenate([forward[-1:], backward[:1]], axis=-1)
 
     def _run(self, xs: Array, told: Codes) -> Array:
-        """The decoder over all steps, `[T, B, D]` to `[T, B, F]`."""
+        """Runs the decoder over all steps, `[T, B, D]` to `[T, B, F]`."""
         remat = self.remat or None
         if told.keys is None:
             return recurrence.unroll(
@@ -209,7 +209,7 @@ class RNNAutoencoder(nn.Module):
         return recurrence.unroll(asking, {}, xs, remat=remat)[1]
 
     def _advance(self, carry: DecoderCarry, x: Array, told: Codes) -> tuple[DecoderCarry, Array]:
-        """One step of the decoder, which asks for what it needs of the codes."""
+        """One step of the decoder, with attention over the codes if there is any."""
         if told.keys is not None:
             query = linear(self.query, carry.y)
             if self.attention == "additive":

@@ -1,4 +1,4 @@
-"""The network of the row RNN: the row before in, a distribution over the next row out."""
+"""The network of the row RNN: from the previous row to a distribution over the next one."""
 
 import jax
 import jax.numpy as jnp
@@ -18,15 +18,15 @@ class RowRNN(nn.Module):
     Attributes:
       cell: the recurrent cell over rows.
       spec: the images.
-      readout_size: raw outputs P for one value.
-      input_features: width D of what the cell reads.
+      readout_size: raw outputs P per value.
+      input_features: width D of the cell's inputs.
       encoding: "onehot" or "scalar", of pixel values; a row outside the image is all zeros.
-      position: adds an embedding of the row's number.
+      position: adds an embedding of the row's index.
       conditional: adds an embedding of the class.
       tied: the readout is the transpose of the input weights, `raw = y Wᵀ + b`.
-      within: a second cell along each row's pixels, so that a pixel is given those to its left and
-        a channel those before it; `None` makes a row's values independent given the rows above.
-      strategy, remat: as in `Recurrent`; the latter for rows alone.
+      within: a second cell along each row's pixels, so that a pixel sees those to its left and a
+        channel the earlier ones; `None` makes a row's values independent given the rows above.
+      strategy, remat: as in `Recurrent`; `remat` applies to rows only.
     """
 
     cell: Cell
@@ -42,7 +42,7 @@ class RowRNN(nn.Module):
     remat: int = 0
 
     def setup(self) -> None:
-        """Declares the parts."""
+        """Declares the layers."""
         spec, width = self.spec, self.input_features
         values = spec.width * spec.channels
         inputs = values * (spec.levels if self.encoding == "onehot" else 1)
@@ -103,7 +103,7 @@ class RowRNN(nn.Module):
         return self.recurrent.first((batch,), jnp.float32)
 
     def step(self, carry: Carry, above: Array, row: Array, label: Array) -> tuple[Carry, Array]:
-        """One row: the row before, int `[B, W, C]`, to the cell's output y `[B, F]`."""
+        """One row: the previous row, int `[B, W, C]`, to the cell's output y `[B, F]`."""
         return self.recurrent.step(carry, self._embed(above, row, label))
 
     def read_row(self, y: Array) -> Array:

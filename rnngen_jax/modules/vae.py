@@ -10,16 +10,16 @@ from rnngen_jax.ops.activations import ACTIVATIONS
 from rnngen_jax.ops.gaussians import Gaussian
 from rnngen_jax.shapes import ImageSpec
 
-SMALLEST = 7  # rows or columns down to which an image is halved where nobody says how often
+SMALLEST = 7  # rows or columns down to which an image is halved if `stages` is 0
 
 
 def sizes(height: int, width: int, stages: int) -> list[tuple[int, int]]:
-    """Heights and widths of the maps, from the image's own on; each is half of the one before.
+    """Heights and widths of the maps, starting with the image; each is half the previous one.
 
     Args:
       height, width: of the image.
-      stages: how often it is halved, rounded up; 0 for once, and then as often as the shorter side
-        is above 7.
+      stages: number of halvings, rounded up; 0 halves once, then until the shorter side is at most
+        7.
     """
     found = [(height, width)]
     while len(found) <= max(stages, 1) or (not stages and min(found[-1]) > SMALLEST):
@@ -28,7 +28,7 @@ def sizes(height: int, width: int, stages: int) -> list[tuple[int, int]]:
 
 
 class Encoder(nn.Module):
-    """Convolutions of stride 2, each with twice as many features, then a hidden layer.
+    """Convolutions of stride 2, each doubling the features, then a hidden layer.
 
     Attributes:
       spec: the images.
@@ -37,7 +37,7 @@ class Encoder(nn.Module):
       kernel: the convolutions' size.
       hidden: units of the hidden layer.
       latents: Z.
-      activation: a name in `cells.base.ACTIVATIONS`.
+      activation: a name in `ops.activations.ACTIVATIONS`.
       conditional: adds an embedding of the class to the hidden layer.
     """
 
@@ -52,7 +52,7 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, image: Array, label: Array, mask: Array | None = None) -> Gaussian:
-        """Int `[B, H, W, C]` to q(z|x) over `[B, Z]`; `mask` is dropout's, `[B, hidden]`."""
+        """Int `[B, H, W, C]` to q(z|x) over `[B, Z]`; `mask` is the dropout mask, `[B, hidden]`."""
         activation = ACTIVATIONS[self.activation]
         x = 2 * scaled(image, self.spec.levels) - 1
         for stage, _ in enumerate(sizes(*image.shape[1:3], self.stages)[1:]):
@@ -68,7 +68,7 @@ class Decoder(nn.Module):
     """The encoder's mirror: a hidden layer, then transposed convolutions.
 
     Attributes:
-      size: raw outputs P for one value.
+      size: raw outputs P per value.
       others: as in `Encoder`.
     """
 

@@ -1,1 +1,1 @@
-"""Pure maths: likelihoods of pixels, orders of pixels, masks."""
+"""Pure maths on arrays: products, likelihoods, losses, pixel orders, masks, windows."""

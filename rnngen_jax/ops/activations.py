@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnngen_jax.config import nearest
-from rnngen_jax.errors import UserError
+from rnngen_jax.config import require_choice
 
 ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
     "elu": jax.nn.elu,
@@ -28,11 +27,10 @@ def activation_named(name: str) -> Callable[[Array], Array]:
     Raises:
       UserError: it is not one of `ACTIVATIONS`.
     """
-    if name not in ACTIVATIONS:
-        raise UserError(f"activation={name!r} is not known; {nearest(name, ACTIVATIONS)}")
+    require_choice("activation", name, ACTIVATIONS)
     return ACTIVATIONS[name]
 
 
 def sigmoid(x: Array) -> Array:
-    """σ(x), written with tanh: the same function, and quicker than the exponential on a CPU."""
+    """σ(x), written with tanh, which is faster than the exponential on a CPU."""
     return 0.5 + 0.5 * jnp.tanh(0.5 * x)

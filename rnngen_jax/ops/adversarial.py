@@ -1,7 +1,7 @@
-"""Losses of a discriminator and a generator that play against each other, from logits.
+"""Losses of discriminator and generator, from logits.
 
-The discriminator's outputs are raw scores, here called logits: `D = σ(logit)` where a paper speaks
-of a probability, the critic's value or the score itself elsewhere.
+The discriminator's outputs are raw scores, here called logits: `D = σ(logit)` where a paper's D is
+a probability; elsewhere D is the score itself.
 """
 
 from collections.abc import Callable
@@ -17,13 +17,13 @@ softplus, relu = jax.nn.softplus, jax.nn.relu
 
 
 class AdversarialLoss(NamedTuple):
-    """What either player minimises, for each example; nothing is averaged.
+    """The losses that the two players minimise, per example, not averaged.
 
     Attributes:
-      discriminator: `discriminator(real [B], fake [B]) -> [B]` from the logits of real and of
+      discriminator: `discriminator(real [B], fake [B]) -> [B]`, from the logits of real and
         generated images.
       generator: `generator(real [B], fake [B]) -> [B]`.
-      reads_real: whether `generator` looks at `real`; where it does not, any array will do.
+      reads_real: whether `generator` depends on `real`; if not, any array will do.
     """
 
     discriminator: Callable[[Array, Array], Array]
@@ -32,10 +32,10 @@ class AdversarialLoss(NamedTuple):
 
 
 def minimax(smoothing: float = 0.0) -> AdversarialLoss:
-    """The value of the two-player game, nats (Goodfellow et al. 2014, eq. 1).
+    """The value of the minimax game, nats (Goodfellow et al. 2014, eq. 1).
 
     The discriminator minimises `-log D(x) - log(1 - D(G(z)))`, the generator `log(1 - D(G(z)))`,
-    whose gradient vanishes where the discriminator is sure.
+    whose gradient vanishes where the discriminator is confident.
 
     Args:
       smoothing: α: a real image's label is 1 - α, a generated one's stays 0 (Salimans et al. 2016,
@@ -53,8 +53,8 @@ def minimax(smoothing: float = 0.0) -> AdversarialLoss:
 def non_saturating(smoothing: float = 0.0) -> AdversarialLoss:
     """As `minimax`, but the generator minimises `-log D(G(z))`, nats.
 
-    Goodfellow et al. 2014, section 3: the same fixed point, and gradients where the discriminator
-    is sure.
+    Goodfellow et al. 2014, section 3: the same fixed point, without vanishing gradients where the
+    discriminator is confident.
 
     Args:
       smoothing: as for `minimax`.
@@ -93,7 +93,7 @@ def wasserstein() -> AdversarialLoss:
     """`D(G(z)) - D(x)` against `-D(G(z))` (Arjovsky et al. 2017, eqs. 2 and 3).
 
     The critic's loss is minus the distance, in units of the critic's Lipschitz constant, so it
-    needs clipped weights, a gradient penalty or spectral normalisation beside it.
+    needs weight clipping, a gradient penalty or spectral normalisation.
     """
     return AdversarialLoss(lambda real, fake: fake - real, lambda real, fake: -fake)
 
@@ -102,7 +102,7 @@ def relativistic() -> AdversarialLoss:
     """Relativistic pairing loss, nats of R3GAN (Huang et al. 2024, eq. 2).
 
     The discriminator minimises `softplus(-(D(x) - D(G(z))))`, the generator the same with the two
-    exchanged. Each real image is paired with the generated one of the same place in the batch.
+    exchanged. Each real image is paired with the generated one at the same index in the batch.
     """
     return AdversarialLoss(
         lambda real, fake: softplus(fake - real), lambda real, fake: softplus(real - fake), True
@@ -119,20 +119,20 @@ LOSSES = (*SMOOTHABLE, *OTHERS)
 
 
 def make(name: str, smoothing: float = 0.0) -> AdversarialLoss:
-    """The loss that a flag names.
+    """Builds the loss `name`.
 
     Args:
       name: one of `LOSSES`.
-      smoothing: how far the label of real images is below 1 (one-sided label smoothing), for the
-        losses that have labels.
+      smoothing: how far the label of real images is below 1 (one-sided label smoothing), for
+        losses with labels.
 
     Raises:
       UserError: an unknown loss, smoothing outside [0, 1), or smoothing of a loss without labels.
     """
     require_choice("config.model.loss", name, LOSSES)
     where = "config.model.label_smoothing"
-    require(0 <= smoothing < 1, where, smoothing, "0 to less than 1")
+    require(0 <= smoothing < 1, where, smoothing, "in [0, 1)")
     if name in SMOOTHABLE:
         return SMOOTHABLE[name](smoothing)
-    require(smoothing == 0, where, smoothing, f"0 for loss {name!r}, which has no labels")
+    require(smoothing == 0, where, smoothing, f"0 with loss={name!r}, which has no labels")
     return OTHERS[name]()

@@ -11,8 +11,8 @@ def additive(query: Array, keys: Array, weights: Array) -> Array:
     """Scores `vᵀ tanh(q + k_s)` (Bahdanau et al. 2015, appendix A.1.2).
 
     Args:
-      query: what asks, mapped already, `[B, D]`.
-      keys: what is asked, mapped already, `[S, B, D]`.
+      query: already projected, `[B, D]`.
+      keys: already projected, `[S, B, D]`.
       weights: v, `[D]`.
 
     Returns:
@@ -35,5 +35,5 @@ def dot(query: Array, keys: Array) -> Array:
 
 
 def weighted_mean(scores: Array, values: Array) -> Array:
-    """`Σ_s softmax(scores)_s v_s`, of scores `[S, B]` and values `[S, B, D]`: `[B, D]`."""
+    """`Σ_s softmax(scores)_s v_s`, `[B, D]`, from scores `[S, B]` and values `[S, B, D]`."""
     return (jax.nn.softmax(scores, axis=0)[..., None] * values).sum(0)

@@ -1,7 +1,7 @@
-"""Differentiable augmentation of what a discriminator sees (Zhao et al. 2020, DiffAugment).
+"""Differentiable augmentation of a discriminator's inputs (Zhao et al. 2020, DiffAugment).
 
-Real and generated images are changed alike, and the generator's gradient passes through, so that
-the augmentation does not leak into what is generated.
+Real and generated images are augmented alike, and the generator's gradient passes through, so the
+augmentation does not leak into generated images.
 """
 
 from collections.abc import Callable
@@ -17,27 +17,27 @@ DARKEST = -1.0
 
 
 def require_policy(policy: str) -> None:
-    """Raises a `UserError` unless `policy` names augmentations, comma between, each once."""
+    """Raises a `UserError` unless `policy` is a comma-separated list of distinct augmentations."""
     where = "config.model.augmentation"
     names = _names(policy)
     for name in names:
         require_choice(where, name, AUGMENTATIONS)
-    require(len(set(names)) == len(names), where, policy, "each augmentation once")
+    require(len(set(names)) == len(names), where, policy, "a list without repeats")
 
 
 def augment(images: Array, each: Array, policy: str) -> Array:
-    """Changes each image at random, as its own key says, in the order that `policy` gives.
+    """Augments each image with its own key, in the order of `policy`.
 
-    An image and a key give the same result whatever else the batch holds. Each augmentation draws
-    from a key of its own, so that it does the same with or without the others.
+    The result for an image and a key does not depend on the rest of the batch. Each augmentation
+    has its own key, so it does the same with or without the others.
 
     Args:
       images: float `[B, H, W, C]` in [-1, 1].
-      each: one key an example, `[B]`; the same keys give the same changes.
-      policy: names from `AUGMENTATIONS`, comma between; the empty string leaves images alone.
+      each: one key per example, `[B]`.
+      policy: comma-separated names from `AUGMENTATIONS`; may be empty.
 
     Returns:
-      Images of the same shape and type; those of "color" may leave [-1, 1].
+      Images of the same shape and dtype; "color" may leave [-1, 1].
     """
     for name in _names(policy):
         own = jax.vmap(lambda key, name=name: keys.named(key, name))(each)
@@ -48,9 +48,9 @@ def augment(images: Array, each: Array, policy: str) -> Array:
 def color(image: Array, key: Array) -> Array:
     """Brightness, then saturation, then contrast of one image `[H, W, C]`.
 
-    Brightness adds a number from [-½, ½), saturation multiplies the distances from each pixel's
-    grey by one from [0, 2), contrast those from the image's mean by one from [½, 1½). An image of
-    one channel has no saturation to change.
+    Brightness adds a value from [-½, ½), saturation scales the distance from each pixel's grey by a
+    factor from [0, 2), contrast the distance from the image's mean by one from [½, 1½). Saturation
+    does nothing to an image of one channel.
     """
     brightness, saturation, contrast = jax.random.uniform(key, (3,), image.dtype)
     image = image + (brightness - 0.5)
@@ -63,8 +63,8 @@ def color(image: Array, key: Array) -> Array:
 def translation(image: Array, key: Array) -> Array:
     """Moves one image `[H, W, C]` by whole pixels, up to an eighth of its height and width.
 
-    All shifts are equally likely. Where nothing comes in the image is as dark as can be, as the
-    background of digits is; the authors' program has 0 there, mid grey.
+    All shifts are equally likely. The uncovered border is filled with the darkest value, like the
+    background of digits; the authors' code fills it with 0, mid grey.
     """
     most = [int(size / 8 + 0.5) for size in image.shape[:2]]
     wide = jnp.pad(image, [(m, m) for m in most] + [(0, 0)], constant_values=DARKEST)
@@ -78,7 +78,7 @@ def translation(image: Array, key: Array) -> Array:
 def cutout(image: Array, key: Array) -> Array:
     """Sets a rectangle of half the height and width of one image `[H, W, C]` to 0, mid grey.
 
-    Its middle is anywhere in the image, so that a part of it may stick out.
+    Its centre is anywhere in the image, so it may extend beyond the border.
     """
     covered = [
         _stretch(part, size)
@@ -104,7 +104,7 @@ AUGMENTATIONS = tuple(_AUGMENTATIONS)
 def _stretch(key: Array, size: int) -> Array:
     """Which of `size` rows or columns are cut out: half of them around a random one, bool."""
     half = int(size / 2 + 0.5)
-    # With an even length the middle lies between two rows, and there is one such place more.
+    # With an even length the centre lies between two rows, which gives one more position.
     middle = jax.random.randint(key, (), 0, size + 1 - half % 2)
     place = jnp.arange(size) - (middle - half // 2)
     return (place >= 0) & (place < half)

@@ -1,7 +1,7 @@
-"""Batches, also where each device holds a part of one: means over the whole, and pairs of two.
+"""Batch statistics, also of a batch sharded over devices, and pairing of two batches.
 
-Most of a model looks at one example at a time. What does not, such as batch normalisation, takes
-its means from here, so that they do not depend on how a batch is cut over devices.
+Most of a model treats examples independently. What does not, such as batch normalisation, takes its
+means from here, so that they do not depend on how a batch is sharded.
 """
 
 from collections.abc import Sequence
@@ -11,24 +11,23 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-BATCH_AXIS = "data"  # the name of the axis of devices under jax.pmap
+BATCH_AXIS = "data"  # name of the device axis under jax.pmap
 
 
 def mean_over_batch(x: Array, axes: int | Sequence[int] = 0) -> Array:
     """The mean over the whole batch, in float32 or wider.
 
-    Inside `jax.pmap` over the axis `BATCH_AXIS`, where each device holds an equal part of the
-    batch, the means of the parts are averaged. Everywhere else `x` is the batch itself: under
-    `jax.jit` an array is whole however it lies over devices, and the compiler adds the
-    communication. The two are told apart by the axis's name: of `jax.lax.pmean` it is public
-    behaviour that a name which nothing binds is a `NameError`.
+    Inside `jax.pmap` over the axis `BATCH_AXIS`, where each device holds an equal shard of the
+    batch, the shards' means are averaged. Everywhere else `x` is the whole batch: under `jax.jit`
+    an array is global however it is sharded, and the compiler adds the communication. The two are
+    told apart by the axis name: `jax.lax.pmean` publicly raises `NameError` for an unbound one.
 
-    Inside `jax.pmap` the gradient of this, too, is that of the sum of all devices' losses, so that
+    Inside `jax.pmap` the gradient of this mean, too, is that of the sum of all devices' losses, so
     the mean of the devices' gradients is the gradient of the mean loss.
 
     Args:
-      x: `[B, ...]`, or the device's part of that; never a single example under `jax.vmap`.
-      axes: what to average over, the batch axis 0 among them.
+      x: `[B, ...]`, or the device's shard of it; never a single example under `jax.vmap`.
+      axes: the axes to average over, including the batch axis 0.
 
     Returns:
       The array without those axes, the same on every device.
@@ -44,15 +43,15 @@ def mean_over_batch(x: Array, axes: int | Sequence[int] = 0) -> Array:
 def moments(x: Array, axes: int | Sequence[int] = 0) -> tuple[Array, Array]:
     """Mean and variance over the whole batch, in float32 or wider; see `mean_over_batch`.
 
-    The variance is that of the deviations from the mean (two passes): the difference of the mean
-    square and the squared mean loses all digits where the mean is large.
+    The variance is computed from deviations from the mean (two passes): the mean square minus the
+    squared mean loses all digits where the mean is large.
 
     Args:
-      x: `[B, ...]`, or the device's part of that.
-      axes: what to average over, the batch axis 0 among them.
+      x: `[B, ...]`, or the device's shard of it.
+      axes: the axes to average over, including the batch axis 0.
 
     Returns:
-      Both without those axes. The variance divides by the number of values, not by one less.
+      Both without those axes. The variance divides by the number of values N, not N - 1.
     """
     mean = mean_over_batch(x, axes)
     centred = x - jnp.expand_dims(mean, _axes(axes))
@@ -60,7 +59,7 @@ def moments(x: Array, axes: int | Sequence[int] = 0) -> tuple[Array, Array]:
 
 
 def parts() -> int:
-    """Into how many equal parts the batch is cut here: the devices of `jax.pmap`, otherwise 1."""
+    """Number of shards of the batch: the devices of `jax.pmap`, otherwise 1."""
     try:
         return jax.lax.axis_size(BATCH_AXIS)
     except NameError:
@@ -72,9 +71,9 @@ def _axes(axes: int | Sequence[int]) -> tuple[int, ...]:
 
 
 def paired(one: Any, other: Any) -> Any:
-    """Two batches as one, each example of the first followed by that of the other.
+    """Interleaves two batches: each example of the first is followed by the other's.
 
-    In this order a device that has a share of either has the same share of both.
+    In this order a device's shard holds the same examples of both.
     """
 
     def pair(a: Array, b: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Lower bounds of a log-likelihood: the evidence lower bound, and the importance-weighted one.
+"""Lower bounds on a log-likelihood: the evidence lower bound and the importance-weighted bound.
 
 ELBO = E_q[log p(x|z)] - KL(q(z|x) || p(z)) <= IW-k <= IW-(k+1) <= log p(x)
 """
@@ -23,19 +23,19 @@ def elbo(log_likelihood: Array, kl: Array) -> Array:
 def free_bits(kl: Array, least: float) -> Array:
     """Σ max(λ, KL) over the latent variables of each image, `[B]` nats.
 
-    Below `least` nats a variable costs λ whatever it does, so that there is nothing to gain by
-    making it the prior (Kingma et al. 2016, eq. 15, of each image rather than of a minibatch's
-    mean, so that a batch may be cut over devices).
+    Below `least` nats a variable's cost is the constant λ, so nothing is gained by collapsing it to
+    the prior (Kingma et al. 2016, eq. 15, per image rather than for a minibatch's mean, so that a
+    batch may be sharded).
 
     Args:
       kl: `[B, S, Z]`.
-      least: λ, nats of one variable.
+      least: λ, nats per variable.
     """
     return jnp.maximum(kl, least).sum((1, 2))
 
 
 def warmed_up(beta: float, steps: int, step: Array) -> Array:
-    """β at a step: from 0 in equal parts to `beta` at step `steps`; `beta` at once if that is 0."""
+    """β at a step: a linear warm-up over `steps` steps to `beta`; `beta` from the start if 0."""
     return beta * jnp.minimum((step + 1.0) / max(steps, 1), 1.0)
 
 
@@ -44,14 +44,14 @@ def importance_weighted(
 ) -> Array:
     """`log 1/k Σ_i p(x, z_i) / q(z_i|x)`, `[B]` nats (Burda et al. 2016, eq. 8).
 
-    Samples are drawn and weighted a chunk at a time, so that memory does not grow with their
-    number; the value does not depend on the chunks but for rounding.
+    Samples are drawn and weighted in chunks, so memory does not grow with their number; the value
+    depends on the chunk size only by rounding.
 
     Args:
-      log_weights: `log_weights(i int32 [chunk]) -> [chunk, B]`, of the samples of those numbers.
+      log_weights: `log_weights(i int32 [chunk]) -> [chunk, B]`, of the samples with these indices.
       batch: number of images B.
-      samples: k, at least 1.
-      chunk: samples at once.
+      samples: k ≥ 1.
+      chunk: samples per chunk.
     """
     chunk = min(chunk, samples)
     count = -(-samples // chunk)

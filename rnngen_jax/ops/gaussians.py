@@ -1,4 +1,4 @@
-"""Diagonal Gaussians: what an encoder says of a latent, and how far that is from the prior."""
+"""Diagonal Gaussians: reparameterised sampling, log-densities and KL divergences."""
 
 import math
 from collections.abc import Callable
@@ -20,7 +20,7 @@ class Gaussian(NamedTuple):
     log_scale: Array
 
 
-Pick = Callable[[Gaussian, Array], Array]  # latents from where they are expected, and from noise
+Pick = Callable[[Gaussian, Array], Array]  # latents from their posterior and noise
 
 
 def reparameterised(gaussian: Gaussian, noise: Array) -> Array:
@@ -29,7 +29,7 @@ def reparameterised(gaussian: Gaussian, noise: Array) -> Array:
 
 
 def standardised(gaussian: Gaussian, z: Array) -> Array:
-    """The noise `(z - μ) / σ` that `reparameterised` makes z of, `[..., Z]`."""
+    """The noise `(z - μ) / σ` from which `reparameterised` makes z, `[..., Z]`."""
     return (z - gaussian.mean) * jnp.exp(-gaussian.log_scale)
 
 

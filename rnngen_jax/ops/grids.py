@@ -1,8 +1,8 @@
 """Maps `[H, W, B, D]` of an image's pixels: neighbours, channel masks, and diagonals as time.
 
-Rows are the first axis, so that a map is time-major for a recurrence over rows, and what belongs
-to one pixel lies together. `Taps` are the places that a pixel looks at, pairs of rows and columns
-relative to its own; in a causal network all come before it, or are the pixel itself.
+Rows are the first axis, so a map is time-major for a recurrence over rows, and a pixel's values are
+contiguous. `Taps` are the places that a pixel sees, (row, column) offsets relative to its own; in a
+causal network all precede it, or are the pixel itself.
 """
 
 import jax
@@ -16,8 +16,8 @@ Taps = tuple[tuple[int, int], ...]
 def channel_mask(kind: str, channels: int, sources: int, targets: int) -> np.ndarray:
     """The masks A and B within a pixel (van den Oord et al. 2016, section 3.4).
 
-    Features are in `channels` groups of about the same size, one a channel in the order R, G, B.
-    Under "A" a group sees the groups of the channels before its own, under "B" its own group too.
+    Features form `channels` groups of about equal size, one per channel in the order R, G, B. With
+    "A" a group sees the groups of earlier channels, with "B" its own group too.
 
     Returns:
       float32 `[sources, targets]` of zeros and ones.
@@ -28,7 +28,7 @@ def channel_mask(kind: str, channels: int, sources: int, targets: int) -> np.nda
 
 
 def tap_mask(kind: str, channels: int, taps: Taps, sources: int, targets: int) -> np.ndarray:
-    """`channel_mask` where a tap is the pixel itself; earlier pixels are seen by all groups.
+    """`channel_mask` for taps that are the pixel itself; all groups see earlier pixels.
 
     Returns:
       float32 `[K · sources, targets]` for K taps.
@@ -38,10 +38,10 @@ def tap_mask(kind: str, channels: int, taps: Taps, sources: int, targets: int) -
 
 
 def before(radius: int, rows: int | None = None) -> Taps:
-    """All places before a pixel in raster order, within a square of side `2·radius + 1` about it.
+    """All places before a pixel in raster order, in the square of side `2·radius + 1` around it.
 
     Args:
-      radius: how far to the left, to the right and, unless `rows` is given, up.
+      radius: how many columns to each side and, unless `rows` is given, rows above.
       rows: how many rows above the pixel's own.
     """
     rows = radius if rows is None else rows
@@ -55,12 +55,12 @@ def left(radius: int) -> Taps:
 
 
 def gather(x: Array, taps: Taps) -> Array:
-    """What each pixel sees: `[H, W, ..., D]` to `[H, W, ..., K · D]`, 0 outside the image."""
+    """The taps of each pixel: `[H, W, ..., D]` to `[H, W, ..., K · D]`, 0 outside the image."""
     return jnp.concatenate([moved(x, *tap) for tap in taps], axis=-1)
 
 
 def moved(x: Array, row: int, column: int) -> Array:
-    """`x[i + row, j + column]` in place (i, j), 0 outside; `row` is 0 or negative."""
+    """`x[i + row, j + column]` at (i, j), 0 outside; `row` ≤ 0."""
     height, width = x.shape[:2]
     aside = abs(column)
     padding = [(-row, 0), (aside, aside)] + [(0, 0)] * (x.ndim - 2)
@@ -69,27 +69,27 @@ def moved(x: Array, row: int, column: int) -> Array:
 
 
 def first_rows(taps: Taps, width: int, batch: int, features: int) -> Array:
-    """What a sampler keeps of a map for `look`: the present row and those above it.
+    """A sampler's empty buffer for `look`: the current row and those above it.
 
     Returns:
-      `[R, W + 2r, B, D]` of zeros: R rows, the present one last, with a border of r places.
+      `[R, W + 2r, B, D]` of zeros: R rows, the current one last, with a border of r places.
     """
     rows = 1 + max(-row for row, _ in taps)
     return jnp.zeros((rows, width + 2 * _radius(taps), batch, features))
 
 
 def next_row(rows: Array) -> Array:
-    """The rows as the next one begins, which is empty."""
+    """Shifts the buffer by one row; the new current row is empty."""
     return jnp.concatenate([rows[1:], jnp.zeros_like(rows[:1])])
 
 
 def put(rows: Array, taps: Taps, x: Array, column: Array | int) -> Array:
-    """Writes a pixel `[B, D]` of the present row."""
+    """Writes a pixel `[B, D]` of the current row."""
     return rows.at[-1, column + _radius(taps)].set(x)
 
 
 def look(rows: Array, taps: Taps, column: Array | int) -> Array:
-    """What a pixel of the present row sees, `[B, K · D]`: one place of `gather`'s result."""
+    """The taps of one pixel of the current row, `[B, K · D]`: one place of `gather`'s result."""
     last, radius = rows.shape[0] - 1, _radius(taps)
     seen = [
         jax.lax.dynamic_index_in_dim(rows[last + row], radius + column + aside, keepdims=False)
@@ -99,7 +99,7 @@ def look(rows: Array, taps: Taps, column: Array | int) -> Array:
 
 
 def side_by_side(x: Array, count: int) -> Array:
-    """Lays images of a batch next to one another, with a column of zeros between them.
+    """Concatenates images of a batch horizontally, with a column of zeros between them.
 
     `[H, W, B, D]` to `[H, count · (W + 1) - 1, B / count, D]`.
     """
@@ -118,7 +118,7 @@ def batched(x: Array, count: int) -> Array:
 
 
 def skew(x: Array) -> Array:
-    """Moves row i by i places to the right, and makes columns time: diagonals side by side.
+    """Shifts row i by i places to the right and makes columns time: diagonals become columns.
 
         y[i + j, i] = x[i, j],  0 elsewhere     (van den Oord et al. 2016, section 3.2)
 

@@ -1,8 +1,8 @@
-"""Lower bounds of the mutual information of a code and the image made from it (InfoGAN).
+"""Lower bounds on the mutual information of a code and the image generated from it (InfoGAN).
 
-`I(c; G(z, c)) >= E[log Q(c|x)] + H(c)` (Chen et al. 2016, eqs. 4 and 5), here for each image and
-with the prior's entropy, so that the mean over images is a bound in nats. It is what a generator
-and Q maximise.
+`I(c; G(z, c)) >= E[log Q(c|x)] + H(c)` (Chen et al. 2016, eqs. 4 and 5), here per image and
+including the prior's entropy, so the mean over images is a bound in nats. Generator and Q maximise
+it.
 """
 
 import math
@@ -18,7 +18,7 @@ from rnngen_jax.ops.gaussians import Gaussian
 def categorical_bound(logits: Array, code: Array) -> Array:
     """`log Q(c|x) + log K`, `[B]` nats, of codes that are uniform over K classes.
 
-    At most log K, which is reached where Q is sure and right; 0 where Q knows nothing.
+    At most log K, where Q is certain and right; 0 where Q is uniform.
 
     Args:
       logits: Q's, `[B, K]`.
@@ -31,8 +31,8 @@ def categorical_bound(logits: Array, code: Array) -> Array:
 def gaussian_bound(mean: Array, log_scale: Array, code: Array) -> Array:
     """`Σ log Q(c_n|x) + N log 2`, `[B]` nats, of N codes, each uniform in [-1, 1].
 
-    Q is a diagonal Gaussian's density over all reals, so a bound of the information about a code
-    that is never outside [-1, 1]; where Q is narrow and right there is no greatest value.
+    Q is a diagonal Gaussian density over all reals, so this still bounds the information about a
+    code confined to [-1, 1]; it has no maximum, as a Q that is right may be arbitrarily narrow.
 
     Args:
       mean: `[B, N]`.

@@ -1,6 +1,6 @@
 """Distributions over one pixel value in `[0, levels)`: log-probability and sampling, exact.
 
-Each is a `PixelLikelihood`, made for a number of grey levels. A network's raw outputs for one value
+Each is a `PixelLikelihood` for a given number of grey levels. A network's raw outputs for one value
 are the last axis, of size `size`.
 """
 
@@ -21,17 +21,17 @@ class PixelLikelihood(NamedTuple):
     """A distribution over integers in `[0, levels)`.
 
     Attributes:
-      size: raw network outputs P that it needs for one value.
-      log_prob: `log_prob(raw [..., P], value int [...], temperature=1.0) -> [...]`, nats, of what
-        `draw` draws.
+      size: raw network outputs P per value.
+      log_prob: `log_prob(raw [..., P], value int [...], temperature=1.0) -> [...]`, nats, of the
+        distribution of `draw`.
       log_probs: `log_probs(raw [..., P]) -> [..., L]`, the same for every level, at temperature 1.
       draw: `draw(key, raw [..., P], temperature) -> int32 [...]`; temperature 1 is the model's own
-        distribution. Another one divides logits, so that probabilities become p^(1/T), normalised;
-        of a logistic mixture the components' logits, whose logistics have their scales multiplied
-        instead; of a Gaussian it multiplies the standard deviation. A mixture's p^(1/T) would be
-        another distribution, without a sampler as simple.
-      mean: `mean(raw [..., P]) -> [...]`, the expected value over the highest level, so in [0, 1];
-        of a family of continuous values, that of the continuous distribution, cut to [0, 1].
+        distribution. Temperature T divides logits, so that probabilities become p^(1/T),
+        normalised; for a logistic mixture it divides the components' logits and multiplies their
+        scales; for a Gaussian it multiplies the standard deviation. A mixture's p^(1/T) would be
+        another distribution, without such a simple sampler.
+      mean: `mean(raw [..., P]) -> [...]`, the expected value divided by the highest level, so in
+        [0, 1]; for continuous families, the continuous distribution's mean clipped to [0, 1].
     """
 
     size: int
@@ -42,10 +42,10 @@ class PixelLikelihood(NamedTuple):
 
 
 def make(kind: str, levels: int, mixtures: int) -> PixelLikelihood:
-    """The likelihood that a flag names, for `levels` grey levels.
+    """Builds the likelihood `kind` for `levels` grey levels.
 
     Raises:
-      UserError: an unknown kind, or one that does not fit the number of levels.
+      UserError: an unknown kind, or one for another number of levels.
     """
     require_choice("config.model.readout", kind, KINDS)
     if kind == "categorical":
@@ -55,12 +55,12 @@ def make(kind: str, levels: int, mixtures: int) -> PixelLikelihood:
             levels == 2,
             "config.model.readout",
             kind,
-            f"'categorical' or 'logistic_mixture' for {levels} levels, or a data.binarisation",
+            f"'categorical' or 'logistic_mixture' for {levels} levels (or set data.binarisation)",
         )
         return bernoulli()
     if kind == "gaussian":
         return gaussian(levels)
-    require(mixtures >= 1, "config.model.mixtures", mixtures, "1 or more")
+    require(mixtures >= 1, "config.model.mixtures", mixtures, "≥ 1")
     return logistic_mixture(levels, mixtures)
 
 
@@ -101,10 +101,10 @@ def bernoulli() -> PixelLikelihood:
 
 
 def gaussian(levels: int) -> PixelLikelihood:
-    """A normal distribution's mass on each level's bin, the outer bins reaching to -∞ and ∞.
+    """A normal distribution's mass on each level's bin; the outer bins extend to -∞ and ∞.
 
-    So a Gaussian decoder's likelihood is one of images, not a density over the reals, and can be
-    set beside the others. Levels are scaled to `[-1, 1]`. Raw outputs are the mean and the
+    A Gaussian decoder's likelihood is thus a probability of images, not a density over the reals,
+    and comparable with the others. Levels are scaled to `[-1, 1]`. Raw outputs are the mean and the
     logarithm of the standard deviation.
     """
     half_bin = 1.0 / (levels - 1)
@@ -119,11 +119,11 @@ def gaussian(levels: int) -> PixelLikelihood:
         centred = 2.0 * value / (levels - 1) - 1.0 - mean
         below, above = (centred - half_bin) * inverse, (centred + half_bin) * inverse
         # The mass of (a, b) is that of (-b, -a): in the lower tail it is a difference of small
-        # numbers, in the upper one it would be of numbers near 1.
+        # numbers, in the upper tail one of numbers near 1.
         low = jnp.where(centred > 0, -above, below)
         high = jnp.where(centred > 0, -below, above)
         log_high, log_low = (jax.scipy.stats.norm.logcdf(x) for x in (high, low))
-        # In a narrow bin the two are nearly the same; there the density's Taylor series is exact.
+        # In a narrow bin the two are nearly equal; there the density's Taylor series is exact.
         width, square = 2 * half_bin * inverse, jnp.square(centred * inverse)
         narrow = width < 0.05
         gap = jnp.where(narrow, -1.0, log_low - log_high)
@@ -153,11 +153,11 @@ def logistic_mixture(levels: int, mixtures: int) -> PixelLikelihood:
     """Discretised mixture of logistics (Salimans et al. 2017, eq. 2).
 
     Levels are scaled to `[-1, 1]`. A level's probability is the mixture's mass on its bin; the bins
-    of the darkest and the brightest level reach to -∞ and ∞, so the probabilities sum to 1. Raw
-    outputs are, for each component, its logit, mean and log-scale.
+    of the darkest and the brightest level extend to -∞ and ∞, so the probabilities sum to 1. Raw
+    outputs are logit, mean and log-scale of each component.
 
     The mass of a bin (a, b) is `σ(b) - σ(a) = σ(b) σ(-a) (1 - exp(a - b))`, whose logarithm is
-    exact for the narrowest bins; no approximation by the density is needed.
+    exact even for the narrowest bins; no approximation by the density is needed.
     """
     half_bin = 1.0 / (levels - 1)
     narrowest = -7.0  # log-scale: far below the width of one of 256 bins, and exp(7) is harmless
@@ -199,6 +199,6 @@ def logistic_mixture(levels: int, mixtures: int) -> PixelLikelihood:
 
 
 def _nearest_level(x: Array, levels: int) -> Array:
-    """The level whose bin holds x, of scaled values: so draws follow `log_prob` exactly."""
+    """The level whose bin contains the scaled value x, so that draws follow `log_prob` exactly."""
     value = jnp.round((x + 1.0) * (levels - 1) / 2.0)
     return jnp.clip(value, 0, levels - 1).astype(jnp.int32)

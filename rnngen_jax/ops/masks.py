@@ -1,6 +1,6 @@
-"""Which pixels of an image are known, for completion: bool `[H, W]`, True where a pixel is kept.
+"""Masks of known pixels for completion: bool `[H, W]`, True where a pixel is known.
 
-A mask is named after what is missing.
+A mask is named after the missing part.
 """
 
 import functools
@@ -40,7 +40,7 @@ def random(key: Array, height: int, width: int, fraction: float = 0.5) -> Array:
     Args:
       key: a random key.
       height, width: the image's size.
-      fraction: share of the pixels that is missing, rounded to a whole number of pixels.
+      fraction: missing fraction of the pixels, rounded to a whole number of pixels.
 
     Returns:
       bool `[H, W]`.
@@ -51,7 +51,7 @@ def random(key: Array, height: int, width: int, fraction: float = 0.5) -> Array:
 
 
 def random_each(key: Array, index: Array, height: int, width: int, fraction: float = 0.5) -> Array:
-    """A random mask for each image, bool `[N, H, W]`, keyed by the images' `index` `[N]`."""
+    """One random mask per image, bool `[N, H, W]`, keyed by the images' `index` `[N]`."""
     of_one = functools.partial(random, height=height, width=width, fraction=fraction)
     return jax.vmap(of_one)(keys.per_example(key, index))
 

@@ -1,4 +1,4 @@
-"""Normalisation by statistics of one example."""
+"""Normalisation by the statistics of one example."""
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +10,8 @@ def layer_norm(x: Array, scale: Array, bias: Array, epsilon: float = 1e-5) -> Ar
 
     Args:
       x: `[..., F]`.
-      scale: multiplies what is normalised, `[F]`.
-      bias: added to that, `[F]`.
+      scale: multiplies the normalised values, `[F]`.
+      bias: added after scaling, `[F]`.
       epsilon: added to the variance.
     """
     mean = x.mean(-1, keepdims=True)

@@ -1,4 +1,4 @@
-"""The orders in which an image's pixels become a sequence, and who is whose neighbour there."""
+"""Pixel orders: an image as a sequence, and each pixel's neighbours in it."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +13,7 @@ def positions(order: str, height: int, width: int) -> np.ndarray:
     """Row and column of each step's pixel, int32 `[T, 2]` with T = H·W.
 
     "raster" goes along each row from left to right, rows from the top; "serpentine" turns at each
-    row's end, so that every step is to an adjacent pixel; "column" goes down each column, columns
+    row's end, so every step goes to an adjacent pixel; "column" goes down each column, columns
     from the left.
 
     Raises:
@@ -43,19 +43,19 @@ def from_sequence(sequence: Array, order: str, height: int, width: int) -> Array
 
 
 def neighbours(order: str, height: int, width: int, previous: int, above: int) -> np.ndarray:
-    """Which earlier pixels each step may look at.
+    """The earlier pixels that each step sees.
 
     Args:
       order: as in `positions`.
       height: H.
       width: W.
-      previous: how many pixels just before it in the order.
-      above: from how many finished lines. A line is a row, or a column in the order "column"; from
-        each of the `above` lines before the pixel's own come the 2·above + 1 pixels nearest to it.
+      previous: number of pixels directly before it in the order.
+      above: number of earlier lines. A line is a row, or a column in the order "column"; from each
+        of the `above` lines before the pixel's own it sees the 2·above + 1 nearest pixels.
 
     Returns:
-      int32 `[T, K]`, K = previous + above·(2·above + 1): the step of each neighbour, always smaller
-      than the pixel's own, or T where it would lie outside the image.
+      int32 `[T, K]`, K = previous + above·(2·above + 1): the step of each neighbour, always earlier
+      than the pixel's own, or T where it lies outside the image.
     """
     where = positions(order, height, width)
     length = len(where)

@@ -1,4 +1,4 @@
-"""Images as sequences of equal patches: rows, columns and squares are all such."""
+"""Images as sequences of equal patches, such as rows, columns or squares."""
 
 import jax.numpy as jnp
 from jax import Array
@@ -9,7 +9,7 @@ def to_steps(images: Array, height: int, width: int) -> Array:
 
     Args:
       images: `[B, H, W, C]`.
-      height, width: of a patch, which divide H and W.
+      height, width: of a patch; they divide H and W.
 
     Returns:
       `[T, B, V]`, T patches of V = height·width·C values in raster order.
@@ -20,10 +20,10 @@ def to_steps(images: Array, height: int, width: int) -> Array:
 
 
 def from_steps(steps: Array, shape: tuple[int, int, int], height: int, width: int) -> Array:
-    """Puts patches together again.
+    """Reassembles patches: undoes `to_steps`.
 
     Args:
-      steps: `[T, B, V, ...]`, as from `to_steps`; further axes go with each value.
+      steps: `[T, B, V, ...]`, as from `to_steps`; trailing axes belong to each value.
       shape: the image's, (H, W, C).
       height, width: of a patch.
 

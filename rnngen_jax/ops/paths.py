@@ -1,9 +1,9 @@
-"""Paths between two vectors: straight, and along a great circle."""
+"""Interpolation between two vectors: linear and spherical."""
 
 import jax.numpy as jnp
 from jax import Array
 
-PARALLEL = 1e-3  # sine of the angle below which a great circle is as good as a straight line
+PARALLEL = 1e-3  # sine of the angle below which a straight line replaces the great circle
 
 
 def linear(first: Array, last: Array, fractions: Array) -> Array:
@@ -21,11 +21,11 @@ def linear(first: Array, last: Array, fractions: Array) -> Array:
 
 
 def spherical(first: Array, last: Array, fractions: Array) -> Array:
-    """The direction along a great circle (Shoemake 1985, section 3.3), the length along a line.
+    """Direction along a great circle (Shoemake 1985, section 3.3), length interpolated linearly.
 
-    Draws of a standard normal in many dimensions have nearly one length, and the middle of a
-    straight line between two of them is shorter than any. Vectors that are zero, nearly parallel or
-    nearly opposite have no great circle worth the name; there the path is the straight line.
+    Samples of a standard normal in many dimensions have nearly equal lengths, and the midpoint of a
+    straight line between two of them is shorter. For vectors that are zero, nearly parallel or
+    nearly opposite, the great circle is ill-defined and the path is the straight line.
 
     Args:
       first, last, fractions: as for `linear`.
@@ -37,7 +37,7 @@ def spherical(first: Array, last: Array, fractions: Array) -> Array:
     whole = jnp.minimum(start, end) > 0
     start, end = jnp.where(whole, start, 1), jnp.where(whole, end, 1)
     u, v = first / start, last / end
-    # Twice the angle's half, for the arc cosine of a product near 1 has few digits left.
+    # Twice the half angle, as the arc cosine of a product near 1 has few digits.
     apart, together = (jnp.linalg.norm(x, axis=-1, keepdims=True) for x in (u - v, u + v))
     angle = 2 * jnp.arctan2(apart, together)
     sine = jnp.sin(angle)

@@ -1,7 +1,7 @@
-"""Penalties of the gradient of a critic's score with respect to its image, for each example.
+"""Penalties on the gradient of a critic's score with respect to its image, per example.
 
-`critic: [B, H, W, C] -> [B]`, where each score depends on its own image alone: a critic with batch
-statistics has no gradient of one image's score. Penalties come unweighted.
+`critic: [B, H, W, C] -> [B]`, where each score depends on its own image only, so batch statistics
+are ruled out. Penalties are unweighted.
 """
 
 from collections.abc import Callable
@@ -18,14 +18,14 @@ Penalty = Callable[[Critic, Array, Array, Array], Array]
 
 
 def make(name: str) -> Penalty:
-    """The penalty that a flag names.
+    """Builds the penalty `name`.
 
     Args:
       name: one of `PENALTIES`.
 
     Returns:
-      `penalty(critic, real, fake, each) -> [B]`, of real and generated images float32
-      `[B, H, W, C]` and one key an example `[B]`.
+      `penalty(critic, real, fake, each) -> [B]`, for real and generated images float32
+      `[B, H, W, C]` and one key per example `[B]`.
 
     Raises:
       UserError: an unknown penalty.
@@ -43,7 +43,7 @@ def none(critic: Critic, real: Array, fake: Array, each: Array) -> Array:
 def wgan_gp(critic: Critic, real: Array, fake: Array, each: Array) -> Array:
     """`(||∇D(x̂)|| - 1)²` where x̂ lies anywhere between a real and a generated image, `[B]`.
 
-    Gulrajani et al. 2017, eq. 3: `x̂ = ε x + (1 - ε) G(z)`, with one ε an example, uniform.
+    Gulrajani et al. 2017, eq. 3: `x̂ = ε x + (1 - ε) G(z)`, with one uniform ε per example.
     """
     share = _uniform(each)
     between = share * real + (1 - share) * fake
@@ -70,8 +70,8 @@ def r1_r2(critic: Critic, real: Array, fake: Array, each: Array) -> Array:
 def dragan(critic: Critic, real: Array, fake: Array, each: Array) -> Array:
     """`(||∇D(x̂)|| - 1)²` around real images, `[B]` (DRAGAN, Kodali et al. 2017).
 
-    As in the authors' program, `x̂` lies anywhere between x and `x + ½ s u`, where u is uniform in
-    [0, 1) for each value and s the standard deviation of all values of the whole batch.
+    As in the authors' code, `x̂` lies anywhere between x and `x + ½ s u`, where u is uniform in
+    [0, 1) per value and s the standard deviation of all values of the whole batch.
     """
     del fake
     _, variance = batch.moments(real, range(real.ndim))
@@ -94,12 +94,12 @@ PENALTIES = tuple(_PENALTIES)
 
 
 def _uniform(each: Array) -> Array:
-    """One number an example in [0, 1), `[B, 1, 1, 1]`."""
+    """One uniform number per example in [0, 1), `[B, 1, 1, 1]`."""
     return jax.vmap(jax.random.uniform)(each)[:, None, None, None]
 
 
 def _slope(critic: Critic, images: Array) -> Array:
-    """The gradient of each image's score, `[B, H, W, C]`: all at once, as no score sees another."""
+    """The gradient of each image's score, `[B, H, W, C]`; each score sees its own image only."""
     return jax.grad(lambda x: critic(x).sum())(images)
 
 
@@ -108,7 +108,7 @@ def _square(slope: Array) -> Array:
 
 
 def _norm(slope: Array) -> Array:
-    """Euclidean norm of each image's gradient, `[B]`, itself of gradient 0 at 0 and not NaN."""
+    """Euclidean norm of each image's gradient, `[B]`, with gradient 0, not NaN, at 0."""
     square = _square(slope)
     some = square > 0
     return jnp.where(some, jnp.sqrt(jnp.where(some, square, 1.0)), 0.0)

@@ -1,4 +1,4 @@
-"""Products with kernels, `x @ W` for row vectors, in the form that suits their sizes."""
+"""Products with kernels, `x @ W` for row vectors, in the fastest form for their sizes."""
 
 import functools
 import operator
@@ -8,27 +8,27 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-# Inputs of at most so many features are taken as narrow: one or three colour channels, say.
+# Inputs of at most this many features are narrow: one or three colour channels, say.
 NARROW = 4
 
-# Bytes of recurrent weights up to which one wide product of all gates beats one product a gate on a
-# CPU: beyond a core's second-level cache, a narrower kernel is used better.
+# Bytes of recurrent weights up to which, on a CPU, one wide product for all gates beats one product
+# per gate: beyond a core's L2 cache, narrower kernels are faster.
 _CPU_WIDE = 2**21
 
-# Features up to which the inputs' products of all gates are better one: so narrow a product leaves
+# Features up to which the input products of all gates are faster as one: narrower products leave
 # most of a core idle.
 THIN = 64
 
 
 def is_narrow(xs: Array) -> bool:
-    """Whether a product with `xs [..., D]` is better a sum of D elementwise terms."""
+    """Whether a product with `xs [..., D]` is faster as a sum of D elementwise terms."""
     return xs.shape[-1] <= NARROW
 
 
 def product(xs: Array, kernel: Array) -> Array:
-    """`x W`, `[..., D] [D, F] -> [..., F]`; for few features a sum that fuses with what follows.
+    """`x W`, `[..., D] [D, F] -> [..., F]`; for narrow inputs a sum that fuses with later ops.
 
-    With one input channel a matrix product is all overhead, and stands in the way of fusion.
+    With one input channel a matrix product is all overhead, and prevents fusion.
 
     Raises:
       ValueError: the kernel is for inputs of another width.
@@ -42,15 +42,17 @@ def product(xs: Array, kernel: Array) -> Array:
 
 
 def require_width(xs: Array, width: int) -> None:
-    """Raises a `ValueError` unless inputs `[..., D]` are as wide as the parameters are for."""
+    """Raises a `ValueError` unless inputs `[..., D]` have the width `width`."""
     if xs.shape[-1] != width:
-        raise ValueError(f"inputs have width {xs.shape[-1]}, the parameters are for {width}")
+        raise ValueError(
+            f"the inputs' width must be {width}, as for the parameters, got {xs.shape[-1]}"
+        )
 
 
 def multiplier(kernels: dict[str, Array]) -> Callable[[Array], dict[str, Array]]:
-    """`multiply(h [..., F]) -> {gate: h U}`, as a rule one product with all kernels side by side.
+    """`multiply(h [..., F]) -> {gate: h U}`, usually as one product with all kernels concatenated.
 
-    Within a loop the compiler puts them side by side once, before the first step.
+    Within a loop the compiler concatenates them once, before the first step.
     """
     size = sum(kernel.size * kernel.dtype.itemsize for kernel in kernels.values())
     if jax.default_backend() == "cpu" and size > _CPU_WIDE:

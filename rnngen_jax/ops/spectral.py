@@ -13,21 +13,21 @@ SMALLEST = 1e-12
 
 
 def spectral_norm(kernel: Array, u: Array, steps: int = 1) -> tuple[Array, Array]:
-    """The largest singular value σ of a kernel, as far as power iteration has come.
+    """Power-iteration estimate of the largest singular value σ of a kernel.
 
-    Miyato et al. 2018, algorithm 1, with their W the transpose of the matrix here, since Flax's
-    kernels have their outputs last: `v ← W u / ||W u||`, `u ← Wᵀ v / ||Wᵀ v||`, `σ = vᵀ W u`. Both
-    vectors count as constants, so that the gradient of σ is `v uᵀ` (their eq. 10).
+    Miyato et al. 2018, algorithm 1, with W transposed, as Flax kernels have their outputs last:
+    `v ← W u / ||W u||`, `u ← Wᵀ v / ||Wᵀ v||`, `σ = vᵀ W u`. Both vectors are treated as constants,
+    so the gradient of σ is `v uᵀ` (their eq. 10).
 
     Args:
-      kernel: W, `[..., F]`, taken as a matrix `[P, F]` whose P are all axes but the last.
-      u: where the iteration starts, `[F]`, not zero: at first any random vector, then the last
-        step's.
-      steps: how many iterations, 1 or more; static.
+      kernel: W, `[..., F]`, reshaped to a matrix `[P, F]`, where P are all axes but the last.
+      u: start of the iteration, `[F]`, not zero: at first any random vector, then that of the
+        previous step.
+      steps: number of iterations, ≥ 1; static.
 
     Returns:
-      σ, a scalar, no smaller than 1e-12 so that one may divide by it, and the new u of length 1
-      `[F]`. At a kernel of zeros u stays as it was: a zero would never grow again.
+      σ, a scalar ≥ 1e-12 so that it can be divided by, and the new u of length 1, `[F]`. For a
+      kernel of zeros u is unchanged: from zero it could never grow again.
     """
     kernel = kernel.reshape(-1, kernel.shape[-1])
     matrix, u = jax.lax.stop_gradient((kernel, u))
@@ -40,11 +40,11 @@ def spectral_norm(kernel: Array, u: Array, steps: int = 1) -> tuple[Array, Array
 
 
 def first_vectors(params: Any, key: Array) -> dict[str, Array]:
-    """Where the power iteration of each kernel starts: random vectors `[F]`, by its path.
+    """Initial vectors of each kernel's power iteration: random `[F]`, by the kernel's path.
 
     Args:
       params: a nested dict of arrays.
-      key: each kernel draws from one of its own.
+      key: a random key, folded with each kernel's path.
     """
     return {
         "/".join(path): jax.random.normal(keys.named(key, "/".join(path)), leaf.shape[-1:])
@@ -54,11 +54,11 @@ def first_vectors(params: Any, key: Array) -> dict[str, Array]:
 
 
 def divided(params: Any, vectors: dict[str, Array]) -> tuple[Any, dict[str, Array]]:
-    """Kernels over their largest singular values (Miyato et al. 2018, eq. 8).
+    """Divides kernels by their largest singular values (Miyato et al. 2018, eq. 8).
 
     Args:
       params: as for `first_vectors`.
-      vectors: from there, or from the step before.
+      vectors: from `first_vectors`, or from the previous step.
 
     Returns:
       The parameters, and the vectors after one more iteration.
@@ -72,16 +72,16 @@ def divided(params: Any, vectors: dict[str, Array]) -> tuple[Any, dict[str, Arra
 
 
 def _is_kernel(path: tuple[str, ...], leaf: Array) -> bool:
-    """Whether an array is a linear map's kernel, and not a table of vectors."""
+    """Whether an array is a linear map's kernel rather than an embedding table."""
     return leaf.ndim >= 2 and path[-1] != "table"
 
 
 def _product(a: Array, b: Array) -> Array:
-    """In full precision: it costs little beside the layer's own product, and TF32 shows in σ."""
+    """In full precision: cheap next to the layer's own product, and TF32 would affect σ."""
     return jnp.dot(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
 def _unit(x: Array, otherwise: Array) -> Array:
-    """`x` scaled to length 1, and `otherwise` where it has none."""
+    """`x` scaled to length 1, or `otherwise` if x is zero."""
     length = jnp.sqrt(jnp.square(x).sum())
     return jnp.where(length > SMALLEST, x / jnp.maximum(length, SMALLEST), otherwise)

@@ -1,7 +1,7 @@
-"""Attention windows: grids of Gaussian filters that read a patch of an image, and write one.
+"""Attention windows: grids of Gaussian filters that read or write a patch of an image.
 
-Gregor et al. 2015 (DRAW), section 3.2; equations by that paper's numbers. A window is N filters by
-N. As there, pixels are counted from 1, and a filter's weights over the pixels sum to 1.
+Gregor et al. 2015 (DRAW), section 3.2, with that paper's equation numbers. A window is a grid of
+N x N filters. As there, pixels are counted from 1, and a filter's weights over pixels sum to 1.
 """
 
 import math
@@ -13,14 +13,14 @@ from jax import Array
 
 
 class Window(NamedTuple):
-    """Where a window lies, `[B]` each.
+    """A window's parameters, `[B]` each.
 
     Attributes:
-      row: g_Y, the grid's centre, 1 for the first row's and H for the last's.
+      row: g_Y, the grid's centre, from 1 for the first row to H for the last.
       column: g_X, the same for columns.
       stride: δ, pixels between neighbouring filters.
       variance: σ² of each filter, pixels².
-      intensity: γ, what a patch that is read is multiplied by, and one that is written divided.
+      intensity: γ, which multiplies a patch that is read and divides one that is written.
     """
 
     row: Array
@@ -36,12 +36,12 @@ PARAMETERS = len(Window._fields)
 def window(raw: Array, height: int, width: int, size: int) -> Window:
     """A window from a linear map's outputs `[B, 5]` (eqs. 21-24).
 
-    With outputs of zero it covers the whole image.
+    For outputs of zero it covers the whole image.
 
     Args:
       raw: g̃_X, g̃_Y, log σ², log δ̃ and log γ.
       height, width: of the image.
-      size: filters N a side.
+      size: filters N per side.
     """
     column, row, log_variance, log_stride, log_intensity = jnp.moveaxis(raw, -1, 0)
     most = max(height, width) - 1
@@ -55,11 +55,11 @@ def window(raw: Array, height: int, width: int, size: int) -> Window:
 
 
 def covering(height: int, width: int, size: int, writes: bool) -> Array:
-    """Raw outputs `[5]` of a window over the whole image, for a network to start from.
+    """Raw outputs `[5]` of a window over the whole image, to initialise a network's bias.
 
-    Filters are half their stride wide, so that they leave no pixel out. One that `writes` has an
-    intensity at which a patch of ones adds about one to every pixel: weights that sum to 1 over the
-    pixels are small on each, and a network that starts with γ = 1 hardly touches its canvas.
+    Filters are half their stride wide, so they leave no pixel out. A window that `writes` gets the
+    intensity at which a patch of ones adds about one to every pixel: weights that sum to 1 over all
+    pixels are small at each, so with γ = 1 a network would hardly change its canvas at first.
     """
     stride = (max(height, width) - 1) / max(size - 1, 1)
     intensity = size**2 / (height * width) if writes else 1.0
@@ -69,19 +69,19 @@ def covering(height: int, width: int, size: int, writes: bool) -> Array:
 def filters(centre: Array, stride: Array, variance: Array, pixels: int, size: int) -> Array:
     """A filter bank along one axis, `[B, N, pixels]` (eqs. 19, 20, 25, 26).
 
-    The division by Z is a softmax, so that a filter far outside the image is that of the nearest
-    pixel rather than a division of nothing by nothing.
+    The division by Z is a softmax, so a filter far outside the image selects the nearest pixel
+    instead of dividing 0 by 0.
 
     Args:
       centre, stride, variance: of the grid along this axis, `[B]`.
       pixels: of the image along this axis.
-      size: filters N.
+      size: filters N per side.
     """
     number = jnp.arange(1, size + 1)
     means = centre[:, None] + (number - size / 2 - 0.5) * stride[:, None]
     pixel, mean = jnp.arange(1, pixels + 1), means[..., None]
     nearest = jax.lax.stop_gradient(jnp.clip(jnp.rint(mean), 1, pixels))
-    # (a - μ)² less that of the nearest pixel, where it is exactly 0 however the compiler rounds.
+    # (a - μ)² minus that of the nearest pixel, where it is exactly 0 however the compiler rounds.
     further = (pixel - nearest) * (pixel + nearest - 2 * mean)
     return jax.nn.softmax(-further / (2 * variance[:, None, None]), axis=-1)
 
@@ -97,8 +97,8 @@ def read(window: Window, image: Array, size: int) -> Array:
     """`γ F_Y x F_Xᵀ`, the patch `[B, N, N, C]` of images `[B, H, W, C]` (eq. 27)."""
     height, width, channels = image.shape[1:]
     rows, columns = banks(window, height, width, size)
-    # The filters are less to multiply than the image. A row's values are one axis: long loops are
-    # quick, and a gradient's as well.
+    # Scaling the filters is cheaper than the image. A row's values are one axis: long loops are
+    # fast, in the gradient too.
     rows = window.intensity[:, None, None] * rows
     lines = jnp.einsum("bnh,bhv->bnv", rows, image.reshape(-1, height, width * channels))
     return jnp.einsum("bmw,bnwc->bnmc", columns, lines.reshape(-1, size, width, channels))

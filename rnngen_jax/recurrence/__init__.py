@@ -1,6 +1,6 @@
-"""The only place with a time loop: `unroll` runs a cell over a sequence, `generate` a sampler.
+"""The only package with time loops: `unroll` runs a cell over a sequence, `generate` a sampler.
 
-A strategy is one way of running a cell over time, one file each; its name is its file's name.
+A strategy is one way of running a cell over time, one per file, named after its file.
 """
 
 import importlib
@@ -13,19 +13,19 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnngen_jax.cells.base import Carry, Cell, Params, initial_carry
-from rnngen_jax.config import nearest, options
+from rnngen_jax.config import options, require_choice
 from rnngen_jax.discovery import modules
 from rnngen_jax.errors import UserError
 from rnngen_jax.recurrence.base import Sequence, Strategy, checkpointed, composed
 
 
 def names() -> list[str]:
-    """Names of all strategies: the files that define a function of their name, of options alone."""
+    """Names of all strategies: files that define a function of the same name, with options only."""
     return sorted(name for name, file in modules(__path__).items() if file.get(name) == ())
 
 
 def from_spec(spec: str) -> Strategy:
-    """The strategy that a flag names.
+    """Builds the strategy that a spec string names.
 
     Args:
       spec: a strategy's name and, after a colon, its options: `"sequential"`,
@@ -35,33 +35,32 @@ def from_spec(spec: str) -> Strategy:
       UserError: an unknown strategy or option, or a value of the wrong type.
     """
     name, _, text = spec.partition(":")
-    if name not in names():
-        raise UserError(f"strategy {name!r} is not known; {nearest(name, names())}")
+    require_choice("strategy", name, names())
     function = getattr(_module(name), name)
     return function(**options(function, f"strategy {name!r}", text))
 
 
 def by_layer(spec: str) -> Strategy:
-    """The strategy that a flag names, for each of the cells that a cell is made of by itself.
+    """The strategy of a spec string, applied separately to each cell of a composed cell.
 
     Raises:
-      UserError: as `from_spec`.
+      UserError: as for `from_spec`.
     """
     return composed(from_spec(spec))
 
 
 def joining() -> list[str]:
-    """Names of the strategies that run cells whose step joins places of the batch axes, too."""
+    """Names of the strategies that can also run cells whose step mixes places of the batch axes."""
     return [name for name in names() if not getattr(_module(name), "INDEPENDENT", False)]
 
 
 def refuse_suffix(cell: str, where: str, settable: bool) -> None:
-    """Raises a `UserError` for a cell that says after an @ how it is run, as cells once did.
+    """Raises a `UserError` for the former spelling `CELL@STRATEGY`.
 
     Args:
-      cell: what a flag names a cell by.
+      cell: a cell's spec string.
       where: the section with the field `cell`, such as "config.model".
-      settable: whether the section has a field `strategy` as well.
+      settable: whether the section also has a field `strategy`.
     """
     plain, at, strategy = cell.partition("@")
     if at:
@@ -88,36 +87,36 @@ def unroll(
     Args:
       cell: any cell.
       params: its parameters.
-      xs: inputs, `[T, B, D]`; any batch axes, also none, between T and D.
-      carry: the carry before the first step; the cell's own first carry if `None`.
-      strategy: the way through time, by name with options as in `from_spec`, or made by its
-        function. All give the same numbers as "loop", the plain Python loop. "auto" is
-        "associative" for cells linear in the carry and "sequential" for all others.
-      reset: bool `[T, B]`; where true, the sequence begins anew: the step sees the cell's first
-        carry, not the one before. With `reverse`, "before" is in the order of running.
-      reverse: runs from the last step to the first; ys keep their places.
-      remat: number of steps after which the carry is kept for the gradient; what lies between is
-        computed again. About the square root of T needs the least memory. `None` keeps what the
+      xs: inputs, `[T, B, D]`, with any number of batch axes between T and D, including none.
+      carry: the initial carry; the cell's own if `None`.
+      strategy: a spec string as in `from_spec`, or a `Strategy`. All give the same results as
+        "loop", the plain Python loop. "auto" is "associative" for cells linear in the carry and
+        "sequential" for all others.
+      reset: bool `[T, B]`; where true, a new sequence begins: the step sees the cell's initial
+        carry instead of the previous one. With `reverse`, "previous" is in the order of execution.
+      reverse: runs from the last step to the first; ys keep their positions.
+      remat: keeps the carry every `remat` steps and rematerialises the steps between in the
+        backward pass. About the square root of T needs the least memory. `None` keeps whatever the
         strategy keeps.
-      unroll: for the strategies "auto" and "sequential", steps in one iteration of the loop.
+      unroll: steps per loop iteration, for the strategies "auto" and "sequential".
 
     Returns:
-      The carry after the last step run, and the outputs `[T, B, F]`.
+      The carry after the last step executed, and the outputs `[T, B, F]`.
 
     Raises:
       UserError: an unknown strategy or option.
-      ValueError: `remat` below 1, `unroll` with another strategy, inputs of another width than the
-        parameters are for, or a carry or reset of other shapes than these call for.
+      ValueError: `remat` < 1, `unroll` with another strategy, or inputs, carry or reset of the
+        wrong shape.
     """
     if xs.ndim < 2:
         raise ValueError(f"xs must be [T, B, D] or [T, D], got shape {xs.shape}")
     if reset is not None and reset.shape != xs.shape[:-1]:
         raise ValueError(f"reset must be of shape {xs.shape[:-1]}, as xs, got {reset.shape}")
     if remat is not None and remat < 1:
-        raise ValueError(f"remat={remat} does not fit; allowed: 1 or more steps, or None")
+        raise ValueError(f"remat must be ≥ 1 or None, got {remat}")
     if unroll != 1:
         if strategy not in ("auto", "sequential"):
-            raise ValueError(f"unroll={unroll} does not fit strategy={strategy!r}")
+            raise ValueError(f"unroll must be 1 with strategy={strategy!r}, got {unroll}")
         strategy = f"{strategy}:unroll={unroll}"
     run = from_spec(strategy) if isinstance(strategy, str) else strategy
     run = checkpointed(run, remat) if remat else run
@@ -132,7 +131,7 @@ def _module(name: str) -> ModuleType:
 
 
 def _require_like(carry: Carry, first: Carry) -> None:
-    """Raises a `ValueError` unless a carry has the structure and shapes of the cell's own."""
+    """Raises a `ValueError` unless `carry` has the structure and shapes of `first`."""
     shapes, wanted = jax.tree.map(jnp.shape, carry), jax.tree.map(jnp.shape, first)
     if jax.tree.structure(carry) != jax.tree.structure(first) or shapes != wanted:
         raise ValueError(f"the carry's shapes must be {wanted}, got {shapes}")
@@ -150,8 +149,8 @@ def bidirectional(
     """Runs one cell forwards and another backwards in time (Schuster and Paliwal 1997).
 
     Args:
-      forward: the cell that reads `xs` from the first step on.
-      backward: the cell that reads `xs` from the last step on.
+      forward: the cell that reads `xs` from the first step to the last.
+      backward: the cell that reads `xs` from the last step to the first.
       params: `{"forward": ..., "backward": ...}`.
       xs: inputs, `[T, B, D]`.
       reset: masks `{"forward": [T, B], "backward": [T, B]}` as in `unroll`: a sequence that begins
@@ -159,7 +158,7 @@ def bidirectional(
       **options: as in `unroll`, for both.
 
     Returns:
-      The last carry of each direction by name, and the outputs side by side, `[T, B, 2F]`.
+      The final carry of each direction by name, and the concatenated outputs, `[T, B, 2F]`.
     """
     masks = reset or {"forward": None, "backward": None}
     last_forward, ys_forward = unroll(
@@ -179,18 +178,18 @@ def generate(
     key: Array,
     length: int,
 ) -> tuple[Carry, Any]:
-    """Feeds a sampler its own output, in one compiled loop.
+    """Feeds a sampler its own output, in one compiled loop (ancestral sampling).
 
     Args:
-      step: `step(carry, x, t, key) -> (carry, x)`: from the element before, the time step (an int32
-        scalar) and that step's own key to the next element.
-      carry: the sampler's carry before the first step.
-      first: what stands before the first element; of the shapes and types of an element.
-      key: folded with t for each step.
+      step: `step(carry, x, t, key) -> (carry, x)`: from the previous element, the time step (an
+        int32 scalar) and that step's own key to the next element.
+      carry: the sampler's initial carry.
+      first: the input of the first step, with the shapes and types of an element.
+      key: a random key, folded with t for each step.
       length: number of elements T.
 
     Returns:
-      The carry after the last step, and the elements, `[T, ...]`.
+      The final carry, and the elements, `[T, ...]`.
     """
 
     def body(state: tuple[Carry, Any], t: Array) -> tuple[tuple[Carry, Any], Any]:

@@ -18,45 +18,44 @@ from rnngen_jax.recurrence.base import (
     pick,
 )
 
-# All h of some steps from their a, their b and the h before the first step run.
+# From a, b and the h before the first step executed to all h.
 Solver = Callable[[Array, Array, Array], Array]
 
 SOLVERS = ("auto", "prefix", "steps")
 GRADIENTS = ("adjoint", "autodiff")
 GATES = ("recompute", "store")
 
-# A chunk's arrays should stay in a core's own cache: numbers in one of them, and steps, on a CPU.
+# On a CPU a chunk's arrays should stay in the core's cache: values per array, and range of steps.
 _CPU_CHUNK_SIZE, _CPU_CHUNK_STEPS = 2**15, (4, 32)
-# Elsewhere, steps enough to keep an accelerator busy.
+# Elsewhere: enough steps to keep an accelerator busy.
 _CHUNK_STEPS = 512
 
 
 def associative(
     *, chunk: int = 0, solver: str = "auto", gradient: str = "adjoint", gates: str = "recompute"
 ) -> Strategy:
-    """Solves chunks of time, each at once with the gates of its steps; h goes from one to the next.
+    """Solves the recurrence one chunk of time at a time, passing h from chunk to chunk.
 
     Args:
-      chunk: steps in a chunk at most; 0 chooses by backend and by the size of a step.
+      chunk: maximum steps per chunk; 0 chooses by backend and by the size of a step.
       solver: how a chunk is solved.
 
-        "prefix": by the associative product `(a, b) (a', b') = (a a', a' b + b')` of the steps, in
-          log(chunk) rounds (Blelloch 1990, sec. 1.4.1).
-        "steps": one after another, which moves the fewest bytes: elementwise work has no other cost
-          on a CPU.
+        "prefix": a parallel prefix scan of `(a, b) (a', b') = (a a', a' b + b')`, in log(chunk)
+          rounds (Blelloch 1990, sec. 1.4.1).
+        "steps": one step after another, which moves the fewest bytes; on a CPU the cost of
+          elementwise work is memory traffic.
         "auto": "steps" on a CPU, "prefix" elsewhere.
 
-      gradient: "adjoint" is this file's own, which solves `λ[t] = g[t] + a[t+1] λ[t+1]` as a chunk
-        is solved, and needs no more than a and h. "autodiff" is JAX's, for forward mode and for
-        derivatives of derivatives.
-      gates: "recompute" keeps h at chunk boundaries alone for the gradient, and computes the gates
-        and h of a chunk again from its inputs; "store" keeps them all. The former is quicker on a
-        CPU as well, where memory is slower than arithmetic.
+      gradient: "adjoint" solves `λ[t] = g[t] + a[t+1] λ[t+1]` chunk by chunk in the same way, and
+        needs only a and h. "autodiff" is JAX's own, for forward mode and higher derivatives.
+      gates: "recompute" keeps only h at chunk boundaries for the backward pass and rematerialises
+        a chunk's gates and h from its inputs; "store" keeps them all. "recompute" is also faster
+        on a CPU, where memory is slower than arithmetic.
 
     Raises:
       UserError: an option out of range; when run, a cell that is not linear in its carry.
     """
-    require(chunk >= 0, "strategy 'associative': chunk", chunk, "0 or more")
+    require(chunk >= 0, "strategy 'associative': chunk", chunk, "≥ 0")
     require_choice("strategy 'associative': solver", solver, SOLVERS)
     require_choice("strategy 'associative': gradient", gradient, GRADIENTS)
     require_choice("strategy 'associative': gates", gates, GATES)
@@ -91,7 +90,7 @@ def associative(
 
 
 def _most_steps(step_size: int) -> int:
-    """Steps in a chunk at most."""
+    """Maximum steps per chunk."""
     if jax.default_backend() != "cpu":
         return _CHUNK_STEPS
     least, most = _CPU_CHUNK_STEPS
@@ -121,16 +120,16 @@ def _solver(name: str, reverse: bool) -> Solver:
 
 
 def _with_adjoint(solve: Solver, solve_back: Solver, reverse: bool) -> Solver:
-    """`solve` with its gradient: da[t] = λ[t] h[t-1] and db[t] = λ[t], times as they are run.
+    """`solve` with its gradient: da[t] = λ[t] h[t-1] and db[t] = λ[t], t in order of execution.
 
     Args:
-      solve: runs in the order that `reverse` says.
-      solve_back: runs in the opposite order.
+      solve: the forward solver.
+      solve_back: the same in the opposite direction.
       reverse: whether `solve` runs from the last step to the first.
     """
 
     def moved(first: Array, x: Array, reverse: bool) -> Array:
-        """`first` in front of x, in the order of running, and the last step of x dropped."""
+        """x shifted by one step in order of execution: `first` in front, the last step dropped."""
         return jnp.concatenate([x[1:], first[None]] if reverse else [first[None], x[:-1]])
 
     def forward(a: Array, b: Array, h: Array) -> tuple[Array, tuple[Array, Array, Array]]:

@@ -1,4 +1,4 @@
-"""Each cell in the way that suits it."""
+"""The default strategy, chosen by cell."""
 
 from jax import Array
 
@@ -8,10 +8,10 @@ from rnngen_jax.recurrence.base import Sequence, Strategy, composed
 
 
 def auto(*, unroll: int = 1) -> Strategy:
-    """The strategy "associative" for cells linear in the carry, "sequential" for all others.
+    """Strategy "associative" for cells linear in the carry, "sequential" for all others.
 
     Args:
-      unroll: for the latter, as there.
+      unroll: as for `sequential`.
     """
 
     @composed

@@ -12,13 +12,13 @@ from rnngen_jax.cells.base import Carry, Cell, Params
 
 
 class Sequence(NamedTuple):
-    """What a strategy runs a cell over.
+    """The input of a strategy.
 
     Attributes:
       xs: inputs, `[T, ..., D]`.
-      first: the cell's own first carry, which a reset goes back to.
-      carry: the carry before the first step run.
-      reset: bool `[T, ...]`, true where the sequence begins anew; `None` for nowhere.
+      first: the cell's own initial carry, restored by a reset.
+      carry: the carry before the first step executed.
+      reset: bool `[T, ...]`, true where a new sequence begins; `None` if nowhere.
       reverse: runs from the last step to the first.
     """
 
@@ -29,12 +29,12 @@ class Sequence(NamedTuple):
     reverse: bool
 
 
-# The carry after the last step run, and the outputs `[T, ..., F]` in their places.
+# Returns the carry after the last step executed, and the outputs `[T, ..., F]` in time order.
 Strategy = Callable[[Cell, Params, Sequence], tuple[Carry, Array]]
 
 
 def pick(mask: Array, chosen: Carry, other: Carry) -> Carry:
-    """Picks `chosen` where the mask over the leading axes says so, else `other`, leaf by leaf.
+    """`jnp.where` leaf by leaf, with a mask over the leading axes.
 
     Leaves of `chosen` broadcast to those of `other`.
     """
@@ -46,10 +46,10 @@ def pick(mask: Array, chosen: Carry, other: Carry) -> Carry:
 
 
 def composed(strategy: Strategy) -> Strategy:
-    """A strategy for all cells from one for cells that are not made of others.
+    """Extends a strategy for simple cells to composed cells.
 
     A stack runs layer by layer, each over the whole sequence: every layer's input product is then
-    one product for many steps, and each layer is run in the way that suits it.
+    one product for many steps, and each layer may choose its own strategy.
     """
 
     def run(cell: Cell, params: Params, sequence: Sequence) -> tuple[Carry, Array]:
@@ -75,13 +75,13 @@ def in_chunks(
 ) -> tuple[Carry, Any]:
     """Runs `advance(carry, steps [size, ...]) -> (carry, ys [size, ...])` over all chunks of time.
 
-    Whole chunks run in one loop; the odd steps left over are a last chunk, in time's order.
+    Whole chunks run in one loop; the remaining steps form a last, shorter chunk in time order.
 
     Args:
-      advance: runs one chunk, of any number of steps.
-      carry: before the first chunk run.
+      advance: runs one chunk of any number of steps.
+      carry: the carry before the first chunk executed.
       steps: a pytree of arrays `[T, ...]`.
-      size: steps in a chunk, at least 1.
+      size: steps per chunk, ≥ 1.
       reverse: runs from the last chunk to the first.
     """
     length = jax.tree.leaves(steps)[0].shape[0]
@@ -103,21 +103,21 @@ def in_chunks(
 
 
 def chunk_steps(most: int, length: int) -> int:
-    """Steps in a chunk: at most `most`, or down to half as many to leave no odd steps over."""
+    """Steps per chunk: at most `most`, and at least half that if it then divides `length`."""
     most = max(min(most, length), 1)
     even = max(n for n in range(1, most + 1) if length % n == 0)
     return even if 2 * even >= most else most
 
 
 def checkpointed(strategy: Strategy, steps: int) -> Strategy:
-    """Keeps the carry alone at every `steps` steps; the gradient computes again what lies between.
+    """Keeps only every `steps`-th carry; the backward pass rematerialises the steps between.
 
-    Memory is that of T / steps carries and of one run over `steps` steps, so least at about the
-    square root of T (Chen et al. 2016).
+    Memory is that of T / steps carries plus one run over `steps` steps, so it is least at about
+    the square root of T (Chen et al. 2016).
     """
 
     def run(cell: Cell, params: Params, sequence: Sequence) -> tuple[Carry, Array]:
-        # The chunks are a loop's body or the last in line: nothing merges the two computations.
+        # A chunk is a loop's body or the last one: nothing can merge the two computations.
         @functools.partial(jax.checkpoint, prevent_cse=False)
         def advance(carry: Carry, chunk: tuple[Array, Array | None]) -> tuple[Carry, Array]:
             xs, reset = chunk

@@ -8,7 +8,7 @@ from rnngen_jax.recurrence.base import Sequence, Strategy, pick
 
 
 def loop() -> Strategy:
-    """Step after step in Python, with nothing hoisted."""
+    """Runs the steps one by one in Python, with nothing hoisted."""
 
     def run(cell: Cell, params: Params, sequence: Sequence) -> tuple[Carry, Array]:
         carry, length = sequence.carry, sequence.xs.shape[0]

@@ -1,4 +1,4 @@
-"""One step after another in one compiled loop, with a gradient of its own."""
+"""One step after another in one compiled loop, with a custom gradient for gated cells."""
 
 from typing import Any
 
@@ -25,21 +25,21 @@ def sequential(
     """A `jax.lax.scan` over time.
 
     Args:
-      gradient: "stacked" has gated cells' weight gradients as one product over a chunk of steps
-        (`stacked.py`); for all other cells, and with "autodiff", it is JAX's own, which adds each
-        step's share to sums that travel with the loop, but has forward mode as well.
-      gates: for the stacked gradient, whether the gates are stored for it or computed again, a
-        chunk at a time; "auto" chooses by shape and backend.
-      chunk: steps in a chunk of the stacked gradient, at most; 0 chooses by shape and backend.
-      unroll: steps in one iteration of the compiled loop.
+      gradient: "stacked" computes gated cells' weight gradients as one product per chunk of steps
+        (`stacked.py`). For other cells, and with "autodiff", the gradient is JAX's own, which
+        accumulates weight gradients step by step in the loop's carry but has forward mode.
+      gates: for the stacked gradient, "store" keeps the gates, "recompute" rematerialises them
+        chunk by chunk, "auto" chooses by shape and backend.
+      chunk: maximum steps per chunk of the stacked gradient; 0 chooses by shape and backend.
+      unroll: steps per iteration of the compiled loop.
 
     Raises:
       UserError: an option out of range.
     """
     require_choice("strategy 'sequential': gradient", gradient, GRADIENTS)
     require_choice("strategy 'sequential': gates", gates, GATES)
-    require(chunk >= 0, "strategy 'sequential': chunk", chunk, "0 or more")
-    require(unroll >= 1, "strategy 'sequential': unroll", unroll, "1 or more")
+    require(chunk >= 0, "strategy 'sequential': chunk", chunk, "≥ 0")
+    require(unroll >= 1, "strategy 'sequential': unroll", unroll, "≥ 1")
 
     @composed
     def run(cell: Cell, params: Params, sequence: Sequence) -> tuple[Carry, Array]:
@@ -52,7 +52,7 @@ def sequential(
 
 def _scan(cell: Cell, params: Params, sequence: Sequence, unroll: int) -> tuple[Carry, Array]:
     """Any cell, differentiated by JAX."""
-    # The input product is hoisted, unless it is cheaper to do than to write down and read again.
+    # The input product is hoisted unless computing it is cheaper than storing and reloading it.
     hoisted = not is_narrow(sequence.xs)
     inputs = cell.inputs(params, sequence.xs) if hoisted else sequence.xs
 

@@ -1,10 +1,10 @@
-"""The gradient of gated cells with weight gradients taken after the loop.
+"""Backpropagation through time for gated cells, with weight gradients taken outside the loop.
 
-The transpose of a scan adds each step's share of the weight gradients to sums in its carry, so
-every step reads and writes arrays as large as the weights, and its products have only B rows. Here
-the loop backwards in time finds the gradients of the pre-activations alone, and stacks them; one
-product over a chunk of steps then gives the weights'. No array of T steps is kept but the carries
-(and the gates, on request): the rest exists for a chunk at a time, in a core's cache.
+The transpose of a scan accumulates the weight gradients in its carry, so every step reads and
+writes arrays as large as the weights, and its products have only B rows. Here the backward loop
+computes only the gradients of the pre-activations and stacks them; one product per chunk of steps
+then gives the weight gradients. Only the carries (and, on request, the gates) are kept for all T
+steps: everything else exists for one chunk at a time, in a core's cache.
 """
 
 from collections.abc import Callable
@@ -18,11 +18,11 @@ from rnngen_jax.cells.base import Carry, Cell, Params, preactivations
 from rnngen_jax.ops.products import THIN, is_narrow, multiplier
 from rnngen_jax.recurrence.base import Sequence, chunk_steps, pick
 
-# Rows (steps times sequences) in a chunk on a CPU: enough for a product to run at its best, and few
-# enough that a chunk's arrays stay in cache.
+# Rows (steps times sequences) per chunk on a CPU: enough for a product to run at full speed, few
+# enough for a chunk's arrays to stay in cache.
 _CPU_ROWS = 1024
 
-# Features from which on a CPU stores the gates.
+# Features from which gates are stored on a CPU.
 _CPU_STORED = 192
 
 
@@ -34,11 +34,11 @@ def stacked(
     Args:
       cell: has `gated`.
       params: its parameters.
-      sequence: what to run it over.
-      gates: "store" keeps pre-activations for the gradient, "recompute" has them again from the
-        carries; "auto" chooses.
-      chunk: steps in a chunk at most; 0 chooses.
-      unroll: steps in one iteration of the compiled loop.
+      sequence: the sequence to run it over.
+      gates: "store" keeps pre-activations for the gradient, "recompute" rematerialises them from
+        the carries; "auto" chooses.
+      chunk: maximum steps per chunk; 0 chooses.
+      unroll: steps per iteration of the compiled loop.
     """
     gated, reverse = cell.gated, sequence.reverse
     length, rows = sequence.xs.shape[0], sequence.carry[0].size // cell.features
@@ -52,7 +52,7 @@ def stacked(
     def run_forward(
         params: Params, xs: Array, first: Carry, carry: Carry, reset: Array | None, keep: bool
     ) -> tuple[Carry, Array, Any]:
-        """The last carry, ys and, if asked to `keep`, each step's carry before it and its gates."""
+        """The final carry, ys and, with `keep`, each step's incoming carry and gates."""
         kernels, biases = weights(params)
         multiply = multiplier(kernels)
 
@@ -139,7 +139,7 @@ def stacked(
             d_xs = jax.lax.dynamic_update_slice_in_dim(d_xs, d_xs_here, start, 0)
             return d_carry, d_first, sums, d_xs, d_a
 
-        # The gradients of one chunk's pre-activations; every chunk writes over the one before.
+        # The gradients of one chunk's pre-activations; each chunk overwrites the previous one.
         d_a = jax.eval_shape(
             lambda: preactivations(
                 cell.inputs(params, xs[:size]),
@@ -150,7 +150,7 @@ def stacked(
         d_a = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), d_a)
         sums = (_zeros(params), _zeros(kernels), _zeros(biases))
         state = (d_last, _zeros(first), sums, _zeros(xs), d_a)
-        # The gradient walks against the order of running.
+        # The backward pass runs against the order of execution.
         state = _over_chunks(retreat, state, length, size, not reverse)
         d_carry, d_first, (d_params, d_kernels, d_biases), d_xs, _ = state
         _, select_back = jax.vjp(weights, params)
@@ -167,20 +167,20 @@ def stacked(
 
 
 def _most_steps(rows: int) -> int:
-    """Steps in a chunk at most; elsewhere than on a CPU, room for products of any size."""
+    """Maximum steps per chunk; other backends than the CPU take products of any size."""
     return max(_CPU_ROWS // rows, 8) if jax.default_backend() == "cpu" else 4096
 
 
 def _stores(features: int) -> bool:
-    """Whether gates are stored: computing one again costs F products, storing it one number."""
+    """Whether gates are stored: recomputing one costs F multiplications, storing it one number."""
     return jax.default_backend() != "cpu" or features >= _CPU_STORED
 
 
 def _transposed(kernels: dict[str, Array]) -> Callable[[dict[str, Array]], Array]:
     """`{gate: d_a [..., F]}` to the gradient of h: the transpose of `multiplier`.
 
-    Thin gates have a product each: what puts them side by side fuses with all that makes them, and
-    that fusion is no longer vectorised.
+    Thin gates have one product each: a concatenation would fuse with everything that produces them,
+    and that fusion is no longer vectorised.
     """
     if next(iter(kernels.values())).shape[-1] <= THIN:
         return lambda d_a: sum(d_a[gate] @ kernel.T for gate, kernel in kernels.items())
@@ -189,7 +189,7 @@ def _transposed(kernels: dict[str, Array]) -> Callable[[dict[str, Array]], Array
 
 
 def _weight_gradients(h: Array, d_a: dict[str, Array]) -> dict[str, Array]:
-    """`hᵀ d_a [K F, F]` for each gate, from rows; of thin gates all in one product."""
+    """`hᵀ d_a [K F, F]` for each gate, from rows; thin gates share one product."""
     if next(iter(d_a.values())).shape[-1] > THIN:
         return {gate: h.T @ d for gate, d in d_a.items()}
     wide = h.T @ jnp.concatenate(list(d_a.values()), axis=-1)
@@ -199,7 +199,7 @@ def _weight_gradients(h: Array, d_a: dict[str, Array]) -> dict[str, Array]:
 def _over_chunks(
     run_chunk: Callable[[Any, Any, int], Any], state: Any, length: int, size: int, reverse: bool
 ) -> Any:
-    """`state = run_chunk(state, start, steps)` for whole chunks in a loop, then the odd rest."""
+    """`state = run_chunk(state, start, steps)` for whole chunks in a loop, then the remainder."""
     count, odd = divmod(length, size)
 
     def body(n: Array, state: Any) -> Any:
@@ -219,7 +219,7 @@ def _at(tree: Any, t: Array | int) -> Any:
 
 
 def _write(buffers: Any, values: Any, t: Array) -> Any:
-    """Writes one step in its place: XLA does so without a copy, and nothing is stacked twice."""
+    """Writes one step in place: XLA does so without a copy, and nothing is stacked twice."""
     update = jax.lax.dynamic_update_index_in_dim
     return jax.tree.map(lambda buffer, value: update(buffer, value, t, 0), buffers, values)
 

@@ -12,13 +12,13 @@ TEMPERATURES = (1e-6, 1e6)  # beyond, float32 logits overflow, and what is drawn
 
 def check_seed(seed: int, name: str = "seed") -> None:
     """Raises a `UserError` unless `seed` is one that JAX takes on every platform."""
-    require(0 <= seed < 2**31, name, seed, "0 to 2147483647")
+    require(0 <= seed < 2**31, name, seed, "in [0, 2147483647]")
 
 
 def check_temperature(temperature: float, name: str = "temperature") -> None:
     """Raises a `UserError` unless `temperature` can divide float32 logits and leave numbers."""
     low, high = TEMPERATURES
-    require(low <= temperature <= high, name, temperature, f"{low:g} to {high:g}")
+    require(low <= temperature <= high, name, temperature, f"in [{low:g}, {high:g}]")
 
 
 def check_images(images: np.ndarray, spec: ImageSpec) -> np.ndarray:

@@ -44,7 +44,7 @@ def join_hosts() -> None:
         return
     count, number = os.environ.get("JAX_NUM_PROCESSES"), os.environ.get("JAX_PROCESS_ID")
     for name, value in (("JAX_NUM_PROCESSES", count), ("JAX_PROCESS_ID", number)):
-        require(value is None or value.isdecimal(), name, value, "a number, 0 or more")
+        require(value is None or value.isdecimal(), name, value, "an integer ≥ 0")
     try:
         jax.distributed.initialize(
             address,

@@ -82,7 +82,7 @@ def measure(
     """
     opened = [run] if isinstance(run, Run) else list(run)
     require_choice("split", split, SPLITS)
-    require(num >= 0, "num", num, "0 for all, or 1 or more")
+    require(num >= 0, "num", num, "≥ 1, or 0 for all")
     first = opened[0]
     _check_measurable(first.model, judge is not None or network is not None)
     sample = None

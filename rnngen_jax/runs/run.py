@@ -119,7 +119,7 @@ class Run:
         Raises:
           UserError: an argument that does not fit, or a model that cannot sample.
         """
-        require(num >= 1, "num", num, "1 or more")
+        require(num >= 1, "num", num, "≥ 1")
         arguments.check_seed(seed)
         arguments.check_temperature(temperature)
         draw = self._sampler  # refuses a model that cannot before labels are asked for
@@ -161,7 +161,7 @@ class Run:
         arguments.check_seed(seed)
         arguments.check_temperature(temperature)
         fits = candidates is None or candidates >= 1
-        require(fits, "candidates", candidates, "1 or more")
+        require(fits, "candidates", candidates, "≥ 1")
         draw = sampling.completer(self.model, self.track, candidates)
         key = jax.random.key(seed)
         return draw(self.params, self.extra, key, images, known, labels, temperature).image
@@ -186,7 +186,7 @@ class Run:
           UserError: an argument that does not fit, or a model without a likelihood, or without
             that bound.
         """
-        require(iw_samples >= 0, "iw_samples", iw_samples, "0 or more")
+        require(iw_samples >= 0, "iw_samples", iw_samples, "≥ 0")
         score = self._scorer(iw_samples)
         images = arguments.check_images(images, self.spec)
         labels = arguments.check_labels(labels, len(images), self.model)
@@ -303,7 +303,7 @@ def load_each(
     seeds = settings.training.seeds
     chosen = list(range(seeds)) if which is None else list(which)
     for seed_index in chosen:
-        allowed = "0, as the run has one seed" if seeds == 1 else f"0 to {seeds - 1}"
+        allowed = "0, as the run has one seed" if seeds == 1 else f"in [0, {seeds - 1}]"
         require(0 <= seed_index < seeds, "--seed_index", seed_index, allowed)
     start_backend()
     with open_checkpoints(folder / "checkpoints") as checkpoints:

@@ -75,7 +75,7 @@ def _train(
     model = experiment.build(settings, dataset.spec)
     training = settings.training
     batches, available = program.batches_per_step(settings.optimizers), dataset.splits["train"].num
-    most = f"1 to {available // batches}, as a step takes {batches} from {available} images"
+    most = f"≤ {available // batches} ({available} images, {batches} batches per step)"
     where = "config.training.batch_size"
     require(training.batch_size * batches <= available, where, training.batch_size, most)
     feed = make_feed(

@@ -94,26 +94,26 @@ class OptimizerConfig:
         at = f"{self.SECTION}."
         require_choice(f"{at}name", self.name, OPTIMIZERS)
         require_choice(f"{at}schedule", self.schedule, SCHEDULES)
-        require(self.learning_rate > 0, f"{at}learning_rate", self.learning_rate, "above 0")
-        require(self.decay_steps >= 0, f"{at}decay_steps", self.decay_steps, "0 or more")
-        given, allowed = self.warmup_steps, "0 or more, or -1 for warmup_fraction"
+        require(self.learning_rate > 0, f"{at}learning_rate", self.learning_rate, "> 0")
+        require(self.decay_steps >= 0, f"{at}decay_steps", self.decay_steps, "≥ 0")
+        given, allowed = self.warmup_steps, "≥ 0, or -1 to use warmup_fraction"
         require(given >= -1, f"{at}warmup_steps", given, allowed)
         given = self.warmup_fraction
-        require(0 <= given < 1, f"{at}warmup_fraction", given, "0 or more, below 1")
+        require(0 <= given < 1, f"{at}warmup_fraction", given, "in [0, 1)")
         for name in ("b1", "b2", "decay", "momentum"):
             value = getattr(self, name)
-            require(0 <= value < 1, f"{at}{name}", value, "0 or more, below 1")
-        require(self.eps > 0, f"{at}eps", self.eps, "above 0")
+            require(0 <= value < 1, f"{at}{name}", value, "in [0, 1)")
+        require(self.eps > 0, f"{at}eps", self.eps, "> 0")
         for name in ("weight_decay", "l1", "l2", "clip_norm", "clip_weights", "private_noise"):
-            require(getattr(self, name) >= 0, f"{at}{name}", getattr(self, name), "0 or more")
-        given = self.updates_per_step
-        require(given >= 1, f"{at}updates_per_step", given, "1 or more")
-        require(self.private_clip > 0, f"{at}private_clip", self.private_clip, "above 0")
+            require(getattr(self, name) >= 0, f"{at}{name}", getattr(self, name), "≥ 0")
+        require(self.updates_per_step >= 1, f"{at}updates_per_step", self.updates_per_step, "≥ 1")
+        require(self.private_clip > 0, f"{at}private_clip", self.private_clip, "> 0")
         given = self.private_delta
-        require(0 < given < 1, f"{at}private_delta", given, "above 0, below 1")
-        require(0 <= self.final_fraction <= 1, f"{at}final_fraction", self.final_fraction, "0 to 1")
+        require(0 < given < 1, f"{at}private_delta", given, "in (0, 1)")
+        given = self.final_fraction
+        require(0 <= given <= 1, f"{at}final_fraction", given, "in [0, 1]")
         if self.schedule == "exponential":
-            given, allowed = self.final_fraction, "above 0 with schedule=exponential"
+            allowed = "> 0 with schedule='exponential'"
             require(given > 0, f"{at}final_fraction", given, allowed)
         self._refuse_unread()
 
@@ -214,20 +214,20 @@ class TrainingConfig:
             "num_samples",
             "keep",
         ):
-            require(getattr(self, name) >= 1, f"{at}{name}", getattr(self, name), "1 or more")
-        given, allowed = self.num_samples, f"1 to {MOST_SAMPLES}"
+            require(getattr(self, name) >= 1, f"{at}{name}", getattr(self, name), "≥ 1")
+        given, allowed = self.num_samples, f"in [1, {MOST_SAMPLES}]"
         require(given <= MOST_SAMPLES, f"{at}num_samples", given, allowed)
         for name in ("validate_every", "checkpoint_every", "sample_every", "patience"):
-            require(getattr(self, name) >= 0, f"{at}{name}", getattr(self, name), "0 or more")
+            require(getattr(self, name) >= 0, f"{at}{name}", getattr(self, name), "≥ 0")
         calls = self.steps / self.steps_per_call
-        most = f"up to {MOST_CALLS} times config.training.steps_per_call={self.steps_per_call}"
+        most = f"≤ {MOST_CALLS} times config.training.steps_per_call={self.steps_per_call}"
         require(calls <= MOST_CALLS, f"{at}steps", self.steps, most)
         last = 2**31 - self.seeds  # so that the last is below 2**31
-        require(0 <= self.seed <= last, f"{at}seed", self.seed, f"0 to {last}")
+        require(0 <= self.seed <= last, f"{at}seed", self.seed, f"in [0, {last}]")
         alone = self.seeds == 1 or self.parallelism == "jit"
-        allowed = f"1 with config.training.parallelism={self.parallelism}, any number with jit"
+        allowed = "1 unless config.training.parallelism='jit'"
         require(alone, f"{at}seeds", self.seeds, allowed)
-        require(0 <= self.ema_decay < 1, f"{at}ema_decay", self.ema_decay, "0 or more, below 1")
+        require(0 <= self.ema_decay < 1, f"{at}ema_decay", self.ema_decay, "in [0, 1)")
         for name in ("log_every", "validate_every", "checkpoint_every", "sample_every"):
             given, unit = getattr(self, name), self.steps_per_call
             allowed = f"a multiple of config.training.steps_per_call={unit}"

@@ -47,7 +47,7 @@ def learning_rate(config: OptimizerConfig) -> Callable[[Array], Array]:
     warmup_steps = max(config.warmup_steps, 0)
     last, length = config.final_fraction, config.decay_steps - warmup_steps
     fits = length > 0 or config.schedule not in DECAYS
-    allowed = f"more than warmup_steps={warmup_steps}, such as the number of training steps"
+    allowed = f"> warmup_steps={warmup_steps}, such as the number of training steps"
     require(fits, f"{config.SECTION}.decay_steps", config.decay_steps, allowed)
 
     def rate(count: Array) -> Array:

@@ -114,10 +114,10 @@ def epsilon(noise: float, sample_rate: float, steps: int, delta: float) -> float
     Raises:
       UserError: a value out of range, or dp-accounting is not installed.
     """
-    require(noise >= 0, "noise", noise, "0 or more")
-    require(0 < sample_rate <= 1, "sample_rate", sample_rate, "above 0, at most 1")
-    require(steps >= 0, "steps", steps, "0 or more")
-    require(0 < delta < 1, "delta", delta, "above 0 and below 1")
+    require(noise >= 0, "noise", noise, "≥ 0")
+    require(0 < sample_rate <= 1, "sample_rate", sample_rate, "in (0, 1]")
+    require(steps >= 0, "steps", steps, "≥ 0")
+    require(0 < delta < 1, "delta", delta, "in (0, 1)")
     if steps == 0:
         return 0.0
     if noise == 0:

@@ -17,9 +17,9 @@ from rnngen_jax.recurrence import unroll
     ("spec", "message"),
     [
         ("lstn", "did you mean 'lstm'"),
-        ("stack", "not known"),
+        ("stack", "cell must be one of .*got 'stack'"),
         ("lstm:forget_bais=1", "did you mean 'forget_bias'"),
-        ("lstm:forget_bias=much", "allowed: float"),
+        ("lstm:forget_bias=much", "forget_bias must be of type float, got 'much'"),
         ("lstm:forget_bias", "no option"),
         ("rnn:input_weights=no", "True or False"),
         ("rnn:activation=tanhh", "did you mean 'tanh'"),
@@ -35,13 +35,13 @@ def test_a_cell_that_is_not_there_is_named_with_its_nearest(spec, message):
 def test_inputs_that_need_weights_are_refused_without(spec):
     cell, name = cells.from_spec(spec, F), spec.partition(":")[0]
     with pytest.raises(
-        UserError, match=rf"cell '{name}' with input_weights=False .* {F + 1} for {F}"
+        UserError, match=rf"cell '{name}' with input_weights=False .*got {F + 1} for {F}"
     ):
         cell.init(jax.random.key(0), F + 1)
 
 
 def test_impossible_stacks_are_refused():
-    with pytest.raises(UserError, match=r"^layers must be >= 1, got 0"):
+    with pytest.raises(UserError, match=r"^layers must be ≥ 1, got 0"):
         cells.build("gru", F, layers=0)
     with pytest.raises(ValueError, match="same number of features"):
         cells.stack([cells.from_spec("gru", 3), cells.from_spec("gru", 4)], residual=True)
@@ -50,13 +50,13 @@ def test_impossible_stacks_are_refused():
 
 
 def test_sizes_below_one_are_refused():
-    with pytest.raises(UserError, match=r"^features must be >= 1, got 0"):
+    with pytest.raises(UserError, match=r"^features must be ≥ 1, got 0"):
         cells.build("gru", 0)
     for function in (gru, rnn):
-        with pytest.raises(ValueError, match=r"^features must be >= 1, got 0"):
+        with pytest.raises(ValueError, match=r"^features must be ≥ 1, got 0"):
             function(0).init(jax.random.key(0), D)
     for spec in SPECS:
-        with pytest.raises(ValueError, match=r"^in_features must be >= 1, got 0"):
+        with pytest.raises(ValueError, match=r"^in_features must be ≥ 1, got 0"):
             cells.from_spec(spec, F).init(jax.random.key(0), 0)
 
 
@@ -80,7 +80,7 @@ def test_inputs_of_another_width_are_refused(name, wrong):
     cell, width = CELLS[name]()
     wrong = wrong if wrong != width else wrong + 1
     params = cell.init(jax.random.key(0), width)
-    said = rf"^inputs have width {wrong}, the parameters are for {width}\b"
+    said = rf"^the inputs\' width must be {width}, .* got {wrong}\b"
     with pytest.raises(ValueError, match=said):
         cell.inputs(params, jnp.ones((B, wrong)))
     with pytest.raises(ValueError, match=said):

@@ -158,7 +158,7 @@ def test_images_between_the_levels_are_refused(pixel, tmp_path, capsys, kind):
     [
         (["compress", "--out=f.zip"], "a file that ends in .rnn"),
         (["compress", "--out=folder.rnn"], "a file that ends in .rnn"),
-        (["compress", "--num=0"], "1 or more"),
+        (["compress", "--num=0"], "--num must be ≥ 1, got 0"),
         (["compress", "--split=tests"], "did you mean 'test'"),
         (["compress", "--label=1"], "not class-conditional"),
         (["compress", "--input=none"], "no such file or folder"),

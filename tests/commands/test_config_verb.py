@@ -83,7 +83,7 @@ def test_a_page_is_aligned_and_at_most_100_columns_wide(page):
         if re.match(r"[* ] \w+ +\S+ +(int|float|bool|str) ", line):
             assert re.match(r"(int|float|bool|str) +\S", line[at:]), line
     long = lines.index("* validation_fraction  0.16666666666666666")
-    assert lines[long + 1].startswith(" " * at + "float  the share cut")
+    assert lines[long + 1].startswith(" " * at + "float  the fraction held out")
 
 
 def test_a_word_is_a_config_and_so_is_the_flag(page, config):

@@ -148,8 +148,12 @@ def test_a_deterministic_code_is_measured_by_what_it_rebuilds(latent_runs, capsy
         ("code", ["evaluate", "--iw_samples=5"], "no likelihood here; its latents have no prior"),
         ("code", ["sample"], "rnn_autoencoder cannot draw samples"),
         ("code", ["complete"], "rnn_autoencoder cannot complete images"),
-        ("vae", ["evaluate", "--iw_samples=-1"], "--iw_samples=-1 does not fit; allowed: 0 for"),
-        ("vae", ["evaluate", "--num=-1"], "--num=-1 does not fit"),
+        (
+            "vae",
+            ["evaluate", "--iw_samples=-1"],
+            "--iw_samples must be ≥ 1, or 0 for the ELBO, got -1",
+        ),
+        ("vae", ["evaluate", "--num=-1"], "--num must be ≥ 1, or 0 for all, got -1"),
         ("pixel", ["evaluate", "--iw_samples=5"], "--iw_samples=5: the likelihood of pixel_rnn is"),
     ],
 )

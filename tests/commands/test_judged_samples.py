@@ -284,10 +284,13 @@ JUDGE = "--classifier=ROOT/judge"
         (["gan", "--classifier=ROOT/vae"], "holds a run of vae; a judge has to classify"),
         (["vae", "--samples=5"], "--samples=5 has no effect without --classifier"),
         (["vae", "--seed=5"], "--seed=5 has no effect without"),
-        (["gan", JUDGE, "--samples=3"], "--samples=3 does not fit; allowed: 4 or more"),
+        (["gan", JUDGE, "--samples=3"], "--samples must be ≥ 4, got 3"),
         (["gan", JUDGE, "--samples=999999999"], "images of this size in 'memory'"),
-        (["gan", JUDGE, "--temperature=0"], "--temperature=0.0 does not fit"),
-        (["gan", JUDGE, "--neighbours=a.jpg"], "--neighbours='a.jpg' does not fit"),
+        (["gan", JUDGE, "--temperature=0"], "--temperature must be in [1e-06, 1e+06], got 0.0"),
+        (
+            ["gan", JUDGE, "--neighbours=a.jpg"],
+            "--neighbours must be a file that ends in .png, got",
+        ),
         (["judge", JUDGE], "classifier cannot draw samples"),
         (["judge", "--iw_samples=2"], "classifier has no likelihood here"),
     ],
@@ -323,5 +326,5 @@ def test_a_judge_of_grey_images_does_not_judge_binary_ones(root, tmp_path, capsy
 
 
 def test_the_config_checks_the_number_of_samples():
-    with pytest.raises(UserError, match="num_samples=3 does not fit; allowed: 4 or more"):
+    with pytest.raises(UserError, match="num_samples must be ≥ 4, got 3"):
         EvaluationConfig(num_samples=3)

@@ -186,8 +186,14 @@ def test_own_samples_can_be_completed(row, tmp_path, capsys):
         (["complete", "--input=none"], "no such file or folder"),
         (["complete", "--input=wrong.png"], "5x5 grey; the model's images are 8x8 grey"),
         (["sample", "--out=a/b.png"], "cannot write"),
-        (["sample", "--num=10001"], "up to 10000 images of this size in 'new.png'"),
-        (["complete", "--num=10", "--completions=1001"], "--num times --completions=10010"),
+        (
+            ["sample", "--num=10001"],
+            "--num must be ≤ 10000 for images of this size in 'new.png', got",
+        ),
+        (
+            ["complete", "--num=10", "--completions=1001"],
+            "--num times --completions must be ≤ 10000 for images",
+        ),
     ],
 )
 def test_what_does_not_fit_the_run_is_refused(
@@ -208,7 +214,7 @@ def test_what_does_not_fit_the_run_is_refused(
 @pytest.mark.parametrize("label", ["10", "-1", "x", "1.5"])
 def test_a_class_that_is_none_is_refused(row, tmp_path, capsys, label):
     assert rnngen("sample", f"--workdir={row}", f"--label={label}", f"--out={tmp_path}/a.png") == 2
-    assert "a class, 0 to 9" in capsys.readouterr().err
+    assert "--label must be a class in [0, 9]" in capsys.readouterr().err
     assert not (tmp_path / "a.png").exists()
 
 
@@ -319,7 +325,7 @@ def test_a_process_number_that_is_none_is_refused(config, tmp_path, monkeypatch,
     monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "127.0.0.1:1")
     monkeypatch.setenv("JAX_PROCESS_ID", "first")
     assert rnngen("train", f"--config={config}", f"--workdir={tmp_path}/w") == 2
-    assert "JAX_PROCESS_ID='first' does not fit" in capsys.readouterr().err
+    assert "JAX_PROCESS_ID must be an integer ≥ 0, got 'first'" in capsys.readouterr().err
     assert not (tmp_path / "w").exists()
 
 

@@ -68,16 +68,15 @@ def test_the_first_seed_draws_unless_another_is_asked_for(seeds, tmp_path, capsy
 def test_a_seed_that_is_not_there_is_refused(seeds, tmp_path, capsys, verb):
     out = [] if verb == "evaluate" else [f"--out={tmp_path}/new.png"]
     for workdir, seed_index, allowed in (
-        ("both", 2, "0 to 1"),
-        ("both", -1, "0 to 1"),
+        ("both", 2, "in [0, 1]"),
+        ("both", -1, "in [0, 1]"),
         ("0", 1, "0"),
     ):
         flags = (f"--workdir={seeds}/{workdir}", f"--seed_index={seed_index}")
         assert rnngen(verb, *flags, *out) == 2
         error = capsys.readouterr().err
-        assert error.startswith(
-            f"error: --seed_index={seed_index} does not fit; allowed: {allowed}"
-        )
+        assert error.startswith(f"error: --seed_index must be {allowed}")
+        assert error.endswith(f"got {seed_index}.\n")
         assert error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 

@@ -76,7 +76,7 @@ def test_it_saves_and_leaves(config, tmp_path, number, flags, code, name):
 def test_an_exit_code_that_is_none(config, tmp_path, capsys):
     flags = (f"--config={config}", f"--workdir={tmp_path}/w", "--preempted_exit_code=256")
     assert rnngen("train", *flags) == 2
-    assert "--preempted_exit_code=256 does not fit; allowed: 0 to 255." in capsys.readouterr().err
+    assert "--preempted_exit_code must be in [0, 255], got 256." in capsys.readouterr().err
     assert not (tmp_path / "w").exists()
 
 

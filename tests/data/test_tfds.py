@@ -202,7 +202,7 @@ def test_the_newest_complete_version_is_taken(home, tmp_path, monkeypatch):
     [
         ("features.json", lambda text: "", "features.json: is missing or damaged"),
         ("features.json", lambda text: text[:50], "features.json: is missing or damaged"),
-        ("features.json", lambda text: '{"type": "x.Y"}', "features.json: is of an old form"),
+        ("features.json", lambda text: '{"type": "x.Y"}', "features.json: has an old format"),
         ("features.json", lambda text: text.replace("image", "picture"), "'image' is needed"),
         ("features.json", lambda text: text.replace("uint8", "float32"), "images are float32"),
         ("features.json", lambda text: text.replace('"8"', '"-1"'), "mixed sizes"),

@@ -187,5 +187,5 @@ def test_labels_and_indices_pass_through():
 
 
 def test_a_shift_as_wide_as_the_image():
-    with pytest.raises(UserError, match=r"config.data.shift=8 does not fit; allowed: 0 to 7"):
+    with pytest.raises(UserError, match=r"config.data.shift must be in \[0, 7\].*got 8"):
         training_transform(DataConfig(shift=8), dataset())

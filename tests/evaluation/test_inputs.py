@@ -214,7 +214,7 @@ def test_archives_that_are_no_archives_of_arrays(tmp_path):
     refused("not an npz file")
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("image", b"no array")
-    refused("'image' is no array")
+    refused("'image' is not an array")
     claim = {"descr": "|u1", "fortran_order": False, "shape": (10**14, 8)}
     with zipfile.ZipFile(path, "w") as archive, archive.open("image.npy", "w") as member:
         np.lib.format.write_array_header_1_0(member, claim)

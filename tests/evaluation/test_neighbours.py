@@ -92,13 +92,13 @@ def test_in_features(rows):
 
 
 def test_what_does_not_fit_is_said():
-    with pytest.raises(UserError, match=r"neighbours=41 .*1 to 40"):
+    with pytest.raises(UserError, match=r"neighbours must be ≤ 40 .*got 41"):
         neighbours.nearest(SAMPLES, POOL, M + 1)
-    with pytest.raises(UserError, match="neighbours=0 "):
+    with pytest.raises(UserError, match="neighbours must be ≥ 1, got 0"):
         neighbours.nearest(SAMPLES, POOL, 0)
     with pytest.raises(UserError, match="image size"):
         neighbours.nearest(SAMPLES, POOL[:, 1:], 1)
-    with pytest.raises(UserError, match="neighbours=3 "):
+    with pytest.raises(UserError, match=r"neighbours must be ≤ 2 .*got 3"):
         neighbours.in_features(np.zeros((2, 4)), np.zeros((2, 4)), 3)
     with pytest.raises(UserError, match="number of features"):
         neighbours.in_features(np.zeros((2, 4)), np.zeros((2, 1)), 1)

@@ -134,5 +134,5 @@ def test_an_old_file_stays_when_writing_fails(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("folder", [True, False])
 def test_an_empty_out_is_not_the_current_folder(folder):
-    with pytest.raises(UserError, match="--out='' does not fit"):
+    with pytest.raises(UserError, match=r"--out must be a file .*got ''"):
         pictures.require_out("", folder=folder)

@@ -83,7 +83,7 @@ def test_dropout_depends_on_an_examples_index_and_acts_in_training_alone():
 
 @pytest.mark.parametrize("classes", [0, 1])
 def test_data_without_labels_are_refused(classes):
-    with pytest.raises(UserError, match="does not fit data without labels") as error:
+    with pytest.raises(UserError, match="cannot be trained on data without labels") as error:
         models.build("classifier", {}, SPEC._replace(classes=classes))
     assert "\n" not in str(error.value)
 

@@ -36,5 +36,5 @@ def test_the_gates_sigmoid_is_the_logistic_function():
 
 
 def test_an_unknown_activation_is_refused_with_its_nearest():
-    with pytest.raises(UserError, match="activation='tanhh' is not known; did you mean 'tanh'"):
+    with pytest.raises(UserError, match="got 'tanhh'; did you mean 'tanh'"):
         activation_named("tanhh")

@@ -130,7 +130,9 @@ def test_gradients_flow():
 def test_policies():
     for policy in ("", "color", POLICY):
         augment.require_policy(policy)
-    with pytest.raises(UserError, match=r"config\.model\.augmentation='colour'.*'color'"):
+    with pytest.raises(
+        UserError, match=r"config\.model\.augmentation must be .*got 'colour'.*'color'"
+    ):
         augment.require_policy("cutout,colour")
     for policy in ("color,", "color, cutout", "color,color"):
         with pytest.raises(UserError, match=r"config\.model\.augmentation"):

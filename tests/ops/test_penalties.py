@@ -137,5 +137,5 @@ def test_a_critic_without_slope_is_no_trouble(name):
 def test_no_penalty_and_an_unknown_one():
     found = penalties.make("none")(critic(jnp.float32(W)), REAL, FAKE, EACH)
     np.testing.assert_array_equal(found, np.zeros(B, np.float32))
-    with pytest.raises(UserError, match=r"config\.model\.penalty='r1r2'.*'r1_r2'"):
+    with pytest.raises(UserError, match=r"config\.model\.penalty must be .*got 'r1r2'.*'r1_r2'"):
         penalties.make("r1r2")

@@ -45,7 +45,7 @@ def test_a_multiplier_gives_each_gate_its_product(wide, monkeypatch):
 
 def test_a_kernel_for_another_width_is_refused():
     for width in (1, 3, 6):
-        with pytest.raises(ValueError, match=rf"^inputs have width {width}, .* are for 5$"):
+        with pytest.raises(ValueError, match=rf"^the inputs' width must be 5, .* got {width}$"):
             product(jnp.ones((2, width)), jnp.ones((5, 4)))
 
 

@@ -189,10 +189,10 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(UserError, match=r"linear in its carry.*'sequential' runs any cell"):
         unroll(cell, params, xs, strategy="associative")
     for options, message in [
-        ("chunk=-1", "chunk=-1 does not fit; allowed: 0 or more"),
+        ("chunk=-1", "chunk must be ≥ 0, got -1"),
         ("solver=stpes", "did you mean 'steps'"),
         ("gradient=adjont", "did you mean 'adjoint'"),
-        ("gates=keep", "gates='keep'"),
+        ("gates=keep", "gates must be one of recompute, store, got 'keep'"),
     ]:
         with pytest.raises(UserError, match=message):
             unroll(cell, params, xs, strategy=f"associative:{options}")

@@ -247,12 +247,12 @@ def test_linear_recurrence_and_diagonals_are_what_they_say():
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("newton:jacobian=block", "jacobian='block'"),
-        ("newton:tolerance=0.0", "tolerance=0.0"),
-        ("newton:max_iterations=0", "max_iterations=0"),
-        ("newton:probes=0", "probes=0"),
-        ("newton:window=-1", "window=-1"),
-        ("newton:overhead=-0.1", "overhead=-0.1"),
+        ("newton:jacobian=block", "jacobian must be one of diagonal, full, got 'block'"),
+        ("newton:tolerance=0.0", "tolerance must be > 0, got 0.0"),
+        ("newton:max_iterations=0", "max_iterations must be ≥ 1, got 0"),
+        ("newton:probes=0", "probes must be ≥ 1, got 0"),
+        ("newton:window=-1", "window must be ≥ 1, or 0 to derive it, got -1"),
+        ("newton:overhead=-0.1", "overhead must be ≥ 0, got -0.1"),
         ("newton:iterations=3", "did you mean 'max_iterations'"),
     ],
 )

@@ -138,9 +138,9 @@ def test_what_does_not_fit_is_said(run):
     images = np.zeros((2, 8, 8, 1), np.uint8)
     classes = np.zeros(2, int)
     for call, said in (
-        (lambda: run.sample(0), "num=0 does not fit"),
-        (lambda: run.sample(1, seed=-1), "seed=-1"),
-        (lambda: run.sample(1, temperature=0.0), "temperature=0.0"),
+        (lambda: run.sample(0), "num must be ≥ 1, got 0"),
+        (lambda: run.sample(1, seed=-1), r"seed must be in \[0, 2147483647\], got -1"),
+        (lambda: run.sample(1, temperature=0.0), "temperature must be .*got 0.0"),
         (lambda: run.sample(1, labels=np.array([10])), "1 classes, integers 0 to 9"),
         (lambda: run.nats(images), "labels are missing; the model needs 2 classes"),
         (lambda: run.nats(images / 2, labels=classes), "float64 of shape"),

@@ -108,5 +108,7 @@ def test_a_warmup_of_a_fraction(length, warmup):
 
 
 def test_a_rate_is_not_made_of_a_fraction_that_nobody_has_resolved():
-    with pytest.raises(UserError, match=r"warmup_fraction=0.05.*OptimizerConfig.resolved"):
+    with pytest.raises(
+        UserError, match=r"warmup_fraction must be 0, as OptimizerConfig.resolved .*got 0.05"
+    ):
         learning_rate(OptimizerConfig(warmup_fraction=0.05))

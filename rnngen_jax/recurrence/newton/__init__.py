@@ -1,16 +1,16 @@
 """All steps at once by Newton's method: DEER (Lim et al. 2024) and its diagonal form.
 
-The carries s[1..T] of a run are the root of `s[t] - f(s[t-1], x[t])`, and Newton's correction d of
-all of them together is a linear recurrence, which an associative scan solves in log T rounds:
+The carries s[1..T] of a run are the root of `s[t] - f(s[t-1], x[t])`, and Newton's correction d for
+all of them is a linear recurrence, which an associative scan solves in log T rounds:
 
     d[t] = J[t] d[t-1] + f(s[t-1], x[t]) - s[t],  J[t] = ∂f/∂s at s[t-1]
 
-"full" takes J[t] as a matrix `[S, S]` (S numbers in one example's carry) and converges
-quadratically; "diagonal" takes its diagonal alone (quasi-DEER, Gonzalez et al. 2024), which
-is linear in S and converges linearly. Neither can be relied on where the cell is not
-contractive. So the sequence is solved window by window, each window has to be certified, and from
-the first that is not, the rest runs step by step (`window.py` has the test, `trajectory.py` the
-way through time, `adjoint.py` the gradient).
+"full" uses the matrix J[t] `[S, S]` (S values in one example's carry) and converges quadratically;
+"diagonal" uses only its diagonal (quasi-DEER, Gonzalez et al. 2024), which is linear in S and
+converges linearly. Neither is reliable where the cell is not contractive. So the sequence is solved
+window by window, each window has to be certified, and from the first one that fails the rest runs
+step by step (`window.py` has the test, `trajectory.py` the loop over windows, `adjoint.py` the
+gradient).
 """
 
 import itertools
@@ -31,22 +31,22 @@ from rnngen_jax.recurrence.newton.trajectory import search
 from rnngen_jax.recurrence.newton.window import open_account
 from rnngen_jax.recurrence.sequential import sequential
 
-# The batch axes are solved as one problem each: no step may join their places.
+# Each place of the batch axes is its own problem: no step may mix them.
 INDEPENDENT = True
 
 
 class Report(NamedTuple):
-    """What became of a run, as arrays.
+    """The outcome of a run, as arrays.
 
     Attributes:
-      carries: the carry after each step solved by Newton's method, `[T, ...]`, in the places of the
-        inputs; elsewhere the guess, or zeros. They are a `guess` for a run that is nearly the same.
-      converged: whether Newton's method solved all steps, to the tolerance asked for.
+      carries: the carry after each step solved by Newton's method, `[T, ...]`, in the order of the
+        inputs; elsewhere the guess, or zeros. They can be the `guess` of a similar run.
+      converged: whether Newton's method solved all steps to the requested tolerance.
       newton_steps: number of steps solved by Newton's method.
       sequential_steps: number of steps run one after another.
-      iterations: Newton iterations over all windows, those of a failed one included.
+      iterations: Newton iterations over all windows, including a failed one.
       residual: largest |s[t] - f(s[t-1], x[t])| of the steps solved by Newton's method.
-      error: estimated largest distance of those from the sequential run, relative to 1 + |s|.
+      error: estimated largest distance of these steps from the sequential run, relative to 1 + |s|.
     """
 
     carries: Carry
@@ -67,28 +67,28 @@ def newton(
     window: int = 0,
     overhead: float = 0.05,
 ) -> Strategy:
-    """Newton's method on all steps of a window at once, with a fall-back to `sequential`.
+    """Newton's method on all steps of a window at once, with a fallback to `sequential`.
 
     The step must treat the batch axes as independent. The gradient is that of the solution: the
     adjoint recurrence (in parallel for "full", else step by step) and one product over all steps of
-    a window for the weights; steps run by `sequential` have the gradient that it has. There is no
-    forward mode and no second derivative. Under `jax.vmap` the fall-back is always computed.
+    a window for the weights; steps run by `sequential` have its gradient. There is no forward mode
+    and no second derivative. Under `jax.vmap` the fallback is always computed.
 
     Args:
       jacobian: "full" or "diagonal".
       tolerance: largest distance from the sequential run, relative to 1 + |s|, that counts as
         solved. In float32, less than 3e-6 is rarely reached.
-      max_iterations: for each window.
-      probes: JVPs that estimate a "diagonal": the carry is cut into as many blocks, with random
+      max_iterations: per window.
+      probes: JVPs that estimate a "diagonal": the carry is cut into that many blocks, with random
         signs in each (Bekas et al. 2007). A block's other entries are noise, which costs
-        iterations, not accuracy; as many probes as the carry has numbers leave none.
-      window: steps solved at once, at any cost; 0 derives the number from `overhead`.
-      overhead: how far the run may fall behind a sequential one before it is given up, as a share
-        of the sequential time, by the cost model in `method.py`. Where one failed window would cost
-        more, the run is sequential from the start. `inf` solves all steps at once at any cost.
+        iterations, not accuracy; with one probe per value of the carry there is none.
+      window: steps solved at once, at any cost; 0 derives it from `overhead`.
+      overhead: how far the run may fall behind a sequential one before Newton's method is given
+        up, as a fraction of the sequential time, by the cost model in `method.py`. Where one failed
+        window would cost more, the run is sequential from the start. `inf` sets no limit.
 
     Raises:
-      UserError: an option out of its range.
+      UserError: an option out of range.
     """
     method = Method(jacobian, tolerance, max_iterations, probes, window, overhead)
 
@@ -104,21 +104,21 @@ def newton(
 def solve(
     cell: Cell, params: Params, sequence: Sequence, *, guess: Carry | None = None, **options: Any
 ) -> tuple[Carry, Array, Report]:
-    """Runs a cell as `newton` does, and says how it went.
+    """Runs a cell as `newton` does, and reports the outcome.
 
     Args:
       cell: any cell.
       params: its parameters.
-      sequence: what it runs over.
+      sequence: the sequence to run it over.
       guess: carries `[T, ...]` to start from, such as `Report.carries` of an earlier run; if
-        `None`, each window starts from the carry before it. It changes the time, not the gradient.
+        `None`, each window starts from the carry before it. It affects the time, not the gradient.
       **options: those of `newton`.
 
     Returns:
-      The carry after the last step run, the outputs `[T, ..., F]`, and the report.
+      The carry after the last step executed, the outputs `[T, ..., F]`, and the report.
 
     Raises:
-      UserError: an option out of its range.
+      UserError: an option out of range.
     """
     method = Method(**{**(newton.__kwdefaults__ or {}), **options})
     return _solve(method, cell, params, sequence, guess)
@@ -136,7 +136,7 @@ def _solve(
         carry, y = cell.step(params, unflatten(state), z)
         return flatten(carry), y
 
-    # The solver sees one array [..., S] as the carry, and time that runs forwards.
+    # The solver sees the carry as one array [..., S], and time running forwards.
     flat = Cell(cell.features, cell.init, cell.carry, cell.inputs, step)
     first, carry = flatten(sequence.first), flatten(sequence.carry)
     run = Run(*in_order((sequence.xs, sequence.reset)), first, carry)
@@ -203,7 +203,7 @@ def _flattener(sequence: Sequence) -> Callable[[Carry], Array]:
 
 
 def _unflattener(sequence: Sequence) -> Callable[[Array], Carry]:
-    """The way back, with the types of the first carry."""
+    """The inverse of `_flattener`, with the dtypes of the initial carry."""
     leaves, tree = jax.tree.flatten(sequence.first)
     shapes = [leaf.shape[sequence.xs.ndim - 2 :] for leaf in leaves]
     dtypes = [leaf.dtype for leaf in leaves]

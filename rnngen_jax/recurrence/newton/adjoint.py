@@ -1,12 +1,12 @@
-"""A solution as a differentiable function of what it solves.
+"""The solution as a differentiable function of parameters, inputs and carry.
 
-With g[t] what the loss says of the state after step t directly, and λ[t] all it says of it,
+With g[t] the loss's direct gradient with respect to the state after step t, and λ[t] the total one,
 
     λ[t] = g[t] + μ[t+1],  μ[t] = J[t]^T λ[t] + (∂y[t]/∂s)^T dL/dy[t]
 
-where μ[t] is the gradient for the state that step t sees, and 0 where that is not the one before.
-Given λ, the gradients for weights and inputs are one vector-Jacobian product of all steps at once:
-nothing is summed inside a loop.
+where μ[t] is the gradient with respect to the state that step t sees, 0 where that is a reset one.
+Given λ, the gradients of weights and inputs are one vector-Jacobian product over all steps: nothing
+is accumulated inside a loop.
 """
 
 import functools
@@ -25,15 +25,16 @@ from rnngen_jax.recurrence.newton.run import Run
 def solution(
     parallel: bool, cell: Cell, params: Params, run: Run, states: Array
 ) -> tuple[Array, Array]:
-    """The last state `[..., S]` and the outputs `[T, ..., F]` of a run that is solved.
+    """The final state `[..., S]` and the outputs `[T, ..., F]` of a solved run.
 
     Args:
-      parallel: whether the adjoint recurrence is solved by an associative scan, which takes T
+      parallel: whether the adjoint recurrence is solved by an associative scan, which holds T
         Jacobians at once, or step by step.
       cell: its carry is one array `[..., S]`.
       params: its parameters.
       run: the sequence.
-      states: those after each step, `[T, ..., S]`; not differentiated, as the rest determines them.
+      states: the states after each step, `[T, ..., S]`; not differentiated, as the other
+        arguments determine them.
     """
     zs = cell.inputs(params, run.xs)
     after, ys = cell.step(params, run.before(states), zs)
@@ -89,9 +90,9 @@ def _step_by_step(
 def _all_at_once(
     cell: Cell, params: Params, run: Run, before: Array, d_states: Array, d_ys: Array
 ) -> Array:
-    """The same by a linear recurrence.
+    """The same by a parallel linear recurrence.
 
-    With c[t] the μ[t] that λ[t] = g[t] would give, `μ[t] = J[t]^T μ[t+1] + c[t]`.
+    With c[t] the value of μ[t] for λ[t] = g[t], `μ[t] = J[t]^T μ[t+1] + c[t]`.
     """
     zs = cell.inputs(params, run.xs)
 

@@ -1,4 +1,4 @@
-"""Linear recurrences, solved in parallel, and the Jacobians that make them."""
+"""Linear recurrences solved in parallel, and the Jacobians in them."""
 
 import functools
 from collections.abc import Callable
@@ -22,7 +22,7 @@ def linear_recurrence(factors: Array, terms: Array, *, reverse: bool = False) ->
     if factors.shape[-1] == 1:
         times = jnp.multiply
     else:
-        # An accelerator's default would round the gradient's factors to fewer bits.
+        # An accelerator's default precision would round the gradient's factors.
         times = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
     def join(near: tuple[Array, Array], far: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -32,16 +32,16 @@ def linear_recurrence(factors: Array, terms: Array, *, reverse: bool = False) ->
 
 
 def jacobians(tangent: Callable[[Array], Array], states: Array) -> Array:
-    """The matrices `[T, ..., S, S]` of a map that is linear in each step's vector by itself."""
+    """The matrices `[T, ..., S, S]` of a map that is linear in each step's vector separately."""
     basis = jnp.eye(states.shape[-1], dtype=states.dtype)
     return jax.vmap(lambda v: tangent(jnp.broadcast_to(v, states.shape)), out_axes=-1)(basis)
 
 
 def diagonals(tangent: Callable[[Array], Array], states: Array, probes: int) -> Array:
-    """Their diagonals `[T, ..., S, 1]`, from one evaluation for each probe (Bekas et al. 2007)."""
+    """Their diagonals `[T, ..., S, 1]`, from one evaluation per probe (Bekas et al. 2007)."""
     size = states.shape[-1]
     probes = min(probes, size)
-    # Blocks of neighbours: a unit's own hidden state and memory are far apart, so in two blocks.
+    # Contiguous blocks: a unit's hidden state and memory are far apart, so in different blocks.
     block = jnp.arange(size) * probes // size == jnp.arange(probes)[:, None]
     directions = block * jax.random.rademacher(jax.random.key(0), (size,), states.dtype)
     rows = jax.vmap(lambda v: v * tangent(jnp.broadcast_to(v, states.shape)))(directions)

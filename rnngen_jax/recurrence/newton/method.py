@@ -1,4 +1,4 @@
-"""The options of Newton's method, and what they may cost."""
+"""The options of Newton's method, and its cost model."""
 
 import dataclasses
 import math
@@ -10,18 +10,18 @@ from rnngen_jax.config import require, require_choice
 # Iterations without progress after which a window is given up.
 PATIENCE = 3
 
-# Of a sequential step, what is not arithmetic, in multiply-adds: 1.6 µs on a CPU core (measured);
-# the 26 µs of a scan published for GPUs, at 10^12 multiply-adds a second.
+# Latency of a sequential step, in multiply-adds: 1.6 µs on a CPU core (measured); the 26 µs of a
+# scan published for GPUs, at 10^12 multiply-adds per second.
 _LATENCY, _ACCELERATOR_LATENCY = 5e3, 26e6
-# A multiply-add of a Jacobian, in those of a sequential step, and the rounds of an associative scan
-# for each doubling of its length, in sequential steps. Measured for carries of 8 numbers, where
-# memory traffic counts most; for wide ones both are up to ten times less.
+# The cost of a Jacobian's multiply-add relative to a sequential step's, and of an associative scan
+# per doubling of its length, in sequential steps. Measured for carries of 8 values, where memory
+# traffic counts most; for wide ones both are up to ten times less.
 _JACOBIAN_COST, _ROUND_COST = 24.0, 24.0
-# Making room for one number of a solution, in multiply-adds: it is there even if nothing is solved.
+# Allocating one value of a solution, in multiply-adds; spent even if nothing is solved.
 _ROOM_COST = 5.0
-# A run that is solved in part is put together from about so many chunks.
+# A partly solved run is assembled from about this many chunks.
 _CHUNKS = 32
-# Windows below this many steps gain nothing; Jacobians of more numbers than this do not fit.
+# Windows of fewer steps gain nothing; Jacobians of more values do not fit in memory.
 _SHORTEST, _LARGEST = 8, 2**27
 
 
@@ -39,11 +39,11 @@ class Method:
     def __post_init__(self) -> None:
         """Checks every range."""
         require_choice("newton: jacobian", self.jacobian, ("full", "diagonal"))
-        require(self.tolerance > 0, "newton: tolerance", self.tolerance, "above 0")
-        require(self.max_iterations > 0, "newton: max_iterations", self.max_iterations, "1 or more")
-        require(self.probes > 0, "newton: probes", self.probes, "1 or more")
-        require(self.window >= 0, "newton: window", self.window, "1 or more, or 0 to derive it")
-        require(self.overhead >= 0, "newton: overhead", self.overhead, "0 or more")
+        require(self.tolerance > 0, "newton: tolerance", self.tolerance, "> 0")
+        require(self.max_iterations > 0, "newton: max_iterations", self.max_iterations, "≥ 1")
+        require(self.probes > 0, "newton: probes", self.probes, "≥ 1")
+        require(self.window >= 0, "newton: window", self.window, "≥ 1, or 0 to derive it")
+        require(self.overhead >= 0, "newton: overhead", self.overhead, "≥ 0")
 
     @property
     def full(self) -> bool:
@@ -56,14 +56,14 @@ class Method:
         Args:
           window: number of steps.
           batch: number of examples.
-          size: numbers in one example's carry.
+          size: values in one example's carry.
         """
         tangents = size if self.full else min(self.probes, size)
         work = _JACOBIAN_COST * batch * size**2 * (tangents + 2)
         return _ROUND_COST * math.log2(2 * window) + window * work / _step_cost(batch, size)
 
     def allowance(self, inputs_shape: tuple[int, ...], size: int) -> float:
-        """Sequential steps that iterations may cost in vain, for inputs `[T, ..., D]`."""
+        """How many sequential steps' time failed iterations may cost, for inputs `[T, ..., D]`."""
         if self.window:
             return math.inf
         length, batch = inputs_shape[0], math.prod(inputs_shape[1:-1])
@@ -71,7 +71,7 @@ class Method:
         return (self.overhead - room) * length
 
     def window_for(self, inputs_shape: tuple[int, ...], size: int) -> int:
-        """Steps to solve at once in inputs `[T, ..., D]`; 0 where a trial would cost too much."""
+        """Steps to solve at once for inputs `[T, ..., D]`; 0 where a trial would cost too much."""
         length, batch = inputs_shape[0], math.prod(inputs_shape[1:-1])
         if self.window:
             return min(self.window, length)
@@ -85,13 +85,13 @@ class Method:
         return window if window >= _SHORTEST else 0
 
     def chunk_for(self, window: int, length: int) -> int:
-        """Steps that are either all taken from the solution or all run one after another."""
+        """Steps per chunk; a chunk is either wholly solved or wholly run step by step."""
         if self.window:
             return window
         return window * max(length // (_CHUNKS * window), 1)
 
 
 def _step_cost(batch: int, size: int) -> float:
-    """Of one sequential step, in multiply-adds."""
+    """Cost of one sequential step, in multiply-adds."""
     latency = _LATENCY if jax.default_backend() == "cpu" else _ACCELERATOR_LATENCY
     return latency + batch * size**2

@@ -1,4 +1,4 @@
-"""What is solved: a sequence in the order of running, whose carries are single arrays."""
+"""The problem to solve: a sequence in order of execution, with carries as single arrays."""
 
 import functools
 from typing import NamedTuple
@@ -16,7 +16,7 @@ class Run(NamedTuple):
     Attributes:
       xs: inputs, `[T, ..., D]`.
       reset: bool `[T, ...]`, or `None`.
-      first: the state that a reset goes back to, `[..., S]`.
+      first: the state restored by a reset, `[..., S]`.
       carry: the state before the first step, `[..., S]`.
     """
 
@@ -35,5 +35,5 @@ class Run(NamedTuple):
         return self.cut(jnp.concatenate([self.carry[None], states[:-1]]), self.first)
 
     def cut(self, values: Array, other: Array | float = 0.0) -> Array:
-        """`values [T, ...]`, with `other` in the steps that begin anew."""
+        """`values [T, ...]`, with `other` at resets."""
         return values if self.reset is None else pick(self.reset, other, values)

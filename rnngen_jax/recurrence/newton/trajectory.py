@@ -1,4 +1,4 @@
-"""The way through time: windows are solved one after another, until one cannot be."""
+"""The loop over windows: they are solved one after another until one fails."""
 
 import math
 
@@ -15,15 +15,15 @@ from rnngen_jax.recurrence.newton.window import Account, open_account, solve_win
 def search(
     method: Method, cell: Cell, params: Params, run: Run, guess: Array, *, cold: bool
 ) -> tuple[Array, Account]:
-    """Solves as many windows as it can. It is not to be differentiated.
+    """Solves as many windows as possible. Must not be differentiated.
 
     Args:
       method: the options.
       cell: its carry is one array `[..., S]`.
       params: its parameters.
-      run: the sequence, for which `method` has a window.
+      run: the sequence, for which `method.window_for` is not 0.
       guess: states `[T, ..., S]` to start from.
-      cold: each window starts from the state before it instead.
+      cold: start each window from the state before it instead of `guess`.
 
     Returns:
       States `[T, ..., S]`, solved as far as the account says, then the guess.
@@ -41,7 +41,7 @@ def search(
 
     def advance(progress: tuple[Array, Account]) -> tuple[Array, Account]:
         states, account = progress
-        # The last window would end beyond the last step; it begins earlier, on what is solved.
+        # A last window that would end beyond the last step starts earlier, on solved steps.
         start = jnp.minimum(account.solved, length - window)
         carry = jnp.where(start == 0, run.carry, states[jnp.maximum(start - 1, 0)])
         known = jax.lax.dynamic_slice_in_dim(states, start, window)

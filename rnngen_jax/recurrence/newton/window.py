@@ -1,20 +1,20 @@
-"""Newton's iteration on one window, and the test that it has to pass.
+"""Newton's iteration on one window, and its acceptance test.
 
-A small residual says little: every single step may fit while the states are far from those of the
-sequential run. The correction holds the amplification of errors over the window, though only as far
-as the Jacobian does, and errors grow from window to window, too. So a second right-hand side is
-solved along, the probe
+A small residual proves little: every single step may match while the states are far from those of
+the sequential run. The correction includes the amplification of errors over the window, but only as
+far as the Jacobian does, and errors also grow from window to window. So a second right-hand side is
+solved alongside, the probe
 
     q[t] = J[t] q[t-1] ± 1
 
-with the true J (a JVP) and random signs, carried on from window to window. It is what an error of
-size 1 in every step adds up to. The amplification A is the largest |q| so far. The error E is the
-largest so far of the last correction, extrapolated by its ratio to the one before. A window counts
-as solved if
+with the true J (a JVP) and random signs, carried from window to window. It is the accumulated
+effect of an error of size 1 in every step. The amplification A is the largest |q| so far. The error
+E is the largest final correction so far, extrapolated by its ratio to the previous correction. A
+window counts as solved if
 
     A (E + rounding unit) <= tolerance,
 
-errors taken relative to 1 + |s|. Saying no to a good solution costs time, never numbers.
+with errors relative to 1 + |s|. Rejecting a good solution costs time, never accuracy.
 """
 
 from typing import NamedTuple
@@ -29,19 +29,19 @@ from rnngen_jax.recurrence.newton.linear import diagonals, jacobians, linear_rec
 from rnngen_jax.recurrence.newton.method import PATIENCE, Method
 from rnngen_jax.recurrence.newton.run import Run
 
-# A correction that is not below this share of the one before is no progress.
+# A correction above this fraction of the previous one is no progress.
 _PROGRESS = 0.9
-# Part of the tolerance that a window's own error may take; the rest is for later amplification.
+# Fraction of the tolerance that a window's own error may use; the rest is for amplification.
 _SHARE = 1 / 16
-# The probe only has to be known this well.
+# Relative accuracy required of the probe.
 _PROBE_ERROR = 0.1
 
 
 class Account(NamedTuple):
-    """What has been solved so far, and how.
+    """The progress so far.
 
     Attributes:
-      solved: number of steps.
+      solved: number of steps solved.
       failed: whether a window was given up.
       cost: time spent, in sequential steps.
       iterations: Newton iterations.
@@ -67,7 +67,7 @@ class Account(NamedTuple):
 
 
 def open_account(state: Array) -> Account:
-    """The account before the first window; `state` is the one before the first step."""
+    """The account before the first window, given the state before the first step."""
     zero, none = jnp.zeros((), state.dtype), jnp.int32(0)
     return Account(none, jnp.array(False), zero, none, zero, zero, zero, jnp.zeros_like(state))
 
@@ -105,12 +105,12 @@ def solve_window(
       params: its parameters.
       run: the window.
       guess: states `[W, ..., S]` to start from.
-      account: that of the windows before.
-      limit: most iterations allowed, whole or not.
+      account: that of the previous windows.
+      limit: maximum iterations, not necessarily an integer.
 
     Returns:
-      States `[W, ..., S]`, to be used unless `failed`, and the account, in which the window's steps
-      and cost are still to be counted.
+      States `[W, ..., S]`, valid unless `failed`, and the account, to which the caller adds the
+      window's steps and cost.
     """
     zs = cell.inputs(params, run.xs)
     probe_run = run._replace(carry=account.probe, first=jnp.zeros_like(run.first))
@@ -127,7 +127,7 @@ def solve_window(
             factors = jacobians(tangent, guess)
         else:
             factors = diagonals(tangent, guess, method.probes)
-        # What comes before the window, or before a reset, is no unknown.
+        # The state before the window, or at a reset, is not an unknown.
         factors = run.cut(factors).at[0].set(0)
         probe = tangent(probe_run.before(at.probe)) + signs
         terms = jnp.stack([after - at.states, probe - at.probe], axis=-1)
@@ -138,15 +138,15 @@ def solve_window(
         amplification = jnp.maximum(account.amplification, jnp.max(jnp.abs(probe), initial=0))
         probe_error = jnp.max(jnp.abs(found[..., 1]), initial=0)
         ratio = jnp.where(at.count == 0, 0, correction / at.correction)
-        # The sum of all corrections to come, were they to shrink by this ratio for ever.
+        # The sum of all further corrections if they keep shrinking by this ratio.
         rest = jnp.where(ratio < 1, correction * jnp.maximum(ratio / (1 - ratio), 1), jnp.inf)
-        # Rounding alone makes corrections up to this size, and they shrink no more.
+        # Rounding alone causes corrections of this size, which do not shrink further.
         rest = jnp.where(correction <= unit * amplification, correction, rest)
         error = jnp.maximum(account.error, rest)
 
         small = rest <= _SHARE * method.tolerance
         settled = small & (probe_error <= _PROBE_ERROR * amplification)
-        # Asked of every number: a compiled maximum may pass over NaN.
+        # Checked for every value: a compiled maximum may ignore NaN.
         finite = jnp.isfinite(states).all() & jnp.isfinite(probe).all()
         certified = settled & finite & (amplification * (error + unit) <= method.tolerance)
         progress = small | (at.count == 0) | (correction < _PROGRESS * at.correction)
