@@ -16,14 +16,20 @@ import matplotlib.pyplot as plt
 
 FOLDER = pathlib.Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+OURS = "notebook|helpers|rnngen_jax"  # whose deprecations are errors
+QUOTED = re.compile(r"\d+\.\d+(?:e[-+]?\d+)?|\d+e[-+]?\d+")
+SENTENCE_END = re.compile(r"\.(?=\s|$)")
 NUMBER = re.compile(r"[-+]?\d[\d.,]*(e[-+]?\d+)?")
 
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
+def cells_of(path):
+    return json.loads(path.read_text(encoding="utf-8"))["cells"]
+
+
 def code_cells(path):
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    return [cell for cell in cells if cell["cell_type"] == "code"]
+    return [cell for cell in cells_of(path) if cell["cell_type"] == "code"]
 
 
 def printed(cell):
@@ -41,6 +47,7 @@ def shape_of(text):
 def as_it_was(tmp_path, monkeypatch):
     """Runs in a folder of its own; puts back JAX's precision and Matplotlib's state."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(FOLDER)  # where a notebook finds helpers.py
     wide = jax.config.jax_enable_x64
     with plt.rc_context():
         yield
@@ -58,6 +65,7 @@ def test_the_notebooks_are_there():
         "05_vae",
         "06_draw",
         "07_gan",
+        "08_from_python",
     }
 
 
@@ -67,12 +75,12 @@ def test_runs_and_prints_what_is_stored(path, as_it_was, monkeypatch):
     monkeypatch.setattr(plt, "show", lambda: (figures.extend(plt.get_fignums()), plt.close("all")))
     names = {"__name__": "notebook"}
     for number, cell in enumerate(code_cells(path), start=1):
-        code = compile("".join(cell["source"]), f"{path.name}, cell {number}", "exec")
+        code = compile(source(cell), f"{path.name}, cell {number}", "exec")
         out = io.StringIO()
         figures.clear()
         with warnings.catch_warnings(), contextlib.redirect_stdout(out):
             for deprecated in (DeprecationWarning, FutureWarning):
-                warnings.filterwarnings("error", category=deprecated, module="notebook|rnngen_jax")
+                warnings.filterwarnings("error", category=deprecated, module=OURS)
             exec(code, names)
         assert shape_of(out.getvalue()) == shape_of(printed(cell)), f"cell {number} is stale"
         assert len(figures) == stored_figures(cell), f"cell {number} shows other figures"
@@ -86,9 +94,37 @@ def test_is_stored_as_it_ran(path):
     for cell in cells:
         assert all(out["output_type"] != "error" for out in cell["outputs"])
         assert all(out.get("name") != "stderr" for out in cell["outputs"])
-        assert stored_figures(cell) == "".join(cell["source"]).count("plt.show()")
+        assert stored_figures(cell) == source(cell).count("plt.show()")
+    assert any(map(printed, cells))
     assert sum(map(stored_figures, cells)) > 0
     assert path.stat().st_size < 400_000
+
+
+@every_notebook
+def test_is_short_and_says_what_was_learnt(path):
+    cells = cells_of(path)
+    first, *_, last = cells
+    assert first["cell_type"] == last["cell_type"] == "markdown"
+    assert "**Question.**" in source(first)
+    assert "**For** " in source(first)
+    assert source(last).startswith("## What was learnt\n")
+    assert 3 <= len(SENTENCE_END.findall(source(last))) <= 8
+    for cell in code_cells(path):
+        assert len(source(cell).splitlines()) <= 30, source(cell)[:80]
+
+
+@every_notebook
+def test_what_was_learnt_quotes_what_was_printed(path):
+    """Numbers with a decimal point or an exponent, which a new run may change."""
+    out = "\n".join(map(printed, code_cells(path)))
+    known = set(QUOTED.findall(out))
+    quoted = QUOTED.findall(source(cells_of(path)[-1]))
+    assert quoted
+    assert [number for number in quoted if number not in known] == []
+
+
+def source(cell):
+    return "".join(cell["source"])
 
 
 def stored_figures(cell):
