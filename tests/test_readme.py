@@ -175,8 +175,11 @@ def prose(page):
 
 
 def links(page):
-    """What a page links: pairs of a file, "" for itself, and a heading's anchor, "" for none."""
-    targets = re.findall(r"\]\(([^)\s]+)\)", prose(page))
+    """What a page links: pairs of a file, "" for itself, and a heading's anchor, "" for none.
+
+    Addresses on the web are left out.
+    """
+    targets = re.findall(r"\]\((?!https?://)([^)\s]+)\)", prose(page))
     return [(file, anchor) for file, _, anchor in (target.partition("#") for target in targets)]
 
 
