@@ -172,7 +172,7 @@ def test_codes_are_not_binarised(toys, tmp_path, capsys):
     flags = (f"--config={tmp_path}/tiny.py:bigram_toy", f"--workdir={tmp_path}/run")
     more = (f"--config.data.name=npz:{tmp_path}/data.npz", "--config.data.binarisation=static")
     assert rnngen("train", *flags, *more) == 2
-    assert "does not fit the 1024 codes" in capsys.readouterr().err
+    assert "config.data.binarisation must be 'none' for the 1024 codes" in capsys.readouterr().err
 
 
 def test_the_protocol_and_meta_name_the_levels(toys, tmp_path):

@@ -13,8 +13,8 @@ from rnngen_jax.ops import grids
 class ConvBlock(nn.Module):
     """PixelCNN's residual block (van den Oord et al. 2016, figure 5, left).
 
-    Below and to the right of a square kernel's corner the layers leave a blind spot: part of the
-    past that no pixel sees, however many layers there are.
+    With square kernels the layers leave a blind spot to the right: earlier pixels that are never
+    seen, however many layers there are.
 
     Attributes:
       features: F within the block.
@@ -33,7 +33,7 @@ class ConvBlock(nn.Module):
     residual: bool = True
 
     def setup(self) -> None:
-        """Declares the parts."""
+        """Declares the layers."""
         self.taps = (*grids.before(self.radius), (0, 0))
         self.narrow = MaskedDense(self.features, self.channels)
         self.conv = TapDense(self.features, self.channels, self.taps)
@@ -42,20 +42,20 @@ class ConvBlock(nn.Module):
     def __call__(
         self, above: Array | None, x: Array, mask: Array | None = None
     ) -> tuple[Array | None, Array]:
-        """Whole maps `[H, W, B, D]`; `mask [B, F]` is of dropout."""
+        """Whole maps `[H, W, B, D]`; `mask [B, F]` is the dropout mask."""
         y = nn.relu(self.conv(grids.gather(self._inner(x), self.taps)))
         return above, self._out(x, y if mask is None else y * mask)
 
     def first(self, batch: int) -> Array:
-        """Before the first row."""
+        """The state before the first row."""
         return grids.first_rows(self.taps, self.columns, batch, self.features)
 
     def row(self, state: Array, above: Array | None) -> tuple[Array, Array | None]:
-        """Before a row."""
+        """The state before a row."""
         return grids.next_row(state), above
 
     def pixel(self, state: Array, x: Array, column: Array) -> tuple[Array, Array]:
-        """A pixel `[B, D]`."""
+        """One pixel `[B, D]`."""
         state = grids.put(state, self.taps, self._inner(x), column)
         y = nn.relu(self.conv(grids.look(state, self.taps, column)))
         return state, self._out(x, y)
@@ -68,12 +68,12 @@ class ConvBlock(nn.Module):
 
 
 class GatedState(NamedTuple):
-    """What drawing keeps.
+    """The sampler's state.
 
     Attributes:
       rows: inputs of the horizontal stack, as `grids.first_rows`.
       above: the vertical stack's input in the row above, `[W, B, D]`.
-      given: what the vertical stack gives to the present row's pixels, `[W, B, 2F]`.
+      given: the vertical stack's output for the current row's pixels, `[W, B, 2F]`.
     """
 
     rows: Array
@@ -86,9 +86,9 @@ class GatedConv(nn.Module):
 
         y = tanh(a) σ(b),  a and b from a convolution
 
-    The vertical stack sees all rows above a pixel, and gives what it found to the horizontal one,
-    which sees the pixel's own row up to itself; so there is no blind spot. A place (i, j) of the
-    map `above` belongs to the rows before i.
+    The vertical stack sees all rows above a pixel and feeds the horizontal stack, which sees the
+    pixel's own row up to itself, so there is no blind spot. Place (i, j) of the map `above` depends
+    on rows before i only.
 
     Attributes:
       features: F of the gated units.
@@ -107,7 +107,7 @@ class GatedConv(nn.Module):
     residual: bool = True
 
     def setup(self) -> None:
-        """Declares the parts."""
+        """Declares the layers."""
         radius, both = self.radius, 2 * self.features
         aside = range(-radius, radius + 1)
         self.vertical_taps = tuple((-up, n) for up in range(radius, -1, -1) for n in aside)
@@ -119,27 +119,27 @@ class GatedConv(nn.Module):
         self.out = MaskedDense(self.width, self.channels)
 
     def __call__(self, above: Array, x: Array, mask: Array | None = None) -> tuple[Array, Array]:
-        """Whole maps `[H, W, B, D]`; `mask [B, F]` is of dropout."""
+        """Whole maps `[H, W, B, D]`; `mask [B, F]` is the dropout mask."""
         found = self.vertical(grids.gather(above, self.vertical_taps))
         y = _gate(self.horizontal(grids.gather(x, self.taps)) + self.give(found))
         y = y if mask is None else y * mask
         return self.vertical_out(_gate(found)), self._out(x, y)
 
     def first(self, batch: int) -> GatedState:
-        """Before the first row."""
+        """The state before the first row."""
         rows = grids.first_rows(self.taps, self.columns, batch, self.width)
         above = jnp.zeros((self.radius, self.columns, batch, self.width))
         return GatedState(rows, above, jnp.zeros((self.columns, batch, 2 * self.features)))
 
     def row(self, state: GatedState, above: Array) -> tuple[GatedState, Array]:
-        """Before a row: the vertical stack sees none of it, so all its pixels are done at once."""
+        """Before a row: the vertical stack does not see it and runs for all its pixels at once."""
         maps = jnp.concatenate([state.above, above[None]])
         found = self.vertical(grids.gather(maps, self.vertical_taps)[-1])
         state = GatedState(grids.next_row(state.rows), maps[1:], self.give(found))
         return state, self.vertical_out(_gate(found))
 
     def pixel(self, state: GatedState, x: Array, column: Array) -> tuple[GatedState, Array]:
-        """A pixel `[B, D]`."""
+        """One pixel `[B, D]`."""
         rows = grids.put(state.rows, self.taps, x, column)
         y = _gate(self.horizontal(grids.look(rows, self.taps, column)) + state.given[column])
         return state._replace(rows=rows), self._out(x, y)

@@ -15,22 +15,22 @@ from rnngen_jax.modules.grid.parts import MaskedDense
 from rnngen_jax.ops import grids
 from rnngen_jax.recurrence.base import Strategy
 
-# Of a place on a diagonal: itself on the diagonal before is the pixel to the left, the place before
-# it there is the pixel above.
+# On the previous diagonal, the same place is the pixel to the left, the place before it the pixel
+# above.
 _OFFSETS = (0, -1)
 
-# Places (rows times images side by side) that a CPU's step has at least: with fewer, what a step
-# costs by itself is more than what the places outside the images cost.
+# Minimum places (rows times concatenated images) per step on a CPU: with fewer, the fixed cost of a
+# step exceeds that of the places outside the images.
 _CPU_PLACES = 100
 
 
 class DiagonalState(NamedTuple):
-    """What drawing keeps.
+    """The sampler's state.
 
     Attributes:
-      rows: inputs of the present row and the two above it, `[3, W + 2, B, D]`.
+      rows: inputs of the current row and the two above it, `[3, W + 2, B, D]`.
       begun: whether there is a row above, a bool.
-      carries: of the present row from the left, `[W + 1, B, F]`: those before each pixel.
+      carries: of the current row from the left, `[W + 1, B, F]`: those before each pixel.
       above: states h of the row above, `[W, B, F]`.
       right: states h of the row above, from the right.
     """
@@ -43,21 +43,21 @@ class DiagonalState(NamedTuple):
 
 
 class DiagonalBiLSTM(nn.Module):
-    """Diagonal BiLSTM (van den Oord et al. 2016, section 3.2), with any cell to be convolved.
+    """Diagonal BiLSTM (van den Oord et al. 2016, section 3.2), with any convolvable cell.
 
-    A pixel's state is made of those to its left and above it, and its own input; skewed, a whole
-    diagonal of pixels is one step. A second recurrence does the same from the right; its states are
-    taken from the row above a pixel, so that it has seen none that comes later. Linear cells, whose
-    gates see inputs only, are given those of the two neighbours instead of the state above.
+    A pixel's state depends on the states to its left and above it, and on its own input; skewed, a
+    whole diagonal of pixels is one step. A second recurrence runs from the right; its states are
+    taken from the row above a pixel, so it sees no later pixel. Linear cells, whose gates see
+    inputs only, get the inputs of the two neighbours instead of the state above.
 
     Attributes:
       cell: gated or linear.
       width: features D of the map.
       columns: W.
       channels: C.
-      learned: trains the carries beyond the left and the right edge.
+      learned: learns the carries beyond the left and the right edge.
       residual: adds the layer's input to its output.
-      strategy, remat: as in `recurrence.unroll`; a remat of 0 for `None`.
+      strategy, remat: as in `recurrence.unroll`; `remat` 0 for `None`.
     """
 
     cell: Cell
@@ -70,10 +70,10 @@ class DiagonalBiLSTM(nn.Module):
     remat: int = 0
 
     def setup(self) -> None:
-        """Declares the parts."""
+        """Declares the layers."""
         self.taps = ((0, 0),) if self.cell.linear is None else ((0, 0), (0, -1), (-1, 0))
         shape = self.channels, self.taps, self.width, self.cell.features
-        # Rows above are complete: what comes from the right needs no mask.
+        # The row above is complete: the recurrence from the right needs no mask.
         self.inner = {
             "left": convolved(self.cell, _OFFSETS, grids.tap_mask("B", *shape)),
             "right": convolved(self.cell, _OFFSETS),
@@ -90,13 +90,13 @@ class DiagonalBiLSTM(nn.Module):
     def __call__(
         self, above: Array | None, x: Array, mask: Array | None = None
     ) -> tuple[Array | None, Array]:
-        """Whole maps `[H, W, B, D]`; `mask [B, F]` is of dropout."""
+        """Whole maps `[H, W, B, D]`; `mask [B, F]` is the dropout mask."""
         right = self._over_diagonals("right", x[:, ::-1])[:, ::-1]
         y = self._over_diagonals("left", x) + grids.moved(right, -1, 0)
         return above, self._out(x, y if mask is None else y * mask)
 
     def first(self, batch: int) -> DiagonalState:
-        """Before the first row."""
+        """The state before the first row."""
         zeros = jnp.zeros((self.columns, batch, self.cell.features))
         carries = jax.tree.map(
             lambda leaf: jnp.concatenate([leaf[None], jnp.zeros_like(zeros)]),
@@ -124,7 +124,7 @@ class DiagonalBiLSTM(nn.Module):
         ), above
 
     def pixel(self, state: DiagonalState, x: Array, column: Array) -> tuple[DiagonalState, Array]:
-        """A pixel `[B, D]`."""
+        """One pixel `[B, D]`."""
         cell, params = _along(self.inner["left"]), self._params("left")
         rows = state.rows.at[-1, column + 1].set(x)
         last = rows.shape[0] - 1
@@ -142,8 +142,9 @@ class DiagonalBiLSTM(nn.Module):
         count = _images_in_line(height, batch)
         line = grids.side_by_side(grids.gather(x, self.taps), count)
         xs = grids.skew(line)
-        # Each row begins anew at an image's first column; what its place held before lies outside,
-        # but for the column between two images, where the row below still needs the first's last.
+        # Each row is reset at an image's first column; earlier states at its place lie outside,
+        # except for the column between two images, where the row below still needs the first
+        # image's last.
         column = jnp.arange(xs.shape[0])[:, None] - jnp.arange(height)
         begins = (column % (columns + 1) == 0) | (column < 0)
         reset = jnp.broadcast_to(begins[..., None], xs.shape[:3])
@@ -168,11 +169,11 @@ class DiagonalBiLSTM(nn.Module):
 
 
 def _images_in_line(height: int, batch: int) -> int:
-    """How many images follow one another along the diagonals.
+    """How many images are concatenated along the diagonals.
 
-    Of the W + H - 1 diagonals of a single image about half the places lie outside of it. With the
-    next image right behind it, only those before the first and after the last are left; the price
-    is more and smaller steps, which a CPU alone has the caches and the patience for.
+    About half the places of a single image's W + H - 1 diagonals lie outside it. With the next
+    image right behind it, only those before the first and after the last image remain, at the price
+    of more and smaller steps, which pays on a CPU only.
     """
     if jax.default_backend() != "cpu":
         return 1
@@ -181,7 +182,7 @@ def _images_in_line(height: int, batch: int) -> int:
 
 
 def _along(cell: Cell) -> Cell:
-    """The diagonal's cell along one row, whose inputs `[..., D + F]` have the state h above too."""
+    """The diagonal's cell along one row, whose inputs `[..., D + F]` include the state h above."""
     features, gated = cell.features, cell.gated
 
     def split(xs: Array) -> tuple[Array, Array]:

@@ -1,4 +1,4 @@
-"""The network around the layers: values in, a distribution over every value out."""
+"""The network around the layers: from values to a distribution over every value."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,16 +16,16 @@ class GridNetwork(nn.Module):
     """A masked convolution of the values, layers, and a head.
 
     Attributes:
-      layers: modules with the two ways of `modules.grid`.
+      layers: modules with the two evaluations of `modules.grid`.
       spec: the images.
       width: features D of the map.
       encoding: of pixel values, as in `PixelDense`.
-      position: adds an embedding of the pixel's row and one of its column.
+      position: adds embeddings of the pixel's row and column.
       conditional: adds an embedding of the class.
-      readout_size: raw outputs P for one value.
+      readout_size: raw outputs P per value.
       readout_hidden: units of the head's hidden layer, 0 for none.
-      above: how many of the first convolution's values are of rows above a pixel, for layers that
-        keep these apart; 0 for one map.
+      above: number of the first convolution's values from rows above a pixel, for layers with a
+        separate map of them; 0 for one map.
     """
 
     layers: Sequence[nn.Module]
@@ -39,7 +39,7 @@ class GridNetwork(nn.Module):
     above: int = 0
 
     def setup(self) -> None:
-        """Declares the parts."""
+        """Declares the layers."""
         spec, width = self.spec, self.width
         self.conv = FirstConv(width, spec.channels, spec.levels, self.encoding)
         if self.above:
@@ -59,7 +59,7 @@ class GridNetwork(nn.Module):
           context: values of earlier pixels, int `[H, W, B, K · C]`, `levels` outside the image.
           own: the pixels themselves, int `[H, W, B, C]`; channel c of a pixel sees `[..., :c]`.
           label: int `[B]`.
-          masks: dropout masks, one `[B, F]` a layer.
+          masks: dropout masks, one `[B, F]` per layer.
 
         Returns:
           `[H, W, B, C, P]`.
@@ -73,13 +73,13 @@ class GridNetwork(nn.Module):
         return self.head(x)
 
     def first(self, batch: int) -> tuple[Any, ...]:
-        """What drawing keeps, before the first row."""
+        """The sampler's state before the first row."""
         return tuple(layer.first(batch) for layer in self.layers)
 
     def row(
         self, states: tuple[Any, ...], context: Array, row: Array, label: Array
     ) -> tuple[Any, ...]:
-        """Before row `row`, with the `context` of all its pixels, `[W, B, K · C]`."""
+        """The state before row `row`, given the `context` of all its pixels, `[W, B, K · C]`."""
         columns = jnp.arange(context.shape[0])[:, None]
         above, new = self._above(context, self._extra(row, columns, label)), []
         for layer, state in zip(self.layers, states, strict=True):
@@ -105,11 +105,11 @@ class GridNetwork(nn.Module):
         return tuple(new), self.head(x)
 
     def _above(self, context: Array, extra: Array | float) -> Array | None:
-        """The map of the rows above, for layers that keep it apart."""
+        """The separate map of the rows above, for layers that have one."""
         return self.vertical(context[..., : self.above]) + extra if self.above else None
 
     def _extra(self, row: Array, column: Array, label: Array) -> Array | float:
-        """What a pixel's place and the image's class add to its map."""
+        """Embeddings of a pixel's place and the image's class."""
         extra: Array | float = 0.0
         if self.position:
             extra = self.row_table(row) + self.column_table(column)

@@ -1,4 +1,4 @@
-"""What the layers over pixels are made of."""
+"""Building blocks of the layers over pixels."""
 
 import jax
 import numpy as np
@@ -29,13 +29,13 @@ class MaskedDense(nn.Module):
 
 
 class TapDense(nn.Module):
-    """A linear map of what a pixel sees: a convolution, with mask B at the pixel itself.
+    """A linear map of a pixel's taps: a convolution, with mask B at the pixel itself.
 
     Attributes:
       features: F.
       channels: groups of features.
       taps: K places.
-      parts: the F features are so many parts, each with groups of its own; 2 for a gated unit.
+      parts: number of parts of the F features, each with its own groups; 2 for a gated unit.
     """
 
     features: int
@@ -45,7 +45,7 @@ class TapDense(nn.Module):
 
     @nn.compact
     def __call__(self, seen: Array) -> Array:
-        """`[..., K · D]`, as `grids.gather` gives it, to `[..., F]`."""
+        """`[..., K · D]`, as from `grids.gather`, to `[..., F]`."""
         sources = seen.shape[-1] // len(self.taps)
         part = self.features // self.parts
         mask = grids.tap_mask("B", self.channels, self.taps, sources, part)
@@ -85,7 +85,7 @@ class Head(nn.Module):
 
     Attributes:
       channels: C.
-      size: raw outputs P for one value.
+      size: raw outputs P per value.
       hidden: units of a hidden layer, 0 for none.
     """
 
@@ -103,7 +103,7 @@ class Head(nn.Module):
 
 
 def _masked_kernel(module: nn.Module, mask: np.ndarray) -> Array:
-    """A kernel `[D, F]` that is zero where the mask is, scaled at the start by the inputs left."""
+    """A kernel `[D, F]` that is zero where the mask is, initialised by the remaining fan-in."""
     normal = jax.nn.initializers.lecun_normal()
     scale = np.sqrt(len(mask) / np.maximum(mask.sum(0), 1.0))
     kernel = module.param("kernel", lambda key, shape: normal(key, shape) * scale, mask.shape)

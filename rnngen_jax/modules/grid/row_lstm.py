@@ -17,13 +17,13 @@ from rnngen_jax.recurrence.base import Strategy
 
 
 class RowState(NamedTuple):
-    """What drawing keeps.
+    """The sampler's state.
 
     Attributes:
       rows: inputs, as `grids.first_rows`.
       above: carries of the row above, `[W, B, F]`.
-      products: what they add to each gate's pre-activation, `[W, B, F]`; none for linear cells.
-      here: carries of the present row.
+      products: their terms in each gate's pre-activation, `[W, B, F]`; none for linear cells.
+      here: carries of the current row.
     """
 
     rows: Array
@@ -35,9 +35,9 @@ class RowState(NamedTuple):
 class RowLSTM(nn.Module):
     """Row LSTM (van den Oord et al. 2016, section 3.1), with any cell that can be convolved.
 
-    The states of the row above, `radius` to each side, and the inputs of the row itself up to the
-    pixel's own, make a pixel's state; a 1x1 convolution brings it to the map's width. Linear
-    cells, whose gates see inputs only, are given those of the row above instead of its states.
+    A pixel's state depends on the states of the row above, `radius` to each side, and on the inputs
+    of its own row up to itself; a 1x1 convolution maps it to the map's width. Linear cells, whose
+    gates see inputs only, get the inputs of the row above instead of its states.
 
     Attributes:
       cell: gated or linear.
@@ -45,7 +45,7 @@ class RowLSTM(nn.Module):
       columns: W.
       channels: C.
       radius: the kernels are `2·radius + 1` wide.
-      learned: trains the carry above the first row.
+      learned: learns the carry above the first row.
       residual: adds the layer's input to its output.
       strategy, remat: as in `Recurrent`.
     """
@@ -61,7 +61,7 @@ class RowLSTM(nn.Module):
     remat: int = 0
 
     def setup(self) -> None:
-        """Declares the parts."""
+        """Declares the layers."""
         radius = self.radius
         aside = range(-radius, radius + 1)
         taps = (*grids.left(radius), (0, 0))
@@ -76,23 +76,23 @@ class RowLSTM(nn.Module):
     def __call__(
         self, above: Array | None, x: Array, mask: Array | None = None
     ) -> tuple[Array | None, Array]:
-        """Whole maps `[H, W, B, D]`; `mask [B, F]` is of dropout."""
+        """Whole maps `[H, W, B, D]`; `mask [B, F]` is the dropout mask."""
         y = self.recurrent(grids.gather(x, self.taps))
         return above, self._out(x, y if mask is None else y * mask)
 
     def first(self, batch: int) -> RowState:
-        """Before the first row."""
+        """The state before the first row."""
         here = self.recurrent.first((self.columns, batch), "float32")
         rows = grids.first_rows(self.taps, self.columns, batch, self.width)
         return RowState(rows, here, self._products(here), here)
 
     def row(self, state: RowState, above: Array | None) -> tuple[RowState, Array | None]:
-        """Before a row: what the states above give to all its pixels is one product."""
+        """Before a row: the terms of the states above, for all its pixels in one product."""
         rows, here = grids.next_row(state.rows), state.here
         return RowState(rows, here, self._products(here), here), above
 
     def pixel(self, state: RowState, x: Array, column: Array) -> tuple[RowState, Array]:
-        """A pixel `[B, D]`."""
+        """One pixel `[B, D]`."""
         cell, params = self.inner, self._params()
         rows = grids.put(state.rows, self.taps, x, column)
         z = cell.inputs(params, grids.look(rows, self.taps, column))
