@@ -8,9 +8,10 @@ Axis letters, as in `[T, B, D]`, mean the same in every docstring:
     L  levels of a pixel        K  mixture components, or steps in one call
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
+if TYPE_CHECKING:  # --help does not wait for it
+    import numpy as np
 
 IMAGE, FRAMES = "image", "frames"  # what a batch and an npz call items, by what they are
 
@@ -44,7 +45,7 @@ class ImageSpec(NamedTuple):
         return FRAMES if self.frames else IMAGE
 
     @property
-    def dtype(self) -> np.dtype:
+    def dtype(self) -> "np.dtype":
         """Of an item: uint8 up to 256 levels, int32 above."""
         return dtype_of(self.levels)
 
@@ -54,8 +55,10 @@ class ImageSpec(NamedTuple):
         return max(self.frames, 1) * self.height * self.width * self.channels
 
 
-def dtype_of(levels: int) -> np.dtype:
+def dtype_of(levels: int) -> "np.dtype":
     """The dtype of items of so many levels."""
+    import numpy as np
+
     return np.dtype(np.uint8 if levels <= 256 else np.int32)
 
 

@@ -82,7 +82,7 @@ def test_several_fields_of_one_name_are_all_named(rnngen):
         (("evaluate", "--wrkdir=w"), "did you mean --workdir?"),
         (("evaluate", "--lr=1"), "--lr is not a flag of evaluate; allowed: --workdir,"),
         (("train", *PIXEL_RNN, "--zebra=1"), "--preempted_exit_code, --config.SECTION.FIELD."),
-        (("train", *PIXEL_RNN, "--config.model.zebra=1"), "residual in config.model."),
+        (("train", *PIXEL_RNN, "--config.model.zebra=1"), "strategy in config.model."),
         (("train", "--workdir=w", "--config=none.py", "--lr=1"), "no file 'none.py'"),
         (("train", *PIXEL_RNN, "--config.model.name=vae"), "model.above is not a field of vae;"),
         (("train", "--workdir=w", "--lr=1"), "--lr is not a flag of train; allowed: --config,"),

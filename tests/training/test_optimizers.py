@@ -187,6 +187,6 @@ def test_a_schedule_counts_steps_whatever_the_updates_per_step():
 def test_a_decay_needs_a_length_beyond_its_warmup(schedule, lengths):
     given = lengths.get("decay_steps", 0)
     for section in (OptimizerConfig, optimizer_section("discriminator")):
-        said = rf"^{section.SECTION}\.decay_steps={given} .*more than warmup_steps={given}"
+        said = rf"^{section.SECTION}\.decay_steps must be > warmup_steps={given}, .*, got {given}"
         with pytest.raises(UserError, match=said):
             make_optimizer(section(schedule=schedule, **lengths))
