@@ -17,7 +17,7 @@ from rnngen_jax.data.source import array_split
 from rnngen_jax.errors import UserError
 from rnngen_jax.evaluation import container, likelihood, sampling
 from rnngen_jax.experiment import Experiment
-from rnngen_jax.models.base import Extra, Model, Params
+from rnngen_jax.models.base import Completion, Extra, Model, Params
 from rnngen_jax.runs import arguments
 from rnngen_jax.runs.backend import start_backend
 from rnngen_jax.runs.folder import CONFIG
@@ -162,9 +162,9 @@ class Run:
         arguments.check_temperature(temperature)
         fits = candidates is None or candidates >= 1
         require(fits, "candidates", candidates, "≥ 1")
-        draw = sampling.completer(self.model, self.track, candidates)
+        complete = self._completer(candidates)
         key = jax.random.key(seed)
-        return draw(self.params, self.extra, key, images, known, labels, temperature).image
+        return complete(self.params, self.extra, key, images, known, labels, temperature).image
 
     def nats(
         self, images: np.ndarray, *, labels: np.ndarray | None = None, iw_samples: int = 0
@@ -242,6 +242,12 @@ class Run:
     @functools.cached_property
     def _sampler(self) -> sampling.Draw:
         return sampling.sampler(self.model, self.track)
+
+    @functools.cached_property
+    def _completer(self) -> Callable[[int | None], Callable[..., Completion]]:
+        return functools.cache(
+            lambda candidates: sampling.completer(self.model, self.track, candidates)
+        )
 
     @functools.cached_property
     def _encoder(self) -> sampling.Draw:

@@ -156,6 +156,17 @@ def test_what_does_not_fit_is_said(run):
             call()
 
 
+def test_what_is_compiled_is_kept(run, monkeypatch):
+    made, make = [], sampling.completer
+    monkeypatch.setattr(sampling, "completer", lambda *a: made.append(a[2]) or make(*a))
+    images, classes = run.sample(2), np.arange(2)
+    mask = np.arange(64).reshape(8, 8) < 32
+    first, again = (run.complete(images, mask, labels=classes, seed=4) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    run.complete(images, mask, labels=classes, candidates=2)
+    assert made == [None, 2]
+
+
 def test_images_without_an_axis_of_channels(run):
     images = np.zeros((2, 8, 8), np.int64)
     classes = np.zeros(2, int)
