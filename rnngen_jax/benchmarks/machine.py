@@ -14,6 +14,7 @@ import numpy as np
 from jax import Array
 
 from rnngen_jax.benchmarks.timing import once
+from rnngen_jax.ops.devices import compiled_for
 
 PACKAGES = ("jax", "jaxlib", "numpy", "flax", "torch", "keras", "equinox")
 
@@ -64,7 +65,7 @@ def cores() -> int:
 
 def torch_device() -> str:
     """The torch device that stands beside JAX's own."""
-    return "cuda" if jax.default_backend() == "gpu" else "cpu"
+    return "cuda" if compiled_for() == "gpu" else "cpu"
 
 
 def measure() -> Machine:

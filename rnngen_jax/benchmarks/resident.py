@@ -14,6 +14,7 @@ import jax
 from rnngen_jax.benchmarks.contenders import lower_gradient
 from rnngen_jax.benchmarks.problem import Shape, draw, parse_shapes
 from rnngen_jax.errors import RunError
+from rnngen_jax.ops.devices import compiled_for
 
 _STATUS = pathlib.Path("/proc/self/status")
 _CLEAR = pathlib.Path("/proc/self/clear_refs")
@@ -34,7 +35,7 @@ def growth(cell: str, shape: Shape, name: str) -> int | None:
     Raises:
       RunError: the process failed.
     """
-    if jax.default_backend() != "cpu" or not _CLEAR.exists():
+    if compiled_for() != "cpu" or not _CLEAR.exists():
         return None
     command = [sys.executable, "-m", __name__, cell, str(shape), name]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

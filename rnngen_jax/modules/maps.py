@@ -60,7 +60,8 @@ class BatchNorm(nn.Module):
         if not train:
             used = mean.value, variance.value
         else:
-            used = batch.moments(x, tuple(range(x.ndim - 1)))
+            near = jax.lax.stop_gradient(mean.value)
+            used = batch.moments(x, tuple(range(x.ndim - 1)), near)
             if self.is_mutable_collection("batch_stats") and not self.is_initializing():
                 for running, now in zip((mean, variance), used, strict=True):
                     running.value += (1 - self.momentum) * (now - running.value)

@@ -1,7 +1,9 @@
-"""Batch statistics, also of a batch sharded over devices, and pairing of two batches.
+"""Means over a batch, also of one that is sharded over devices, and pairing of two batches.
 
-Most of a model treats examples independently. What does not, such as batch normalisation, takes its
-means from here, so that they do not depend on how a batch is sharded.
+A training step runs as one device's program on its shard of the batch (`jax.shard_map` or
+`jax.pmap`), and the devices communicate here alone: one all-reduce for the gradients and metrics of
+an update, and one for each pair of batch statistics. Without an axis `BATCH_AXIS`, or with one
+device on it, a batch is whole and nothing is communicated.
 """
 
 from collections.abc import Sequence
@@ -9,21 +11,53 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
-BATCH_AXIS = "data"  # name of the device axis under jax.pmap
+BATCH_AXIS = "data"  # name of the axis of devices that share a batch
+
+
+def parts() -> int:
+    """Number of equal shards that the batch lies in: the devices on `BATCH_AXIS`, otherwise 1."""
+    try:
+        return jax.lax.axis_size(BATCH_AXIS)
+    except NameError:  # which the axis of a name that is not bound raises, publicly
+        return 1
+
+
+def mean_over_devices(tree: Any) -> Any:
+    """The mean over the devices that share a batch, in one all-reduce per dtype.
+
+    The leaves are laid end to end in one buffer, so that a step waits for the network once and not
+    once per array.
+
+    Args:
+      tree: floating-point arrays, of which each device has its shard's.
+
+    Returns:
+      The tree of means, the same on every device.
+    """
+    if parts() == 1:
+        return tree
+    leaves, structure = jax.tree.flatten(tree)
+    leaves = [jnp.asarray(leaf) for leaf in leaves]
+    places: dict[Any, list[int]] = {}
+    for place, leaf in enumerate(leaves):
+        places.setdefault(leaf.dtype, []).append(place)
+    for group in places.values():
+        ends = np.cumsum([leaves[place].size for place in group])
+        buffer = jnp.concatenate([leaves[place].ravel() for place in group])
+        means = jnp.split(jax.lax.pmean(buffer, BATCH_AXIS), ends[:-1])
+        for place, mean in zip(group, means, strict=True):
+            leaves[place] = mean.reshape(leaves[place].shape)
+    return jax.tree.unflatten(structure, leaves)
 
 
 def mean_over_batch(x: Array, axes: int | Sequence[int] = 0) -> Array:
     """The mean over the whole batch, in float32 or wider.
 
-    Inside `jax.pmap` over the axis `BATCH_AXIS`, where each device holds an equal shard of the
-    batch, the shards' means are averaged. Everywhere else `x` is the whole batch: under `jax.jit`
-    an array is global however it is sharded, and the compiler adds the communication. The two are
-    told apart by the axis name: `jax.lax.pmean` publicly raises `NameError` for an unbound one.
-
-    Inside `jax.pmap` the gradient of this mean, too, is that of the sum of all devices' losses, so
-    the mean of the devices' gradients is the gradient of the mean loss.
+    Its gradient, too, is that of the sum of all devices' losses, so the mean of the devices'
+    gradients is the gradient of the mean loss.
 
     Args:
       x: `[B, ...]`, or the device's shard of it; never a single example under `jax.vmap`.
@@ -32,38 +66,42 @@ def mean_over_batch(x: Array, axes: int | Sequence[int] = 0) -> Array:
     Returns:
       The array without those axes, the same on every device.
     """
-    dtype = jnp.promote_types(x.dtype, jnp.float32)
-    mean = jnp.mean(x, _axes(axes), dtype=dtype)
-    try:
-        return jax.lax.pmean(mean, BATCH_AXIS)
-    except NameError:
-        return mean
+    return mean_over_devices(jnp.mean(x, _axes(axes), dtype=_wide(x)))
 
 
-def moments(x: Array, axes: int | Sequence[int] = 0) -> tuple[Array, Array]:
-    """Mean and variance over the whole batch, in float32 or wider; see `mean_over_batch`.
+def moments(
+    x: Array, axes: int | Sequence[int] = 0, near: Array | float = 0.0
+) -> tuple[Array, Array]:
+    """Mean and variance over the whole batch, in float32 or wider.
 
-    The variance is computed from deviations from the mean (two passes): the mean square minus the
-    squared mean loses all digits where the mean is large.
+    A shard's variance is computed from deviations from its mean (two passes), since the mean square
+    minus the squared mean loses all digits where the mean is large. Those of the shards are joined
+    in one all-reduce, from the shards' means m_i and variances v_i and a value r near the mean (the
+    shifted data of Chan, Golub and LeVeque 1983): with d_i = m_i - r, mean(d_i) + r is the mean and
+    mean(v_i + d_i²) - mean(d_i)² the variance.
 
     Args:
       x: `[B, ...]`, or the device's shard of it.
       axes: the axes to average over, including the batch axis 0.
+      near: a value near the mean, such as a running mean, the same on every device: of the shape of
+        the results, or a number. Its distance from the mean may be large, but not by many orders of
+        magnitude larger than the standard deviation.
 
     Returns:
       Both without those axes. The variance divides by the number of values N, not N - 1.
     """
-    mean = mean_over_batch(x, axes)
+    mean = jnp.mean(x, _axes(axes), dtype=_wide(x))
     centred = x - jnp.expand_dims(mean, _axes(axes))
-    return mean, mean_over_batch(jnp.square(centred), axes)
+    variance = jnp.mean(jnp.square(centred), _axes(axes), dtype=_wide(x))
+    if parts() == 1:
+        return mean, variance
+    away = mean - near
+    away, square = mean_over_devices((away, variance + jnp.square(away)))
+    return away + near, jnp.maximum(square - jnp.square(away), 0)
 
 
-def parts() -> int:
-    """Number of shards of the batch: the devices of `jax.pmap`, otherwise 1."""
-    try:
-        return jax.lax.axis_size(BATCH_AXIS)
-    except NameError:
-        return 1
+def _wide(x: Array) -> Any:
+    return jnp.promote_types(x.dtype, jnp.float32)
 
 
 def _axes(axes: int | Sequence[int]) -> tuple[int, ...]:

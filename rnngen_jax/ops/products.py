@@ -4,9 +4,10 @@ import functools
 import operator
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 from jax import Array
+
+from rnngen_jax.ops.devices import compiled_for
 
 # Inputs of at most this many features are narrow: one or three colour channels, say.
 NARROW = 4
@@ -55,7 +56,7 @@ def multiplier(kernels: dict[str, Array]) -> Callable[[Array], dict[str, Array]]
     Within a loop the compiler concatenates them once, before the first step.
     """
     size = sum(kernel.size * kernel.dtype.itemsize for kernel in kernels.values())
-    if jax.default_backend() == "cpu" and size > _CPU_WIDE:
+    if compiled_for() == "cpu" and size > _CPU_WIDE:
         return lambda h: {gate: h @ kernel for gate, kernel in kernels.items()}
     wide = jnp.concatenate(list(kernels.values()), axis=-1)
     return lambda h: dict(zip(kernels, jnp.split(h @ wide, len(kernels), axis=-1), strict=True))

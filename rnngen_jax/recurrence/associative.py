@@ -9,6 +9,7 @@ from jax import Array
 from rnngen_jax.cells.base import Carry, Cell, Params
 from rnngen_jax.config import require, require_choice
 from rnngen_jax.errors import UserError
+from rnngen_jax.ops.devices import compiled_for
 from rnngen_jax.recurrence.base import (
     Sequence,
     Strategy,
@@ -91,7 +92,7 @@ def associative(
 
 def _most_steps(step_size: int) -> int:
     """Maximum steps per chunk."""
-    if jax.default_backend() != "cpu":
+    if compiled_for() != "cpu":
         return _CHUNK_STEPS
     least, most = _CPU_CHUNK_STEPS
     return min(max(_CPU_CHUNK_SIZE // step_size, least), most)
@@ -99,7 +100,7 @@ def _most_steps(step_size: int) -> int:
 
 def _solver(name: str, reverse: bool) -> Solver:
     if name == "auto":
-        name = "steps" if jax.default_backend() == "cpu" else "prefix"
+        name = "steps" if compiled_for() == "cpu" else "prefix"
 
     def join(near: tuple[Array, Array], far: tuple[Array, Array]) -> tuple[Array, Array]:
         return near[0] * far[0], far[0] * near[1] + far[1]

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnngen_jax.cells.base import Carry, Cell, Params, preactivations
+from rnngen_jax.ops.devices import compiled_for
 from rnngen_jax.ops.products import THIN, is_narrow, multiplier
 from rnngen_jax.recurrence.base import Sequence, chunk_steps, pick
 
@@ -168,12 +169,12 @@ def stacked(
 
 def _most_steps(rows: int) -> int:
     """Maximum steps per chunk; other backends than the CPU take products of any size."""
-    return max(_CPU_ROWS // rows, 8) if jax.default_backend() == "cpu" else 4096
+    return max(_CPU_ROWS // rows, 8) if compiled_for() == "cpu" else 4096
 
 
 def _stores(features: int) -> bool:
     """Whether gates are stored: recomputing one costs F multiplications, storing it one number."""
-    return jax.default_backend() != "cpu" or features >= _CPU_STORED
+    return compiled_for() != "cpu" or features >= _CPU_STORED
 
 
 def _transposed(kernels: dict[str, Array]) -> Callable[[dict[str, Array]], Array]:

@@ -169,6 +169,8 @@ class TrainingConfig:
     Attributes:
       steps: number of training steps in all.
       batch_size: images in a step of one seed, over all devices and hosts.
+      micro_batches: parts of a batch whose gradients are accumulated, one after the other, so that
+        activations take that part of the memory; statistics of a batch are those of a part.
       seed: of the initial parameters, of the order of the images and of all noise.
       seeds: runs that are trained at once, with the seeds `seed`, `seed + 1` and so on and
         otherwise alike; the best checkpoint and early stopping go by their mean.
@@ -189,6 +191,7 @@ class TrainingConfig:
 
     steps: int = 2000
     batch_size: int = 64
+    micro_batches: int = 1
     seed: int = 0
     seeds: int = 1
     steps_per_call: int = 10
@@ -208,6 +211,7 @@ class TrainingConfig:
         for name in (
             "steps",
             "batch_size",
+            "micro_batches",
             "seeds",
             "steps_per_call",
             "log_every",

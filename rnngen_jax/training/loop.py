@@ -127,12 +127,13 @@ def train(
     images = config.seeds * config.batch_size * batches_per_step(optimizers)  # of a step
     parallel = make_parallel(
         config.parallelism,
-        lambda reduce: one_step(model, optimizers, config, transform, reduce),
+        one_step(model, optimizers, config, transform),
         fetch,
         config.seed,
         config.batch_size,
         devices,
         config.seeds,
+        config.micro_batches,
     )
     make_state = initial_state(model, optimizers, config)
     workdir = pathlib.Path(workdir)

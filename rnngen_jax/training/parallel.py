@@ -1,7 +1,9 @@
-"""One interface over two ways to spread a batch over devices: `jax.jit` on a mesh, and `jax.pmap`.
+"""One interface over two ways to spread a batch over devices: `jax.shard_map`, and `jax.pmap`.
 
-Under both the state lies whole on every device and each device works on an equal, contiguous part
-of each batch. Every random number belongs to an example or to the step, so the losses are those of
+The program of a device is the program of one device: both run the same function on every device's
+shard, an equal and contiguous part of each batch, beside a whole copy of the state. What devices
+tell each other is written out in `ops.batch`, so that nothing in a model can make the compiler
+gather a batch. Every random number belongs to an example or to the step, so the losses are those of
 one device up to the order of sums.
 
 Seeds need nothing of each other, so they are spread over the devices before the batch is; see
@@ -17,11 +19,12 @@ import numpy as np
 from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from rnngen_jax.config import require
 from rnngen_jax.errors import UserError
 from rnngen_jax.ops.batch import BATCH_AXIS as AXIS
-from rnngen_jax.training.seeds import many_steps_each
+from rnngen_jax.training.seeds import many_steps_each, numbers
 from rnngen_jax.training.state import TrainState
-from rnngen_jax.training.step import Call, Fetch, Reduce, Step, many_steps, mean_over
+from rnngen_jax.training.step import Call, Fetch, Metrics, Step
 
 SEEDS = "seed"
 Arrays = dict[str, np.ndarray]
@@ -54,21 +57,23 @@ class Parallel(NamedTuple):
 
 def make_parallel(
     kind: str,
-    make_step: Callable[[Reduce], Step],
+    step: Step,
     fetch: Fetch,
     seed: int,
     batch_size: int,
     devices: Sequence[jax.Device] | None = None,
     seeds: int = 1,
+    micro_batches: int = 1,
 ) -> Parallel:
     """Spreads a train step over devices.
 
     Args:
       kind: "jit", for any number of processes, or "pmap", for one.
-      make_step: makes the train step from the mean over devices that it has to take.
+      step: the training step, as `train_step` makes it.
       fetch: `fetch(resident, item) -> batch`.
       seed: the run's seed.
       batch_size: images in a seed's batch, over all devices of all processes.
+      micro_batches: parts that a device's shard is cut into.
       devices: the devices of all processes to use; all there are by default.
       seeds: how many the state has, with "jit".
 
@@ -80,20 +85,21 @@ def make_parallel(
     devices = sorted(devices, key=lambda device: (device.process_index, device.id))
     mesh = make_mesh(devices, seeds)
     parts = mesh.shape[AXIS]
-    if batch_size % parts:
-        whose = "" if seeds == 1 else " of each seed"
-        raise UserError(
-            f"config.training.batch_size={batch_size} does not divide over {parts} devices{whose}; "
-            f"allowed: a multiple of {parts}."
-        )
+    whose = f"{parts} devices" + ("" if seeds == 1 else " of each seed")
+    if micro_batches > 1:
+        whose += f", {micro_batches} micro-batches each"
+    unit = parts * micro_batches
+    allowed = f"a multiple of {unit} ({whose})"
+    require(batch_size % unit == 0, "config.training.batch_size", batch_size, allowed)
     if kind == "pmap" and jax.process_count() > 1:
         raise UserError(
             "config.training.parallelism='pmap' runs in one process and there are "
             f"{jax.process_count()}; use 'jit'."
         )
+    call = many_steps_each(step, fetch, seeds)
     if kind == "jit":
-        return _jit(many_steps_each(make_step(_unchanged), fetch, seed, seeds), mesh, seeds)
-    return _pmap(many_steps(make_step(mean_over(AXIS)), fetch, seed), devices)
+        return _jit(call, mesh, numbers(seed, seeds))
+    return _pmap(lambda *given: call(seed, *given), devices)
 
 
 def make_mesh(devices: Sequence[jax.Device], seeds: int) -> Mesh:
@@ -118,19 +124,27 @@ def make_mesh(devices: Sequence[jax.Device], seeds: int) -> Mesh:
     return Mesh(grid, (SEEDS, AXIS), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
-def _jit(call: Call, mesh: Mesh, seeds: int) -> Parallel:
-    """One program over global arrays: the axes of seeds and of the batch cut up."""
+def _jit(call: Callable[..., Any], mesh: Mesh, each_seed: np.ndarray) -> Parallel:
+    """The program of one device over shards of global arrays: of their seeds and of their batch."""
+    seeds = each_seed.size
     axis = () if seeds == 1 else (SEEDS,)
-    whole = NamedSharding(mesh, PartitionSpec())
-    states = NamedSharding(mesh, PartitionSpec(*axis))
-    metrics = NamedSharding(mesh, PartitionSpec(None, *axis))
-    batches = NamedSharding(mesh, PartitionSpec(None, *axis, AXIS))
-    jitted = jax.jit(
+    whole, of_seeds = PartitionSpec(), PartitionSpec(*axis)
+    of_batches = PartitionSpec(None, *axis, AXIS)
+    # The reductions are our own and the outputs the same on every device, or wrong in one test;
+    # the checker that could tell would want every loop's carry marked by hand.
+    mapped = jax.shard_map(
         call,
-        in_shardings=(states, whole, batches),
-        out_shardings=(states, metrics),
-        donate_argnums=0,
+        mesh=mesh,
+        in_specs=(of_seeds, of_seeds, whole, of_batches),
+        out_specs=(of_seeds, PartitionSpec(None, *axis)),
+        check_vma=False,
     )
+
+    def run(state: TrainState, resident: Any, chunk: Any) -> tuple[TrainState, Metrics]:
+        return mapped(each_seed, state, resident, chunk)
+
+    jitted = jax.jit(run, donate_argnums=0)
+    states, batches = NamedSharding(mesh, of_seeds), NamedSharding(mesh, of_batches)
     take = jax.jit(lambda tree, place: jax.tree.map(lambda x: x[place], tree))
 
     def local(tree: Any, seed_index: int = 0) -> Any:
@@ -144,7 +158,7 @@ def _jit(call: Call, mesh: Mesh, seeds: int) -> Parallel:
 
     return Parallel(
         place=lambda state: _put(_copies(state), states),
-        place_resident=lambda resident: _put(resident, whole),
+        place_resident=lambda resident: _put(resident, NamedSharding(mesh, whole)),
         place_chunk=lambda chunk: _put(chunk, batches),
         compiled=_compiling(jitted),
         local=local,
@@ -227,8 +241,3 @@ def _gathered(x: Array) -> np.ndarray:
     for shard in {str(shard.index): shard for shard in x.addressable_shards}.values():
         whole[shard.index] = shard.data
     return whole
-
-
-def _unchanged(tree: Any) -> Any:
-    """No mean over devices: the program sees the whole batch."""
-    return tree

@@ -16,11 +16,10 @@ from jax import Array
 from rnngen_jax.config import require
 from rnngen_jax.errors import UserError
 from rnngen_jax.models.base import Aux, Batch
-from rnngen_jax.ops import batch
 
 
 class Privacy(NamedTuple):
-    """How a player's gradients are made private; see `noised_mean`.
+    """How a player's gradients are made private; see `clipped_mean` and `noised`.
 
     Attributes:
       noise: σ.
@@ -31,24 +30,20 @@ class Privacy(NamedTuple):
     clip: float
 
 
-def private_value_and_grad(
-    loss: Callable[[Any, Batch], tuple[Array, Aux]],
-    own: Any,
-    examples: Batch,
-    privacy: Privacy,
-    key: Array,
+def clipped_value_and_grad(
+    loss: Callable[[Any, Batch], tuple[Array, Aux]], own: Any, examples: Batch, clip: float
 ) -> tuple[tuple[Array, Aux], Any]:
-    """What `jax.value_and_grad(loss, has_aux=True)(own, examples)` gives, the gradient private.
+    """What `jax.value_and_grad(loss, has_aux=True)(own, examples)` gives, with clipped gradients.
 
-    Loss and metrics are told as they are, so they are not private.
+    The gradient is `clipped_mean` of the examples'; with noise it is private. Loss and metrics are
+    reported as they are, so they are not private.
 
     Args:
       loss: a mean over examples of which none sees another. The `extra` of its `Aux` must not
         depend on the examples, since nothing hides it: that of the first is kept.
       own: the player's parameters.
       examples: leaves `[B, ...]`.
-      privacy: noise and clip.
-      key: of the noise.
+      clip: C, the greatest norm.
     """
 
     def of_one(example: Batch) -> tuple[tuple[Array, Aux], Any]:
@@ -58,23 +53,19 @@ def private_value_and_grad(
     (values, aux), gradients = jax.vmap(of_one)(dict(examples))
     metrics = jax.tree.map(lambda x: x.mean(0), aux.metrics)
     extra = jax.tree.map(lambda x: x[0], aux.extra)
-    gradient = noised_mean(gradients, privacy.clip, privacy.noise, key)
-    return (values.mean(), Aux(metrics, extra)), gradient
+    return (values.mean(), Aux(metrics, extra)), clipped_mean(gradients, clip)
 
 
-def noised_mean(gradients: Any, clip: float, noise: float, key: Array) -> Any:
-    """The mean of clipped gradients of single examples, with noise (Abadi et al. 2016, alg. 1).
+def clipped_mean(gradients: Any, clip: float) -> Any:
+    """The mean of clipped gradients of single examples: `Σ_i clipped g_i / B`.
 
     Each example's gradient is scaled down to the norm `clip`, over all leaves together, where it is
-    longer; then `(Σ_i clipped g_i + noise · clip · N(0, 1)) / B`. The batch is the whole one, also
-    inside `jax.pmap`, where the noise is drawn once for it, from the same key on all devices.
+    longer.
 
     Args:
-      gradients: leaves `[B, ...]`, one gradient an example, each from that example alone (so no
+      gradients: leaves `[B, ...]`, one gradient per example, each from that example alone (so no
         batch normalisation); such as `jax.vmap(jax.grad(loss), in_axes=(None, 0))` gives.
       clip: C, the greatest norm.
-      noise: σ, the noise's standard deviation over `clip`.
-      key: the step's own key for this noise.
 
     Returns:
       A tree like one example's gradient.
@@ -82,15 +73,24 @@ def noised_mean(gradients: Any, clip: float, noise: float, key: Array) -> Any:
     # Products of lower precision would let a clipped gradient be longer than the noise covers.
     with jax.default_matmul_precision("highest"):
         total, _ = optax.per_example_global_norm_clip(gradients, clip)
-    leaves, structure = jax.tree.flatten(total)
     held = len(jax.tree.leaves(gradients)[0])
-    scale = noise * clip / (held * batch.parts())
-    noised = [
-        batch.mean_over_batch(leaf[None] / held)
-        + scale * jax.random.normal(own, leaf.shape, leaf.dtype)
-        for leaf, own in zip(leaves, jax.random.split(key, len(leaves)), strict=True)
-    ]
-    return jax.tree.unflatten(structure, noised)
+    return jax.tree.map(lambda leaf: leaf / held, total)
+
+
+def noised(mean: Any, privacy: Privacy, size: int, key: Array) -> Any:
+    """The private gradient `mean + noise · clip · N(0, 1) / B` (Abadi et al. 2016, algorithm 1).
+
+    Args:
+      mean: `clipped_mean` of a whole batch: over devices, the mean of theirs.
+      privacy: noise and clip.
+      size: B, the examples of the whole batch.
+      key: the step's own key for this noise; devices that have the same draw the same.
+    """
+    leaves, structure = jax.tree.flatten(mean)
+    scale = privacy.noise * privacy.clip / size
+    each = zip(leaves, jax.random.split(key, len(leaves)), strict=True)
+    drawn = [leaf + scale * jax.random.normal(own, leaf.shape, leaf.dtype) for leaf, own in each]
+    return jax.tree.unflatten(structure, drawn)
 
 
 def epsilon(noise: float, sample_rate: float, steps: int, delta: float) -> float:

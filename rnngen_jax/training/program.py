@@ -12,7 +12,6 @@ from rnngen_jax.training.privacy import Privacy
 from rnngen_jax.training.seeds import create_each
 from rnngen_jax.training.state import TrainState, create
 from rnngen_jax.training.step import (
-    Reduce,
     Step,
     Transform,
     Updates,
@@ -42,16 +41,15 @@ def one_step(
     optimizers: Mapping[str, OptimizerConfig],
     config: TrainingConfig,
     transform: Transform,
-    reduce: Reduce = lambda tree: tree,
 ) -> Step:
     """The function of one training step of one seed, as `train_step` makes it.
 
     Args:
       model, optimizers, config: as for `initial_state`.
-      transform, reduce: as for `train_step`.
+      transform: as for `train_step`.
     """
     chains, updates = _chains(model, optimizers), _updates(optimizers)
-    return train_step(model, chains, config.ema_decay, transform, reduce, updates)
+    return train_step(model, chains, config.ema_decay, transform, updates, config.micro_batches)
 
 
 def batches_per_step(optimizers: Mapping[str, OptimizerConfig]) -> int:

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from rnngen_jax.training.state import TrainState
-from rnngen_jax.training.step import Call, Fetch, Step, many_steps
+from rnngen_jax.training.step import Fetch, Step, many_steps
 
 Values = float | list[float]  # of the one seed, or of each of several
 
@@ -33,30 +33,27 @@ def create_each(make: Callable[[Any], TrainState], seed: int, seeds: int) -> Tra
         return make(seed)
     # One after the other: `vmap` would batch the QR of orthogonal kernels, and on a CPU a batched
     # factorisation waits for its parts on the thread pool that two of them fill, for ever.
-    return jax.lax.map(make, _seeds(seed, seeds))
+    return jax.lax.map(make, numbers(seed, seeds))
 
 
-def many_steps_each(step: Step, fetch: Fetch, seed: int, seeds: int) -> Call:
+def many_steps_each(step: Step, fetch: Fetch, seeds: int) -> Callable[..., Any]:
     """Makes the function of one call, as `many_steps` does, for all seeds.
 
     Args:
       step: one step of one seed.
       fetch: `fetch(resident, item) -> batch` of one seed.
-      seed: the first.
       seeds: how many, N.
 
     Returns:
-      `call(state, resident, chunk) -> (state, metrics)`: state leaves have a leading axis `[N]`,
-      chunk leaves and metrics leading axes `[K, N]`. For one seed it is that of `many_steps`.
+      `call(seeds, state, resident, chunk) -> (state, metrics)`: the seeds are `[N]`, as `numbers`
+      gives them, or the shard of them that is run; so are the leading axes of the state's leaves.
+      Chunk leaves and metrics have leading axes `[K, N]`. For one seed it is that of `many_steps`.
     """
-    if seeds == 1:
-        return many_steps(step, fetch, seed)
 
     def one(seed: Any, state: TrainState, resident: Any, chunk: Any) -> Any:
         return many_steps(step, fetch, seed)(state, resident, chunk)
 
-    each = jax.vmap(one, in_axes=(0, 0, None, 1), out_axes=(0, 1))
-    return lambda state, resident, chunk: each(_seeds(seed, seeds), state, resident, chunk)
+    return one if seeds == 1 else jax.vmap(one, in_axes=(0, 0, None, 1), out_axes=(0, 1))
 
 
 def with_axis(abstract: Any, seeds: int) -> Any:
@@ -123,6 +120,7 @@ def first_not_finite(name: str, values: np.ndarray, seeds: int) -> tuple[str, fl
     return name if seeds == 1 else f"{name} of seed_index {at[0]}", float(values[at])
 
 
-def _seeds(seed: int, seeds: int) -> np.ndarray:
-    """The seeds `[N]`, of which each makes the key that the same Python int makes."""
-    return np.arange(seed, seed + seeds, dtype=np.uint32)
+def numbers(seed: int, seeds: int) -> np.ndarray:
+    """The seeds `[N]`, or `[]` of one; each makes the key that the same Python int makes."""
+    each = np.arange(seed, seed + seeds, dtype=np.uint32)
+    return each if seeds > 1 else each[0]

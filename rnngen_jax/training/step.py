@@ -9,15 +9,16 @@ import optax
 from jax import Array
 
 from rnngen_jax import keys
-from rnngen_jax.models.base import Aux, Batch, Model
-from rnngen_jax.training.privacy import Privacy, private_value_and_grad
+from rnngen_jax.models.base import Aux, Batch, Extra, Model
+from rnngen_jax.ops.batch import mean_over_devices
+from rnngen_jax.ops.batch import parts as shards
+from rnngen_jax.training.privacy import Privacy, clipped_value_and_grad, noised
 from rnngen_jax.training.state import TrainState
 
 Transform = Callable[[Batch, Array], Batch]
 Metrics = dict[str, Array]
 Step = Callable[[TrainState, Batch, Array], tuple[TrainState, Metrics]]
 Fetch = Callable[[Mapping[str, Array] | None, Mapping[str, Array]], Batch]
-Reduce = Callable[[Any], Any]
 Call = Callable[[TrainState, Any, Any], tuple[TrainState, Metrics]]
 
 
@@ -38,8 +39,8 @@ def train_step(
     optimizers: Mapping[str, optax.GradientTransformation],
     ema_decay: float,
     transform: Transform,
-    reduce: Reduce = lambda tree: tree,
     updates: Mapping[str, Updates] | None = None,
+    micro_batches: int = 1,
 ) -> Step:
     """Makes the function of one training step.
 
@@ -48,15 +49,21 @@ def train_step(
     its `extra` to the next. Update number i of every player sees the same batch; a step's examples
     number i, i + n, i + 2 n, ... make it up, where n is `most_updates(updates)`.
 
+    Where the batch is sharded over devices, each of them runs this on its shard, and an update's
+    loss, metrics and gradient are averaged over devices in one all-reduce. The parameters and
+    `extra` are the same on all devices and are not: a model takes what its `extra` keeps of a batch
+    from `ops.batch`.
+
     Args:
       model: the model.
       optimizers: by player.
       ema_decay: decay of the moving average of the parameters, at step t no more than
         (1 + t) / (10 + t); 0 for none.
       transform: what is done to a batch first, such as augmentation.
-      reduce: the mean over devices of a tree of arrays, where each has a part of the batch only;
-        integers are left alone, since they are the same on all.
       updates: by player; one update with plain gradients for a player that is not there.
+      micro_batches: parts of an update's batch that are differentiated one after the other, M:
+        activations take 1/M of the memory. The gradient is the mean of theirs, so statistics of a
+        batch, as batch normalisation takes them, are those of a micro-batch.
 
     Returns:
       `step(state, batch, key) -> (state, metrics)`. The metrics are scalars: `loss/<player>`,
@@ -71,18 +78,23 @@ def train_step(
     ) -> tuple[TrainState, Metrics]:
         """Updates one player once."""
 
-        def loss(own: Any, batch: Batch) -> tuple[Array, Aux]:
-            params = {**state.params, player: own}
-            return model.losses[player](params, state.extra, batch, key, state.step)
-
         own, opt_state = state.params[player], state.opt_state[player]
         privacy = settings[player].privacy
-        if privacy is None:
-            found = jax.value_and_grad(loss, has_aux=True)(own, batch)
-        else:
+
+        def differentiate(extra: Any, batch: Batch) -> tuple[tuple[Array, Aux], Any]:
+            def loss(own: Any, batch: Batch) -> tuple[Array, Aux]:
+                params = {**state.params, player: own}
+                return model.losses[player](params, extra, batch, key, state.step)
+
+            if privacy is not None:
+                return clipped_value_and_grad(loss, own, batch, privacy.clip)
+            return jax.value_and_grad(loss, has_aux=True)(own, batch)
+
+        (value, aux), gradient = _accumulated(differentiate, state.extra, batch, micro_batches)
+        value, shown, gradient = mean_over_devices((value, aux.metrics, gradient))
+        if privacy is not None:
             noise_key = keys.named(key, "privacy")
-            found = private_value_and_grad(loss, own, batch, privacy, noise_key)
-        (value, aux), gradient = reduce(found)
+            gradient = noised(gradient, privacy, len(batch["index"]) * shards(), noise_key)
         change, opt_state = optimizers[player].update(gradient, opt_state, own)
         metrics = {f"loss/{player}": value, f"grad_norm/{player}": optax.tree.norm(gradient)}
         state = state._replace(
@@ -90,18 +102,14 @@ def train_step(
             opt_state={**state.opt_state, player: opt_state},
             extra=aux.extra,
         )
-        return state, {**aux.metrics, **metrics}
+        return state, {**shown, **metrics}
 
     def all_updates(
         player: str, state: TrainState, batch: Batch, key: Array
     ) -> tuple[TrainState, Metrics]:
         """Updates one player as often as its settings say."""
         count = settings[player].per_step
-        # [parts, B, ...], across the batch, so that a device's part of it is one of each update's.
-        cut = {
-            name: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0)[:count]
-            for name, x in batch.items()
-        }
+        cut = jax.tree.map(lambda x: x[:count], _cut(batch, parts))
         if count == 1:
             return update(player, state, jax.tree.map(lambda x: x[0], cut), key)
 
@@ -126,6 +134,43 @@ def train_step(
         return state._replace(step=state.step + 1), metrics
 
     return step
+
+
+def _cut(batch: Batch, parts: int) -> dict[str, Array]:
+    """A batch in equal parts, `[parts, B / parts, ...]`.
+
+    They lie across the batch, so that a device's shard of it holds as much of each part.
+    """
+    return {
+        name: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0) for name, x in batch.items()
+    }
+
+
+def _accumulated(
+    differentiate: Callable[[Extra, Batch], tuple[tuple[Array, Aux], Any]],
+    extra: Extra,
+    batch: Batch,
+    micro_batches: int,
+) -> tuple[tuple[Array, Aux], Any]:
+    """`differentiate(extra, batch)`, of one micro-batch after the other; the means of their values.
+
+    Each hands its `extra` to the next.
+    """
+    if micro_batches == 1:
+        return differentiate(extra, batch)
+
+    def body(carry: tuple[Extra, Any], part: Batch) -> tuple[tuple[Extra, Any], Any]:
+        extra, total = carry
+        (value, aux), gradient = differentiate(extra, part)
+        return (aux.extra, jax.tree.map(jnp.add, total, gradient)), (value, aux.metrics)
+
+    cut = _cut(batch, micro_batches)
+    first = jax.tree.map(lambda x: x[0], cut)
+    _, like = jax.eval_shape(differentiate, extra, first)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
+    (extra, total), shown = jax.lax.scan(body, (extra, zeros), cut)
+    value, metrics = jax.tree.map(lambda x: x.mean(0), shown)
+    return (value, Aux(metrics, extra)), jax.tree.map(lambda x: x / micro_batches, total)
 
 
 def most_updates(updates: Mapping[str, Updates]) -> int:
@@ -161,12 +206,3 @@ def many_steps(step: Step, fetch: Fetch, seed: int | Array) -> Call:
         return jax.lax.scan(body, state, chunk)
 
     return call
-
-
-def mean_over(axis: str) -> Reduce:
-    """The mean over a pmap axis of a tree's floating arrays; integers are left alone."""
-
-    def mean(value: Array) -> Array:
-        return jax.lax.pmean(value, axis) if jnp.issubdtype(value.dtype, jnp.inexact) else value
-
-    return lambda tree: jax.tree.map(mean, tree)

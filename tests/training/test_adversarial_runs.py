@@ -66,7 +66,7 @@ def trained(case, kind, devices):
     chains = {player: make_optimizer(config) for player in model.losses}
     parallel = make_parallel(
         kind,
-        lambda reduce: train_step(model, chains, 0.9, toys.keep, reduce, updates),
+        train_step(model, chains, 0.9, toys.keep, updates),
         fetch,
         0,
         BATCH,

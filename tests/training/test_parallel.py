@@ -27,7 +27,7 @@ def make(model, kind, devices, name="sgd"):
     optimizers = {player: make_optimizer(config) for player in model.losses}
     parallel = make_parallel(
         kind,
-        lambda reduce: train_step(model, optimizers, 0.9, toys.jitter, reduce),
+        train_step(model, optimizers, 0.9, toys.jitter),
         fetch,
         0,
         BATCH,
@@ -110,14 +110,16 @@ def test_local_lies_on_one_device_with_its_own_shape(place):
 
 @pytest.mark.parametrize("kind", ["jit", "pmap"])
 def test_a_batch_that_does_not_divide_is_refused(kind):
-    with pytest.raises(UserError, match=r"batch_size=12 .*8 devices.*multiple of 8"):
-        make_parallel(kind, lambda reduce: None, fetch, 0, 12, jax.devices())
+    with pytest.raises(
+        UserError, match=r"batch_size must be a multiple of 8 \(8 devices\), got 12"
+    ):
+        make_parallel(kind, None, fetch, 0, 12, jax.devices())
 
 
 def test_pmap_in_several_processes_is_refused(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with pytest.raises(UserError, match="'pmap' runs in one process and there are 2; use 'jit'"):
-        make_parallel("pmap", lambda reduce: None, fetch, 0, 16, jax.devices())
+        make_parallel("pmap", None, fetch, 0, 16, jax.devices())
 
 
 @pytest.mark.parametrize("copy", ["place", "host"])
@@ -126,7 +128,7 @@ def test_an_array_that_there_is_no_memory_for_is_an_error(copy):
     code = f"""
 import jax
 from rnngen_jax.training.parallel import make_parallel
-parallel = make_parallel("jit", lambda reduce: None, None, 0, 8, jax.devices()[:1])
+parallel = make_parallel("jit", None, None, 0, 8, jax.devices()[:1])
 state = jax.jit(lambda: jax.random.normal(jax.random.key(0), (2**22, 2**22)))()
 try:
     parallel.{copy}(state)

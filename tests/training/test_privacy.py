@@ -11,6 +11,7 @@ from scipy import optimize, special, stats
 
 from rnngen_jax.errors import UserError
 from rnngen_jax.models.base import Aux
+from rnngen_jax.ops.batch import mean_over_devices
 from rnngen_jax.training import privacy
 
 RNG = np.random.default_rng(6)
@@ -36,27 +37,31 @@ def by_loop(gradients, clip):
     return {name: leaf / B for name, leaf in total.items()}
 
 
+def noised_mean(gradients, noise, key):
+    return privacy.noised(
+        privacy.clipped_mean(gradients, CLIP), privacy.Privacy(noise, CLIP), B, key
+    )
+
+
 def flat(tree, axes=0):
     leaves = [leaf.reshape(*leaf.shape[:axes], -1) for leaf in jax.tree.leaves(tree)]
     return np.float64(np.concatenate(leaves, -1))
 
 
 def test_without_noise_it_is_the_mean_of_clipped_gradients():
-    found = privacy.noised_mean(GRADIENTS, CLIP, 0.0, jax.random.key(0))
+    found = privacy.clipped_mean(GRADIENTS, CLIP)
     assert jax.tree.map(jnp.shape, found) == {"kernel": (3, 2), "bias": (4,)}
     np.testing.assert_allclose(flat(found), flat(by_loop(GRADIENTS, CLIP)), rtol=2e-6, atol=1e-7)
-    loose = privacy.noised_mean(GRADIENTS, 100.0, 0.0, jax.random.key(0))
+    loose = privacy.clipped_mean(GRADIENTS, 100.0)
     np.testing.assert_allclose(flat(loose), flat(GRADIENTS, 1).mean(0), rtol=1e-5, atol=1e-7)
-    none = privacy.noised_mean(
-        jax.tree.map(jnp.zeros_like, GRADIENTS), CLIP, 0.0, jax.random.key(0)
-    )
+    none = privacy.clipped_mean(jax.tree.map(jnp.zeros_like, GRADIENTS), CLIP)
     np.testing.assert_array_equal(flat(none), 0)
 
 
 def test_noise_is_normal_independent_and_scaled_by_the_clip():
     noise, draws = 1.7, 4000
     each = jax.random.split(jax.random.key(1), draws)
-    found = jax.jit(jax.vmap(lambda key: privacy.noised_mean(GRADIENTS, CLIP, noise, key)))(each)
+    found = jax.jit(jax.vmap(lambda key: noised_mean(GRADIENTS, noise, key)))(each)
     scaled = (flat(found, 1) - flat(by_loop(GRADIENTS, CLIP))) / (noise * CLIP / B)
     assert scaled.shape == (draws, 10)
     assert stats.kstest(scaled.reshape(-1), "norm").pvalue > 0.001
@@ -69,11 +74,12 @@ def test_devices_share_one_batch_and_one_noise():
     """As the trainer goes about it: the mean over devices of what each has."""
 
     def part(gradients):
-        return jax.lax.pmean(privacy.noised_mean(gradients, CLIP, 1.3, jax.random.key(2)), "data")
+        mean = mean_over_devices(privacy.clipped_mean(gradients, CLIP))
+        return privacy.noised(mean, privacy.Privacy(1.3, CLIP), B, jax.random.key(2))
 
     parts = jax.tree.map(lambda leaf: leaf.reshape(4, 2, *leaf.shape[1:]), GRADIENTS)
     cut = jax.pmap(part, axis_name="data", devices=jax.devices()[:4])(parts)
-    whole = privacy.noised_mean(GRADIENTS, CLIP, 1.3, jax.random.key(2))
+    whole = noised_mean(GRADIENTS, 1.3, jax.random.key(2))
     np.testing.assert_allclose(flat(cut, 1), np.tile(flat(whole), (4, 1)), rtol=1e-5, atol=1e-6)
 
 
@@ -85,12 +91,9 @@ def test_a_losss_gradient_is_of_single_examples_and_its_value_and_metrics_are_as
 
     own = {"kernel": jnp.float32([0.5, -1, 2]), "bias": jnp.float32([1, 0, 0.3])}
     examples = {"image": RNG.standard_normal((B, 3)).astype(np.float32)}
-    key, clip = jax.random.key(3), 4.0
+    clip = 4.0
     found = {
-        clip: privacy.private_value_and_grad(
-            loss, own, examples, privacy.Privacy(noise=0.0, clip=clip), key
-        )
-        for clip in (1e4, clip)
+        each: privacy.clipped_value_and_grad(loss, own, examples, each) for each in (1e4, clip)
     }
     wanted = jax.value_and_grad(loss, has_aux=True)(own, examples)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found[1e4], wanted)

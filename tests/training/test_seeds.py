@@ -33,7 +33,7 @@ def make(model, optimizer, seed=SEED, seeds=1, devices=1):
     optimizers = {player: make_optimizer(optimizer.resolved(STEPS)) for player in model.losses}
     parallel = make_parallel(
         "jit",
-        lambda reduce: train_step(model, optimizers, 0.9, toys.jitter, reduce),
+        train_step(model, optimizers, 0.9, toys.jitter),
         fetch,
         seed,
         BATCH,
@@ -158,7 +158,7 @@ def test_the_placed_state_is_donated():
 
 def test_a_batch_is_divided_over_the_devices_of_a_seed():
     def make_it(batch_size):
-        make_parallel("jit", lambda reduce: None, fetch, 0, batch_size, jax.devices(), seeds=4)
+        make_parallel("jit", None, fetch, 0, batch_size, jax.devices(), seeds=4)
 
     make_it(6)
     with pytest.raises(UserError, match=r"batch_size=7 .*2 devices of each seed; .*multiple of 2"):

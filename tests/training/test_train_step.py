@@ -10,7 +10,7 @@ import training_toys as toys
 from rnngen_jax import keys
 from rnngen_jax.data.feed import fetch
 from rnngen_jax.models.base import Aux
-from rnngen_jax.training.privacy import Privacy, noised_mean
+from rnngen_jax.training.privacy import Privacy, noised
 from rnngen_jax.training.state import create, evaluated_params
 from rnngen_jax.training.step import Updates, many_steps, most_updates, train_step
 
@@ -172,8 +172,9 @@ def test_private_noise_is_drawn_in_every_update_from_a_key_of_its_own(count):
     key, wanted = keys.named(KEY, "loss/discriminator"), 0.0
     for i in range(count):
         own = keys.named(jax.random.fold_in(key, i) if count > 1 else key, "privacy")
-        nothing = {"kernel": jnp.zeros((8 // count, 4, 1))}
-        wanted -= 0.1 * np.asarray(noised_mean(nothing, clip, noise, own)["kernel"])
+        nothing = {"kernel": jnp.zeros((4, 1))}
+        noise_alone = noised(nothing, Privacy(noise, clip), 8 // count, own)
+        wanted -= 0.1 * np.asarray(noise_alone["kernel"])
     assert np.abs(wanted).min() > 1e-3
     found = after.params["discriminator"]["kernel"] - state.params["discriminator"]["kernel"]
     np.testing.assert_allclose(found, wanted, atol=1.1 * count * 0.1 * clip)

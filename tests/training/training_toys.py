@@ -8,6 +8,7 @@ from rnngen_jax import keys
 from rnngen_jax.data.base import Split
 from rnngen_jax.data.feed import make_feed
 from rnngen_jax.models.base import Aux, Model
+from rnngen_jax.ops.batch import mean_over_batch
 from rnngen_jax.shapes import ImageSpec
 from rnngen_jax.training import sinks
 from rnngen_jax.training.checkpoints import open_checkpoints
@@ -73,7 +74,7 @@ def autoencoder(features=5, dtype=jnp.float32):
         value = jnp.mean((y - x) ** 2)
         extra = {
             **extra,
-            "mean": 0.9 * extra["mean"] + 0.1 * x.mean(0),
+            "mean": 0.9 * extra["mean"] + 0.1 * mean_over_batch(x),
             "seen": extra["seen"] + 1,
         }
         return value, Aux({"brightness": x.mean()}, extra)

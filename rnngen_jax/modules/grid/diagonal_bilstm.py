@@ -13,6 +13,7 @@ from rnngen_jax.cells.convolved import convolved
 from rnngen_jax.cells.learned_carry import learned_carry
 from rnngen_jax.modules.grid.parts import MaskedDense
 from rnngen_jax.ops import grids
+from rnngen_jax.ops.devices import compiled_for
 from rnngen_jax.recurrence.base import Strategy
 
 # On the previous diagonal, the same place is the pixel to the left, the place before it the pixel
@@ -175,7 +176,7 @@ def _images_in_line(height: int, batch: int) -> int:
     image right behind it, only those before the first and after the last image remain, at the price
     of more and smaller steps, which pays on a CPU only.
     """
-    if jax.default_backend() != "cpu":
+    if compiled_for() != "cpu":
         return 1
     most = max(height * batch // _CPU_PLACES, 1)
     return max(n for n in range(1, most + 1) if batch % n == 0)

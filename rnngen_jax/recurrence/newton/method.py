@@ -3,9 +3,8 @@
 import dataclasses
 import math
 
-import jax
-
 from rnngen_jax.config import require, require_choice
+from rnngen_jax.ops.devices import compiled_for
 
 # Iterations without progress after which a window is given up.
 PATIENCE = 3
@@ -93,5 +92,5 @@ class Method:
 
 def _step_cost(batch: int, size: int) -> float:
     """Cost of one sequential step, in multiply-adds."""
-    latency = _LATENCY if jax.default_backend() == "cpu" else _ACCELERATOR_LATENCY
+    latency = _LATENCY if compiled_for() == "cpu" else _ACCELERATOR_LATENCY
     return latency + batch * size**2
