@@ -24,7 +24,7 @@ from rnngen_jax.errors import UserError
 from rnngen_jax.ops.batch import BATCH_AXIS as AXIS
 from rnngen_jax.training.seeds import many_steps_each, numbers
 from rnngen_jax.training.state import TrainState
-from rnngen_jax.training.step import Call, Fetch, Metrics, Step
+from rnngen_jax.training.step import Call, Fetch, Step
 
 SEEDS = "seed"
 Arrays = dict[str, np.ndarray]
@@ -128,23 +128,27 @@ def _jit(call: Callable[..., Any], mesh: Mesh, each_seed: np.ndarray) -> Paralle
     """The program of one device over shards of global arrays: of their seeds and of their batch."""
     seeds = each_seed.size
     axis = () if seeds == 1 else (SEEDS,)
-    whole, of_seeds = PartitionSpec(), PartitionSpec(*axis)
-    of_batches = PartitionSpec(None, *axis, AXIS)
-    # The reductions are our own and the outputs the same on every device, or wrong in one test;
-    # the checker that could tell would want every loop's carry marked by hand.
+
+    def spread(*spec: str | None) -> NamedSharding:
+        return NamedSharding(mesh, PartitionSpec(*spec))
+
+    whole, states, metrics = spread(), spread(*axis), spread(None, *axis)
+    batches = spread(None, *axis, AXIS)
+    # The reductions are our own, so the outputs are the same on every device; a checker that could
+    # tell would want the carry of every loop marked by hand.
     mapped = jax.shard_map(
         call,
         mesh=mesh,
-        in_specs=(of_seeds, of_seeds, whole, of_batches),
-        out_specs=(of_seeds, PartitionSpec(None, *axis)),
+        in_specs=(states.spec, states.spec, whole.spec, batches.spec),
+        out_specs=(states.spec, metrics.spec),
         check_vma=False,
     )
-
-    def run(state: TrainState, resident: Any, chunk: Any) -> tuple[TrainState, Metrics]:
-        return mapped(each_seed, state, resident, chunk)
-
-    jitted = jax.jit(run, donate_argnums=0)
-    states, batches = NamedSharding(mesh, of_seeds), NamedSharding(mesh, of_batches)
+    jitted = jax.jit(
+        lambda state, resident, chunk: mapped(each_seed, state, resident, chunk),
+        in_shardings=(states, whole, batches),
+        out_shardings=(states, metrics),
+        donate_argnums=0,
+    )
     take = jax.jit(lambda tree, place: jax.tree.map(lambda x: x[place], tree))
 
     def local(tree: Any, seed_index: int = 0) -> Any:
@@ -158,7 +162,7 @@ def _jit(call: Callable[..., Any], mesh: Mesh, each_seed: np.ndarray) -> Paralle
 
     return Parallel(
         place=lambda state: _put(_copies(state), states),
-        place_resident=lambda resident: _put(resident, NamedSharding(mesh, whole)),
+        place_resident=lambda resident: _put(resident, whole),
         place_chunk=lambda chunk: _put(chunk, batches),
         compiled=_compiling(jitted),
         local=local,

@@ -161,7 +161,7 @@ def test_a_batch_is_divided_over_the_devices_of_a_seed():
         make_parallel("jit", None, fetch, 0, batch_size, jax.devices(), seeds=4)
 
     make_it(6)
-    with pytest.raises(UserError, match=r"batch_size=7 .*2 devices of each seed; .*multiple of 2"):
+    with pytest.raises(UserError, match=r"multiple of 2 \(2 devices of each seed\), got 7"):
         make_it(7)
 
 
