@@ -46,8 +46,9 @@ def mean_over_devices(tree: Any) -> Any:
         places.setdefault(leaf.dtype, []).append(place)
     for group in places.values():
         ends = np.cumsum([leaves[place].size for place in group])
-        buffer = jnp.concatenate([leaves[place].ravel() for place in group])
-        means = jnp.split(jax.lax.pmean(buffer, BATCH_AXIS), ends[:-1])
+        # Divided before the sum: after it, each use of the buffer would divide the whole of it.
+        buffer = jnp.concatenate([leaves[place].ravel() for place in group]) / parts()
+        means = jnp.split(jax.lax.psum(buffer, BATCH_AXIS), ends[:-1])
         for place, mean in zip(group, means, strict=True):
             leaves[place] = mean.reshape(leaves[place].shape)
     return jax.tree.unflatten(structure, leaves)
