@@ -43,6 +43,33 @@ def test_moments_are_those_of_numpy_on_one_device_and_on_eight(axes):
         np.testing.assert_allclose(eight[0], value, rtol=1e-5)
 
 
+def test_a_large_mean_costs_the_variance_of_eight_devices_no_digits_beside_a_running_mean():
+    large = (1000 + RNG.standard_normal((DEVICES, 64, 1))).astype(np.float32)
+    over = functools.partial(batch.moments, near=np.float32([998.0]))
+    mean, variance = jax.pmap(over, axis_name="data")(large)
+    np.testing.assert_allclose(mean[0], large.astype(np.float64).mean((0, 1)), rtol=1e-6)
+    np.testing.assert_allclose(variance[0], large.astype(np.float64).var((0, 1)), rtol=1e-4)
+
+
+def test_a_tree_and_a_pair_of_moments_cross_the_network_once():
+    mesh = jax.make_mesh((DEVICES,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    def collectives(function):
+        over = jax.shard_map(
+            function, mesh=mesh, in_specs=jax.P("data"), out_specs=jax.P(), check_vma=False
+        )
+        return jax.jit(over).lower(X).as_text().count("stablehlo.all_reduce")
+
+    assert collectives(lambda x: batch.moments(x, (0, 1))) == 1
+    tree = lambda x: {"one": x.sum(), "two": [x[0], x[0, 0]]}  # noqa: E731
+    assert collectives(lambda x: batch.mean_over_devices(tree(x))) == 1
+    both = jax.pmap(lambda x: batch.mean_over_devices(tree(x)), axis_name="data")(PARTS)
+    wanted = jax.tree.map(lambda x: np.asarray(x).mean(0), jax.vmap(tree)(PARTS))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[0], b, rtol=1e-5), both, wanted)
+    alone = tree(X)
+    assert batch.mean_over_devices(alone) is alone
+
+
 def test_the_mean_of_the_devices_gradients_is_the_gradient():
     def step(scale, x):
         return jax.lax.pmean(jax.value_and_grad(normalised_loss)(scale, x), "data")

@@ -112,6 +112,7 @@ FIELDS = {
     "checkpoint_every": ({"checkpoint_every": 15, "validate_every": 0}, saved),
     "sample_every": ({"sample_every": 10}, drawn),
     "keep": ({"keep": 5}, saved),
+    "micro_batches": ({"micro_batches": 2}, numbers),
     "patience": ({"patience": 1}, steps_of("train")),
 }
 # `num_samples` is read by whoever makes `draw`, and tested there.

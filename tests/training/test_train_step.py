@@ -48,6 +48,34 @@ def test_a_step_is_one_gradient_step():
     assert after.extra["seen"] == 1
 
 
+@pytest.mark.parametrize("kind", ["autoencoder", "adversaries", "private"])
+def test_micro_batches_add_up_to_the_gradient_of_the_whole(kind):
+    model = toys.autoencoder() if kind == "autoencoder" else toys.adversaries()
+    updates = {"discriminator": Updates(2, Privacy(0.5, 0.01) if kind == "private" else None)}
+    updates = {} if kind == "autoencoder" else updates
+    optimizers, state = start(model)
+
+    def step(parts):
+        made = train_step(model, optimizers, 0.0, toys.keep, updates, micro_batches=parts)
+        return made(state, BATCH, KEY)
+
+    whole, wanted = step(1)
+    after, metrics = step(2)
+    close(after.params, whole.params)
+    for each in (metrics, wanted):
+        each.pop("came_after", None)  # which a part's extra tells
+    close(metrics, wanted)
+    player = next(iter(model.losses))
+    assert np.abs(flat_change(whole, state, player)).max() > 1e-4
+    if kind == "autoencoder":  # each part hands its extra on
+        assert after.extra["seen"] == 2
+
+
+def flat_change(after, before, player):
+    leaves = zip(*(jax.tree.leaves(each.params[player]) for each in (after, before)), strict=True)
+    return np.concatenate([np.ravel(a - b) for a, b in leaves])
+
+
 def test_players_are_updated_one_after_the_other_each_in_its_own_branch():
     model = toys.adversaries()
     optimizers, state = start(model)
