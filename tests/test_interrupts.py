@@ -14,6 +14,11 @@ LINES = {
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 42}
 
 
+def heeding():
+    """A shell starts what runs in the background with Ctrl-C ignored, and children inherit it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def started(code, *arguments, **options):
     """A process that runs `code` and has printed "ready"."""
     process = subprocess.Popen(
@@ -22,7 +27,7 @@ def started(code, *arguments, **options):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        **options,
+        **{"preexec_fn": heeding, **options},
     )
     assert process.stdout.readline() == "ready\n", process.communicate()[1]
     return process
