@@ -33,6 +33,5 @@ def get_config(arg: str = "digits"):
         config.model.stages = 2
     if arg == "folder":
         config.model.features = 32
-        config.training.batch_size = 32
-        config.training.steps = 4000
+        config.training.update(batch_size=32, steps=4000)
     return config

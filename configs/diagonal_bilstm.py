@@ -22,10 +22,7 @@ PRESETS = ("digits", "binary_mnist", "cifar10")
 
 def get_config(arg: str = "digits"):
     config = recipes.begin("diagonal_bilstm", arg, PRESETS)
-    config.model.features = 32
-    config.model.layers = 2
-    config.model.pixels = "scalar"
-    config.model.dropout = 0.3
+    config.model.update(features=32, layers=2, pixels="scalar", dropout=0.3)
     recipes.adamw(config, learning_rate=8e-3, steps=1000)
     if arg == "digits":
         return config
@@ -41,18 +38,11 @@ def get_config(arg: str = "digits"):
         config.training.ema_decay = 0.999
         recipes.every(config, lines=500, pictures=1000)
         return config
-    config.data.name = "tfds:cifar10"
-    config.data.validation_fraction = 0.1
-    config.data.flip = True
-    config.model.features = 96
-    config.model.layers = 6
-    config.model.readout = "logistic_mixture"
-    config.model.mixtures = 10
-    config.model.remat = 8
+    config.data.update(name="tfds:cifar10", validation_fraction=0.1, flip=True)
+    config.model.update(features=96, layers=6, readout="logistic_mixture", mixtures=10, remat=8)
     config.optimizer.learning_rate = 1e-3
     recipes.train_for(config, 100_000, warmup=1000)
-    config.training.ema_decay = 0.999
-    config.training.log_every = 100
+    config.training.update(ema_decay=0.999, log_every=100)
     config.training.validate_every = config.training.checkpoint_every = 2000
     config.training.sample_every = 10_000
     return config

@@ -33,21 +33,16 @@ PRESETS = ("digits", "binary_mnist", "binary_mnist_whole", "fashion_mnist", "pap
 
 def get_config(arg: str = "digits"):
     config = recipes.begin("draw", arg, PRESETS)
-    config.model.features = 128
-    config.model.steps = 8
-    config.model.latents = 8
+    config.model.update(features=128, steps=8, latents=8)
     config.model.read_size = config.model.write_size = 4
     recipes.adamw(config, learning_rate=2e-3, steps=1000)
     if arg == "digits":
         return config
 
     recipes.idx(config, "fashion_mnist" if arg == "fashion_mnist" else "binary_mnist", mixtures=1)
-    config.model.features = 256
-    config.model.steps = 16
-    config.model.latents = 32
+    config.model.update(features=256, steps=16, latents=32)
     config.model.read_size = config.model.write_size = 5
-    config.optimizer.weight_decay = 0.01
-    config.optimizer.clip_norm = 0.1
+    config.optimizer.update(weight_decay=0.01, clip_norm=0.1)
     recipes.train_for(config, 10_000)
     recipes.every(config, lines=500, pictures=5000)
     if arg == "fashion_mnist":  # clothes fill the image and have textures
@@ -55,9 +50,7 @@ def get_config(arg: str = "digits"):
     if arg == "binary_mnist_whole":  # reads and writes the whole image at every step
         config.model.read_size = config.model.write_size = 0
     if arg == "paper":  # Gregor et al. 2015, table 3
-        config.model.steps = 64
-        config.model.latents = 100
-        config.model.read_size = 2
+        config.model.update(steps=64, latents=100, read_size=2)
         recipes.train_for(config, 250_000)
         recipes.every(config, lines=1000, pictures=10_000)
     return config

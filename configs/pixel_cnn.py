@@ -18,10 +18,6 @@ PRESETS = ("digits", "gated")
 
 def get_config(arg: str = "digits"):
     config = recipes.begin("pixel_cnn", arg, PRESETS)
-    config.model.features = 32
-    config.model.layers = 2
-    config.model.gated = arg == "gated"
-    config.model.pixels = "scalar"
-    config.model.dropout = 0.3
+    config.model.update(features=32, layers=2, gated=arg == "gated", pixels="scalar", dropout=0.3)
     recipes.adamw(config, learning_rate=8e-3, steps=1000)
     return config

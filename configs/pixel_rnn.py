@@ -18,17 +18,12 @@ PRESETS = ("digits", "binary_mnist")
 
 def get_config(arg: str = "digits"):
     config = recipes.begin("pixel_rnn", arg, PRESETS)
-    config.model.cell = "gru"
-    config.model.features = 128
-    config.model.input_features = 64
-    config.model.pixels = "scalar"
-    config.model.dropout = 0.3
+    config.model.update(cell="gru", features=128, input_features=64, pixels="scalar", dropout=0.3)
     recipes.adamw(config, learning_rate=5e-3, steps=1000)
     if arg == "digits":
         return config
     recipes.idx(config, arg)
-    config.model.above = 2
-    config.model.dropout = 0.0
+    config.model.update(above=2, dropout=0.0)
     recipes.train_for(config, 400)
     recipes.every(config, lines=100, pictures=200)
     return config

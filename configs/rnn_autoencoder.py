@@ -47,30 +47,22 @@ PRESETS = (
 
 def get_config(arg: str = "digits"):
     config = recipes.begin("rnn_autoencoder", arg, PRESETS)
-    config.model.bidirectional = True
-    config.model.dropout = 0.2
-    config.model.beta_warmup = 300
+    config.model.update(bidirectional=True, dropout=0.2, beta_warmup=300)
     recipes.adamw(config, learning_rate=5e-3, steps=1000)
     if arg == "attention":
-        config.model.attention = "dot"
-        config.model.latents = 4
+        config.model.update(attention="dot", latents=4)
     if arg == "deterministic":
-        config.model.latent = "deterministic"
-        config.model.beta_warmup = 0
+        config.model.update(latent="deterministic", beta_warmup=0)
     if arg in ("collapsed", "cured"):
-        config.model.decoder = "autoregressive"
-        config.model.beta_warmup = 0
-        config.model.free_bits = 0.5 if arg == "cured" else 0.0
+        config.model.update(
+            decoder="autoregressive", beta_warmup=0, free_bits=0.5 if arg == "cured" else 0.0
+        )
     if not arg.endswith("mnist"):
         return config
 
     recipes.idx(config, arg, mixtures=1)
-    config.model.features = 256
-    config.model.input_features = 128
-    config.model.latents = 32
-    config.model.dropout = 0.0
-    config.optimizer.learning_rate = 2e-3
-    config.optimizer.weight_decay = 0.01
+    config.model.update(features=256, input_features=128, latents=32, dropout=0.0)
+    config.optimizer.update(learning_rate=2e-3, weight_decay=0.01)
     recipes.train_for(config, 3000)
     recipes.every(config, lines=500, pictures=1000)
     return config

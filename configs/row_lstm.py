@@ -44,10 +44,7 @@ PRESETS = (
 
 def get_config(arg: str = "digits"):
     config = recipes.begin("row_lstm", arg, PRESETS)
-    config.model.features = 32
-    config.model.layers = 2
-    config.model.pixels = "scalar"
-    config.model.dropout = 0.3
+    config.model.update(features=32, layers=2, pixels="scalar", dropout=0.3)
     recipes.adamw(config, learning_rate=8e-3, steps=1000)
     if arg == "digits":
         return config
@@ -55,8 +52,7 @@ def get_config(arg: str = "digits"):
     config.model.dropout = 0.0
     if arg == "folder":
         recipes.folder(config)
-        config.model.readout = "logistic_mixture"
-        config.model.mixtures = 5
+        config.model.update(readout="logistic_mixture", mixtures=5)
         config.optimizer.learning_rate = 5e-3
         config.training.batch_size = 16
         recipes.train_for(config, 1500)

@@ -37,23 +37,16 @@ PRESETS = (
 
 def get_config(arg: str = "digits"):
     config = recipes.begin("row_rnn", arg, PRESETS)
-    config.model.cell = "gru"
-    config.model.features = 128
-    config.model.input_features = 64
-    config.model.pixels = "scalar"
-    config.model.dropout = 0.4
+    config.model.update(cell="gru", features=128, input_features=64, pixels="scalar", dropout=0.4)
     recipes.adamw(config, learning_rate=5e-3, steps=1000)
     if arg == "digits":
         return config
-    config.model.within = "autoregressive"
-    config.model.within_features = 96
+    config.model.update(within="autoregressive", within_features=96)
     if arg == "digits_autoregressive":
         return config
 
     recipes.idx(config, arg)
-    config.model.features = 256
-    config.model.input_features = 256
-    config.model.dropout = 0.0
+    config.model.update(features=256, input_features=256, dropout=0.0)
     recipes.train_for(config, 600)
     recipes.every(config, lines=100, pictures=300)
     return config

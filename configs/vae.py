@@ -35,8 +35,7 @@ PRESETS = ("digits", "binary_mnist", "mnist", "fashion_mnist", "folder")
 
 def get_config(arg: str = "digits"):
     config = recipes.begin("vae", arg, PRESETS)
-    config.model.latents = 16
-    config.model.dropout = 0.2
+    config.model.update(latents=16, dropout=0.2)
     recipes.adamw(config, learning_rate=2e-3, steps=1000)
     if arg == "digits":
         return config
@@ -45,16 +44,13 @@ def get_config(arg: str = "digits"):
     config.optimizer.weight_decay = 0.01
     if arg == "folder":
         recipes.folder(config)
-        config.model.readout = "logistic_mixture"
-        config.model.latents = 64
+        config.model.update(readout="logistic_mixture", latents=64)
         config.training.batch_size = 32
         recipes.train_for(config, 3000)
         recipes.every(config, lines=250, pictures=1000)
         return config
     recipes.idx(config, arg, mixtures=1)
-    config.model.latents = 40
-    config.model.features = 24
-    config.model.hidden = 400
+    config.model.update(latents=40, features=24, hidden=400)
     config.training.batch_size = 100
     recipes.train_for(config, 12000)
     recipes.every(config, lines=500, pictures=2000)
