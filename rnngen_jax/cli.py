@@ -12,7 +12,7 @@ from typing import Any
 from absl import flags
 
 from rnngen_jax import commands, config_files
-from rnngen_jax.commands.base import Flag
+from rnngen_jax.commands.base import Flag, arguments_of, flags_of
 from rnngen_jax.config import closest, nearest
 from rnngen_jax.errors import UserError
 
@@ -49,7 +49,7 @@ def run_verb(argv: list[str]) -> int:
     if any(argument in _HELP[:3] for argument in arguments):
         print(_verb_help(verb))
         return 0
-    return verb.run(**_parse(verb, name, arguments)) or 0
+    return verb.run(**arguments_of(verb.FLAGS, _parse(verb, name, arguments))) or 0
 
 
 def _verb(name: str) -> ModuleType:
@@ -66,7 +66,7 @@ def _verb(name: str) -> ModuleType:
 
 def _parse(verb: ModuleType, name: str, arguments: list[str]) -> dict[str, Any]:
     """The values of the verb's flags by name."""
-    taken = {flag.name: flag for flag in verb.FLAGS}
+    taken = {flag.name: flag for flag in flags_of(verb.FLAGS)}
     positional = getattr(verb, "POSITIONAL", None)
     if positional and arguments and not arguments[0].startswith("-"):
         arguments = [f"--{positional}={arguments[0]}", *arguments[1:]]
@@ -230,7 +230,7 @@ def _unknown_flag(given: str, name: str, taken: dict[str, Flag], argv: list[str]
     likely = _likely_flags(given, [*flags_taken, *fields])
     if not any(flag.endswith(f".{given}") for flag in likely):
         for other in commands.names():
-            if given in {flag.name for flag in _verb(other).FLAGS}:
+            if given in {flag.name for flag in flags_of(_verb(other).FLAGS)}:
                 return f"--{given} is a flag of {other}, not of {name}; allowed: {allowed}."
     return f"--{given} is not a flag of {name}; {_or_allowed(likely, allowed)}"
 
@@ -325,7 +325,8 @@ def _general_help() -> str:
     width = max(map(len, verbs))
     for name, verb in verbs.items():
         lines.append(f"  {name:<{width}}  {(verb.__doc__ or '').splitlines()[0]}")
-        lines.append(f"  {'':<{width}}  {' '.join(f'--{flag.name}' for flag in verb.FLAGS)}")
+        taken = " ".join(f"--{flag.name}" for flag in flags_of(verb.FLAGS))
+        lines.append(f"  {'':<{width}}  {taken}")
     lines += ["", "rnngen VERB --help explains a verb and its flags.", "", EXAMPLE]
     return "\n".join(lines)
 
@@ -341,13 +342,14 @@ def _verb_help(verb: ModuleType) -> str:
         "",
         "flags:",
     ]
-    width = max(len(flag.name) for flag in verb.FLAGS)
-    for flag in verb.FLAGS:
+    taken = flags_of(verb.FLAGS)
+    width = max(len(flag.name) for flag in taken)
+    for flag in taken:
         if flag.required:
             note = " (required)"
         else:
             note = "" if flag.default is None else f" (default {flag.default})"
         lines.append(f"  --{flag.name:<{width}}  {flag.help}{note}")
-    if any(flag.kind == "config" for flag in verb.FLAGS):
+    if any(flag.kind == "config" for flag in taken):
         lines += ["", f"configs that ship: {', '.join(config_files.names())}"]
     return "\n".join(lines)

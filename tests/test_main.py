@@ -7,6 +7,7 @@ import textwrap
 import pytest
 
 from rnngen_jax import cli, commands, main
+from rnngen_jax.commands.base import flags_of
 from rnngen_jax.errors import RunError
 
 CONFIG = """
@@ -201,7 +202,7 @@ def test_help_names_every_verb_and_flag(rnngen):
         code, verb_help, _ = rnngen(name, "--help")
         assert code == 0
         assert rnngen("help", name)[1] == verb_help
-        for flag in cli._verb(name).FLAGS:
+        for flag in flags_of(cli._verb(name).FLAGS):
             assert f"--{flag.name}" in out
             assert f"--{flag.name}" in verb_help
     assert "rnngen train --config=" in out

@@ -1,8 +1,8 @@
 """The verbs of the command line, one file each: a docstring, the flags it takes, and `run`.
 
 The first line of the docstring is the verb's line in `rnngen --help`, the rest is shown by
-`rnngen VERB --help`. `FLAGS` is a tuple of `base.Flag`; `run` takes their values by keyword and
-returns the exit code. JAX and all else that is slow to import is imported inside `run`.
+`rnngen VERB --help`. `FLAGS` is a tuple of `base.Flag` and `base.Group`; `run` takes their values
+by keyword and returns the exit code. What is slow to import, such as JAX, is imported inside `run`.
 """
 
 from rnngen_jax.discovery import defining

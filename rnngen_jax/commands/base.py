@@ -1,6 +1,6 @@
 """What verbs share: their flags, opening a run, and reading the images to work on."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rnngen_jax import interrupts
@@ -32,6 +32,56 @@ class Flag(NamedTuple):
     help: str
     default: Any = None
     required: bool = False
+
+
+class Group(NamedTuple):
+    """Flags that go together and come to the verb as one argument.
+
+    Attributes:
+      name: the argument's.
+      make: `make(**values)`, from the flags' values by their names.
+      flags: the flags.
+    """
+
+    name: str
+    make: Callable[..., Any]
+    flags: tuple[Flag, ...]
+
+
+class Which(NamedTuple):
+    """A checkpoint of a run.
+
+    Attributes:
+      workdir: the run's folder.
+      checkpoint: "best", "latest", a step as a string, or `None` for the best, or the latest where
+        nothing has been validated.
+      seed_index: which seed of a run of several.
+    """
+
+    workdir: str
+    checkpoint: str | None
+    seed_index: int
+
+
+class Chosen(NamedTuple):
+    """The images that a verb works on.
+
+    Attributes:
+      input: an image file, a folder or an npz, or `None` for the images of `split`.
+      split: the split whose images are taken.
+      num: how many images at most, or `None` for all.
+      label: the class of all of them, or `None` for their own.
+    """
+
+    input: str | None
+    split: str
+    num: int | None
+    label: str | None
+
+    def check(self) -> None:
+        """Raises a `UserError` for a number or a split that does not fit."""
+        require(self.num is None or self.num >= 1, "--num", self.num, "≥ 1")
+        check_split(self.split)
 
 
 CONFIG = Flag(
@@ -82,28 +132,57 @@ PREEMPTED_EXIT_CODE = Flag(
 )
 DATA_DIR = Flag("data_dir", "string", "folder of prepared data sets")
 
+RUN = Group("which", Which, (WORKDIR, CHECKPOINT, SEED_INDEX))
+
+
+def images_of(num: int | None) -> Group:
+    """The flags that choose the images to work on, by default the first `num`, or all."""
+    which = "from the start; by default all" if num is None else "from the start"
+    return Group(
+        "chosen",
+        Chosen,
+        (
+            INPUT._replace(
+                help="image file, folder of images or FILE.npz; by default images of --split"
+            ),
+            SPLIT,
+            NUM._replace(default=num, help=f"how many images, {which}"),
+            LABEL._replace(help="the class, a number; by default each image's own"),
+        ),
+    )
+
+
+def flags_of(taken: Iterable[Flag | Group]) -> list[Flag]:
+    """All flags of a verb, those of its groups, too, in their order."""
+    return [flag for one in taken for flag in (one.flags if isinstance(one, Group) else (one,))]
+
+
+def arguments_of(taken: Iterable[Flag | Group], values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a verb's `run` is called with, from the flags' values by name."""
+    return {
+        one.name: one.make(**{flag.name: values[flag.name] for flag in one.flags})
+        if isinstance(one, Group)
+        else values[one.name]
+        for one in taken
+    }
+
+
 MOST_IN_PICTURE = 10_000  # images in one grid, a hundred a side
 MOST_IN_ANIMATION = 1_000  # images in a GIF, each frame of which may show them all
 MOST_BYTES = 2**31  # of all images of one command, which are held in memory
 
 
-def open_run(workdir: str, checkpoint: str | None, seed_index: int) -> "Run":
+def open_run(which: Which) -> "Run":
     """Opens a run for a verb, with a progress bar over its batches.
 
     Of a run of several seeds it prints which one is taken.
-
-    Args:
-      workdir: the run's folder.
-      checkpoint: "best", "latest", a step as a string, or `None` for the best, or the latest where
-        nothing has been validated.
-      seed_index: which seed.
 
     Raises:
       UserError, RunError: as `runs.load`.
     """
     from rnngen_jax import runs
 
-    opened = runs.load(workdir, checkpoint, seed_index=seed_index, track=bar)
+    opened = runs.load(which.workdir, which.checkpoint, seed_index=which.seed_index, track=bar)
     first, seeds = opened.experiment.training.seed, opened.experiment.training.seeds
     if seeds > 1:
         all_of_them = f"{first} to {first + seeds - 1}"
@@ -124,21 +203,13 @@ def dataset_of(opened: "Run") -> "Dataset":
 
 
 def read_images(
-    opened: "Run",
-    input: str | None,
-    split: str,
-    num: int | None,
-    label: str | None,
-    exact: bool = False,
+    opened: "Run", chosen: Chosen, exact: bool = False
 ) -> "tuple[np.ndarray, np.ndarray | None]":
     """The images that a verb works on, those of --input or else of --split.
 
     Args:
       opened: the run.
-      input: an image file, a folder or an npz, or `None`.
-      split: the split whose images are taken without `input`.
-      num: how many images at most, `None` for all.
-      label: the class that --label gives to all of them, or `None` for their own.
+      chosen: which images.
       exact: refuses 8-bit images that lie between the model's levels.
 
     Returns:
@@ -151,10 +222,10 @@ def read_images(
 
     from rnngen_jax.evaluation import inputs
 
-    spec = opened.model.spec
-    one = check_label(label, opened.model)
+    spec, input, num = opened.model.spec, chosen.input, chosen.num
+    one = check_label(chosen.label, opened.model)
     if input is None:
-        images, labels = inputs.read_split(dataset_of(opened), split, num)
+        images, labels = inputs.read_split(dataset_of(opened), chosen.split, num)
     else:
         images, labels = inputs.read_images(input, spec, num, exact)
     if one is not None:

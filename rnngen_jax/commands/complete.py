@@ -30,37 +30,28 @@ It multiplies the standard deviation of latents in the prior, too.
 
 from rnngen_jax.commands.base import (
     CANDIDATES,
-    CHECKPOINT,
     COMPLETIONS,
-    INPUT,
-    LABEL,
     MASK,
-    NUM,
     OUT,
+    RUN,
     SEED,
-    SEED_INDEX,
-    SPLIT,
     TEMPERATURE,
-    WORKDIR,
+    Chosen,
+    Which,
     bar,
     check_amount,
-    check_split,
+    images_of,
     open_run,
     read_images,
 )
 from rnngen_jax.config import require, to_mapping
 
 FLAGS = (
-    WORKDIR,
-    CHECKPOINT,
-    SEED_INDEX,
+    RUN,
     MASK._replace(default="lower", help="lower, upper, centre, random or FILE.png (white: known)"),
-    INPUT._replace(help="image file, folder of images or FILE.npz; by default images of --split"),
-    SPLIT,
-    NUM._replace(default=8, help="how many images, from the start"),
+    images_of(num=8),
     COMPLETIONS,
     CANDIDATES,
-    LABEL._replace(help="the class, a number; by default each image's own"),
     TEMPERATURE,
     SEED,
     OUT._replace(default="completed.png", help="FILE.png or FILE.npz"),
@@ -68,16 +59,11 @@ FLAGS = (
 
 
 def run(
-    workdir: str,
-    checkpoint: str | None,
-    seed_index: int,
+    which: Which,
     mask: str,
-    input: str | None,
-    split: str,
-    num: int,
+    chosen: Chosen,
     completions: int,
     candidates: int | None,
-    label: str | None,
     temperature: float,
     seed: int,
     out: str,
@@ -85,17 +71,12 @@ def run(
     """Completes images.
 
     Args:
-      workdir: the run's folder.
-      checkpoint: "best", "latest", a step, or `None`.
-      seed_index: which seed of a run of several.
+      which: the run and its checkpoint.
       mask: a mask's name, or the path of a mask image.
-      input: an image file, a folder or an npz, or `None` for the images of `split`.
-      split: the split whose images are taken.
-      num: how many images at most.
+      chosen: the images.
       completions: how many completions of each.
       candidates: how many draws there are to choose each completion from; `None` for the model's
         own number.
-      label: a class, or `None` for the images' own.
       temperature: what logits are divided by, and scales multiplied.
       seed: seed of the draw and of random masks.
       out: what to write.
@@ -107,17 +88,16 @@ def run(
       UserError: a flag that does not fit, no such run, checkpoint or seed, images or a mask of
         another size, or a model that cannot complete.
     """
-    require(num >= 1, "--num", num, "≥ 1")
+    chosen.check()
     require(completions >= 1, "--completions", completions, "≥ 1")
     require(candidates is None or candidates >= 1, "--candidates", candidates, "≥ 1")
-    check_split(split)
     from rnngen_jax.evaluation import pictures
     from rnngen_jax.runs import arguments
 
     arguments.check_seed(seed, "--seed")
     arguments.check_temperature(temperature, "--temperature")
     pictures.require_out(out, folder=False)
-    opened = open_run(workdir, checkpoint, seed_index)
+    opened = open_run(which)
 
     import jax
     import numpy as np
@@ -127,7 +107,7 @@ def run(
     spec = opened.model.spec
     key = jax.random.key(seed)
     complete = sampling.completer(opened.model, bar, candidates)
-    images, labels = read_images(opened, input, split, num, label)
+    images, labels = read_images(opened, chosen)
     check_amount("--num times --completions", len(images) * completions, spec, out)
     known = inputs.known_pixels(mask, key, len(images), spec)
 

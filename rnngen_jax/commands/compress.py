@@ -26,18 +26,14 @@ import time
 from typing import TYPE_CHECKING
 
 from rnngen_jax.commands.base import (
-    CHECKPOINT,
-    INPUT,
-    LABEL,
-    NUM,
     OUT,
-    SEED_INDEX,
-    SPLIT,
-    WORKDIR,
+    RUN,
+    Chosen,
+    Which,
     bar,
     check_amount,
-    check_split,
     dataset_of,
+    images_of,
     open_run,
     read_images,
 )
@@ -48,39 +44,20 @@ if TYPE_CHECKING:
     import numpy as np
 
 FLAGS = (
-    WORKDIR,
-    CHECKPOINT,
-    SEED_INDEX,
-    INPUT._replace(help="image file, folder of images or FILE.npz; by default images of --split"),
-    SPLIT,
-    NUM._replace(help="how many images, from the start; by default all"),
-    LABEL._replace(help="the class, a number; by default each image's own"),
+    RUN,
+    images_of(num=None),
     OUT._replace(default="images.rnn", help="FILE.rnn"),
 )
 
 COMPARED = 2**19  # values that PNG and WebP get: WebP takes some 10 μs for each
 
 
-def run(
-    workdir: str,
-    checkpoint: str | None,
-    seed_index: int,
-    input: str | None,
-    split: str,
-    num: int | None,
-    label: str | None,
-    out: str,
-) -> int:
+def run(which: Which, chosen: Chosen, out: str) -> int:
     """Compresses.
 
     Args:
-      workdir: the run's folder.
-      checkpoint: "best", "latest", a step, or `None`.
-      seed_index: which seed of a run of several.
-      input: an image file, a folder or an npz, or `None` for the images of `split`.
-      split: the split whose images are taken.
-      num: how many images at most, or `None` for all.
-      label: a class, or `None` for the images' own.
+      which: the run and its checkpoint.
+      chosen: the images.
       out: the file to write.
 
     Returns:
@@ -91,25 +68,24 @@ def run(
         fit or lie between the model's levels, or a model that cannot compress.
       RunError: probabilities that are not finite.
     """
-    require(num is None or num >= 1, "--num", num, "≥ 1")
-    check_split(split)
+    chosen.check()
     from rnngen_jax.evaluation import container
 
     fits = out.lower().endswith(container.ENDING) and not pathlib.Path(out).is_dir()
     require(fits, "--out", out, f"a file that ends in {container.ENDING}")
-    opened = open_run(workdir, checkpoint, seed_index)
+    opened = open_run(which)
 
     from rnngen_jax.evaluation import codec
     from rnngen_jax.files import replacing
 
     model, params = opened.model, opened.params
     codec.stages_of(model)
-    if input is None:
-        source = dataset_of(opened).splits[split]
-        check_amount("--num", min(num or source.num, source.num), model.spec, out)
-    images, labels = read_images(opened, input, split, num, label, exact=True)
+    if chosen.input is None:
+        source = dataset_of(opened).splits[chosen.split]
+        check_amount("--num", min(chosen.num or source.num, source.num), model.spec, out)
+    images, labels = read_images(opened, chosen, exact=True)
     check_amount("--num", len(images), model.spec, out)
-    names = None if input is None else _names(input, num)
+    names = None if chosen.input is None else _names(chosen.input, chosen.num)
     size = codec.batch_size(model, params, opened.extra, len(images))
     start = time.perf_counter()
     coder = codec.coder(model, params, opened.extra, size, bar)
@@ -134,7 +110,7 @@ def run(
     with replacing(out) as temporary:
         temporary.write_bytes(packed)
     bits = 8 * len(packed) / images.size
-    print(f"checkpoint:     step {opened.step} of {workdir}")
+    print(f"checkpoint:     step {opened.step} of {which.workdir}")
     print(f"images:         {len(images)}, {images.size:,} values of {model.spec.levels} levels")
     print(f"file:           {len(packed):,} bytes, {bits:.4f} bits per dimension")
     nats = opened.nats(images, labels=labels).mean()

@@ -16,11 +16,10 @@ import time
 from typing import TYPE_CHECKING
 
 from rnngen_jax.commands.base import (
-    CHECKPOINT,
     INPUT,
     OUT,
-    SEED_INDEX,
-    WORKDIR,
+    RUN,
+    Which,
     bar,
     open_run,
 )
@@ -35,21 +34,17 @@ if TYPE_CHECKING:
     from rnngen_jax.runs import Run
 
 FLAGS = (
-    WORKDIR,
-    CHECKPOINT,
-    SEED_INDEX,
+    RUN,
     INPUT._replace(help="FILE.rnn", required=True),
     OUT._replace(default="images.npz", help="FILE.npz or FOLDER/"),
 )
 
 
-def run(workdir: str, checkpoint: str | None, seed_index: int, input: str, out: str) -> int:
+def run(which: Which, input: str, out: str) -> int:
     """Decompresses.
 
     Args:
-      workdir: the run's folder.
-      checkpoint: "best", "latest", a step, or `None`.
-      seed_index: which seed of a run of several.
+      which: the run and its checkpoint.
       input: the file.
       out: what to write.
 
@@ -66,7 +61,7 @@ def run(workdir: str, checkpoint: str | None, seed_index: int, input: str, out: 
     from rnngen_jax.evaluation import container
 
     content = container.read(input)
-    opened = open_run(workdir, checkpoint, seed_index)
+    opened = open_run(which)
     _check_model(opened, content, input)
 
     import numpy as np

@@ -20,7 +20,6 @@ model keeps along a path, or in a grid, to the class of the image where it begin
 from typing import TYPE_CHECKING
 
 from rnngen_jax.commands.base import (
-    CHECKPOINT,
     INDICES,
     INPUT,
     KIND,
@@ -28,11 +27,11 @@ from rnngen_jax.commands.base import (
     NUM,
     OUT,
     PATH,
-    SEED_INDEX,
+    RUN,
     SPLIT,
     STEPS,
     VARIABLE,
-    WORKDIR,
+    Which,
     check_amount,
     check_split,
     open_run,
@@ -48,9 +47,7 @@ if TYPE_CHECKING:
     from rnngen_jax.runs import Run
 
 FLAGS = (
-    WORKDIR,
-    CHECKPOINT,
-    SEED_INDEX,
+    RUN,
     KIND,
     INPUT._replace(help="image file, folder of images or FILE.npz; by default images of --split"),
     SPLIT,
@@ -70,9 +67,7 @@ LARGEST = 2**31 - 1  # number that an image can have
 
 
 def run(
-    workdir: str,
-    checkpoint: str | None,
-    seed_index: int,
+    which: Which,
     kind: str,
     input: str | None,
     split: str,
@@ -87,9 +82,7 @@ def run(
     """Interpolates.
 
     Args:
-      workdir: the run's folder.
-      checkpoint: "best", "latest", a step, or `None`.
-      seed_index: which seed of a run of several.
+      which: the run and its checkpoint.
       kind: "pairs", "grid" or "latent".
       input: an image file, a folder or an npz, or `None` for the images of `split`.
       split: the split whose images are taken.
@@ -114,7 +107,7 @@ def run(
     from rnngen_jax.evaluation import pictures
 
     pictures.require_out(out, folder=False, endings=pictures.MOVING)
-    opened = open_run(workdir, checkpoint, seed_index)
+    opened = open_run(which)
 
     import numpy as np
 

@@ -16,54 +16,30 @@ images' own labels, or --label.
 """
 
 from rnngen_jax.commands.base import (
-    CHECKPOINT,
-    INPUT,
-    LABEL,
-    NUM,
     OUT,
-    SEED_INDEX,
-    SPLIT,
-    WORKDIR,
+    RUN,
+    Chosen,
+    Which,
     bar,
     check_amount,
-    check_split,
+    images_of,
     open_run,
     read_images,
 )
-from rnngen_jax.config import require
 
 FLAGS = (
-    WORKDIR,
-    CHECKPOINT,
-    SEED_INDEX,
-    INPUT._replace(help="image file, folder of images or FILE.npz; by default images of --split"),
-    SPLIT,
-    NUM._replace(default=8, help="how many images, from the start"),
-    LABEL._replace(help="the class, a number; by default each image's own"),
+    RUN,
+    images_of(num=8),
     OUT._replace(default="rebuilt.png", help="FILE.png, FILE.npz or FILE.gif"),
 )
 
 
-def run(
-    workdir: str,
-    checkpoint: str | None,
-    seed_index: int,
-    input: str | None,
-    split: str,
-    num: int,
-    label: str | None,
-    out: str,
-) -> int:
+def run(which: Which, chosen: Chosen, out: str) -> int:
     """Rebuilds images.
 
     Args:
-      workdir: the run's folder.
-      checkpoint: "best", "latest", a step, or `None`.
-      seed_index: which seed of a run of several.
-      input: an image file, a folder or an npz, or `None` for the images of `split`.
-      split: the split whose images are taken.
-      num: how many images at most.
-      label: a class, or `None` for the images' own.
+      which: the run and its checkpoint.
+      chosen: the images.
       out: what to write.
 
     Returns:
@@ -73,12 +49,11 @@ def run(
       UserError: a flag that does not fit, no such run, checkpoint or seed, images of another
         size, or a model without latents, or without canvases for a .gif.
     """
-    require(num >= 1, "--num", num, "≥ 1")
-    check_split(split)
+    chosen.check()
     from rnngen_jax.evaluation import pictures
 
     pictures.require_out(out, folder=False, endings=pictures.MOVING)
-    opened = open_run(workdir, checkpoint, seed_index)
+    opened = open_run(which)
 
     import numpy as np
 
@@ -89,7 +64,7 @@ def run(
     sampling.latents_of(model, "to rebuild images from")
     if moving:
         sampling.require_canvases(model)
-    images, labels = read_images(opened, input, split, num, label)
+    images, labels = read_images(opened, chosen)
     check_amount("--num", len(images), model.spec, out, size=4)
     latents = opened.encode(images, labels=labels)
     rebuilt = opened.decode(latents, labels=labels)

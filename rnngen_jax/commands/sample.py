@@ -26,15 +26,14 @@ latents from the prior and the noise of adversarial models, too.
 from typing import TYPE_CHECKING
 
 from rnngen_jax.commands.base import (
-    CHECKPOINT,
     LABEL,
     NUM,
     OUT,
     PIXELS,
+    RUN,
     SEED,
-    SEED_INDEX,
     TEMPERATURE,
-    WORKDIR,
+    Which,
     bar,
     check_amount,
     check_label,
@@ -48,9 +47,7 @@ if TYPE_CHECKING:
     from rnngen_jax.runs import Run
 
 FLAGS = (
-    WORKDIR,
-    CHECKPOINT,
-    SEED_INDEX,
+    RUN,
     NUM._replace(default=64),
     LABEL._replace(help="the class, a number, or all to go round the classes", default="all"),
     TEMPERATURE,
@@ -61,9 +58,7 @@ FLAGS = (
 
 
 def run(
-    workdir: str,
-    checkpoint: str | None,
-    seed_index: int,
+    which: Which,
     num: int,
     label: str,
     temperature: float,
@@ -74,9 +69,7 @@ def run(
     """Samples.
 
     Args:
-      workdir: the run's folder.
-      checkpoint: "best", "latest", a step, or `None`.
-      seed_index: which seed of a run of several.
+      which: the run and its checkpoint.
       num: how many images.
       label: a class, or "all".
       temperature: what logits are divided by, and scales multiplied.
@@ -99,7 +92,7 @@ def run(
     arguments.check_seed(seed, "--seed")
     arguments.check_temperature(temperature, "--temperature")
     pictures.require_out(out, folder=True, endings=pictures.MOVING)
-    opened = open_run(workdir, checkpoint, seed_index)
+    opened = open_run(which)
     check_amount("--num", num, opened.model.spec, out, size=4 if pixels == "mean" else 1)
 
     import numpy as np
