@@ -22,7 +22,8 @@ class Aux(NamedTuple):
 
     Attributes:
       metrics: scalars by name, means over the batch, such as `nats_per_image`.
-      extra: the model's `extra` after this step; the train step stores it.
+      extra: the model's `extra` after this step; the train step stores it. It has to be the same on
+        every device that shares a batch: what it keeps of one is taken from `ops.batch`.
     """
 
     metrics: dict[str, Array]
