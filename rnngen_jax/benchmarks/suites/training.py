@@ -1,14 +1,13 @@
-"""LSTM and GRU layers of all libraries, forwards and their parameters' gradient."""
+"""LSTM and GRU layers of all libraries: forward pass and gradient of the parameters."""
 
-import statistics
 from collections.abc import Iterator, Sequence
 
 from rnngen_jax.benchmarks import agreement, peers, roofline
 from rnngen_jax.benchmarks.contenders import contender, ours
 from rnngen_jax.benchmarks.machine import Machine
 from rnngen_jax.benchmarks.problem import Problem, Settings, Shape, draw
-from rnngen_jax.benchmarks.report import Record, compare, number
-from rnngen_jax.benchmarks.timing import interleaved
+from rnngen_jax.benchmarks.report import Record, compare, summary, torch_notes
+from rnngen_jax.benchmarks.timing import columns, interleaved
 
 TITLE = "forward passes and parameter gradients of sum(ys * weights)"
 COLUMNS = ("ms", "least", "most", "ratio", "% roofline")
@@ -38,30 +37,20 @@ def _case(problem: Problem, rounds: int, machine: Machine) -> Iterator[Record]:
     for work in ("forward", "gradient"):
         timings = interleaved({one.name: getattr(one, work) for one in contenders}, rounds)
         least = roofline.seconds(problem.cell, problem.shape, machine, gradient=work == "gradient")
-        for name, timing in timings.items():
-            values = {
-                **timing.milliseconds(),
-                "ratio": timing.median / timings["ours"].median,
-                "% roofline": 100 * least / timing.median,
-            }
+        for name, values in columns(timings).items():
+            values["% roofline"] = 100 * least / timings[name].median
             yield Record(f"{problem.cell} {work} {problem.shape}", name, values)
 
 
 def notes(records: Sequence[Record]) -> list[str]:
-    """Medians over cells and shapes, for each kind of pass."""
+    """The meaning of the columns, and medians over cells and shapes for each kind of work."""
     lines = [
-        "ratio: a contender's median time divided by ours, above 1 where ours is faster. "
-        "% roofline: the share of the time that the machine would need at best."
+        "ratio: a contender's median time divided by ours, so ours is faster above 1. "
+        "% roofline: the machine's best possible time as a percentage of the time."
     ]
     for work in ("forward", "gradient"):
         those = [record for record in records if f" {work} " in record.case]
-        if torch := compare(those, "ratio", ("torch",)):
-            median, lowest = number(statistics.median(torch)), number(min(torch))
-            lines.append(f"{work}: torch / ours: median {median}, lowest {lowest}")
-        best = compare(those, "ratio", JAX_LIBRARIES)
-        median, lowest = number(statistics.median(best)), number(min(best))
-        lines.append(
-            f"{work}: best of {', '.join(JAX_LIBRARIES)} that are installed / ours: "
-            f"median {median}, lowest {lowest}"
-        )
+        lines += [f"{work}: {note}" for note in torch_notes(those)]
+        best = summary(compare(those, "ratio", JAX_LIBRARIES))
+        lines.append(f"{work}: best of {', '.join(JAX_LIBRARIES)} (if installed) / ours: {best}")
     return lines
