@@ -4,10 +4,11 @@ import importlib.util
 import json
 import pathlib
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rnngen_jax.benchmarks.machine import Machine
+from rnngen_jax.benchmarks.timing import Timing, times_and_ratios
 from rnngen_jax.errors import UserError
 from rnngen_jax.files import filling
 
@@ -42,6 +43,21 @@ class Result(NamedTuple):
     plotted: str
     records: list[Record]
     notes: list[str]
+
+
+def timed(
+    case: str, timings: Mapping[str, Timing], amounts: Mapping[str, float] | None = None
+) -> Iterator[Record]:
+    """A case's records: times, ratios to the first contender, and rates.
+
+    Args:
+      case: the work and its shape.
+      timings: by contender.
+      amounts: by column, an amount of work to be divided by the median time in seconds.
+    """
+    for name, values in times_and_ratios(timings).items():
+        rates = {column: a / timings[name].median for column, a in (amounts or {}).items()}
+        yield Record(case, name, {**values, **rates})
 
 
 def heading(columns: Sequence[str]) -> str:
@@ -89,10 +105,16 @@ def summary(ratios: Sequence[float]) -> str:
     return f"median {number(statistics.median(ratios))}, lowest {number(min(ratios))}"
 
 
-def torch_notes(records: Sequence[Record]) -> list[str]:
-    """A note on torch's times relative to ours; empty if torch was not timed."""
-    ratios = compare(records, "ratio", ("torch",))
-    return [f"torch / ours: {summary(ratios)}"] if ratios else []
+def of_work(records: Sequence[Record], work: str) -> list[Record]:
+    """The records whose case includes the word `work`, such as "gradient"."""
+    return [record for record in records if work in record.case.split()]
+
+
+def torch_notes(records: Sequence[Record], works: Sequence[str] = ()) -> list[str]:
+    """Notes on torch's times relative to ours, one per kind of work; none if torch was not timed."""
+    found = {f"{work}: ": of_work(records, work) for work in works} or {"": records}
+    ratios = {label: compare(those, "ratio", ("torch",)) for label, those in found.items()}
+    return [f"{label}torch / ours: {summary(each)}" for label, each in ratios.items() if each]
 
 
 def require_writable(folder: str, suites: Sequence[str]) -> None:

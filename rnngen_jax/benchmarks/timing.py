@@ -23,7 +23,7 @@ class Timing(NamedTuple):
         return {"ms": 1e3 * self.median, "least": 1e3 * self.least, "most": 1e3 * self.most}
 
 
-def columns(timings: Mapping[str, Timing]) -> dict[str, dict[str, float]]:
+def times_and_ratios(timings: Mapping[str, Timing]) -> dict[str, dict[str, float]]:
     """Each contender's columns: its milliseconds, and `ratio`, its median over the first one's."""
     first = next(iter(timings.values())).median
     return {

@@ -18,9 +18,9 @@ from rnngen_jax.benchmarks.agreement import require_close
 from rnngen_jax.benchmarks.machine import Machine
 from rnngen_jax.benchmarks.peers import torch_nn
 from rnngen_jax.benchmarks.problem import Settings, Shape, draw_parameters
-from rnngen_jax.benchmarks.report import Record, torch_notes
+from rnngen_jax.benchmarks.report import Record, timed, torch_notes
 from rnngen_jax.benchmarks.textbook_draw import Sizes, TorchDraw, torch_draw
-from rnngen_jax.benchmarks.timing import columns, interleaved
+from rnngen_jax.benchmarks.timing import interleaved
 from rnngen_jax.cells.base import Params
 from rnngen_jax.models.base import Model
 from rnngen_jax.shapes import ImageSpec
@@ -77,9 +77,7 @@ def _case(kind: str, shape: Shape, rounds: int) -> Iterator[Record]:
         calls["gradient"][TORCH], calls["sample"][TORCH] = torch.gradient, torch.sample
     for work, those in calls.items():
         timings = interleaved(those, rounds)
-        for name, values in columns(timings).items():
-            values["images/s"] = shape.batch / timings[name].median
-            yield Record(f"{kind} {work} {shape}", name, values)
+        yield from timed(f"{kind} {work} {shape}", timings, {"images/s": shape.batch})
 
 
 def sizes(kind: str, shape: Shape) -> Sizes:
@@ -171,11 +169,8 @@ def parameters(model: Model, sizes: Sizes, rng: np.random.Generator) -> Params:
 
 def notes(records: Sequence[Record]) -> list[str]:
     """The meaning of the columns, and torch's time over ours for each kind of work."""
-    lines = [
+    return [
         "ratio: the time divided by ours, so ours is faster above 1. images/s: the batch size "
-        "divided by the time."
+        "divided by the time.",
+        *torch_notes(records, ("gradient", "sample")),
     ]
-    for work in ("gradient", "sample"):
-        those = [record for record in records if f" {work} " in record.case]
-        lines += [f"{work}: {note}" for note in torch_notes(those)]
-    return lines

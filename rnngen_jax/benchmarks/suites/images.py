@@ -19,9 +19,9 @@ from rnngen_jax.benchmarks import agreement
 from rnngen_jax.benchmarks.contenders import Layer, contender
 from rnngen_jax.benchmarks.machine import Machine
 from rnngen_jax.benchmarks.problem import Settings, Shape, draw_parameters
-from rnngen_jax.benchmarks.report import Record, summary
+from rnngen_jax.benchmarks.report import Record, summary, timed
 from rnngen_jax.benchmarks.textbook import LAYERS, TextbookLayer
-from rnngen_jax.benchmarks.timing import Timing, columns, interleaved
+from rnngen_jax.benchmarks.timing import Timing, interleaved
 from rnngen_jax.cells.base import Params
 from rnngen_jax.config import from_mapping
 from rnngen_jax.models.base import Model
@@ -205,7 +205,7 @@ def _training(
     contenders = [contender(layer) for layer in found]
     agreement.check(f"{what} {shape}", contenders)
     calls = {one.name: one.gradient for one in contenders}
-    yield from _records(f"{what} gradient {shape}", interleaved(calls, settings.rounds))
+    yield from timed(f"{what} gradient {shape}", interleaved(calls, settings.rounds))
 
 
 def _sampling(name: str, shape: Shape, settings: Settings) -> Iterator[Record]:
@@ -232,12 +232,7 @@ def _sampling(name: str, shape: Shape, settings: Settings) -> Iterator[Record]:
     for one in PASSED:
         scaled = (seconds * dims / len(others.values) for seconds in timings[one])
         timings[one] = Timing(*scaled)
-    yield from _records(f"{name} sample {shape}", timings)
-
-
-def _records(case: str, timings: dict[str, Timing]) -> Iterator[Record]:
-    for name, values in columns(timings).items():
-        yield Record(case, name, values)
+    yield from timed(f"{name} sample {shape}", timings)
 
 
 def _fields(shape: Shape, **fields: Any) -> dict[str, Any]:

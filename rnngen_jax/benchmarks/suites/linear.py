@@ -10,7 +10,7 @@ from rnngen_jax.benchmarks.contenders import Layer, contender, lower_gradient, o
 from rnngen_jax.benchmarks.machine import Machine
 from rnngen_jax.benchmarks.problem import Problem, Settings, Shape, build, draw
 from rnngen_jax.benchmarks.report import Record
-from rnngen_jax.benchmarks.timing import columns, interleaved
+from rnngen_jax.benchmarks.timing import interleaved, times_and_ratios
 from rnngen_jax.cells.base import Params
 
 TITLE = "gradient of min_gru in parallel over time, against itself and an LSTM step by step"
@@ -31,7 +31,7 @@ def run(settings: Settings, machine: Machine) -> Iterator[Record]:
         check(str(problem), [contender(way) for way in ways])
         ways.append(ours(lstm, "sequential", "lstm sequential"))
         calls = {way.name: contender(way).gradient for way in ways}
-        values = columns(interleaved(calls, settings.rounds))
+        values = times_and_ratios(interleaved(calls, settings.rounds))
         for way in ways:
             megabytes = peak_bytes(lower_gradient(way).compile()) / 1e6
             yield Record(f"gradient {shape}", way.name, {**values[way.name], "MB": megabytes})

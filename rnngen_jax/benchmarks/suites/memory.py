@@ -9,7 +9,7 @@ from rnngen_jax.benchmarks.peers import flax_linen
 from rnngen_jax.benchmarks.problem import Problem, Settings, Shape, draw
 from rnngen_jax.benchmarks.report import Record
 from rnngen_jax.benchmarks.resident import growth
-from rnngen_jax.benchmarks.timing import columns, interleaved
+from rnngen_jax.benchmarks.timing import interleaved, times_and_ratios
 
 TITLE = "gradients over long sequences: memory and time"
 COLUMNS = ("ms", "least", "most", "ratio", "MB", "RSS MB")
@@ -29,7 +29,7 @@ def run(settings: Settings, machine: Machine) -> Iterator[Record]:
             contenders = [contender(layer) for layer in found]
             agreement.check(str(problem), contenders)
             calls = {one.name: one.gradient for one in contenders}
-            times = columns(interleaved(calls, settings.rounds))
+            times = times_and_ratios(interleaved(calls, settings.rounds))
             for layer in found:
                 resident = growth(cell, shape, layer.name)
                 values = {

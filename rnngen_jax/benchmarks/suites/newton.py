@@ -12,7 +12,7 @@ from rnngen_jax.benchmarks.contenders import Contender, contender, ours
 from rnngen_jax.benchmarks.machine import Machine
 from rnngen_jax.benchmarks.problem import Problem, Settings, Shape, build, draw
 from rnngen_jax.benchmarks.report import Record
-from rnngen_jax.benchmarks.timing import columns, interleaved
+from rnngen_jax.benchmarks.timing import interleaved, times_and_ratios
 from rnngen_jax.cells.base import Params, initial_carry
 from rnngen_jax.config import options
 from rnngen_jax.recurrence.base import Sequence as Steps
@@ -58,7 +58,7 @@ def _case(kind: str, problem: Problem, rounds: int) -> Iterator[Record]:
         require_close(what, ys[name], ys["sequential"], TOLERANCE)
     accounts = {name: account(problem, name) for name in STRATEGIES}
     for work in ("forward", "gradient"):
-        times = columns(interleaved(_calls(contenders, work), rounds))
+        times = times_and_ratios(interleaved(_calls(contenders, work), rounds))
         for name in names:
             values: dict[str, float | None] = {**times[name], **accounts.get(name, {})}
             if name != "sequential":

@@ -13,8 +13,8 @@ from rnngen_jax.benchmarks.layouts import widen
 from rnngen_jax.benchmarks.machine import Machine, set_up_torch, wait_for_torch
 from rnngen_jax.benchmarks.peers import torch_nn
 from rnngen_jax.benchmarks.problem import Settings, Shape, build, draw
-from rnngen_jax.benchmarks.report import Record, torch_notes
-from rnngen_jax.benchmarks.timing import columns, interleaved
+from rnngen_jax.benchmarks.report import Record, timed, torch_notes
+from rnngen_jax.benchmarks.timing import interleaved
 from rnngen_jax.cells.base import Carry, Params, initial_carry
 from rnngen_jax.recurrence import generate
 
@@ -38,8 +38,7 @@ def run(settings: Settings, machine: Machine) -> Iterator[Record]:
             given, wanted = logits_torch(fed), np.asarray(logits_ours(fed))
             require_close(f"{shape}: logits of torch LSTMCell", given, wanted)
             calls["torch LSTMCell"] = draw_torch
-        for name, values in columns(interleaved(calls, settings.rounds)).items():
-            yield Record(f"sample {shape}", name, values)
+        yield from timed(f"sample {shape}", interleaved(calls, settings.rounds))
 
 
 def parameters(shape: Shape, seed: int = 0) -> Params:

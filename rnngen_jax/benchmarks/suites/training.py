@@ -6,8 +6,8 @@ from rnngen_jax.benchmarks import agreement, peers, roofline
 from rnngen_jax.benchmarks.contenders import contender, ours
 from rnngen_jax.benchmarks.machine import Machine
 from rnngen_jax.benchmarks.problem import Problem, Settings, Shape, draw
-from rnngen_jax.benchmarks.report import Record, compare, summary, torch_notes
-from rnngen_jax.benchmarks.timing import columns, interleaved
+from rnngen_jax.benchmarks.report import Record, compare, of_work, summary, timed, torch_notes
+from rnngen_jax.benchmarks.timing import interleaved
 
 TITLE = "forward passes and parameter gradients of sum(ys * weights)"
 COLUMNS = ("ms", "least", "most", "ratio", "% roofline")
@@ -22,6 +22,7 @@ SHAPES = (
     Shape(3072, 8, 3, 256),
 )
 JAX_LIBRARIES = ("flax", "keras", "equinox")
+WORKS = ("forward", "gradient")
 
 
 def run(settings: Settings, machine: Machine) -> Iterator[Record]:
@@ -34,23 +35,20 @@ def run(settings: Settings, machine: Machine) -> Iterator[Record]:
 def _case(problem: Problem, rounds: int, machine: Machine) -> Iterator[Record]:
     contenders = [contender(ours(problem, STRATEGY)), *peers.contenders(problem)]
     agreement.check(str(problem), contenders)
-    for work in ("forward", "gradient"):
+    for work in WORKS:
         timings = interleaved({one.name: getattr(one, work) for one in contenders}, rounds)
         least = roofline.seconds(problem.cell, problem.shape, machine, gradient=work == "gradient")
-        for name, values in columns(timings).items():
-            values["% roofline"] = 100 * least / timings[name].median
-            yield Record(f"{problem.cell} {work} {problem.shape}", name, values)
+        case = f"{problem.cell} {work} {problem.shape}"
+        yield from timed(case, timings, {"% roofline": 100 * least})
 
 
 def notes(records: Sequence[Record]) -> list[str]:
     """The meaning of the columns, and medians over cells and shapes for each kind of work."""
-    lines = [
+    libraries = ", ".join(JAX_LIBRARIES)
+    best = {work: compare(of_work(records, work), "ratio", JAX_LIBRARIES) for work in WORKS}
+    return [
         "ratio: a contender's median time divided by ours, so ours is faster above 1. "
-        "% roofline: the machine's best possible time as a percentage of the time."
+        "% roofline: the machine's best possible time as a percentage of the time.",
+        *torch_notes(records, WORKS),
+        *(f"{w}: best of {libraries} (if installed) / ours: {summary(best[w])}" for w in WORKS),
     ]
-    for work in ("forward", "gradient"):
-        those = [record for record in records if f" {work} " in record.case]
-        lines += [f"{work}: {note}" for note in torch_notes(those)]
-        best = summary(compare(those, "ratio", JAX_LIBRARIES))
-        lines.append(f"{work}: best of {', '.join(JAX_LIBRARIES)} (if installed) / ours: {best}")
-    return lines
