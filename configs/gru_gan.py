@@ -10,9 +10,7 @@
     rnngen train --config=configs/gru_gan.py:fashion_mnist --workdir=runs/gru_gan_fashion
         one CPU core, some 50 min; Fréchet 53 of 5,000 samples, where real images have 3.8
 
-Fréchet distances are in the features of a classifier of the same data (configs/classifier.py),
-samples against the test split, from `rnngen evaluate --classifier=FOLDER --samples=NUMBER`. They
-are not comparable with other distances.
+Fréchet distances are measured as in configs/dcgan.py.
 
 `--config=gru_gan` names this file in any folder.
 """

@@ -34,15 +34,8 @@ Runs shorter than the preset used --config.optimizer.warmup_steps=50.
 
 from rnngen_jax import recipes
 
-PRESETS = (
-    "digits",
-    "attention",
-    "deterministic",
-    "collapsed",
-    "cured",
-    "binary_mnist",
-    "fashion_mnist",
-)
+DIGITS = ("digits", "attention", "deterministic", "collapsed", "cured")
+PRESETS = (*DIGITS, "binary_mnist", "fashion_mnist")
 
 
 def get_config(arg: str = "digits"):
@@ -57,7 +50,7 @@ def get_config(arg: str = "digits"):
         config.model.update(
             decoder="autoregressive", beta_warmup=0, free_bits=0.5 if arg == "cured" else 0.0
         )
-    if not arg.endswith("mnist"):
+    if arg in DIGITS:
         return config
 
     recipes.idx(config, arg, mixtures=1)

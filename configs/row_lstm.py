@@ -31,36 +31,25 @@ after one epoch, not converged.
 
 from rnngen_jax import recipes
 
-PRESETS = (
-    "digits",
-    "binary_mnist",
-    "dynamic_mnist",
-    "threshold_mnist",
-    "mnist",
-    "fashion_mnist",
-    "folder",
-)
+BINARY = ("binary_mnist", "dynamic_mnist", "threshold_mnist")
+PRESETS = ("digits", *BINARY, "mnist", "fashion_mnist", "folder")
 
 
 def get_config(arg: str = "digits"):
     config = recipes.begin("row_lstm", arg, PRESETS)
-    config.model.update(features=32, layers=2, pixels="scalar", dropout=0.3)
-    recipes.adamw(config, learning_rate=8e-3, steps=1000)
+    recipes.grid(config)
     if arg == "digits":
         return config
 
+    recipes.train_for(config, 1500)
+    recipes.every(config, lines=250, pictures=500)
     config.model.dropout = 0.0
+    config.optimizer.learning_rate = 5e-3
+    config.training.batch_size = 32
     if arg == "folder":
         recipes.folder(config)
         config.model.update(readout="logistic_mixture", mixtures=5)
-        config.optimizer.learning_rate = 5e-3
         config.training.batch_size = 16
-        recipes.train_for(config, 1500)
-        recipes.every(config, lines=250, pictures=500)
-        return config
-    recipes.idx(config, arg)
-    config.optimizer.learning_rate = 5e-3
-    config.training.batch_size = 32
-    recipes.train_for(config, 1500)
-    recipes.every(config, lines=250, pictures=500)
+    else:
+        recipes.idx(config, arg)
     return config

@@ -20,12 +20,10 @@
         dimension on the same tiles as configs/row_lstm.py:folder, whose reconstructions have a
         squared error of 0.0043; with --config.data.name=folder:FOLDER
 
-Figures are from `rnngen evaluate` on the test split: ELBOs, which are bounds; IW-K is from
-`--iw_samples=K`.
-
-Runs shorter than the preset used --config.optimizer.warmup_steps=50.
-
 `--config=vae` names this file in any folder.
+
+Figures are from `rnngen evaluate` on the test split: ELBOs, which are lower bounds; IW-K is from
+`--iw_samples=K`. Runs shorter than the preset used --config.optimizer.warmup_steps=50.
 """
 
 from rnngen_jax import recipes

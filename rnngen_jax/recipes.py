@@ -40,6 +40,12 @@ def adamw(config: ConfigDict, learning_rate: float, steps: int) -> None:
     train_for(config, steps)
 
 
+def grid(config: ConfigDict) -> None:
+    """Two layers over the pixels' grid and AdamW, for the embedded digits."""
+    config.model.update(features=32, layers=2, pixels="scalar", dropout=0.3)
+    adamw(config, learning_rate=8e-3, steps=1000)
+
+
 def train_for(config: ConfigDict, steps: int, warmup: int = 50) -> None:
     """So many steps, of which the first `warmup` are the warm-up, or their share of fewer."""
     config.training.steps = steps
@@ -97,7 +103,7 @@ def every(config: ConfigDict, lines: int, pictures: int) -> None:
     config.evaluation.num_images = 1000
 
 
-def adversarial(config: ConfigDict, preset: str, steps: int) -> None:
+def adversarial(config: ConfigDict, preset: str, steps: int) -> ConfigDict:
     """Two players with Adam, its first decay at a half, R1 on real images, averaged parameters.
 
     R1 keeps the discriminator's slope small, so that rates several times those of Radford et al.
@@ -107,6 +113,9 @@ def adversarial(config: ConfigDict, preset: str, steps: int) -> None:
       config: of an adversarial model.
       preset: "digits", "folder", or as for `idx_data`.
       steps: on digits; 6,000 on others.
+
+    Returns:
+      The config.
     """
     digits = preset == "digits"
     if preset == "folder":
@@ -122,3 +131,4 @@ def adversarial(config: ConfigDict, preset: str, steps: int) -> None:
     config.training.ema_decay = 0.999
     every(config, lines=500, pictures=1000)
     config.evaluation.num_images = 0
+    return config

@@ -21,7 +21,16 @@ from optax.losses import softmax_cross_entropy_with_integer_labels as cross_entr
 
 from rnngen_jax import keys
 from rnngen_jax.models.adversarial_config import AdversarialConfig
-from rnngen_jax.models.base import Aux, Batch, Extra, Model, Params, labels_for, require_classes
+from rnngen_jax.models.base import (
+    Aux,
+    Batch,
+    Extra,
+    Model,
+    Params,
+    Scalar,
+    require_classes,
+    sampler,
+)
 from rnngen_jax.modules.adversarial import Discriminator, Verdict, with_borrowed, without
 from rnngen_jax.modules.latent import scaled
 from rnngen_jax.ops import adversarial, information, penalties, spectral
@@ -121,7 +130,7 @@ def adversarial_model(
             params[other] = without(params[other], other, shared[1])
         return params, extra
 
-    def drawn(each: Array, temperature: Array | float) -> Noise:
+    def drawn(each: Array, temperature: Scalar) -> Noise:
         """Noise from one key an image."""
 
         def one(key: Array) -> Noise:
@@ -241,15 +250,9 @@ def adversarial_model(
         return value - config.information * told, Aux(metrics, after)
 
     def sample(
-        params: Params,
-        extra: Extra,
-        key: Array,
-        num: int,
-        label: Array | None = None,
-        temperature: Array | float = 1.0,
+        params: Params, extra: Extra, key: Array, label: Array, temperature: Scalar
     ) -> Array:
-        label = labels_for(label, num)
-        noise = drawn(jax.random.split(key, num), temperature)
+        noise = drawn(jax.random.split(key, label.shape[0]), temperature)
         image, _ = generated(params, extra, noise, label, False)
         level = jnp.round((image + 1) / 2 * (spec.levels - 1))
         return jnp.clip(level, 0, spec.levels - 1).astype(jnp.uint8)
@@ -260,7 +263,7 @@ def adversarial_model(
         config.class_conditional,
         init,
         {"discriminator": discriminator, "generator": generator_loss},
-        sample=sample,
+        sample=sampler(sample),
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from rnngen_jax.config import refuse_unread, require, require_at_least, require_choice
 from rnngen_jax.errors import UserError
@@ -81,6 +81,14 @@ class AdversarialConfig:
         require_at_least(self, "config.model", 0, "penalty_weight", "information")
         self._refuse_together()
         self._refuse_unread()
+
+    def generator_layers(self) -> dict[str, Any]:
+        """The fields of a generator's module that its layers have in common."""
+        return {"slope": self.slope, "norm": self.norm}
+
+    def discriminator_layers(self) -> dict[str, Any]:
+        """The fields of a discriminator's body that its layers have in common."""
+        return {"slope": self.slope, "norm": self.discriminator_norm, "dropout": self.dropout}
 
     def require_private(self, player: str, noise: float) -> None:
         """Raises a `UserError` where private gradients of a player would keep no secret.

@@ -15,6 +15,8 @@ Params = dict[str, Any]  # {player: nested dict of arrays}
 Extra = dict[str, Any]  # what is not trained by gradient; {} where there is nothing
 # Items [B, ...] of `spec.dtype` by `spec.key`, "image" or "frames"; "label" and "index", int32 [B].
 Batch = Mapping[str, Array]
+Train = tuple[Array, Array] | None  # (key, index [B]) in training, for dropout; otherwise `None`
+Scalar = Array | float
 
 
 class Aux(NamedTuple):
@@ -27,6 +29,18 @@ class Aux(NamedTuple):
 
     metrics: dict[str, Array]
     extra: Extra
+
+
+class Given(NamedTuple):
+    """Images of which some pixels are known.
+
+    Attributes:
+      image: int `[B, H, W, C]`.
+      known: bool `[B, H, W]`.
+    """
+
+    image: Array
+    known: Array
 
 
 class Completion(NamedTuple):
@@ -174,10 +188,59 @@ class Model(NamedTuple):
     classify: Callable[[Params, Extra, Array], tuple[Array, Array]] | None = None
 
 
-def dropout_masks(
-    key: Array, index: Array, sizes: tuple[int, int], rate: float
-) -> tuple[Array, Array]:
-    """Dropout masks for a cell's inputs `[B, D]` and outputs `[B, F]`, from the index `[B]`."""
+def sampler(draw: Callable[[Params, Extra, Array, Array, Scalar], Array]) -> Callable[..., Array]:
+    """`Model.sample` or `Latent.prior`, from a function that always has labels.
+
+    Args:
+      draw: `draw(params, extra, key, label [num], temperature)`.
+    """
+
+    def sample(
+        params: Params,
+        extra: Extra,
+        key: Array,
+        num: int,
+        label: Array | None = None,
+        temperature: Scalar = 1.0,
+    ) -> Array:
+        return draw(params, extra, key, labels_for(label, num), temperature)
+
+    return sample
+
+
+def completer(fill: Callable[..., Any], **defaults: int) -> Callable[..., Any]:
+    """`Model.complete` or `Model.walk`, from a function that always has labels.
+
+    Args:
+      fill: `fill(params, key, given, label [N], temperature, **options)`; it does not read `extra`.
+      defaults: of the options, such as `candidates`.
+    """
+
+    def complete(
+        params: Params,
+        extra: Extra,
+        key: Array,
+        image: Array,
+        known: Array,
+        label: Array | None = None,
+        temperature: Scalar = 1.0,
+        **options: int,
+    ) -> Any:
+        del extra
+        label = labels_for(label, image.shape[0])
+        return fill(params, key, Given(image, known), label, temperature, **defaults | options)
+
+    return complete
+
+
+def dropout_masks(train: Train, sizes: tuple[int, int], rate: float) -> tuple[Array, Array] | None:
+    """Dropout masks for a network's inputs `[B, D]` and outputs `[B, F]`.
+
+    `None` without dropout: outside of training, or at a rate of 0.
+    """
+    if train is None or not rate:
+        return None
+    key, index = train
     parts = zip(("input", "output"), sizes, strict=True)
     inputs, outputs = (
         dropout.mask(keys.per_example(keys.named(key, name), index), size, rate)

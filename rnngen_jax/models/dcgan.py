@@ -10,6 +10,7 @@ from rnngen_jax.errors import UserError
 from rnngen_jax.models.adversarial import Schedule, adversarial_model
 from rnngen_jax.models.adversarial_config import AdversarialConfig
 from rnngen_jax.models.base import Model
+from rnngen_jax.models.halving import require_stages
 from rnngen_jax.modules.dcgan import Body, Generator, faded
 from rnngen_jax.modules.vae import sizes
 from rnngen_jax.shapes import ImageSpec
@@ -50,8 +51,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
       UserError: more halvings than the image has room for, a norm without a map, sides that cannot
         grow, or a conditional model of images without classes.
     """
-    most = min(spec.height, spec.width).bit_length() - 1
-    require(config.stages <= most, "config.model.stages", config.stages, f"in [0, {most}]")
+    require_stages(config.stages, spec)
     count = len(sizes(spec.height, spec.width, config.stages)) - 1
     if count == 1 and config.discriminator_norm != "none":
         raise UserError(
@@ -68,12 +68,11 @@ def build(config: Config, spec: ImageSpec) -> Model:
         "stages": config.stages,
         "features": config.features,
         "kernel": config.kernel,
-        "slope": config.slope,
         "attention": config.attention,
         "grow": config.grow > 0,
     }
-    generator = Generator(spec=spec, norm=config.norm, **shared)
-    body = Body(dropout=config.dropout, norm=config.discriminator_norm, **shared)
+    generator = Generator(spec=spec, **shared, **config.generator_layers())
+    body = Body(**shared, **config.discriminator_layers())
 
     def at(step: Array) -> dict[str, Array]:
         # Resolution n comes in between steps (2 n + 1) and (2 n + 2) times `grow`.

@@ -13,12 +13,12 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnngen_jax.config import require, require_at_least
-from rnngen_jax.models.base import Extra, Model, Params, require_classes
+from rnngen_jax.models.base import Extra, Model, Params, Train, require_classes
 from rnngen_jax.models.latent import LatentConfig, latent_model
 from rnngen_jax.models.latent_networks import Inference, Network, independent
 from rnngen_jax.models.recurrent import RecurrentConfig, cell_of
 from rnngen_jax.modules.draw import Draw, Trace
-from rnngen_jax.ops import gaussians, likelihoods
+from rnngen_jax.ops import likelihoods
 from rnngen_jax.ops.gaussians import Pick
 from rnngen_jax.shapes import ImageSpec
 
@@ -79,12 +79,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
         return {"model": net.init(key, image, label, noise, method=net.infer)["params"]}, {}
 
     def infer(
-        params: Params,
-        image: Array,
-        label: Array,
-        noise: Array,
-        train: tuple[Array, Array] | None,
-        pick: Pick = gaussians.reparameterised,
+        params: Params, image: Array, label: Array, noise: Array, train: Train, pick: Pick
     ) -> Inference:
         del train
         variables, noise = {"params": params["model"]}, jnp.moveaxis(noise, 1, 0)

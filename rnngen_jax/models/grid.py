@@ -1,6 +1,6 @@
 """Shared by models over an image's two dimensions: config, pixel orders, sampling steps."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -20,7 +20,7 @@ from rnngen_jax.models.autoregressive import (
     autoregressive_model,
     in_raster_order,
 )
-from rnngen_jax.models.base import Extra, Model, Params, require_classes
+from rnngen_jax.models.base import Extra, Model, Params, Train, require_classes
 from rnngen_jax.modules.grid.network import GridNetwork
 from rnngen_jax.ops import dropout, grids, likelihoods
 from rnngen_jax.shapes import ImageSpec
@@ -145,7 +145,7 @@ def grid_model(
     name: str,
     config: GridConfig,
     spec: ImageSpec,
-    layers: Callable[[tuple[int, int, int]], Sequence[nn.Module]],
+    layer: Callable[..., nn.Module],
     apart: bool = False,
 ) -> Model:
     """Builds a model from its layers.
@@ -154,8 +154,8 @@ def grid_model(
       name: of the model.
       config: its choices.
       spec: the images.
-      layers: makes the layers, with the two evaluations of `modules.grid`, for rearranged images
-        `(H', W', C)`.
+      layer: makes one layer, a module with the two evaluations of `modules.grid`, from the fields
+        of `modules.grid.parts.GridLayer` as keyword arguments.
       apart: whether layers keep a map of the rows above.
 
     Raises:
@@ -166,8 +166,9 @@ def grid_model(
     values, context_values = frame(config.order, spec, config.first_kernel)
     height, width, channels = values.shape
     radius = config.first_kernel // 2
+    sizes = {"width": 2 * config.features, "columns": width, "channels": channels}
     net = GridNetwork(
-        layers=layers(values.shape),
+        layers=[layer(**sizes, residual=config.residual) for _ in range(config.layers)],
         spec=spec._replace(height=height, width=width),
         width=2 * config.features,
         **config.inputs(),
@@ -188,9 +189,7 @@ def grid_model(
         context = jnp.concatenate([seen, outside])[context_values]
         return jnp.swapaxes(context, 2, 3), jnp.swapaxes(seen[values], 2, 3)
 
-    def raw_outputs(
-        params: Params, image: Array, label: Array, train: tuple[Array, Array] | None
-    ) -> Array:
+    def raw_outputs(params: Params, image: Array, label: Array, train: Train) -> Array:
         masks = None
         if train is not None and config.dropout:
             key, index = train

@@ -26,8 +26,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnngen_jax import keys
-from rnngen_jax.models.base import Completion, Extra, Params, labels_for
-from rnngen_jax.models.latent_networks import Given, Inference, Network, log_ratio
+from rnngen_jax.models.base import Completion, Given, Params, Scalar, completer
+from rnngen_jax.models.latent_networks import Inference, Network, log_ratio
 from rnngen_jax.ops import gaussians, resampling
 from rnngen_jax.ops.gaussians import Pick
 from rnngen_jax.ops.likelihoods import PixelLikelihood
@@ -41,10 +41,10 @@ AT_ONCE = 16  # of these that are made at once, for many would not fit into memo
 METHOD = f"{ROUNDS} rounds of Gibbs sampling"
 
 
-def completer(
+def gibbs(
     network: Network, likelihood: PixelLikelihood, spec: ImageSpec, shape: tuple[int, int]
 ) -> Callable[..., Completion]:
-    """`complete` of a model of latent variables, as in `Model`.
+    """`Model.complete` of a latent-variable model.
 
     Args:
       network: the encoder and the decoder.
@@ -54,18 +54,10 @@ def completer(
     """
 
     def complete(
-        params: Params,
-        extra: Extra,
-        key: Array,
-        image: Array,
-        known: Array,
-        label: Array | None = None,
-        temperature: Array | float = 1.0,
-        candidates: int = CANDIDATES,
+        params: Params, key: Array, given: Given, label: Array, temperature: Scalar, candidates: int
     ) -> Completion:
-        del extra
-        num = image.shape[0]
-        label, image, visible = labels_for(label, num), image.astype(jnp.int32), known[..., None]
+        num, image, known = label.shape[0], given.image.astype(jnp.int32), given.known
+        given, visible = Given(image, known), known[..., None]
 
         def log_p(raw: Array, values: Array, where: Array) -> Array:
             each = likelihood.log_prob(raw, values, temperature)
@@ -102,11 +94,10 @@ def completer(
             def choose(key: Array, raw: Array) -> Array:
                 return likelihood.draw(key, raw, temperature)
 
-            def draw(key: Array, given: Given) -> tuple[Array, Array]:
-                raw, drawn = network.draw(params, latents, label, key, choose, given)
+            def draw(key: Array, fixed: Given) -> tuple[Array, Array]:
+                raw, drawn = network.draw(params, latents, label, key, choose, fixed)
                 return drawn, log_p(raw, image, visible)
 
-            given = Given(image, known)
             if not network.autoregressive:
                 return draw(key, given)[0]
             _, weight = draw(key, Given(current, jnp.ones_like(known)))
@@ -128,7 +119,7 @@ def completer(
         (_, completed), moved = jax.lax.scan(one_round, first, rounds)
         return Completion(completed.astype(jnp.uint8), moved=moved[SEARCH:].mean(0))
 
-    return complete
+    return completer(complete, candidates=CANDIDATES)
 
 
 def _chosen(

@@ -6,23 +6,11 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from rnngen_jax.models.base import Extra, Params
+from rnngen_jax.models.base import Extra, Given, Params, Scalar
 from rnngen_jax.ops import gaussians
 from rnngen_jax.ops.gaussians import Gaussian
 
 Choose = Callable[[Array, Array], Array]  # of a value each, from a key and raw outputs [..., P]
-
-
-class Given(NamedTuple):
-    """Pixels that are known while an image is drawn.
-
-    Attributes:
-      image: int `[B, H, W, C]`.
-      known: bool `[B, H, W]`.
-    """
-
-    image: Array
-    known: Array
 
 
 class Inference(NamedTuple):
@@ -44,8 +32,8 @@ class Network(NamedTuple):
 
     Attributes:
       init: as in `Model`.
-      infer: `infer(params, image, label, noise, train, pick=reparameterised) -> Inference`, of int
-        `[B, H, W, C]`, `[B]` and `[B, S, Z]`; latents are `pick(posterior, noise)`, the posterior's
+      infer: `infer(params, image, label, noise, train, pick) -> Inference`, of int `[B, H, W, C]`,
+        `[B]` and `[B, S, Z]`; latents are `pick(posterior, noise)`, the posterior's
         mean plus its scale times the noise. `train` is `(key, index [B])` in training, for what
         else is random there, or `None`.
       draw: `draw(params, latents, label, key, choose, given) -> (raw, image)`, raw outputs
@@ -87,7 +75,7 @@ def independent(network_draw: Callable[[Params, Array, Array], Array]) -> Callab
     return draw
 
 
-def log_ratio(found: Inference, temperature: Array | float = 1.0) -> Array:
+def log_ratio(found: Inference, temperature: Scalar = 1.0) -> Array:
     """log p(z) - log q(z|x) of the latents, `[B]` nats, but for a constant of the temperature.
 
     The prior's standard deviation is the temperature, as in what is sampled.

@@ -16,18 +16,20 @@ from jax import Array
 from rnngen_jax.config import refuse_unread, require, require_at_least, require_choice
 from rnngen_jax.models.base import (
     Extra,
+    Given,
     Model,
     Params,
+    Train,
     dropout_masks,
     require_classes,
     require_dropout,
 )
 from rnngen_jax.models.latent import LatentConfig, latent_model
-from rnngen_jax.models.latent_networks import Choose, Given, Inference, Network, independent
-from rnngen_jax.models.recurrent import UnrolledConfig, cell_of, how_to_run
+from rnngen_jax.models.latent_networks import Choose, Inference, Network, independent
+from rnngen_jax.models.recurrent import UnrolledConfig, cell_of, run_of
 from rnngen_jax.modules.pixels import require_encoding
 from rnngen_jax.modules.rnn_autoencoder import DecoderCarry, RNNAutoencoder
-from rnngen_jax.ops import attention, gaussians, likelihoods, patches
+from rnngen_jax.ops import attention, likelihoods, patches
 from rnngen_jax.ops.gaussians import Pick
 from rnngen_jax.recurrence import generate
 from rnngen_jax.shapes import ImageSpec
@@ -62,8 +64,8 @@ class Config(LatentConfig, UnrolledConfig):
     """
 
     bidirectional: bool = False
-    input_features: int = 64
     pixels: str = "scalar"
+    input_features: int = 64
     sequence: str = "rows"
     patch: int = 4
     latent: str = "gaussian"
@@ -128,7 +130,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
         attention=config.attention,
         attend=config.attend,
         autoregressive=config.decoder == "autoregressive",
-        **how_to_run(config),
+        run=run_of(config),
     )
     shape = (1 if config.attention == "none" else steps, config.latents)
 
@@ -145,17 +147,10 @@ def build(config: Config, spec: ImageSpec) -> Model:
         return {"model": variables["params"]}, {}
 
     def infer(
-        params: Params,
-        image: Array,
-        label: Array,
-        noise: Array,
-        train: tuple[Array, Array] | None,
-        pick: Pick = gaussians.reparameterised,
+        params: Params, image: Array, label: Array, noise: Array, train: Train, pick: Pick
     ) -> Inference:
-        masks = None
-        if train is not None and config.dropout:
-            sizes = config.input_features, cell.features
-            masks = dropout_masks(*train, sizes, config.dropout)
+        sizes = config.input_features, cell.features
+        masks = dropout_masks(train, sizes, config.dropout)
         codes, posterior, raw = net.apply(
             {"params": params["model"]},
             to_steps(image),
@@ -173,16 +168,11 @@ def build(config: Config, spec: ImageSpec) -> Model:
         return from_steps(net.apply(variables, codes, label, method=net.decode))
 
     def draw(
-        params: Params,
-        latents: Array,
-        label: Array,
-        key: Array,
-        choose: Choose,
-        given: Given | None,
+        params: Params, codes: Array, label: Array, key: Array, choose: Choose, given: Given | None
     ) -> tuple[Array, Array]:
         """Patch by patch, each given the previous one, drawn or known."""
-        variables, num = {"params": params["model"]}, latents.shape[0]
-        told = net.apply(variables, jnp.moveaxis(latents, 1, 0), method=net.told)
+        variables, num = {"params": params["model"]}, codes.shape[0]
+        told = net.apply(variables, jnp.moveaxis(codes, 1, 0), method=net.told)
         fixed = None
         if given is not None:
             known = jnp.broadcast_to(given.known[..., None], given.image.shape)

@@ -84,6 +84,13 @@ def noise_of(key: jax.Array, index: np.ndarray, shape: tuple[int, int]) -> np.nd
     return np.stack(each)
 
 
+def sampled(model: Model, params: dict, num: int) -> np.ndarray:
+    """How often each of the 16 binary 2x2 images is among `num` samples, `[16]`."""
+    sample = jax.jit(model.sample, static_argnames="num")
+    drawn = np.asarray(sample(params, {}, jax.random.key(7), num=num))
+    return np.bincount(drawn.reshape(num, -1) @ [8, 4, 2, 1], minlength=16)
+
+
 def completed(
     model: Model, params: dict, p: np.ndarray, num: int, **options: Any
 ) -> tuple[np.ndarray, np.ndarray]:

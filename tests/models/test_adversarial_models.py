@@ -156,6 +156,15 @@ def test_every_loss_is_among_the_cases():
     assert {fields.get("loss") for fields in CASES.values()} >= set(LOSSES) == set(FORMULAS)
 
 
+def non_saturating(params, body, real, fake):
+    """Both players' losses, of images as the discriminator sees them (Goodfellow et al. 2014)."""
+    real, fake = (problems.verdict(params, body, images, LABEL)[0] for images in (real, fake))
+    return {
+        "discriminator": (softplus(-real) + softplus(fake)).mean(),
+        "generator": softplus(-fake).mean(),
+    }
+
+
 @pytest.mark.parametrize("each", [True, False])
 def test_the_gru_gan_is_the_one_written_out(each):
     fields = {"noise_each": each, "step": "row" if each else "patch"}
@@ -165,14 +174,7 @@ def test_the_gru_gan_is_the_one_written_out(each):
     vectors, _, _ = problems.noise_of(keys, problems.TINY["gru_gan"], steps if each else 1)
     generated = problems.rnn_generator(p["generator"], vectors, steps, (2, 2))
     image = problems.seen(BATCH["image"], "augment/real", {})
-    real, fake = (
-        problems.verdict(p["discriminator"], problems.rnn_judge, x, LABEL)[0]
-        for x in (image, generated)
-    )
-    wanted = {
-        "discriminator": (softplus(-real) + softplus(fake)).mean(),
-        "generator": softplus(-fake).mean(),
-    }
+    wanted = non_saturating(p["discriminator"], problems.rnn_judge, image, generated)
     for player in PLAYERS:
         got, _ = loss(player, model, params, extra)
         np.testing.assert_allclose(got, wanted[player], rtol=2e-5)
@@ -188,14 +190,7 @@ def test_dcgan_is_the_one_written_out(attention):
     vectors, _, _ = problems.noise_of(each, problems.TINY["dcgan"])
     generated = problems.dcgan_generator(p["generator"], vectors, LABEL)
     image = problems.seen(data["image"], "augment/real", {}, LARGE)
-    real, fake = (
-        problems.verdict(p["discriminator"], problems.dcgan_body, x, LABEL)[0]
-        for x in (image, generated)
-    )
-    wanted = {
-        "discriminator": (softplus(-real) + softplus(fake)).mean(),
-        "generator": softplus(-fake).mean(),
-    }
+    wanted = non_saturating(p["discriminator"], problems.dcgan_body, image, generated)
     for player in PLAYERS:
         got, _ = loss(player, model, params, extra, data)
         np.testing.assert_allclose(got, wanted[player], rtol=5e-5)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from latent_models import batch_of, built, completed
+from latent_models import batch_of, built, completed, sampled
 from scipy import special, stats
 
 from rnngen_jax.models.latent import Objective, latent_model
@@ -81,10 +81,7 @@ def test_bounds_rise_to_the_integral_over_the_latents(tiny):
 
 def test_samples_are_drawn_from_the_integral_over_the_latents(tiny):
     model, params, p = tiny
-    num = 4000
-    drawn = np.asarray(jax.jit(model.sample, static_argnames="num")(params, {}, KEY, num=num))
-    counts = np.bincount(drawn.reshape(num, -1) @ [8, 4, 2, 1], minlength=16)
-    assert stats.chisquare(counts, num * p / p.sum()).pvalue > 1e-3
+    assert stats.chisquare(sampled(model, params, 4000), 4000 * p / p.sum()).pvalue > 1e-3
 
 
 @pytest.mark.parametrize("tiny", TINY[:1], ids=lambda case: case[0], indirect=True)
@@ -114,7 +111,7 @@ def test_completing_does_not_depend_on_how_good_the_encoder_is():
     def decode(params, latents, label):
         return (latents[:, 0] @ np.float32(out) + np.float32(bias)).reshape(-1, 2, 2, 1, 1)
 
-    def infer(params, image, label, noise, train, pick=gaussians.reparameterised):
+    def infer(params, image, label, noise, train, pick):
         state = image.reshape(-1, 4) @ np.array([8, 4, 2, 1])
         posterior = Gaussian(*(jnp.asarray(part)[state][:, None] for part in table))
         latents = pick(posterior, noise)

@@ -20,7 +20,7 @@ from rnngen_jax import cells
 from rnngen_jax.models.latent import Objective, latent_model
 from rnngen_jax.models.latent_networks import Inference, Network, independent
 from rnngen_jax.ops import gaussians, likelihoods
-from rnngen_jax.ops.gaussians import Gaussian
+from rnngen_jax.ops.gaussians import Gaussian, reparameterised
 from rnngen_jax.shapes import ImageSpec
 
 KEY = jax.random.key(7)
@@ -229,7 +229,7 @@ def toy(objective=BOUND):
     into = [rng.standard_normal((6, 6)).astype(np.float32) for _ in range(2)]
     out = rng.standard_normal((6, 18)).astype(np.float32)
 
-    def infer(params, image, label, noise, train, pick=gaussians.reparameterised):
+    def infer(params, image, label, noise, train, pick):
         x = image.reshape(len(image), -1).astype(jnp.float32) - 1
         posterior = Gaussian(*((x @ w / 4).reshape(-1, *shape) for w in into))
         latents = pick(posterior, noise)
@@ -270,8 +270,8 @@ def test_bounds_are_those_of_noise_drawn_by_hand():
     ("objective", "step", "weight"),
     [
         (Objective(beta=0.5), 0, 0.5),
-        (Objective(beta=4.0, warmup=10), 4, 2.0),
-        (Objective(beta=4.0, warmup=10, free_bits=0.3), 50, 4.0),
+        (Objective(beta=4.0, beta_warmup=10), 4, 2.0),
+        (Objective(beta=4.0, beta_warmup=10, free_bits=0.3), 50, 4.0),
     ],
 )
 def test_the_objective_weighs_the_divergence_and_pays_for_free_bits(objective, step, weight):
@@ -320,7 +320,8 @@ def test_given_latents_are_inferred_as_if_noise_had_made_them(case):
     image, label = np.int32(random_images(spec)), np.ones(6, np.int32)
     shape = built(case)[0].latent.shape
     noise = np.random.default_rng(1).standard_normal((6, *shape)).astype(np.float32)
-    found = jax.jit(network.infer, static_argnums=(4, 5))(params, image, label, noise, None)
+    infer = jax.jit(network.infer, static_argnums=5)
+    found = infer(params, image, label, noise, None, reparameterised)
 
     @jax.jit
     def given(params, latents):
@@ -364,7 +365,7 @@ def test_completing_finds_the_latents_that_explain_what_is_known():
         sign = jnp.sign(latents[:, 0, 0])[:, None, None, None, None]
         return 12 * sign * (2.0 * half[..., None] - 1)
 
-    def infer(params, image, label, noise, train, pick=gaussians.reparameterised):
+    def infer(params, image, label, noise, train, pick):
         agree = jnp.where(image == half, 1.0, -1.0).mean((1, 2, 3))[:, None, None]
         posterior = Gaussian(2 * agree, jnp.zeros_like(agree))
         latents = pick(posterior, noise)

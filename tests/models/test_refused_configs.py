@@ -44,11 +44,7 @@ SPEC = ImageSpec(4, 4, levels=3, classes=2)
         ("diagonal_bilstm", {"cell": "gru:variant=reset_before"}, "cannot be convolved"),
         ("row_lstm", {"cell": "rnn:input_weights=False"}, "cannot be convolved"),
         ("diagonal_bilstm", {"cell": "rg_lru:input_weights=False"}, "cannot be convolved"),
-        (
-            "row_lstm",
-            {"strategy": "newton:window=8"},
-            "strategy='newton:window=8' needs independent places",
-        ),
+        ("row_lstm", {"strategy": "newton:window=8"}, "'newton:window=8' needs independent places"),
         ("pixel_cnn", {"first_kernel": 1}, "must be odd and ≥ 3, got 1"),
         ("vae", {"latents": 0}, "latents must be ≥ 1, got 0"),
         ("vae", {"kernel": 3}, "kernel must be even, got 3"),

@@ -4,21 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn_layers import applied
 
 from rnngen_jax.modules.vae import Decoder, Encoder, sizes
 from rnngen_jax.shapes import ImageSpec
 
 B = 2
-
-
-def drawn(layer, *inputs):
-    """Drawn parameters and the module's outputs with them, in float64."""
-    rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda: layer.init(jax.random.key(0), *inputs))["params"]
-    params = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape) / 2, shapes)
-    with jax.enable_x64(True):
-        outputs = jax.jit(lambda p, inputs: layer.apply({"params": p}, *inputs))(params, inputs)
-    return params, outputs
 
 
 def places(rows, columns, kernel):
@@ -99,7 +90,7 @@ def test_the_encoder_is_convolutions_and_a_hidden_layer(setting):
     label, mask = np.array([2, 0]), np.random.default_rng(3).uniform(0, 2, (B, 5))
     encoder, _ = modules(*setting)
     for given in ((image, label), (image, label, mask)):
-        params, got = drawn(encoder, *given)
+        params, got = applied(encoder, *given)
         x = 2 * image / (spec.levels - 1) - 1
         for stage in range(stages):
             x = elu(halved(params[f"Halve_{stage}"], x, kernel))
@@ -120,7 +111,7 @@ def test_the_decoder_is_its_mirror(setting):
     mask = np.random.default_rng(3).uniform(0, 2, (B, 5))
     _, decoder = modules(*setting)
     for given in ((z, label), (z, label, mask)):
-        params, got = drawn(decoder, *given)
+        params, got = applied(decoder, *given)
         x = dense(params["Dense_0"], z)
         x = elu(x + params["Table_0"]["table"][label] if conditional else x)
         x = x * mask if len(given) == 3 else x
