@@ -16,16 +16,16 @@
         one CPU core, 1 min; at most 2.010 bits per dimension, IW-100 1.943; 16 of 16 units active
 
     rnngen train --config=configs/rnn_autoencoder.py:binary_mnist --workdir=runs/rnn_ae_binary
-        one CPU core, some 12 min; with --config.training.steps=2000 (8 min) at most 110.5 nats
+        one CPU core, about 12 min; with --config.training.steps=2000 (8 min) at most 110.5 nats
         per image, static binarisation
 
     rnngen train --config=configs/rnn_autoencoder.py:fashion_mnist --workdir=runs/rnn_ae_fashion
         one CPU core, 8 min; at most 1941.5 nats per image, 256 levels
 
-Figures are from `rnngen evaluate` on the test split: ELBOs, which are bounds. A decoder that sees
+Figures are from `rnngen evaluate` on the test split: ELBOs, lower bounds. A decoder that sees
 the previous row does well without latents and learns to ignore them: the posterior collapses onto
-the prior (Bowman et al. 2016), as `active_units` in metrics.jsonl shows. Free bits
-keep the latents in use, and cost likelihood.
+the prior (Bowman et al. 2016), as `active_units` in metrics.jsonl shows. Free bits keep the latents
+in use, at a cost in likelihood.
 
 Runs shorter than the preset used --config.optimizer.warmup_steps=50.
 

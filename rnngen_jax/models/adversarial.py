@@ -1,13 +1,13 @@
-"""What adversarial generators share: their losses, from a generator and a discriminator.
+"""Adversarial models from a generator and a discriminator: their losses and sampler.
 
 Within a training step the discriminator is updated first. With batch norm, real and generated
-images go through it as batches of their own, so that each is normalised by its own moments; the
-running moments take in the real ones first, then the generated. The generator's update leaves the
-discriminator's state as it is.
+images pass through it as separate batches, each normalised by its own moments; its running moments
+are updated with the real batch first, then with the generated one. The generator's update does not
+change the discriminator's state.
 
-What is not trained by gradient, `extra`, has the running moments of either player under its name,
-the power iterations of spectral normalisation under "spectral", and what a `Schedule` gave at the
-last step under "schedule".
+`extra` holds what is not trained by gradient: each player's running moments under the player's
+name, the power-iteration vectors of spectral normalisation under "spectral", and the values of a
+`Schedule` at the last step under "schedule".
 """
 
 from collections.abc import Callable, Mapping
@@ -40,10 +40,10 @@ from rnngen_jax.shapes import ImageSpec
 
 
 class Noise(NamedTuple):
-    """What images are generated from.
+    """Random inputs of the generator.
 
     Attributes:
-      vectors: `[B, S, Z']`, with InfoGAN's codes at the end of each.
+      vectors: `[B, S, Z']`, each ending with InfoGAN's codes.
       code: int `[B]`, InfoGAN's category; zeros without one.
       traits: `[B, N]`, its continuous codes.
     """
@@ -54,14 +54,14 @@ class Noise(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """What changes over the training of a model, by the number of steps alone.
+    """Values that change during training, as a function of the step alone.
 
-    The generator, the sampler and the discriminator's own update go by the same values, those of
-    the discriminator's last update.
+    The discriminator's update computes them; the generator's update and the sampler use the values
+    of the discriminator's last update.
 
     Attributes:
       at: `at(step) -> {name: array}`, keyword arguments of the generator and the body.
-      shown: `shown(image, **at(step)) -> image`, real images as the discriminator sees them, both
+      shown: `shown(image, **at(step)) -> image`, real images as shown to the discriminator, both
         `[B, H, W, C]` in [-1, 1].
     """
 
@@ -79,18 +79,18 @@ def adversarial_model(
     schedule: Schedule | None = None,
     shared: tuple[str, tuple[str, ...]] | None = None,
 ) -> Model:
-    """The model of a generator and a discriminator.
+    """Builds a model from a generator and a discriminator's body.
 
     Args:
-      name: of the model.
-      config: the common choices.
+      name: the model's name.
+      config: the fields that adversarial models share.
       spec: the images.
       generator: `generator(noise [B, S, Z'], label [B], train) -> images` in [-1, 1].
       body: the discriminator's, as in `modules.adversarial.Discriminator`.
-      steps: noise vectors S of an image.
-      schedule: what changes over the training.
-      shared: a player, and the names of its modules that the other one uses as they are, with the
-        same shapes. That player alone trains them.
+      steps: noise vectors per image, S.
+      schedule: values that change during training; `None` for none.
+      shared: a player, and the names of its modules that the other player uses too, where they have
+        the same shapes. Only that player trains them.
 
     Raises:
       UserError: a conditional model of images without classes.
@@ -131,7 +131,7 @@ def adversarial_model(
         return params, extra
 
     def drawn(each: Array, temperature: Scalar) -> Noise:
-        """Noise from one key an image."""
+        """Noise from one key per image, `[B]`."""
 
         def one(key: Array) -> Noise:
             shape = (steps, config.noise)
@@ -156,7 +156,7 @@ def adversarial_model(
         return jnp.concatenate([vectors, told], axis=-1)
 
     def own(params: Params, player: str) -> Any:
-        """A player's parameters, what it borrows included."""
+        """A player's parameters, including those that it borrows."""
         if shared is None or player == shared[0]:
             return params[player]
         return with_borrowed(params, *shared)
@@ -169,7 +169,7 @@ def adversarial_model(
         return _applied(generator, weights, extra, "generator", vectors, label, **how)
 
     def normalised(params: Params, extra: Extra) -> tuple[Any, Extra]:
-        """The discriminator's parameters as they are used, and power iteration's vectors."""
+        """The discriminator's parameters after spectral normalisation, and the new `extra`."""
         weights = own(params, "discriminator")
         if not config.spectral:
             return weights, extra
@@ -184,7 +184,7 @@ def adversarial_model(
         return _applied(judge, weights, extra, "discriminator", image, label, **how)
 
     def shown(batch: Batch, extra: Extra) -> Array:
-        """Real images as the discriminator sees them, in [-1, 1]."""
+        """Real images as shown to the discriminator, in [-1, 1]."""
         image = 2 * scaled(batch["image"], spec.levels) - 1
         return image if schedule is None else schedule.shown(image, **extra["schedule"])
 
@@ -206,7 +206,7 @@ def adversarial_model(
         if config.discriminator_norm == "batch":
             of_real, after = judged(weights, extra, real, label, drops[0])
             of_fake, after = judged(weights, after, fake, label, drops[1])
-        else:  # neither kind changes what is said of the other: one batch, in pairs
+        else:  # scores do not depend on the rest of the batch: one batch of pairs
             pairs = paired((real, label, drops[0]), (fake, label, drops[1]))
             both, after = judged(weights, extra, *pairs)
             of_real, of_fake = (jax.tree.map(lambda a, n=n: a[n::2], both) for n in range(2))
@@ -270,7 +270,7 @@ def adversarial_model(
 def _applied(
     module: nn.Module, params: Any, extra: Extra, player: str, *args: Array, **how: Any
 ) -> tuple[Any, Extra]:
-    """What a player's module gives, and `extra` with its state after that."""
+    """The output of a player's module, and `extra` with the player's new state."""
     state = extra.get(player, {})
     variables = {"params": params, **state}
     if not state or not how["train"]:
@@ -280,7 +280,7 @@ def _applied(
 
 
 def _informed(verdict: Verdict, noise: Noise) -> Array:
-    """The bound of what images tell of InfoGAN's codes, nats (Chen et al. 2016, eq. 5)."""
+    """Bound on the information of images about InfoGAN's codes, nats (Chen et al. 2016, eq. 5)."""
     total = jnp.float32(0.0)
     if verdict.codes is not None:
         total = total + information.categorical_bound(verdict.codes, noise.code).mean()

@@ -46,7 +46,7 @@ class PixelConfig:
 
     Attributes:
       pixels: "onehot" has a weight per grey level, "scalar" maps it to [-1, 1].
-      position: the place of what comes next is an input.
+      position: the position of what is predicted is an input.
       class_conditional: the class is an input.
       readout: "categorical" over the grey levels, "bernoulli" or "logistic_mixture".
       mixtures: components of the logistic mixture.
@@ -65,7 +65,7 @@ class PixelConfig:
         require_dropout(self.dropout)
 
     def inputs(self) -> dict[str, Any]:
-        """The fields of a module that tell what its inputs are."""
+        """The fields of a `modules.pixels.PixelNetwork` that describe its inputs."""
         return {
             "encoding": self.pixels,
             "position": self.position,
@@ -101,20 +101,20 @@ class Steps(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """One part of what stands for an image, given the parts before it.
+    """One stage of an image's representation, given the stages before it.
 
-    A model of one stage has the image alone. One of two has codes, then the image given them:
+    A one-stage model has the image alone. A two-stage model has codes, then the image given them:
     log p(c) + log p(x|c).
 
     Attributes:
-      spec: of the stage's items.
-      steps: how it goes through them; its `first` takes the items of the stages before after the
-        label, `first(params, label [B], *before)`.
+      spec: the stage's items.
+      steps: their step-by-step evaluation; its `first` also takes the items of the stages before,
+        after the label: `first(params, label [B], *before)`.
       log_probs: as in `Model`.
-      values: `values(params, extra, image, label) -> items [B, *spec.shape]`, what stands for an
-        image; `None` for the image itself, which is the last stage.
-      bind: `bind(params, extra) -> params` that `steps` take; `None` for the model's own. So a
-        frozen part, which lies in `extra`, can be stepped through.
+      values: `values(params, extra, image, label) -> items [B, *spec.shape]`, an image's items;
+        `None` for the image itself, which is the last stage.
+      bind: `bind(params, extra) -> params`, the parameters that `steps` takes, such as those of a
+        frozen network in `extra`; `None` for the model's own.
     """
 
     spec: ImageSpec
@@ -150,12 +150,12 @@ def autoregressive_model(
     """Builds a model from the two evaluations of an autoregressive network.
 
     Args:
-      name: of the model.
+      name: the model's name.
       spec: the images.
       conditional: whether labels matter.
       init: as in `Model`.
       raw_outputs: the whole image at once, `raw_outputs(params, image, label, train)` to
-        `[B, H, W, C, P]`; `train` is `(key, index [B])` in training, for dropout, else `None`.
+        `[B, H, W, C, P]`; `train` as in `models.base.Train`.
       steps: the same step by step.
       likelihood: the distribution of a value.
     """
@@ -274,7 +274,7 @@ def _walk(
     label: Array,
     temperature: Scalar,
 ) -> Walked:
-    """Goes step by step; each value is conditioned on all earlier ones, known or drawn."""
+    """Runs the steps; each value is conditioned on all earlier ones, known or drawn."""
     num, (_, stops, turns) = label.shape[0], steps.starts.shape
     starts = jnp.asarray(steps.starts)
     image = in_raster_order(given.image).astype(jnp.int32)

@@ -1,8 +1,8 @@
-"""A small classifier, whose features judge the samples of generators.
+"""A small classifier, whose features are used to evaluate samples.
 
 It is trained once on a data set with the cross-entropy of its labels. The activations of its hidden
-layer are then the features in which samples are compared with data, offline and for any data; a
-digest of the parameters identifies it.
+layer are then the features in which samples are compared with data; this works offline, for any
+labelled data. A digest of the parameters identifies the classifier.
 """
 
 from dataclasses import dataclass

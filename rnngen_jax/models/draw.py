@@ -1,4 +1,4 @@
-"""DRAW (Gregor et al. 2015): a recurrent VAE that looks at an image and draws it step by step.
+"""DRAW (Gregor et al. 2015): a recurrent VAE that reads an image and draws it step by step.
 
 log p(x) >= E_q[log p(x|c_T)] - Σ_t KL(q(z_t|h_enc_t) || p(z_t))   (eqs. 9, 10, 12)
 
@@ -28,9 +28,11 @@ class Config(LatentConfig, RecurrentConfig):
     """Choices of DRAW; see `LatentConfig`, and `RecurrentConfig` for its two cells.
 
     Attributes:
-      steps: T, glimpses and writes.
+      steps: T, reads and writes.
+      latents: number of latent variables Z per step.
       read_size: filters per side of the read window; 0 reads the whole image at every step.
       write_size: filters per side of the write window; 0 writes to the whole canvas.
+      class_conditional: the class is an input of both cells.
     """
 
     cell: str = "lstm"

@@ -30,7 +30,7 @@ ORDERS = ("raster", "column", "reverse")
 
 @dataclass(frozen=True)
 class GridConfig(PixelConfig):
-    """Choices of all these models; see `PixelConfig` for the others.
+    """Choices of all models over an image's two dimensions; see `PixelConfig` for the others.
 
     Attributes:
       ORDERS: choices of `order`.
@@ -41,6 +41,7 @@ class GridConfig(PixelConfig):
       order: "raster", "column" (down each column, columns from the left) or "reverse" (raster from
         the last pixel to the first).
       readout_hidden: units of a hidden layer before the readout, 0 for none.
+      dropout: rate for the outputs of each layer, one mask per image.
     """
 
     ORDERS: ClassVar[tuple[str, ...]] = ORDERS
@@ -151,12 +152,12 @@ def grid_model(
     """Builds a model from its layers.
 
     Args:
-      name: of the model.
-      config: its choices.
+      name: the model's name.
+      config: its config.
       spec: the images.
       layer: makes one layer, a module with the two evaluations of `modules.grid`, from the fields
         of `modules.grid.parts.GridLayer` as keyword arguments.
-      apart: whether layers keep a map of the rows above.
+      apart: whether layers keep a separate map of the rows above.
 
     Raises:
       UserError: a readout unsuitable for the images, or class_conditional without labels.

@@ -22,13 +22,14 @@ class Config(AdversarialConfig, UnrolledConfig):
     Attributes:
       cell: a cell and its options, such as "gru" or "lstm:forget_bias=0"; "none" for a dense layer
         from the whole noise to all steps in its place.
-      step: what a step of the cell gives: a "row" of the feature map, or a "patch", one place of
-        it, in raster order.
-      noise_each: a noise vector for each step; otherwise the same for all.
-      channels: of the feature maps, in both players.
+      step: what one step of the cell generates: a "row" of the feature map, or a "patch", one
+        position of it, in raster order.
+      noise_each: one noise vector per step; otherwise all steps share one.
+      channels: channels of the feature maps, in both players.
       discriminator: "convolutional", or "recurrent" over the image's rows with a cell of the same
         kind.
-      share: which player trains the 3×3 convolutions that both then use; "none" for each its own.
+      share: the player that trains the 3×3 convolutions, which the other one uses too; "none" gives
+        each its own.
     """
 
     norm: str = "batch"

@@ -1,9 +1,9 @@
-"""What models of latent variables share: from an encoder and a decoder to bounds and samples.
+"""Latent-variable models from an encoder and a decoder: bounds, samples and completions.
 
     log p(x) >= E_q(z|x)[log p(x|z)] - KL(q(z|x) || p(z))     (Kingma and Welling 2014, eq. 3)
 
-with a standard normal prior p(z) over S steps of Z variables. A deterministic code has no prior,
-and so no bound: its model is trained to rebuild images, and cannot draw any.
+with a standard normal prior p(z) over S steps of Z variables. A deterministic code has no prior and
+so no bound: its model is trained to reconstruct images, and cannot sample.
 """
 
 import math
@@ -38,12 +38,13 @@ from rnngen_jax.shapes import ImageSpec
 
 @dataclass(frozen=True)
 class Objective:
-    """What is minimised in place of the bound's negative.
+    """The training objective, which replaces the negative bound.
 
     Attributes:
       beta: weight of the KL (Higgins et al. 2017, eq. 4); 1 is the bound.
       beta_warmup: steps over which β grows from 0 (Bowman et al. 2016); 0 for none.
-      free_bits: nats of a latent variable's KL that cost as much as none (Kingma et al. 2016).
+      free_bits: nats per latent variable below which a smaller KL gains nothing (Kingma et al.
+        2016).
     """
 
     beta: float = 1.0
@@ -56,10 +57,10 @@ class Objective:
 
 @dataclass(frozen=True)
 class LatentConfig:
-    """Choices of all models of latent variables.
+    """Choices of all latent-variable models.
 
     Attributes:
-      latents: number of latent variables Z, of each step where there are several.
+      latents: number of latent variables Z, per step if there are several steps.
       class_conditional: the class is an input.
       readout: "categorical" over the grey levels, "bernoulli", "logistic_mixture" or "gaussian".
       mixtures: components of the logistic mixture; 1 is the discretised logistic.
@@ -81,7 +82,7 @@ class LatentConfig:
         self.objective()
 
     def objective(self) -> Objective:
-        """What is minimised."""
+        """The training objective."""
         return Objective(self.beta, self.beta_warmup, self.free_bits)
 
 
@@ -94,14 +95,14 @@ def latent_model(
     shape: tuple[int, int],
     objective: Objective | None,
 ) -> Model:
-    """A model from an encoder and a decoder.
+    """Builds a model from an encoder and a decoder.
 
     Args:
-      name: of the model.
+      name: the model's name.
       spec: the images.
       conditional: whether labels matter.
       network: the encoder and the decoder.
-      likelihood: of a value, given the raw outputs for it.
+      likelihood: the distribution of a value, given its raw outputs.
       shape: (S, Z) of the latents.
       objective: `None` for a deterministic code.
     """
@@ -153,7 +154,7 @@ def latent_model(
     def importance(
         params: Params, extra: Extra, batch: Batch, key: Array, samples: int, chunk: int
     ) -> Array:
-        """Draws number i of all images at once: each has a key of the image's index and of i."""
+        """Draw i of all images at once, with one key per image and draw."""
         del extra
 
         def log_weight(number: Array) -> Array:

@@ -1,22 +1,23 @@
-"""Completing images by a model of latent variables: Gibbs sampling of latents and unknown values.
+"""Completion with latent-variable models: Gibbs sampling of latents and unknown values.
 
 The target is p(z, u | k), of the latents z and the unknown values u given the known values k, where
-p is what `sample` draws from at the temperature given. A round has two steps, either of which
-leaves the target invariant:
+p is the distribution of `sample` at the same temperature. Each round has two steps, both of which
+leave the target invariant:
 
 1. z given x = (k, u), by multiple-try Metropolis (`ops.resampling.multiple_try`). Draws of q(z|x),
-   which given a point between are independent of the current z (`ops.resampling.around`), and the
-   current z are weighed by p(x|z) p(z) / q(z|x). Mattei and Frellsen 2018, section 3.3, have one
-   draw, independent of all. It is all of x that is weighed: by k alone the step would aim at
-   p(z|k), and may not, since its draws depend on u, and u on the current z.
-2. u given z and k. Values that are independent given z are drawn. A decoder that is told the values
-   before draws each unknown value given those: such draws and the current u are weighed by the
-   probability of the known values, each given those before it, by multiple-try Metropolis again.
+   which are independent of the current z given an intermediate point (`ops.resampling.around`), and
+   the current z are weighted by p(x|z) p(z) / q(z|x). Mattei and Frellsen 2018, section 3.3, use
+   one independent draw. The weights are for all of x: weights for k alone would have p(z|k) as the
+   target, which is invalid here, since the draws depend on u, and u on the current z.
+2. u given z and k. Values that are independent given z are drawn directly. An autoregressive
+   decoder draws each unknown value given the values before it: such draws and the current u are
+   weighted by the probability of the known values, each given those before it, again with
+   multiple-try Metropolis.
 
-From noise it would take hundreds of rounds to come near the target. So the first rounds are a
-search, after Rezende et al. 2014, appendix F: z is one of several draws of q(z|x) by their weights
-for k alone, and what was before is dropped. That leads to images that are too likely; the other
-rounds begin there.
+From noise it would take hundreds of rounds to approach the target. The first rounds are therefore a
+search, after Rezende et al. 2014, appendix F: z is chosen among several draws of q(z|x) by their
+weights for k alone, and the previous state is discarded. The search ends at images that are too
+likely; the remaining rounds start from there.
 """
 
 from collections.abc import Callable
@@ -34,9 +35,9 @@ from rnngen_jax.ops.likelihoods import PixelLikelihood
 from rnngen_jax.shapes import ImageSpec
 
 ROUNDS = 40
-SEARCH = 10  # rounds of these that are the search
-CANDIDATES = 8  # draws in each that there are to choose from, unless told otherwise
-AT_ONCE = 16  # of these that are made at once, for many would not fit into memory
+SEARCH = 10  # the first rounds, which search
+CANDIDATES = 8  # default number of draws to choose from in each step
+AT_ONCE = 16  # draws that are made in parallel, to limit memory
 
 METHOD = f"{ROUNDS} rounds of Gibbs sampling"
 
@@ -48,7 +49,7 @@ def gibbs(
 
     Args:
       network: the encoder and the decoder.
-      likelihood: of a value, given the raw outputs for it.
+      likelihood: the distribution of a value, given its raw outputs.
       spec: the images.
       shape: (S, Z) of the latents.
     """
@@ -66,7 +67,7 @@ def gibbs(
         def new_latents(
             key: Array, latents: Array, current: Array, searches: Array
         ) -> tuple[Array, Array]:
-            """Step 1: latents, and which of them are new."""
+            """Step 1: latents, and whether each image's are new."""
 
             def infer(noise: Array, pick: Pick) -> tuple[Inference, Array]:
                 found = network.infer(params, current, label, noise, None, pick)
@@ -134,7 +135,7 @@ def _chosen(
     Args:
       key: a random key.
       current: `[B, ...]`, of log-weight `weight`, `[B]`.
-      draw: of a source makes another state and its log-weight.
+      draw: makes another state and its log-weight from a source.
       sources: `[K, ...]`.
 
     Returns:

@@ -47,7 +47,8 @@ class Config(LatentConfig, UnrolledConfig):
 
     Attributes:
       cell: of the encoder and the decoder, a cell and its options, such as "lstm" or "gru".
-      strategy: as in `UnrolledConfig`; only without attention, which needs the codes at each step.
+      strategy: as in `UnrolledConfig`; must be left at its default with attention, whose decoder
+        attends to the codes at each step.
       bidirectional: a second encoder reads the patches in reverse.
       input_features: width D of the cells' inputs.
       pixels: "onehot" has a weight per grey level, "scalar" maps it to [-1, 1].
@@ -60,6 +61,7 @@ class Config(LatentConfig, UnrolledConfig):
       attend: with attention, codes are made from the encoder's "states", or from each patch's
         "embedding" without any recurrence.
       decoder: "autoregressive" sees the previous patch, "free" does not.
+      class_conditional: the class is an input of the decoder.
       dropout: rate for the decoder's inputs and outputs, one mask per image.
     """
 
@@ -90,7 +92,7 @@ class Config(LatentConfig, UnrolledConfig):
             for name in ("beta", "beta_warmup", "free_bits"):
                 refuse_unread(self, "config.model", name, ("latent",), ", which has no KL")
         if self.attention != "none":
-            why = ", whose decoder looks at the codes at each step"
+            why = ", whose decoder attends to the codes at each step"
             refuse_unread(self, "config.model", "strategy", ("attention",), why)
 
 

@@ -27,6 +27,7 @@ class Config(LatentConfig, HalvingConfig):
     """Choices of the VAE; see `LatentConfig` and `HalvingConfig` for the others.
 
     Attributes:
+      class_conditional: the class is an input of encoder and decoder.
       hidden: units of the layer between the smallest map and the latents, on either side.
       dropout: rate for the two hidden layers.
     """

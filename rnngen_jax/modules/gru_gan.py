@@ -1,7 +1,6 @@
 """The two players of the GRU-GAN: noise as a sequence, a recurrent cell, then convolutions.
 
-The names `near_0` and `near_1` are those of 3×3 convolutions that both players have in the same
-shapes, so that they can share them.
+`near_0` and `near_1` are 3×3 convolutions of the same shapes in both players, which can share them.
 """
 
 import jax
@@ -30,10 +29,10 @@ class Generator(nn.Module):
     Attributes:
       spec: the images.
       cell: any cell, or `None` for a dense layer from all of the noise to all of the steps.
-      width: features that the dense layer has for a step, without a cell.
-      by: "row", one step a row of the feature map, or "patch", one step a place of it.
-      features: of the maps.
-      slope: of LeakyReLU below 0.
+      width: features per step of the dense layer without a cell.
+      by: "row" for one step per row of the feature map, "patch" for one step per position.
+      features: channels of the maps.
+      slope: slope of LeakyReLU below 0.
       norm: "none", "batch", or "conditional_batch" by class.
       run: how the cell is run over the noise.
     """
@@ -51,7 +50,7 @@ class Generator(nn.Module):
     def __call__(self, noise: Array, label: Array, *, train: bool) -> Array:
         """`[B, S, Z]` and int `[B]` to images `[B, H, W, C]` in [-1, 1].
 
-        S is the number of steps, or 1 for the same noise at each of them.
+        S is the number of steps, or 1 for the same noise at every step.
         """
         size, given, inputs = noise.shape
         height, columns = map_size(self.spec)
@@ -107,7 +106,7 @@ class RecurrentBody(nn.Module):
     Attributes:
       cell: any cell.
       width: features of a row before the cell.
-      slope: of LeakyReLU below 0.
+      slope: slope of LeakyReLU below 0.
       dropout: rate for the rows' features.
       run: how the cell is run over rows.
     """

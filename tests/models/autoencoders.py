@@ -1,4 +1,4 @@
-"""Small recurrent autoencoders with drawn parameters, for the tests of what they compute."""
+"""Small recurrent autoencoders with random parameters, for tests."""
 
 from typing import Any, NamedTuple
 from unittest import mock
@@ -18,14 +18,14 @@ TOLD = {"decoder": "autoregressive"}
 
 
 def name_of(value: Any) -> str | None:
-    """What a test's report calls fields or a spec."""
+    """The id of fields or a spec in test reports."""
     if isinstance(value, ImageSpec):
         return f"{value.height}x{value.width}x{value.channels}"
     return "-".join(map(str, value.values())) if isinstance(value, dict) else None
 
 
 class Made(NamedTuple):
-    """A model with drawn parameters, and the encoder and the decoder that it is made of."""
+    """A model with random parameters, and its encoder and decoder."""
 
     model: Model
     network: Network

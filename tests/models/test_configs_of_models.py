@@ -46,7 +46,7 @@ HALVING = {
     "activation": ("tanh", {}),
     "dropout": (0.5, {}),
 }
-# How the same numbers are computed.
+# Fields that change how the same numbers are computed.
 WAYS = {"remat": (3, {}), "strategy": ("sequential:gradient=autodiff", {})}
 ADVERSARIAL = {
     "noise": (4, {}),
@@ -194,7 +194,7 @@ class Program:
             "index": np.arange(4, dtype=np.int32),
         }
         self.shapes = jax.tree.map(jnp.shape, shapes)
-        # The same numbers whatever the initialisation is: that alone does not count as a change.
+        # The same parameters whatever the initialisation, which alone does not count as a change.
         self.params, waves = jax.tree.map(
             lambda leaf: np.sin(np.arange(leaf.size, dtype=np.float32)).reshape(leaf.shape),
             (shapes, extra),
@@ -244,7 +244,7 @@ def test_changing_a_field_changes_the_computation(name, field):
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_the_same_config_gives_the_same_program(name):
-    """So that a difference above is one of the field."""
+    """So that a difference above is due to the field."""
     assert Program(name, {}).forward == before(name).forward
 
 
@@ -269,7 +269,7 @@ def test_the_tied_readout_is_the_transpose_of_the_input_weights():
         np.testing.assert_allclose(raw[:, t, :, 0, 0], h @ w.T + p["bias"], atol=1e-5)
 
 
-# With all cells that a model may have.
+# With all the cells that a model can have.
 ALL_CELLS = {
     "diagonal_bilstm": {},
     "gru_gan": {"cell": "gru", "discriminator": "recurrent"},
@@ -282,7 +282,7 @@ ALL_CELLS = {
 
 @pytest.mark.parametrize("name", ALL_CELLS)
 def test_a_strategy_is_that_of_all_cells(name):
-    """Of gated ones: with autodiff there is no gradient of their own, in training or in drawing."""
+    """Gated cells have no gradient of their own with autodiff, in training or in sampling."""
 
     def programs(strategy):
         fields = SMALL[name] | ALL_CELLS[name] | {"strategy": strategy}

@@ -1,4 +1,4 @@
-"""Models of latent variables whose latents can be integrated: bounds, samples and completion."""
+"""Latent-variable models whose latents can be integrated: bounds, samples and completion."""
 
 import itertools
 
@@ -11,7 +11,7 @@ from scipy import special, stats
 
 from rnngen_jax.models.latent import Objective, latent_model
 from rnngen_jax.models.latent_networks import Inference, Network, independent
-from rnngen_jax.ops import gaussians, likelihoods
+from rnngen_jax.ops import likelihoods
 from rnngen_jax.ops.gaussians import Gaussian
 from rnngen_jax.shapes import ImageSpec
 
@@ -31,7 +31,7 @@ PRIOR = stats.norm.pdf(GRID).prod(1) * (AT[1] - AT[0]) ** 2
 
 
 def tamed(params, strong):
-    """A posterior not too far from the prior, and a decoder that tells its latents apart."""
+    """A posterior not too far from the prior, and a decoder that depends on its latents."""
 
     def scaled(path, leaf):
         path = jax.tree_util.keystr(path)
@@ -92,13 +92,13 @@ def test_completing_draws_from_the_conditional_distribution(tiny):
 
 
 def test_completing_does_not_depend_on_how_good_the_encoder_is():
-    """Its means lie beside the posterior's, and its scales are a third too large."""
+    """Its means are off the posterior's, and its scales are a third too large."""
     temperature = 0.7
     out = np.array([[4.0, 3.0, 4.0, -2.0], [-2.0, 3.0, 1.0, 4.0]])
     bias = np.array([0.3, 0, -0.5, 0])
 
     def joint(temperature):
-        """p(x, z), each pixel's logit and the prior's scale being those of the temperature."""
+        """p(x, z), with the temperature applied to each pixel's logit and the prior's scale."""
         light = special.expit((temperature * GRID @ out + bias) / temperature)
         return np.where(IMAGES.reshape(16, 1, 4) == 1, light, 1 - light).prod(2) * PRIOR
 

@@ -53,7 +53,7 @@ EACH = pytest.mark.parametrize(("fields", "spec"), AUTOREGRESSIVE + FREE, ids=na
 
 
 def blind(params):
-    """The same parameters, but for an encoder that says the same of every image."""
+    """The same parameters, except that the encoder's output is the same for every image."""
     own = params["model"]
     head = jax.tree.map(lambda leaf: leaf * (leaf.ndim < 2), own["head"])
     return {"model": {**own, "head": head}}
@@ -94,7 +94,7 @@ def test_drawing_patch_by_patch_is_what_is_scored_at_once(fields, spec):
     given = infer(params, images, label, found.latents, None, lambda _, latents: latents)
     np.testing.assert_array_equal(given.latents, found.latents)
     np.testing.assert_allclose(given.raw, found.raw, rtol=1e-4, atol=1e-5)
-    # Whatever would be chosen, what is given stands, and is told to the next step.
+    # Given patches replace drawn ones, and are the next step's input.
     raw, image = draw(params, found.latents, images, everything)
     np.testing.assert_array_equal(image, images)
     np.testing.assert_allclose(raw, found.raw, rtol=1e-4, atol=1e-5)
@@ -103,14 +103,14 @@ def test_drawing_patch_by_patch_is_what_is_scored_at_once(fields, spec):
     assert (image != images).any()
     raw, image = draw(params, found.latents, images, ~everything)
     np.testing.assert_array_equal(image, greedy(None, raw))
-    assert (np.abs(raw - found.raw) > 1e-3).any()  # since other patches are told
+    assert (np.abs(raw - found.raw) > 1e-3).any()  # since the inputs are other patches
     raw_again, _ = draw(params, found.latents, image, everything)
     np.testing.assert_allclose(raw_again, raw, rtol=1e-4, atol=1e-5)
 
 
 @EACH
 def test_a_decoder_sees_its_latents_and_no_patch_but_those_before(fields, spec):
-    """The encoder is blind here, so that images come in through the decoder alone."""
+    """The encoder ignores the image here, so that only the decoder sees it."""
     model, network, params = made(fields, spec)
     images, label = random_images(spec, num=NUM), np.array([1, 0, 1])
     noise = np.random.default_rng(1).standard_normal((NUM, *model.latent.shape))
@@ -137,7 +137,7 @@ def test_a_decoder_sees_its_latents_and_no_patch_but_those_before(fields, spec):
 
 
 def slope(fields, spec):
-    """A model's loss at drawn parameters, its metrics, and its gradient."""
+    """A model's loss, metrics and gradient at random parameters."""
     model, _, params = made(fields, spec)
     loss = jax.jit(jax.value_and_grad(model.losses["model"], has_aux=True))
     (value, aux), found = loss(params, {}, batch_of(random_images(spec, num=NUM), 1), KEY, 0)

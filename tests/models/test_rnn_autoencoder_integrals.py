@@ -25,9 +25,9 @@ IMAGES = np.array(list(itertools.product(range(2), repeat=4)), np.uint8).reshape
 
 @pytest.fixture(scope="module", params=TINY, ids=name_of)
 def tiny(request):
-    """A model and p(x) of the 16 images, each drawn step by step at every place of the grid."""
+    """A model and p(x) of the 16 images, from every point of the grid step by step."""
     model, network, params = made(request.param, BINARY, seed=3, gain=1.8)
-    # A posterior that is not far from the prior, so that few draws say much.
+    # A posterior close to the prior, so that few draws suffice.
     params["model"]["head"] = jax.tree.map(lambda leaf: 0.4 * leaf, params["model"]["head"])
     codes = model.latent.shape[0]
     at = np.linspace(-5.5, 5.5, 97 if codes == 1 else 49)
@@ -74,7 +74,7 @@ def test_samples_are_drawn_from_the_integral_over_the_latents(tiny):
 
 @pytest.mark.parametrize("tiny", TINY[:1], ids=name_of, indirect=True)
 def test_completing_draws_from_the_conditional_distribution(tiny):
-    """Also of the first row given the second, which the decoder is not told before it draws."""
+    """Also of the first row given the second, which the decoder does not see before it draws."""
     model, params, p = tiny
     counts, wanted = completed(model, params, p, 400)
     assert stats.chisquare(counts.ravel(), wanted.ravel(), ddof=7).pvalue > 1e-3

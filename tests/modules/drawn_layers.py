@@ -1,4 +1,4 @@
-"""Layers with drawn parameters in float64, for tests against equations written out in NumPy."""
+"""Layers with random parameters in float64, for tests against equations written out in NumPy."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from flax import linen as nn
 
 
 def applied(layer: nn.Module, *inputs: Any) -> tuple[dict, Any]:
-    """Drawn parameters, and the module's outputs with them."""
+    """Random parameters, and the module's outputs with them."""
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(lambda: layer.init(jax.random.key(0), *inputs))["params"]
     params = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape) / 2, shapes)

@@ -1,4 +1,4 @@
-"""Each layer over pixels against its paper's equations, a pixel at a time or as a convolution."""
+"""Layers over pixels against their papers' equations, pixel by pixel or as a convolution."""
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ def groups(features, channels):
 
 
 def mask_b(sources, targets, channels):
-    """Features see those of their own and of earlier channels."""
+    """Features depend on those of their own and of earlier channels."""
     return groups(sources, channels)[:, None] <= groups(targets, channels)
 
 
@@ -44,7 +44,7 @@ def relu(x):
 
 
 def lstm(params, mask, x, h, state):
-    """One pixel: its inputs, what it takes of states h, both side by side, and (h, c) before."""
+    """One pixel, from its inputs, the states h of its neighbours, and the previous (h, c)."""
     w, u, b = params["input"], params["recurrent"], params["bias"]
     a = {gate: x @ (w[gate] * mask) + h @ u[gate] + b[gate] for gate in "ifgo"}
     c = sigmoid(a["f"]) * state[1] + sigmoid(a["i"]) * np.tanh(a["g"])
@@ -114,7 +114,7 @@ def test_row_lstm_takes_its_state_from_the_row_above(cell, height, width, channe
 def test_diagonal_bilstm_takes_its_states_from_the_left_the_right_and_above(
     cell, height, width, channels, in_line, monkeypatch
 ):
-    # So many images follow one another along the diagonals.
+    # Concatenates `in_line` images along the diagonals.
     monkeypatch.setattr(diagonal_bilstm, "_CPU_PLACES", height * B // in_line)
     x = a_map(height, width)
     layer = DiagonalBiLSTM(

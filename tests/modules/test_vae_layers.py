@@ -13,14 +13,14 @@ B = 2
 
 
 def places(rows, columns, kernel):
-    """Where each place of a kernel lies, for every place of the smaller map: (i, j, u, v, y, x)."""
+    """The position of each kernel weight at every pixel of the smaller map: (i, j, u, v, y, x)."""
     before = kernel // 2 - 1
     for i, j, u, v in np.ndindex(rows, columns, kernel, kernel):
         yield i, j, u, v, 2 * i + u - before, 2 * j + v - before
 
 
 def halved(params, x, kernel):
-    """Each place is the sum over the kernel's places about it, two apart."""
+    """Each pixel is the sum over the kernel's positions around it, with a stride of 2."""
     rows, columns = -(-x.shape[1] // 2), -(-x.shape[2] // 2)
     half = kernel // 2
     weights = params["kernel"].reshape(half, half, 2, 2, x.shape[3], -1)
@@ -33,7 +33,7 @@ def halved(params, x, kernel):
 
 
 def doubled(params, x, kernel, height, width):
-    """Each place gives its share to the kernel's places about it."""
+    """Each pixel contributes to the kernel's positions around it."""
     weights = params["kernel"].reshape(x.shape[3], kernel, kernel, -1)
     y = np.zeros((len(x), height, width, weights.shape[-1])) + params["bias"]
     for i, j, u, v, row, column in places(*x.shape[1:3], kernel):
@@ -126,7 +126,7 @@ def test_the_decoder_is_its_mirror(setting):
 
 @pytest.mark.parametrize(("height", "width"), [(7, 9), (4, 4), (2, 2), (1, 6)])
 def test_images_that_are_small_already_are_decoded_too(height, width):
-    """Where nobody says how often to halve them."""
+    """With the number of halvings left at 0."""
     spec = ImageSpec(height, width, levels=3)
     _, decoder = modules(spec, 0, 2, False)
     z, label = jnp.zeros((B, 2)), jnp.zeros(B, jnp.int32)

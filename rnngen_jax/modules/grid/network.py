@@ -1,4 +1,4 @@
-"""The network around the layers: from values to a distribution over every value."""
+"""The network around layers over pixels: from values to a distribution over every value."""
 
 from collections.abc import Sequence
 from typing import Any
