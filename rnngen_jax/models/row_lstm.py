@@ -1,7 +1,7 @@
 """Row LSTM: a convolutional recurrence over the rows of an image (van den Oord et al. 2016, 3.1).
 
-A pixel sees the triangle above it and its row to the left: with a kernel of 2r + 1 places, the
-receptive field widens by r places to each side per row.
+A pixel sees the triangle above it and its row to the left: with kernels 2r + 1 wide, the
+receptive field widens by r pixels to each side per row.
 """
 
 import functools

@@ -35,7 +35,7 @@ class Same(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation over all places of all images (Ioffe and Szegedy 2015, algorithm 1).
+    """Batch normalisation over all positions of all images (Ioffe and Szegedy 2015, algorithm 1).
 
     In training it normalises by the moments of the whole batch, over all devices, and updates the
     running moments, in the collection "batch_stats"; otherwise it uses the running moments.

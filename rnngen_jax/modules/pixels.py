@@ -21,7 +21,7 @@ class PixelNetwork(nn.Module, kw_only=True):
       spec: the images.
       readout_size: raw outputs P per value.
       encoding: of pixel values, as in `PixelDense`.
-      position: adds embeddings of the place of what is predicted.
+      position: adds embeddings of the position of what is predicted.
       conditional: adds an embedding of the class.
     """
 

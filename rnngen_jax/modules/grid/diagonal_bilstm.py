@@ -15,12 +15,12 @@ from rnngen_jax.modules.recurrent import Run
 from rnngen_jax.ops import grids
 from rnngen_jax.ops.devices import compiled_for
 
-# On the previous diagonal, the same place is the pixel to the left, the place before it the pixel
-# above.
+# On the previous diagonal, the same position is the pixel to the left, the position before it the
+# pixel above.
 _OFFSETS = (0, -1)
 
-# Minimum places (rows times concatenated images) per step on a CPU: with fewer, the fixed cost of a
-# step exceeds that of the places outside the images.
+# Minimum positions (rows times concatenated images) per step on a CPU: with fewer, the fixed cost
+# of a step exceeds that of the positions outside the images.
 _CPU_PLACES = 100
 
 
@@ -133,7 +133,7 @@ class DiagonalBiLSTM(GridLayer):
         count = _images_in_line(height, batch)
         line = grids.side_by_side(grids.gather(x, self.taps), count)
         xs = grids.skew(line)
-        # Each row is reset at an image's first column; earlier states at its place lie outside,
+        # Each row is reset at an image's first column; earlier states in its row are outside,
         # except for the column between two images, where the row below still needs the first
         # image's last.
         column = jnp.arange(xs.shape[0])[:, None] - jnp.arange(height)
@@ -153,7 +153,7 @@ class DiagonalBiLSTM(GridLayer):
 def _images_in_line(height: int, batch: int) -> int:
     """How many images are concatenated along the diagonals.
 
-    About half the places of a single image's W + H - 1 diagonals lie outside it. With the next
+    About half the positions of a single image's W + H - 1 diagonals are outside it. With the next
     image right behind it, only those before the first and after the last image remain, at the price
     of more and smaller steps, which pays on a CPU only.
     """

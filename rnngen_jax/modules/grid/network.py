@@ -99,7 +99,7 @@ class GridNetwork(PixelNetwork):
         return self.vertical(context[..., : self.above]) + extra if self.above else None
 
     def _extra(self, row: Array, column: Array, label: Array) -> Array | float:
-        """Embeddings of a pixel's place and the image's class."""
+        """Embeddings of a pixel's position and of the image's class."""
         extra: Array | float = 0.0
         if self.position:
             extra = self.row_table(row) + self.column_table(column)

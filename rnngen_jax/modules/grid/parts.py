@@ -58,7 +58,7 @@ class TapDense(nn.Module):
     Attributes:
       features: F.
       channels: groups of features.
-      taps: K places.
+      taps: K positions, as row and column offsets.
       parts: number of parts of the F features, each with its own groups; 2 for a gated unit.
     """
 
