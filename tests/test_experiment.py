@@ -192,7 +192,7 @@ def test_who_sees_images_may_be_private():
     checked = experiment.check({"model": {"name": "mlp_gan", **fields}, "discriminator": PRIVATE})
     assert checked.optimizers["discriminator"].private_noise == 1
     assert experiment.check({"model": {"name": "row_rnn"}, "optimizer": PRIVATE})
-    with pytest.raises(UserError, match=r"config\.optimizer\.private_noise=1\.0 does not fit"):
+    with pytest.raises(UserError, match=r"optimizer\.private_noise must be 0, got 1\.0"):
         experiment.check({"model": {"name": "mlp_gan"}, "optimizer": PRIVATE})
 
 
