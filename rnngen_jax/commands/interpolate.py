@@ -31,6 +31,7 @@ from rnngen_jax.commands.base import (
     SPLIT,
     STEPS,
     VARIABLE,
+    Chosen,
     Which,
     check_amount,
     check_split,
@@ -194,7 +195,7 @@ def _read(
     if kind == "pairs":
         ends = (num or (PAIRS if named is None else len(named))) + 1
     needed = ends if named is None else max(named) + 1
-    images, labels = read_images(opened, input, split, needed, label)
+    images, labels = read_images(opened, Chosen(input, split, needed, label))
     place = f"--split={split}" if input is None else f"--input={input}"
     if named is None and len(images) < LEAST[kind]:
         how_many = "image" if len(images) == 1 else "images"

@@ -283,7 +283,7 @@ def test_few_images_make_few_paths(call):
 
 
 def test_how_images_were_completed_is_said(call, runs):
-    latent = opened(str(runs / "vae"), None, 0).model.latent
+    latent = opened(base.Which(str(runs / "vae"), None, 0)).model.latent
     said, out = call("complete", "vae", "--num=2", "--completions=1", "--out=c.npz")
     assert said.startswith("completed given all known pixels, by ")
     assert latent.completion in said
