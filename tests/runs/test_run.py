@@ -178,10 +178,8 @@ def test_training_and_evaluating_from_python(tmp_path, capsys):
     """What a notebook does; the record is what `evaluate` writes."""
     config = experiment.default("pixel_rnn")
     config.model.features = 8
-    config.training.steps, config.training.batch_size = 4, 8
-    config.training.steps_per_call = config.training.log_every = 2
-    config.training.validate_every = config.training.sample_every = 0
-    config.training.checkpoint_every = 0
+    config.training.update(steps=4, batch_size=8, steps_per_call=2, log_every=2)
+    config.training.update(validate_every=0, sample_every=0, checkpoint_every=0)
     outcome = rg.train(config, tmp_path / "run")
     assert (outcome.state, outcome.step, outcome.ended) == ("done", 4, True)
     run = rg.load(tmp_path / "run")
