@@ -142,7 +142,7 @@ def test_what_does_not_fit_is_said(run):
         (lambda: run.sample(1, seed=-1), r"seed must be in \[0, 2147483647\], got -1"),
         (lambda: run.sample(1, temperature=0.0), "temperature must be .*got 0.0"),
         (lambda: run.sample(1, labels=np.array([10])), "1 classes, integers 0 to 9"),
-        (lambda: run.nats(images), "labels must be 2 integers in \[0, 9\], got none"),
+        (lambda: run.nats(images), r"labels must be 2 integers in \[0, 9\], got none"),
         (lambda: run.nats(images / 2, labels=classes), "float64 of shape"),
         (lambda: run.nats(images[:, :7], labels=classes), r"allowed: integers of shape \('N', 8"),
         (
