@@ -1,11 +1,14 @@
 """The door, the embedded digits, npz files: splits, cuts, errors."""
 
+import importlib
 import os
 import pickle
+import pkgutil
 
 import numpy as np
 import pytest
 
+from rnngen_jax import data as package
 from rnngen_jax.data import canonical, load, names
 from rnngen_jax.data.base import SPLITS, DataConfig
 from rnngen_jax.data.source import cut, from_arrays, permutation
@@ -21,8 +24,14 @@ def numbered(num):
     return np.broadcast_to(np.arange(num).astype(np.uint8)[:, None, None], (num, 3, 2))
 
 
-def test_names_are_the_sources_and_nothing_else():
-    assert names() == ["digits", "folder", "idx", "npz", "tfds"]
+def test_names_are_the_modules_that_load_a_source_and_nothing_else():
+    """Read from syntax trees; here by importing each."""
+    modules = [module.name for module in pkgutil.iter_modules(package.__path__)]
+    imported = {name: importlib.import_module(f"{package.__name__}.{name}") for name in modules}
+    loading = [name for name, module in imported.items() if hasattr(module, "load_source")]
+    assert names() == sorted(loading)
+    assert "digits" in names()
+    assert "feed" in imported.keys() - set(names())
 
 
 def test_digits_have_their_published_sizes_levels_and_classes():
