@@ -94,7 +94,7 @@ def spoilt(path, how):
         ("torn", "is not valid JSON"),
         ("deep", "is not valid JSON: it is nested too deeply"),
         ("list", "is not a config of this version: config must be a ConfigDict, got list"),
-        ("unknown model", "is not a config of this version: 'x' is not a model"),
+        ("unknown model", "is not a config of this version: config.model.name='x' is not a model"),
         ("folder", "cannot be read: Is a directory"),
         ("pipe", "must be a regular file, got a pipe"),
         ("large", "must have ≤ 1,048,576 bytes, got"),
