@@ -68,7 +68,11 @@ def bits_of(model, params, images, labels):
     return float(np.asarray(nats, np.float64).sum()) / np.log(2)
 
 
-@pytest.mark.parametrize("case", CASES, ids=case_name)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(CASES[0], marks=pytest.mark.optimised), *CASES[1:]],
+    ids=case_name,
+)
 def test_images_come_back_to_the_last_bit(case):
     """Through two coders, compiled each for itself, as in two processes."""
     model, params = built(case)

@@ -64,7 +64,17 @@ def compiled(number):
 EACH = pytest.mark.parametrize("number", range(len(CASES)), ids=map(case_name, CASES))
 
 
-@EACH
+OPTIMISED = (0, 8, 11, 16)  # pixels, rows, and two on a grid
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(number, marks=[pytest.mark.optimised] if number in OPTIMISED else [])
+        for number in range(len(CASES))
+    ],
+    ids=map(case_name, CASES),
+)
 def test_step_by_step_outputs_are_the_teacher_forced_ones(number):
     model, params, extra, conditionals = compiled(number)
     spec = model.spec
