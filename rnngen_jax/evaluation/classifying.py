@@ -16,19 +16,18 @@ from optax.losses import softmax_cross_entropy_with_integer_labels as cross_entr
 
 from rnngen_jax import keys
 from rnngen_jax.data import canonical
-from rnngen_jax.data.base import Dataset, Split
+from rnngen_jax.data.base import Dataset
 from rnngen_jax.data.transforms import evaluation_transform
 from rnngen_jax.errors import UserError
 from rnngen_jax.evaluation import sampling
-from rnngen_jax.evaluation.batching import filled
+from rnngen_jax.evaluation.batching import Batches, Track, filled
 from rnngen_jax.evaluation.fidelity import Features, Fidelity, compare
-from rnngen_jax.evaluation.likelihood import SEED, Transform, batches
+from rnngen_jax.evaluation.likelihood import SEED, Transform
 from rnngen_jax.models.base import Batch, Extra, Model, Params
 from rnngen_jax.shapes import ImageSpec
 
 BATCH = 200  # images that a judge looks at at once; it does not change the numbers
 
-Track = Callable[[range], Iterable[int]]
 Read = Callable[[np.ndarray], np.ndarray]
 Score = Callable[[Params, Extra, Batch, Array], tuple[Array, Array]]
 Sample = Callable[[Params, Extra, int, int, float], np.ndarray]
@@ -253,31 +252,20 @@ def scorer(model: Model, transform: Transform) -> Score:
     return score
 
 
-def measure(
-    score: Score,
-    params: Params,
-    extra: Extra,
-    split: Split,
-    batch_size: int,
-    num_images: int = 0,
-    track: Track = iter,
-) -> dict[str, float]:
+def measure(score: Score, params: Params, extra: Extra, batches: Batches) -> dict[str, float]:
     """How well a classifier does on a split; each image counts once, sums are float64.
 
     Args:
       score: from `scorer`.
       params, extra: the model's parameters and state.
-      split: the images.
-      batch_size: images at once; it does not change the numbers.
-      num_images: how many images, from the split's start; 0 for them all.
-      track: wraps the range over batches.
+      batches: from `split_batches`; their size does not change the numbers.
 
     Returns:
-      `cross_entropy`, nats an image, and `accuracy`, in [0, 1].
+      `cross_entropy` in nats per image, and `accuracy` in [0, 1].
     """
     key = jax.random.key(SEED)
     sums, total = np.zeros(2), 0
-    for num, batch in batches(split, batch_size, num_images, track):
+    for num, batch in batches:
         found = score(params, extra, batch, key)
         sums += [np.asarray(values, np.float64)[:num].sum() for values in found]
         total += num

@@ -18,7 +18,7 @@ again, step by step: as soon as that takes more words than there are, the stream
 import collections
 import math
 import platform
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -28,7 +28,7 @@ from jax import Array
 
 from rnngen_jax.errors import RunError, UserError
 from rnngen_jax.evaluation import container
-from rnngen_jax.evaluation.batching import filled
+from rnngen_jax.evaluation.batching import Track, filled
 from rnngen_jax.models.autoregressive import Stage, Steps, in_raster_order, see, unseen
 from rnngen_jax.models.base import Extra, Model, Params
 
@@ -43,7 +43,6 @@ STEP_COST = 128  # what a step costs however small its batch, in images
 
 OTHER_PIXELS = "other pixels come out than went in"
 
-Track = Callable[[range], Iterable[int]]  # wraps the range over batches, such as a progress bar
 Told = tuple[np.int32, np.ndarray]  # the first value of the last turn, and its values [S, B]
 Standing = tuple[Any, Array]  # the model's own state, and the image so far
 

@@ -1,6 +1,6 @@
 """What a bound is made of over a whole split, and which latents are in use."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -8,9 +8,9 @@ import numpy as np
 from jax import Array
 
 from rnngen_jax import keys
-from rnngen_jax.data.base import Split
 from rnngen_jax.errors import UserError
-from rnngen_jax.evaluation.likelihood import SEED, Transform, batches
+from rnngen_jax.evaluation.batching import Batches
+from rnngen_jax.evaluation.likelihood import SEED, Transform
 from rnngen_jax.models.base import Batch, Extra, Inspection, Model, Params
 
 # A latent variable is in use if its posterior's mean moves with the image by more than this
@@ -70,30 +70,19 @@ def inspector(model: Model, transform: Transform) -> Inspect:
     return of
 
 
-def measure(
-    inspect: Inspect,
-    params: Params,
-    extra: Extra,
-    split: Split,
-    batch_size: int,
-    num_images: int = 0,
-    track: Callable[[range], Iterable[int]] = iter,
-) -> Usage:
-    """Looks at each image of a split exactly once; sums are float64 on the host.
+def measure(inspect: Inspect, params: Params, extra: Extra, batches: Batches) -> Usage:
+    """Measures each image of a split exactly once; sums are float64 on the host.
 
     Args:
       inspect: from `inspector`.
       params, extra: the model's parameters and state.
-      split: the images.
-      batch_size: images at once; it does not change the numbers.
-      num_images: how many images, from the split's start; 0 for them all.
-      track: wraps the range over batches.
+      batches: from `split_batches`; their size does not change the numbers.
     """
     key = jax.random.key(SEED)
     sums: dict[str, Any] = dict.fromkeys(("log_likelihood", "squared_error", "kl", "mean"), 0.0)
     squares: Any = 0.0
     total = 0
-    for num, batch in batches(split, batch_size, num_images, track):
+    for num, batch in batches:
         found = inspect(params, extra, batch, key)
         arrays = {
             name: np.asarray(value, np.float64)[:num]

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,10 +12,10 @@ from jax import Array
 
 from rnngen_jax import keys
 from rnngen_jax.config import require
-from rnngen_jax.data.base import DataConfig, Split
+from rnngen_jax.data.base import DataConfig
 from rnngen_jax.data.binarise import DRAW
 from rnngen_jax.errors import UserError
-from rnngen_jax.evaluation.batching import filled
+from rnngen_jax.evaluation.batching import Batches
 from rnngen_jax.models.base import Batch, Extra, Model, Params
 
 Transform = Callable[[Batch, Array], Batch]
@@ -122,82 +122,35 @@ def _importance(model: Model, samples: int) -> Callable[..., Array]:
     return functools.partial(model.latent.importance, samples=samples, chunk=CHUNK)
 
 
-def batches(
-    split: Split, batch_size: int, num_images: int, track: Callable[[range], Iterable[int]]
-) -> Iterator[tuple[int, dict[str, Array]]]:
-    """Each image of a split exactly once, in batches of one shape.
-
-    Args:
-      split: the images.
-      batch_size: images in a batch, no more than there are.
-      num_images: how many, from the split's start; 0 for them all.
-      track: wraps the range over batches, such as a progress bar.
-
-    Yields:
-      How many images of the batch count, from its start, and the batch; the last one is filled up
-      with copies of its first image.
-    """
-    total = min(num_images, split.num) if num_images else split.num
-    batch_size = min(batch_size, total)
-    for start in track(range(0, total, batch_size)):
-        index = np.arange(start, min(start + batch_size, total), dtype=np.int32)
-        padded = filled(index, batch_size)
-        image, label = split.read(padded)
-        yield index.size, {split.key: image, "label": label, "index": padded}
-
-
-def evaluate(
-    score: Score,
-    params: Params,
-    extra: Extra,
-    split: Split,
-    dims: int,
-    batch_size: int,
-    num_images: int = 0,
-    track: Callable[[range], Iterable[int]] = iter,
-) -> Result:
+def evaluate(score: Score, params: Params, extra: Extra, batches: Batches, dims: int) -> Result:
     """The likelihood of a split, from `nats_of_each`.
 
     Args:
-      score, params, extra, split, batch_size, num_images, track: as for `nats_of_each`.
+      score, params, extra, batches: as for `nats_of_each`.
       dims: values in one image, `ImageSpec.dims`.
 
     Returns:
       The split's likelihood; not finite if that of any image is not.
     """
-    each = nats_of_each(score, params, extra, split, batch_size, num_images, track)
+    each = nats_of_each(score, params, extra, batches)
     total = len(each)
-    with np.errstate(
-        invalid="ignore"
-    ):  # the caller says what a likelihood that is not finite means
+    with np.errstate(invalid="ignore"):  # callers report a likelihood that is not finite
         mean = float(each.mean())
         error = float(each.std(ddof=1) / math.sqrt(total)) if total > 1 else 0.0
     bits = 1 / (dims * math.log(2))
     return Result(mean, error, mean * bits, error * bits, total)
 
 
-def nats_of_each(
-    score: Score,
-    params: Params,
-    extra: Extra,
-    split: Split,
-    batch_size: int,
-    num_images: int = 0,
-    track: Callable[[range], Iterable[int]] = iter,
-) -> np.ndarray:
+def nats_of_each(score: Score, params: Params, extra: Extra, batches: Batches) -> np.ndarray:
     """Scores each image of a split exactly once, in batches of one shape.
 
-    The last batch is filled up with copies of its first image, which are not counted. Noise is
-    keyed by an image's index, and what comes back is in float64, so that a mean over it does not
+    Noise is keyed by an image's index, and the result is float64, so that a mean over it does not
     depend on the batch size beyond float32 rounding inside the model.
 
     Args:
       score: from `scorer`.
       params, extra: the model's parameters and state.
-      split: the images.
-      batch_size: images scored at once.
-      num_images: how many images, from the split's start; 0 for them all.
-      track: wraps the range over batches, such as a progress bar.
+      batches: from `split_batches`.
 
     Returns:
       The negative log-likelihood of each image in nats, float64 `[N]`.
@@ -210,9 +163,9 @@ def nats_of_each(
         num, values = pending.pop(0)
         nats.append(np.asarray(values, np.float64)[:num])
 
-    for num, batch in batches(split, batch_size, num_images, track):
+    for num, batch in batches:
         pending.append((num, score(params, extra, batch, key)))
-        if len(pending) > 1:  # the device is at work on the newest while this one is read
+        if len(pending) > 1:  # the device computes the newest batch while this one is read
             read()
     read()
     return np.concatenate(nats)

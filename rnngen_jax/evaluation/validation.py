@@ -1,18 +1,18 @@
 """What is measured on the validation split in training."""
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from rnngen_jax.data.base import Dataset
 from rnngen_jax.evaluation import classifying, fidelity, latents, likelihood
+from rnngen_jax.evaluation.batching import Track, split_batches
 from rnngen_jax.evaluation.classifying import Judge
 from rnngen_jax.evaluation.likelihood import SEED, EvaluationConfig, Transform
 from rnngen_jax.models.base import Extra, Model, Params
 
 Validate = Callable[[Params, Extra], dict[str, float]]
-Track = Callable[[range], Iterable[int]]  # wraps each range over batches, such as a progress bar
 
 # Of `Fidelity.metrics`, what each validation writes down, with the classes' shares besides.
 JUDGED = ("frechet", "precision", "recall", "confidence", "missing_classes")
@@ -52,27 +52,28 @@ def validator(
       UserError: a judge is given, but the model cannot sample.
     """
     split = dataset.splits["validation"]
-    where = {"batch_size": config.batch_size, "num_images": config.num_images, "track": track}
+    batches = functools.partial(
+        split_batches, split, config.batch_size, config.num_images, track=track
+    )
     parts: list[Validate] = []
     if model.log_prob is not None:
         score = likelihood.scorer(model, transform)
-        measure = functools.partial(
-            likelihood.evaluate, score, split=split, dims=model.spec.dims, **where
-        )
 
         def of_likelihood(params: Params, extra: Extra) -> dict[str, float]:
-            result = measure(params, extra)
+            result = likelihood.evaluate(score, params, extra, batches(), model.spec.dims)
             return {"bits_per_dim": result.bits_per_dim, "nats_per_image": result.nats_per_image}
 
         parts.append(of_likelihood)
     if model.classify is not None:
         classified = classifying.scorer(model, transform)
-        parts.append(functools.partial(classifying.measure, classified, split=split, **where))
-    if model.latent is not None:
-        look = functools.partial(
-            latents.measure, latents.inspector(model, transform), split=split, **where
+        parts.append(
+            lambda params, extra: classifying.measure(classified, params, extra, batches())
         )
-        parts.append(lambda params, extra: look(params, extra).metrics())
+    if model.latent is not None:
+        inspect = latents.inspector(model, transform)
+        parts.append(
+            lambda params, extra: latents.measure(inspect, params, extra, batches()).metrics()
+        )
     if judge is not None:
         parts.append(_of_samples(model, dataset, config, judge, warn, track))
     if not parts:

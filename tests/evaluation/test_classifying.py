@@ -12,6 +12,7 @@ from rnngen_jax.data.base import Dataset, Split
 from rnngen_jax.data.transforms import evaluation_transform
 from rnngen_jax.errors import UserError
 from rnngen_jax.evaluation import classifying, fidelity
+from rnngen_jax.evaluation.batching import split_batches
 from rnngen_jax.models.base import Model
 from rnngen_jax.shapes import ImageSpec
 
@@ -148,7 +149,7 @@ def test_a_judge_of_the_same_images_under_another_spelling_is_taken(tmp_path, mo
 @pytest.mark.parametrize(("batch_size", "num"), [(7, 0), (300, 0), (20, 33)])
 def test_accuracy_and_cross_entropy_of_a_split(batch_size, num):
     score = classifying.scorer(TOY, lambda batch, key: batch)
-    got = classifying.measure(score, PARAMS, {}, SPLITS["test"], batch_size, num)
+    got = classifying.measure(score, PARAMS, {}, split_batches(SPLITS["test"], batch_size, num))
     images, labels = SPLITS["test"].read(np.arange(num or 230))
     logits = features_of(images)[1].astype(np.float64)
     nats = -special.log_softmax(logits, axis=1)[np.arange(len(labels)), labels]

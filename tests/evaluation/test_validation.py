@@ -8,6 +8,7 @@ import pytest
 from rnngen_jax.data.base import Dataset, Split
 from rnngen_jax.errors import UserError
 from rnngen_jax.evaluation import classifying, fidelity, latents, likelihood
+from rnngen_jax.evaluation.batching import split_batches
 from rnngen_jax.evaluation.validation import collapse, validator
 from rnngen_jax.models.base import Inspection, Latent, Model
 from rnngen_jax.shapes import ImageSpec
@@ -76,11 +77,12 @@ def test_the_validation_split_is_measured(scored, latent, names):
     wanted, validation = {}, SPLITS["validation"]
     if scored:
         score = likelihood.scorer(toy, identity)
-        result = likelihood.evaluate(score, PARAMS, {}, validation, SPEC.dims, 4, 5)
+        batches = split_batches(validation, 4, 5)
+        result = likelihood.evaluate(score, PARAMS, {}, batches, SPEC.dims)
         wanted = {name: getattr(result, name) for name in LIKELIHOOD}
     if latent:
         inspect = latents.inspector(toy, identity)
-        wanted |= latents.measure(inspect, PARAMS, {}, validation, 4, 5).metrics()
+        wanted |= latents.measure(inspect, PARAMS, {}, split_batches(validation, 4, 5)).metrics()
     assert got == wanted
     # The first five images of that split, and no others.
     light = 2.0 * validation.read(np.arange(5))[0].sum((1, 2, 3))
@@ -167,4 +169,5 @@ def test_a_classifier_is_validated_by_its_cross_entropy():
     got = validator(toy, identity, DATASET, CONFIG)(PARAMS, {})
     assert list(got) == ["cross_entropy", "accuracy"]
     score = classifying.scorer(toy, identity)
-    assert got == classifying.measure(score, PARAMS, {}, SPLITS["validation"], 4, 5)
+    batches = split_batches(SPLITS["validation"], 4, 5)
+    assert got == classifying.measure(score, PARAMS, {}, batches)
