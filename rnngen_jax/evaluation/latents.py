@@ -1,4 +1,4 @@
-"""What a bound is made of over a whole split, and which latents are in use."""
+"""The terms of a bound over a whole split, and which latent variables are active."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,21 +13,23 @@ from rnngen_jax.evaluation.batching import Batches
 from rnngen_jax.evaluation.likelihood import SEED, Transform
 from rnngen_jax.models.base import Batch, Extra, Inspection, Model, Params
 
-# A latent variable is in use if its posterior's mean moves with the image by more than this
-# variance (Burda et al. 2016, section 5.1).
+# A latent variable is active if the variance of its posterior mean over images exceeds this (Burda
+# et al. 2016, section 5.1).
 ACTIVE = 0.01
 
 Inspect = Callable[[Params, Extra, Batch, Array], Inspection]
 
 
 class Usage(NamedTuple):
-    """Means over a split's images.
+    """Reconstruction and use of latent variables, over a split's images.
 
     Attributes:
-      reconstruction_nats: of -log p(x|z), nats an image, at one draw of the latents.
-      squared_error: of the image that the posterior's means stand for, a value in [0, 1].
-      kl: nats of each latent variable, `[S, Z]`; `None` of deterministic codes.
-      variance: over images, of each variable's posterior mean, `[S, Z]`.
+      reconstruction_nats: mean of -log p(x|z) at one draw of the latents, nats per image.
+      squared_error: mean squared error of the expected image given the posterior's mean, over
+        values in [0, 1].
+      kl: mean KL divergence of each latent variable, nats, `[S, Z]`; `None` for deterministic
+        codes.
+      variance: variance over images of each variable's posterior mean, `[S, Z]`.
     """
 
     reconstruction_nats: float
@@ -37,7 +39,7 @@ class Usage(NamedTuple):
 
     @property
     def active(self) -> np.ndarray:
-        """Which latent variables are in use, bool `[S, Z]`."""
+        """Which latent variables are active, bool `[S, Z]`."""
         return self.variance > ACTIVE
 
     def metrics(self) -> dict[str, float]:
@@ -53,7 +55,7 @@ class Usage(NamedTuple):
 def inspector(model: Model, transform: Transform) -> Inspect:
     """The jitted `inspect(params, extra, batch, key) -> Inspection` that `measure` calls.
 
-    With the key of `likelihood.evaluate`, its bound is the one that `log_prob` has.
+    With the key that `likelihood.evaluate` uses, its terms sum to the same bound as `log_prob`.
 
     Raises:
       UserError: the model has no latents.

@@ -1,4 +1,4 @@
-"""The ruler: the likelihood of a whole split, the same for every model, with its protocol."""
+"""The likelihood of a whole split, measured alike for every model, with its protocol."""
 
 import functools
 import math
@@ -21,25 +21,25 @@ from rnngen_jax.models.base import Batch, Extra, Model, Params
 Transform = Callable[[Batch, Array], Batch]
 Score = Callable[[Params, Extra, Batch, Array], Array]
 
-# Evaluation noise (dynamic binarisation, importance samples) has one fixed seed, so that two
-# evaluations of the same parameters agree to the last digit.
+# The fixed seed of evaluation noise (dynamic binarisation, importance samples): two evaluations of
+# the same parameters agree to the last digit.
 SEED = 0
 
-# Importance samples of each image that are held at once.
+# Importance samples per image that are held in memory at once.
 CHUNK = 10
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """How likelihoods are measured, and samples judged.
+    """Settings for measuring likelihoods and judging samples.
 
     Attributes:
       batch_size: images scored at once; it does not change the numbers.
-      num_images: images at the start of the validation split that are scored during training;
-        0 scores them all. `evaluate` scores the whole split unless its --num says otherwise.
-      classifier: folder of a run of the config `classifier`, by whose features each
-        validation during training compares samples with those images; empty for none.
-      num_samples: how many samples.
+      num_images: images at the start of the validation split that are scored during training; 0
+        for all. `evaluate` scores a whole split unless --num is given.
+      classifier: folder of a run of the config `classifier`, in whose features each validation
+        during training compares samples with those images; empty for none.
+      num_samples: number of samples to compare.
     """
 
     batch_size: int = 200
@@ -60,14 +60,14 @@ class EvaluationConfig:
 
 
 class Result(NamedTuple):
-    """The likelihood of a split; each mean has the standard error of a mean over images.
+    """The likelihood of a split, as means over images with their standard errors.
 
     Attributes:
       nats_per_image: mean negative log-likelihood of an image.
       nats_per_image_error: its standard error; 0 for a single image.
-      bits_per_dim: the same, in bits per pixel and channel.
+      bits_per_dim: the same mean in bits per pixel and channel.
       bits_per_dim_error: its standard error.
-      num_images: how many images were scored.
+      num_images: number of images scored.
     """
 
     nats_per_image: float
@@ -80,16 +80,16 @@ class Result(NamedTuple):
 def scorer(model: Model, transform: Transform, samples: int = 0) -> Score:
     """The jitted `score(params, extra, batch, key) -> nats [B]` that `evaluate` calls.
 
-    Make it once and hand it to every `evaluate` of the same model: each call of `scorer` compiles
+    Make it once and pass it to every `evaluate` of the same model: each call of `scorer` compiles
     anew.
 
     Args:
       model: the model.
-      transform: what evaluation does to a batch first.
-      samples: of the importance-weighted bound; 0 for the model's own `log_prob`.
+      transform: applied to each batch first.
+      samples: number of samples of the importance-weighted bound; 0 for the model's own `log_prob`.
 
     Raises:
-      UserError: the model has no likelihood, or no such bound.
+      UserError: the model has no likelihood, or no importance-weighted bound.
     """
     log_prob = model.log_prob
     if log_prob is None:
@@ -106,14 +106,14 @@ def scorer(model: Model, transform: Transform, samples: int = 0) -> Score:
 
 
 def _instead(model: Model) -> str:
-    """What a model without a likelihood has."""
+    """What can be measured of a model without a likelihood, for a message."""
     if model.latent is None:
         return "only its samples can be looked at"
     return "its latents have no prior, so only its reconstructions can be measured"
 
 
 def _importance(model: Model, samples: int) -> Callable[..., Array]:
-    """The importance-weighted bound in the place of a model's `log_prob`."""
+    """A model's importance-weighted bound, with the signature of `log_prob`."""
     if model.latent is None or model.latent.importance is None:
         raise UserError(
             f"--iw_samples={samples}: the likelihood of {model.name} is {model.likelihood}, "
@@ -172,7 +172,7 @@ def nats_of_each(score: Score, params: Params, extra: Extra, batches: Batches) -
 
 
 def ruler(model: Model, data: DataConfig, samples: int = 0) -> dict[str, Any]:
-    """What the likelihood of any image means: the part of `protocol` that is of no split."""
+    """The part of `protocol` that does not depend on a split, and holds for single images."""
     return {
         "likelihood": f"IW-{samples}" if samples else model.likelihood,
         "dataset": data.name,
@@ -189,13 +189,15 @@ def protocol(
     seeds: int = 1,
     samples: int = 0,
 ) -> dict[str, Any]:
-    """What the likelihood of a split means: numbers whose protocols differ are never compared.
+    """The conditions under which a likelihood was measured.
+
+    Numbers with different protocols are never compared.
 
     Returns:
       `likelihood` ("exact" or the bound's name, such as "ELBO" or "IW-1000"), `levels`,
-      `binarisation`, `dataset`, `split` and `num_images`; under static binarisation also which
-      `draw` it is, under dynamic the `seed` of the one draw that was scored; for the mean over
-      several seeds of a run also how many `seeds`.
+      `binarisation`, `dataset`, `split` and `num_images`; under static binarisation also the
+      version of the `draw`, under dynamic the `seed` of the draw that was scored; for the mean over
+      several seeds of a run also the number of `seeds`.
     """
     facts = {**ruler(model, data, samples), "split": split, "num_images": num_images}
     if data.binarisation == "static":
@@ -208,7 +210,7 @@ def protocol(
 
 
 def describe(facts: Mapping[str, Any]) -> str:
-    """A protocol in one line, for people."""
+    """A protocol as one readable line."""
     kind = facts["likelihood"]
     likelihood = "exact likelihood" if kind == "exact" else f"{kind}, a bound of the likelihood"
     likelihood = "no likelihood" if kind is None else likelihood

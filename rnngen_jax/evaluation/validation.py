@@ -1,4 +1,4 @@
-"""What is measured on the validation split in training."""
+"""Measurements on the validation split during training."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from rnngen_jax.models.base import Extra, Model, Params
 
 Validate = Callable[[Params, Extra], dict[str, float]]
 
-# Of `Fidelity.metrics`, what each validation writes down, with the classes' shares besides.
+# The entries of `Fidelity.metrics` that each validation records, beside the classes' shares.
 JUDGED = ("frechet", "precision", "recall", "confidence", "missing_classes")
 
 
@@ -30,26 +30,25 @@ def validator(
     """`validate(params, extra) -> metrics` on the validation split, for the training loop.
 
     The first metric decides which checkpoint is best: `bits_per_dim`, the `cross_entropy` of a
-    classifier, the `reconstruction_nats` of a model that rebuilds images but has no likelihood, or
-    the `frechet` of one that can only sample. Models of latent variables have the metrics of
-    `latents.Usage` besides, and with a judge all that sample have those of `JUDGED` and
-    `class_share/<k>`: `config.num_samples` samples, of the same noise each time, against the images
-    of the validation.
+    classifier, the `reconstruction_nats` of a model that reconstructs images but has no likelihood,
+    or the `frechet` of one that can only sample. Latent-variable models add the metrics of
+    `latents.Usage`. With a judge, models that sample add those of `JUDGED` and `class_share/<k>`:
+    `config.num_samples` samples, of the same noise each time, against the validation images.
 
     Args:
       model: the model.
-      transform: what evaluation does to a batch first.
+      transform: applied to each batch first.
       dataset: the data.
-      config: how much is measured; its `classifier` is for whoever opens the judge.
-      judge: of the samples, `None` to leave them alone.
-      warn: takes a line about each validation whose samples lack classes.
-      track: wraps each range over batches; it may end the validation by raising.
+      config: how much is measured; the caller opens the judge that its `classifier` names.
+      judge: judges the samples; `None` for no samples.
+      warn: called with a line for each validation whose samples lack classes.
+      track: wraps each range over batches; it may raise to end the validation.
 
     Returns:
       `None` for a model with nothing to measure.
 
     Raises:
-      UserError: a judge is given, but the model cannot sample.
+      UserError: a judge is given and the model cannot sample.
     """
     split = dataset.splits["validation"]
     batches = functools.partial(
@@ -93,12 +92,12 @@ def _of_samples(
     warn: Callable[[str], None],
     track: Track,
 ) -> Validate:
-    """The samples' part of a validation."""
+    """The part of a validation that judges samples."""
     sample = classifying.sampler(model, dataset, track=track)
     available = dataset.splits["validation"].num
     num_real = min(config.num_images or available, available)
 
-    @functools.cache  # once, and only when there is a validation
+    @functools.cache  # computed once, by the first validation
     def real() -> fidelity.Features:
         read = classifying.reader(dataset, "validation")
         return classifying.of_split(judge.classify, read, np.arange(num_real))
@@ -116,7 +115,7 @@ def _of_samples(
 
 
 def collapse(missing: Sequence[int]) -> str:
-    """The line that warns of missing classes, one or more of them."""
+    """The line that warns of one or more missing classes."""
     which = f"class {missing[0]} is" if len(missing) == 1 else None
     which = which or f"classes {', '.join(map(str, missing))} are"
     return f"mode collapse: {which} less than a tenth as frequent in samples as in the data."

@@ -72,9 +72,9 @@ def measure(
 
     Returns:
       The record: its `format`, `step`, `digest` of the model and its parameters, `dataset`,
-      `split`, `num_images`, `metrics` (such as `bits_per_dim` and `bits_per_dim_error`),
-      `protocol`, `versions` and `time`; where they apply `seed`, `seed_index`, `latents` (lists
-      `[S, Z]` per variable), `samples` and `inception`.
+      `split`, `num_images` of the split's `split_images`, `metrics` (such as `bits_per_dim` and
+      `bits_per_dim_error`), `protocol`, `versions` and `time`; where they apply `seed`,
+      `seed_index`, `latents` (lists `[S, Z]` per variable), `samples` and `inception`.
 
     Raises:
       UserError: an argument that does not fit, a model with nothing to measure or without that
@@ -102,6 +102,7 @@ def measure(
         "dataset": settings.data.name,
         "split": split,
         "num_images": num_images,
+        "split_images": available,
         "metrics": summarise(gather(each), first.seed),
         "protocol": likelihood.protocol(
             first.model, settings.data, split, num_images, len(opened), iw_samples

@@ -45,7 +45,7 @@ def open_judge(workdir: str | os.PathLike[str], dataset: Dataset, where: str) ->
 
     Raises:
       UserError: no classifier there, one of other images, or one whose parameters have not been
-        evaluated.
+        evaluated on the whole test split.
     """
     folder, where = pathlib.Path(workdir), f"{where}={workdir}"
     try:
@@ -55,15 +55,18 @@ def open_judge(workdir: str | os.PathLike[str], dataset: Dataset, where: str) ->
     if run.model.classify is None:
         raise UserError(f"{where} holds a run of {run.model.name}; a judge has to classify.")
     digest, data = run.digest.hex(), run.experiment.data
+    # Evaluations of a part of a split, by --num, do not count.
     accuracy = {
         record["split"]: record["metrics"]["accuracy"]
         for record in records.read(folder)
-        if record.get("digest") == digest and "accuracy" in record["metrics"]
+        if record.get("digest") == digest
+        and "accuracy" in record["metrics"]
+        and record["num_images"] == record.get("split_images")
     }
     if "test" not in accuracy:
         raise UserError(
-            f"{where}: how well it does is not known; rnngen evaluate --workdir={folder} "
-            "measures it."
+            f"{where}: its accuracy on the whole test split is not known; rnngen evaluate "
+            f"--workdir={folder} measures it."
         )
     judge = classifying.make_judge(
         run.model, run.params, run.extra, data.name, data.binarisation, digest, accuracy

@@ -88,16 +88,20 @@ GOOD = idx(np.zeros((12, 3, 2)))
     ("name", "content", "message"),
     [
         (IMAGES, b"", "the file is empty"),
-        (IMAGES, b"PNG!" + GOOD, "magic number is 0x504e4721; allowed: 0x00000803"),
-        (IMAGES, idx(np.zeros(12)), "magic number is 0x00000801; allowed: 0x00000803"),
-        (LABELS, GOOD, "magic number is 0x00000803; allowed: 0x00000801"),
-        (IMAGES, b"\0\0\x0d\x03" + GOOD[4:], "magic number is 0x00000d03"),
+        (IMAGES, b"PNG!" + GOOD, "magic number must be 0x00000803, .* got 0x504e4721"),
+        (IMAGES, idx(np.zeros(12)), "magic number must be 0x00000803, .* got 0x00000801"),
+        (LABELS, GOOD, "magic number must be 0x00000801, .* got 0x00000803"),
+        (IMAGES, b"\0\0\x0d\x03" + GOOD[4:], "magic number must be .* got 0x00000d03"),
         (IMAGES, GOOD[:9], "ends within its header"),
         (IMAGES, GOOD[:-1], r"claims 72 bytes, shape \(12, 3, 2\), but there are only 71"),
         (IMAGES, GOOD + b"\0", "claims 72 bytes.*but there are more"),
-        (IMAGES, idx(np.zeros((0, 3, 2))), "holds nothing"),
-        (IMAGES, b"\0\0\x08\x03" + b"\xff" * 12 + b"x", "header claims .* bytes.*allowed: up to"),
-        (LABELS, idx(np.zeros(11)), "11 labels for 12 images"),
+        (IMAGES, idx(np.zeros((0, 3, 2))), r"header must be of no length 0, got \(0, 3, 2\)"),
+        (
+            IMAGES,
+            b"\0\0\x08\x03" + b"\xff" * 12 + b"x",
+            "header must be of at most [0-9]+ bytes, got",
+        ),
+        (LABELS, idx(np.zeros(11)), "number of labels must be 12, one per image, got 11"),
     ],
 )
 def test_idx_files_that_are_wrong(folder, name, content, message):

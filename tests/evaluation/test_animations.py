@@ -1,12 +1,9 @@
 """Animated GIFs as Pillow reads them back, and boxes where they belong."""
 
-import os
-
 import numpy as np
 import pytest
 from PIL import Image
 
-from rnngen_jax.errors import UserError
 from rnngen_jax.evaluation import animations, pictures
 from rnngen_jax.models.base import Canvases
 
@@ -71,20 +68,6 @@ def test_what_stands_still_takes_the_time_of_its_frames(tmp_path):
     found, times, _ = read(tmp_path / "a.gif")
     np.testing.assert_array_equal(found, frames[1:])
     assert times == [200, 400]
-
-
-def test_an_old_file_stays_when_writing_fails(tmp_path, monkeypatch):
-    path = tmp_path / "a.gif"
-    path.write_bytes(b"old")
-
-    def fail(*_, **__):
-        raise OSError("no space")
-
-    monkeypatch.setattr(Image.Image, "save", fail)
-    with pytest.raises(UserError, match="no space"):
-        animations.write_gif(path, np.zeros((2, 2, 2, 3), np.uint8))
-    assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["a.gif"]
 
 
 @pytest.mark.parametrize(("num", "want"), [(2, [0, 1]), (4, [0, 1, 2, 3, 2, 1])])

@@ -159,7 +159,7 @@ def test_accuracy_and_cross_entropy_of_a_split(batch_size, num):
 
 
 def test_a_generator_is_no_classifier():
-    with pytest.raises(UserError, match=r"^generator is no classifier"):
+    with pytest.raises(UserError, match=r"^generator is not a classifier"):
         classifying.scorer(sampling_model(None), None)
     with pytest.raises(UserError, match=r"^toy cannot draw samples"):
         classifying.sampler(TOY, dataset())

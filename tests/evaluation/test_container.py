@@ -156,8 +156,8 @@ def forged(content, **fields):
         (b"", "not a file that `compress` wrote"),
         (b"\x89RNN", "damaged or truncated"),
         (b"\x89PNG\r\n\x1a\n" + bytes(100), "not a file that `compress` wrote"),
-        (forged(SMALL, version=4), "format version 4; this one reads 1 to 3: update"),
-        (forged(SMALL, version=0), "format version 0; this one reads 1 to 3: update"),
+        (forged(SMALL, version=4), "format version 4, and this version reads 1 to 3; update"),
+        (forged(SMALL, version=0), "format version 0, and this version reads 1 to 3; update"),
         (forged(CODES, num=2**24), "claims 16777216 images, too many"),
         (forged(CODES, frames=2**16 - 1, num=2**18), "claims 262144 images, too many"),
         (forged(CODES, levels=2**32 - 1), "4294967296 levels"),
@@ -170,18 +170,18 @@ def forged(content, **fields):
         (forged(FIRST, words=9), "4 bytes follow the stream"),
         (forged(SMALL._replace(stream=bytes(41))), "1 bytes follow the stream"),
         (forged(SMALL._replace(stream=b"", pixels=())), "bytes early"),
-        (forged(SMALL._replace(names=("a", "b", "../c"))), "no plain file name"),
-        (forged(SMALL._replace(names=("a", "b", "/etc/c"))), "no plain file name"),
-        (forged(SMALL._replace(names=("a", "b", "..\\c"))), "no plain file name"),
-        (forged(SMALL._replace(names=("a", "b", "C:c"))), "no plain file name"),
-        (forged(SMALL._replace(names=("a", "b", ".."))), "no plain file name"),
-        (forged(SMALL._replace(names=("a", "b", ".hidden"))), "no plain file name"),
-        (forged(SMALL._replace(names=("a", "b", ""))), "no plain file name"),
-        (forged(SMALL._replace(names=("a", "b", "c\0d"))), "no plain file name"),
-        (forged(SMALL._replace(names=("a", "b", "c" * 252))), "no plain file name"),
+        (forged(SMALL._replace(names=("a", "b", "../c"))), "is not a plain file name"),
+        (forged(SMALL._replace(names=("a", "b", "/etc/c"))), "is not a plain file name"),
+        (forged(SMALL._replace(names=("a", "b", "..\\c"))), "is not a plain file name"),
+        (forged(SMALL._replace(names=("a", "b", "C:c"))), "is not a plain file name"),
+        (forged(SMALL._replace(names=("a", "b", ".."))), "is not a plain file name"),
+        (forged(SMALL._replace(names=("a", "b", ".hidden"))), "is not a plain file name"),
+        (forged(SMALL._replace(names=("a", "b", ""))), "is not a plain file name"),
+        (forged(SMALL._replace(names=("a", "b", "c\0d"))), "is not a plain file name"),
+        (forged(SMALL._replace(names=("a", "b", "c" * 252))), "is not a plain file name"),
         (forged(SMALL._replace(names=("a", "b", "a"))), "two images have the same name"),
         (forged(SMALL._replace(names=("a", "b"))), "2 names for 3 images"),
-        (forged(SMALL._replace(names=("a" * 600, "b", "c"))), "no plain file name"),
+        (forged(SMALL._replace(names=("a" * 600, "b", "c"))), "is not a plain file name"),
         (forged(SMALL._replace(names=("a" * 800, "b", "c"))), "cut off, or too long"),
         (forged(SMALL._replace(names=("a", "b", "c\nd"))), "4 names for 3 images"),
         (forged(SMALL._replace(maker="\x1b[31m")), "was made with"),
@@ -214,18 +214,18 @@ def test_names_that_would_unpack_to_all_memory_take_none():
 
 
 def test_content_that_the_format_cannot_hold_is_refused():
-    for fields in (
-        {"shape": (2**16, 1, 1)},
-        {"shape": (2**16, 1, 1, 1)},
-        {"shape": (1, 1, 2**16)},
-        {"levels": container.MOST_LEVELS + 1},
-        {"levels": 1},
-        {"num": 0},
-        {"num": 2**32},
+    for fields, allowed in (
+        ({"shape": (2**16, 1, 1)}, "≤ 65535 per axis"),
+        ({"shape": (2**16, 1, 1, 1)}, "≤ 65535 per axis"),
+        ({"shape": (1, 1, 2**16)}, "≤ 65535 per axis"),
+        ({"levels": container.MOST_LEVELS + 1}, r"in \[2, "),
+        ({"levels": 1}, r"in \[2, "),
+        ({"num": 0}, r"in \[1, "),
+        ({"num": 2**32}, r"in \[1, "),
     ):
-        with pytest.raises(UserError, match="do not fit"):
+        with pytest.raises(UserError, match=f"images to compress must be {allowed}"):
             container.pack(CONTENT._replace(**fields))
-    with pytest.raises(UserError, match="the names take"):
+    with pytest.raises(UserError, match="the names' bytes must be ≤ "):
         container.pack(SMALL._replace(names=("a" * (container.MOST_NAMES + 1),)))
 
 

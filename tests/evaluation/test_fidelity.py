@@ -222,7 +222,7 @@ def test_too_few_images_are_said(measure, least_real, least_fake):
 def test_what_cannot_be_compared_is_said():
     with pytest.raises(UserError, match="number of features"):
         fidelity.frechet(REAL, FAKE[:, 1:])
-    with pytest.raises(UserError, match="samples hold values that are not finite"):
+    with pytest.raises(UserError, match="features of samples must be finite"):
         fidelity.kid(REAL, np.concatenate([FAKE, FAKE[:1] * np.nan]))
     with pytest.raises(UserError, match="neighbours k must be ≥ 1, got 0"):
         fidelity.precision_recall(REAL, FAKE, 0)

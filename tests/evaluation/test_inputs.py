@@ -101,13 +101,16 @@ def test_grey_pictures_saved_as_rgb_are_grey(tmp_path):
     ("arrays", "expected"),
     [
         ({"picture": images(2)}, "no array 'image'"),
-        ({"image": images(2).astype(np.float32)}, "allowed: uint8"),
+        ({"image": images(2).astype(np.float32)}, "'image' must be uint8, got 'float32'"),
         ({"image": images(2, shape=(3, 3, 1))}, "the model's images are 6x4 grey"),
-        ({"image": images(0)}, "allowed: uint8"),
-        ({"image": images(2), "levels": np.int32(9)}, "allowed: 17, the model's, or 256"),
-        ({"image": images(2) + np.uint8(9), "levels": np.int32(17)}, "allowed: 0 to 16"),
-        ({"image": images(2), "label": np.array([0, 3])}, "2 integers, 0 to 2"),
-        ({"image": images(2), "label": np.array([0])}, "2 integers, 0 to 2"),
+        ({"image": images(0)}, "with N ≥ 1, got"),
+        ({"image": images(2), "levels": np.int32(9)}, "must be 17, the model's, or 256, got 9"),
+        (
+            {"image": images(2) + np.uint8(9), "levels": np.int32(17)},
+            r"level must be in \[0, 16\], got \(9, 25\)",
+        ),
+        ({"image": images(2), "label": np.array([0, 3])}, r"must be 2 integers in \[0, 2\], got"),
+        ({"image": images(2), "label": np.array([0])}, r"must be 2 integers in \[0, 2\], got"),
         ({"image": np.array([object()])}, "plain arrays"),
     ],
 )
@@ -206,9 +209,9 @@ def test_archives_that_are_no_archives_of_arrays(tmp_path):
             inputs.read_images(str(path), SPEC, 1)
 
     np.savez(path, image=images(1), levels=np.array("abc"))
-    refused("allowed: 17, the model's, or 256")
+    refused("must be 17, the model's, or 256, got")
     np.savez(path, image=images(1), levels=np.array(17.5))
-    refused("allowed: 17, the model's, or 256")
+    refused("must be 17, the model's, or 256, got")
     with open(path, "wb") as file:
         np.save(file, images(1))  # an npy under another name
     refused("not an npz file")

@@ -179,7 +179,7 @@ def test_where_no_checkpoint_is_sound_nothing_begins_anew(tmp_path, state):
         damage(tmp_path / step, DAMAGES[0])
     with (
         open_checkpoints(tmp_path, 5) as checkpoints,
-        pytest.raises(UserError, match="is sound; the newest, 2, is damaged"),
+        pytest.raises(UserError, match="is intact; the newest, 2, is damaged"),
     ):
         checkpoints.resume(ABSTRACT(), toys.IDENTITY, print)
     assert open_checkpoints(tmp_path).steps() == [1, 2]

@@ -200,7 +200,7 @@ def test_a_meta_that_lacks_what_is_read_of_it(folder, change, said):
 def test_a_meta_that_does_not_say_where_the_run_stands(folder, name):
     rewrite(folder, lambda meta: meta.pop(name))
     _, meta = resume(folder)
-    with pytest.raises(UserError, match=f"checkpoint 2 lacks {name}, so no run can go on"):
+    with pytest.raises(UserError, match=f"checkpoint 2 lacks {name}, so no run can resume"):
         Standing.of(meta)
 
 
