@@ -113,6 +113,20 @@ def require(condition: bool, where: str, given: Any, allowed: str) -> None:
         raise UserError(f"{where} must be {allowed}, got {given!r}.")
 
 
+def require_at_least(section: Any, path: str, least: float, *names: str) -> None:
+    """Raises a `UserError` unless each of these fields of a section is ≥ `least`.
+
+    Args:
+      section: the section.
+      path: its path, such as "config.model".
+      least: the least that is allowed.
+      names: of the fields.
+    """
+    for name in names:
+        value = getattr(section, name)
+        require(value >= least, f"{path}.{name}", value, f"≥ {least}")
+
+
 def require_choice(where: str, given: str, allowed: Iterable[str]) -> None:
     """Raises a `UserError` that names the nearest choice unless `given` is one of `allowed`."""
     allowed = sorted(allowed)

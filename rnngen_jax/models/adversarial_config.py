@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rnngen_jax.config import refuse_unread, require, require_choice
+from rnngen_jax.config import refuse_unread, require, require_at_least, require_choice
 from rnngen_jax.errors import UserError
 from rnngen_jax.models.base import require_dropout
 from rnngen_jax.ops import adversarial, penalties
@@ -76,11 +76,9 @@ class AdversarialConfig:
         require_policy(self.augmentation)
         require_dropout(self.dropout)
         require(0 <= self.slope < 1, f"{at}slope", self.slope, "in [0, 1)")
-        for name in ("codes", "traits"):
-            require(getattr(self, name) >= 0, f"{at}{name}", getattr(self, name), "≥ 0")
+        require_at_least(self, "config.model", 0, "codes", "traits")
         require(self.codes != 1, f"{at}codes", self.codes, "0 or ≥ 2")
-        for name in ("penalty_weight", "information"):
-            require(getattr(self, name) >= 0, f"{at}{name}", getattr(self, name), "≥ 0")
+        require_at_least(self, "config.model", 0, "penalty_weight", "information")
         self._refuse_together()
         self._refuse_unread()
 

@@ -7,6 +7,7 @@ In parallel, for the likelihood, and step by step, for sampling, completion and 
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from rnngen_jax.models.base import Aux, Batch, Completion, Extra, Model, Params, labels_for
+from rnngen_jax.models.base import (
+    Aux,
+    Batch,
+    Completion,
+    Extra,
+    Model,
+    Params,
+    labels_for,
+    require_dropout,
+)
+from rnngen_jax.modules.pixels import require_encoding
 from rnngen_jax.ops import resampling
 from rnngen_jax.ops.likelihoods import PixelLikelihood
 from rnngen_jax.recurrence import generate
@@ -22,6 +33,39 @@ from rnngen_jax.shapes import ImageSpec
 
 State = Any  # a network's state between steps, a pytree of arrays
 RawOutputs = Callable[[Params, Array, Array, tuple[Array, Array] | None], Array]
+
+
+@dataclass(frozen=True)
+class PixelConfig:
+    """Choices of models whose inputs and outputs are an image's values.
+
+    Attributes:
+      pixels: "onehot" has a weight per grey level, "scalar" maps it to [-1, 1].
+      position: the place of what comes next is an input.
+      class_conditional: the class is an input.
+      readout: "categorical" over the grey levels, "bernoulli" or "logistic_mixture".
+      mixtures: components of the logistic mixture.
+      dropout: rate for the inputs and outputs of cells or layers, one mask per image.
+    """
+
+    pixels: str = "onehot"
+    position: bool = True
+    class_conditional: bool = False
+    readout: str = "categorical"
+    mixtures: int = 5
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_encoding(self.pixels)
+        require_dropout(self.dropout)
+
+    def inputs(self) -> dict[str, Any]:
+        """The fields of a module that tell what its inputs are."""
+        return {
+            "encoding": self.pixels,
+            "position": self.position,
+            "conditional": self.class_conditional,
+        }
 
 
 class Steps(NamedTuple):

@@ -12,7 +12,7 @@ from jax import Array
 from optax.losses import softmax_cross_entropy_with_integer_labels as cross_entropy
 
 from rnngen_jax import keys
-from rnngen_jax.config import require, require_choice
+from rnngen_jax.config import require, require_at_least, require_choice
 from rnngen_jax.errors import UserError
 from rnngen_jax.models.base import Aux, Batch, Extra, Model, Params, require_dropout
 from rnngen_jax.modules.classifier import Classifier
@@ -42,8 +42,7 @@ class Config:
     dropout: float = 0.3
 
     def __post_init__(self) -> None:
-        for name in ("features", "kernel", "hidden"):
-            require(getattr(self, name) >= 1, f"config.model.{name}", getattr(self, name), "≥ 1")
+        require_at_least(self, "config.model", 1, "features", "kernel", "hidden")
         require(self.kernel % 2 == 0, "config.model.kernel", self.kernel, "even")
         require(self.stages >= 0, "config.model.stages", self.stages, "≥ 0")
         require_choice("config.model.activation", self.activation, ACTIVATIONS)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jax import Array
 
-from rnngen_jax.config import require
+from rnngen_jax.config import require, require_at_least
 from rnngen_jax.errors import UserError
 from rnngen_jax.models.adversarial import Schedule, adversarial_model
 from rnngen_jax.models.adversarial_config import AdversarialConfig
@@ -38,12 +38,9 @@ class Config(AdversarialConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("features", "kernel"):
-            require(getattr(self, name) >= 1, f"config.model.{name}", getattr(self, name), "≥ 1")
+        require_at_least(self, "config.model", 1, "features", "kernel")
         require(self.kernel >= 2, "config.model.kernel", self.kernel, "≥ 2")
-        for name in ("stages", "grow"):
-            value = getattr(self, name)
-            require(value >= 0, f"config.model.{name}", value, "≥ 0")
+        require_at_least(self, "config.model", 0, "stages", "grow")
 
 
 def build(config: Config, spec: ImageSpec) -> Model:

@@ -6,10 +6,9 @@ first convolution does not reach it: no later state of that row exists.
 
 from dataclasses import dataclass
 
-from rnngen_jax import recurrence
 from rnngen_jax.models.base import Model
 from rnngen_jax.models.grid import GridConfig, convolvable, grid_model
-from rnngen_jax.models.recurrent import UnrolledConfig
+from rnngen_jax.models.recurrent import UnrolledConfig, how_to_run
 from rnngen_jax.modules.grid.diagonal_bilstm import DiagonalBiLSTM
 from rnngen_jax.shapes import ImageSpec
 
@@ -49,8 +48,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
                 channels=channels,
                 learned=config.learned_carry,
                 residual=config.residual,
-                strategy=recurrence.by_layer(config.strategy),
-                remat=config.remat,
+                **how_to_run(config),
             )
             for _ in range(config.layers)
         ]

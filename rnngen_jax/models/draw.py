@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnngen_jax.config import require
+from rnngen_jax.config import require, require_at_least
 from rnngen_jax.models.base import Extra, Model, Params, require_classes
-from rnngen_jax.models.latent import Objective, latent_model
+from rnngen_jax.models.latent import LatentConfig, latent_model
 from rnngen_jax.models.latent_networks import Inference, Network, independent
 from rnngen_jax.models.recurrent import RecurrentConfig, cell_of
 from rnngen_jax.modules.draw import Draw, Trace
@@ -24,44 +24,27 @@ from rnngen_jax.shapes import ImageSpec
 
 
 @dataclass(frozen=True)
-class Config(RecurrentConfig):
-    """Choices of DRAW; see `RecurrentConfig` for those of its two cells.
+class Config(LatentConfig, RecurrentConfig):
+    """Choices of DRAW; see `LatentConfig`, and `RecurrentConfig` for its two cells.
 
     Attributes:
       steps: T, glimpses and writes.
-      latents: Z per step.
       read_size: filters per side of the read window; 0 reads the whole image at every step.
       write_size: filters per side of the write window; 0 writes to the whole canvas.
-      class_conditional: the class is an input of both cells.
-      readout: "categorical" over the grey levels, "bernoulli", "logistic_mixture" or "gaussian".
-      mixtures: components of the logistic mixture; 1 is the discretised logistic.
-      beta: weight of the KL in the training objective; 1 is the ELBO itself.
-      beta_warmup: training steps of linear KL warm-up from 0.
-      free_bits: nats per latent variable below which a smaller KL gains nothing.
     """
 
     cell: str = "lstm"
     features: int = 256
     learned_carry: bool = True
     steps: int = 16
-    latents: int = 32
     read_size: int = 2
     write_size: int = 5
-    class_conditional: bool = False
-    readout: str = "categorical"
-    mixtures: int = 1
-    beta: float = 1.0
-    beta_warmup: int = 0
-    free_bits: float = 0.0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("steps", "latents"):
-            value = getattr(self, name)
-            require(value >= 1, f"config.model.{name}", value, "≥ 1")
-        for name in ("read_size", "write_size"):
-            require(getattr(self, name) >= 0, f"config.model.{name}", getattr(self, name), "≥ 0")
-        Objective(self.beta, self.beta_warmup, self.free_bits)
+        LatentConfig.__post_init__(self)
+        RecurrentConfig.__post_init__(self)
+        require_at_least(self, "config.model", 1, "steps")
+        require_at_least(self, "config.model", 0, "read_size", "write_size")
 
 
 def build(config: Config, spec: ImageSpec) -> Model:
@@ -128,5 +111,5 @@ def build(config: Config, spec: ImageSpec) -> Model:
         Network(init, infer, independent(lambda *given: drawn(*given)[1]), canvases),
         likelihood,
         (config.steps, config.latents),
-        Objective(config.beta, config.beta_warmup, config.free_bits),
+        config.objective(),
     )

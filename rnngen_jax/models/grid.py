@@ -12,12 +12,16 @@ from jax import Array
 
 from rnngen_jax import cells, keys, recurrence
 from rnngen_jax.cells.base import Cell
-from rnngen_jax.config import require, require_choice
+from rnngen_jax.config import require, require_at_least, require_choice
 from rnngen_jax.errors import UserError
-from rnngen_jax.models.autoregressive import Steps, autoregressive_model, in_raster_order
-from rnngen_jax.models.base import Extra, Model, Params, require_classes, require_dropout
+from rnngen_jax.models.autoregressive import (
+    PixelConfig,
+    Steps,
+    autoregressive_model,
+    in_raster_order,
+)
+from rnngen_jax.models.base import Extra, Model, Params, require_classes
 from rnngen_jax.modules.grid.network import GridNetwork
-from rnngen_jax.modules.pixels import require_encoding
 from rnngen_jax.ops import dropout, grids, likelihoods
 from rnngen_jax.shapes import ImageSpec
 
@@ -25,8 +29,8 @@ ORDERS = ("raster", "column", "reverse")
 
 
 @dataclass(frozen=True)
-class GridConfig:
-    """Choices of all these models.
+class GridConfig(PixelConfig):
+    """Choices of all these models; see `PixelConfig` for the others.
 
     Attributes:
       ORDERS: choices of `order`.
@@ -34,15 +38,9 @@ class GridConfig:
       layers: number of layers.
       residual: residual connections around the layers.
       first_kernel: side of the first convolution's kernel, odd.
-      pixels: "onehot" has a weight per grey level, "scalar" maps it to [-1, 1].
-      position: the row and column of a pixel are inputs.
-      class_conditional: the class is an input.
       order: "raster", "column" (down each column, columns from the left) or "reverse" (raster from
         the last pixel to the first).
-      readout: "categorical" over the grey levels, "bernoulli" or "logistic_mixture".
-      mixtures: components of the logistic mixture.
       readout_hidden: units of a hidden layer before the readout, 0 for none.
-      dropout: rate for the outputs of each layer, one mask per image.
     """
 
     ORDERS: ClassVar[tuple[str, ...]] = ORDERS
@@ -51,21 +49,13 @@ class GridConfig:
     layers: int = 2
     residual: bool = True
     first_kernel: int = 7
-    pixels: str = "onehot"
-    position: bool = True
-    class_conditional: bool = False
     order: str = "raster"
-    readout: str = "categorical"
-    mixtures: int = 5
     readout_hidden: int = 64
-    dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        require_encoding(self.pixels)
+        PixelConfig.__post_init__(self)
         require_choice("config.model.order", self.order, ORDERS)
-        require_dropout(self.dropout)
-        for name in ("features", "layers"):
-            require(getattr(self, name) >= 1, f"config.model.{name}", getattr(self, name), "≥ 1")
+        require_at_least(self, "config.model", 1, "features", "layers")
         hidden = self.readout_hidden
         require(hidden >= 0, "config.model.readout_hidden", hidden, "≥ 0")
         require_kernel("first_kernel", self.first_kernel)
@@ -180,9 +170,7 @@ def grid_model(
         layers=layers(values.shape),
         spec=spec._replace(height=height, width=width),
         width=2 * config.features,
-        encoding=config.pixels,
-        position=config.position,
-        conditional=config.class_conditional,
+        **config.inputs(),
         readout_size=likelihood.size,
         readout_hidden=config.readout_hidden,
         above=radius * (2 * radius + 1) * channels if apart else 0,

@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 
-from rnngen_jax import recurrence
 from rnngen_jax.config import refuse_unread, require, require_choice
 from rnngen_jax.models.adversarial import adversarial_model
 from rnngen_jax.models.adversarial_config import AdversarialConfig
 from rnngen_jax.models.base import Model
-from rnngen_jax.models.recurrent import UnrolledConfig, cell_of
+from rnngen_jax.models.recurrent import UnrolledConfig, cell_of, how_to_run
 from rnngen_jax.modules.gru_gan import SHARED, Body, Generator, RecurrentBody, map_size
 from rnngen_jax.shapes import ImageSpec
 
@@ -66,7 +65,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
     height, width = map_size(spec)
     steps = height if config.step == "row" else height * width
     cell = None if config.cell == "none" else cell_of(config)
-    how = {"strategy": recurrence.by_layer(config.strategy), "remat": config.remat}
+    how = how_to_run(config)
     generator = Generator(
         spec=spec,
         cell=cell,

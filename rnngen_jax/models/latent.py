@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnngen_jax import keys
-from rnngen_jax.config import require
+from rnngen_jax.config import require, require_at_least
 from rnngen_jax.models import latent_completion
 from rnngen_jax.models.base import (
     Aux,
@@ -52,6 +52,37 @@ class Objective:
         require(self.beta >= 0, f"{at}beta", self.beta, "≥ 0")
         require(self.warmup >= 0, f"{at}beta_warmup", self.warmup, "≥ 0")
         require(self.free_bits >= 0, f"{at}free_bits", self.free_bits, "≥ 0")
+
+
+@dataclass(frozen=True)
+class LatentConfig:
+    """Choices of all models of latent variables.
+
+    Attributes:
+      latents: number of latent variables Z, of each step where there are several.
+      class_conditional: the class is an input.
+      readout: "categorical" over the grey levels, "bernoulli", "logistic_mixture" or "gaussian".
+      mixtures: components of the logistic mixture; 1 is the discretised logistic.
+      beta: weight of the KL in the training objective; 1 is the ELBO itself.
+      beta_warmup: training steps of linear KL warm-up from 0.
+      free_bits: nats per latent variable below which a smaller KL gains nothing.
+    """
+
+    latents: int = 32
+    class_conditional: bool = False
+    readout: str = "categorical"
+    mixtures: int = 1
+    beta: float = 1.0
+    beta_warmup: int = 0
+    free_bits: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_at_least(self, "config.model", 1, "latents")
+        self.objective()
+
+    def objective(self) -> Objective:
+        """What is minimised."""
+        return Objective(self.beta, self.beta_warmup, self.free_bits)
 
 
 def latent_model(

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from rnngen_jax.config import require
+from rnngen_jax.config import require_at_least
 from rnngen_jax.models.adversarial import adversarial_model
 from rnngen_jax.models.adversarial_config import AdversarialConfig
 from rnngen_jax.models.base import Model
@@ -24,8 +24,7 @@ class Config(AdversarialConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("hidden", "layers"):
-            require(getattr(self, name) >= 1, f"config.model.{name}", getattr(self, name), "≥ 1")
+        require_at_least(self, "config.model", 1, "hidden", "layers")
 
 
 def build(config: Config, spec: ImageSpec) -> Model:

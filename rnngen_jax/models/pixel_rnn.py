@@ -14,65 +14,52 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from rnngen_jax import recurrence
 from rnngen_jax.cells.base import Carry
-from rnngen_jax.config import require
-from rnngen_jax.models.autoregressive import Steps, autoregressive_model, in_raster_order
+from rnngen_jax.config import require, require_at_least
+from rnngen_jax.models.autoregressive import (
+    PixelConfig,
+    Steps,
+    autoregressive_model,
+    in_raster_order,
+)
 from rnngen_jax.models.base import (
     Extra,
     Model,
     Params,
     dropout_masks,
     require_classes,
-    require_dropout,
 )
-from rnngen_jax.models.recurrent import UnrolledConfig, cell_of
+from rnngen_jax.models.recurrent import UnrolledConfig, cell_of, how_to_run
 from rnngen_jax.modules.pixel_rnn import PixelRNN
-from rnngen_jax.modules.pixels import require_encoding
 from rnngen_jax.ops import likelihoods, orders
 from rnngen_jax.shapes import ImageSpec
 
 
 @dataclass(frozen=True)
-class Config(UnrolledConfig):
-    """Choices of the pixel RNN; see `UnrolledConfig` for those of its cell.
+class Config(PixelConfig, UnrolledConfig):
+    """Choices of the pixel RNN; see `PixelConfig` and `UnrolledConfig` for the others.
 
     Attributes:
       ORDERS: choices of `order`.
       input_features: width D of the first layer's inputs.
-      pixels: "onehot" has a weight per grey level, "scalar" maps it to [-1, 1].
       previous: number of directly preceding pixels that are inputs.
       above: number of earlier lines whose 2·above + 1 nearest pixels are inputs.
-      position: the row and column of the next pixel are inputs.
-      class_conditional: the class is an input.
       order: "raster", "serpentine" or "column".
-      readout: "categorical" over the grey levels, "bernoulli" or "logistic_mixture".
-      mixtures: components of the logistic mixture.
       readout_hidden: units of a hidden layer between the cell and the readout, 0 for none.
-      dropout: rate for the cell's inputs and outputs, one mask per image.
     """
 
     ORDERS: ClassVar[tuple[str, ...]] = orders.ORDERS
 
     input_features: int = 64
-    pixels: str = "onehot"
     previous: int = 1
     above: int = 1
-    position: bool = True
-    class_conditional: bool = False
     order: str = "raster"
-    readout: str = "categorical"
-    mixtures: int = 5
     readout_hidden: int = 0
-    dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        require_encoding(self.pixels)
-        require_dropout(self.dropout)
-        for name in ("previous", "above", "readout_hidden"):
-            value = getattr(self, name)
-            require(value >= 0, f"config.model.{name}", value, "≥ 0")
+        PixelConfig.__post_init__(self)
+        UnrolledConfig.__post_init__(self)
+        require_at_least(self, "config.model", 0, "previous", "above", "readout_hidden")
         sees, allowed = self.previous + self.above, "≥ 1 if config.model.above is 0"
         require(sees > 0, "config.model.previous", 0, allowed)
         width = self.input_features
@@ -102,12 +89,9 @@ def build(config: Config, spec: ImageSpec) -> Model:
         spec=spec,
         readout_size=likelihood.size,
         input_features=config.input_features,
-        encoding=config.pixels,
-        position=config.position,
-        conditional=config.class_conditional,
+        **config.inputs(),
         readout_hidden=config.readout_hidden,
-        strategy=recurrence.by_layer(config.strategy),
-        remat=config.remat,
+        **how_to_run(config),
     )
 
     def init(key: Array) -> tuple[Params, Extra]:

@@ -1,10 +1,11 @@
 """Config fields of models with a recurrent cell, and the cell that they describe."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from rnngen_jax import cells, recurrence
 from rnngen_jax.cells.base import Cell
-from rnngen_jax.config import require
+from rnngen_jax.config import require, require_at_least
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,7 @@ class RecurrentConfig:
 
     def __post_init__(self) -> None:
         recurrence.refuse_suffix(self.cell, "config.model", hasattr(self, "strategy"))
-        for name in ("features", "layers"):
-            value = getattr(self, name)
-            require(value >= 1, f"config.model.{name}", value, "≥ 1")
+        require_at_least(self, "config.model", 1, "features", "layers")
         require(self.remat >= 0, "config.model.remat", self.remat, "≥ 0")
 
 
@@ -49,6 +48,11 @@ class UnrolledConfig(RecurrentConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         recurrence.from_spec(self.strategy)
+
+
+def how_to_run(config: UnrolledConfig) -> dict[str, Any]:
+    """The fields of a module that tell how its cell is run over time."""
+    return {"strategy": recurrence.by_layer(config.strategy), "remat": config.remat}
 
 
 def cell_of(config: RecurrentConfig) -> Cell:

@@ -13,8 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnngen_jax import recurrence
-from rnngen_jax.config import refuse_unread, require, require_choice
+from rnngen_jax.config import refuse_unread, require, require_at_least, require_choice
 from rnngen_jax.models.base import (
     Extra,
     Model,
@@ -23,9 +22,9 @@ from rnngen_jax.models.base import (
     require_classes,
     require_dropout,
 )
-from rnngen_jax.models.latent import Objective, latent_model
+from rnngen_jax.models.latent import LatentConfig, latent_model
 from rnngen_jax.models.latent_networks import Choose, Given, Inference, Network, independent
-from rnngen_jax.models.recurrent import UnrolledConfig, cell_of
+from rnngen_jax.models.recurrent import UnrolledConfig, cell_of, how_to_run
 from rnngen_jax.modules.pixels import require_encoding
 from rnngen_jax.modules.rnn_autoencoder import DecoderCarry, RNNAutoencoder
 from rnngen_jax.ops import attention, gaussians, likelihoods, patches
@@ -41,8 +40,8 @@ DECODERS = ("free", "autoregressive")
 
 
 @dataclass(frozen=True)
-class Config(UnrolledConfig):
-    """Choices of the recurrent autoencoder; see `UnrolledConfig` for those of its cells.
+class Config(LatentConfig, UnrolledConfig):
+    """Choices of the recurrent autoencoder; see `LatentConfig` and `UnrolledConfig` for the others.
 
     Attributes:
       cell: of the encoder and the decoder, a cell and its options, such as "lstm" or "gru".
@@ -59,12 +58,6 @@ class Config(UnrolledConfig):
       attend: with attention, codes are made from the encoder's "states", or from each patch's
         "embedding" without any recurrence.
       decoder: "autoregressive" sees the previous patch, "free" does not.
-      class_conditional: the class is an input of the decoder.
-      readout: "categorical" over the grey levels, "bernoulli", "logistic_mixture" or "gaussian".
-      mixtures: components of the logistic mixture; 1 is the discretised logistic.
-      beta: weight of the KL in the training objective; 1 is the ELBO itself.
-      beta_warmup: training steps of linear KL warm-up from 0.
-      free_bits: nats per latent variable below which a smaller KL gains nothing.
       dropout: rate for the decoder's inputs and outputs, one mask per image.
     """
 
@@ -78,16 +71,11 @@ class Config(UnrolledConfig):
     attention: str = "none"
     attend: str = "states"
     decoder: str = "free"
-    class_conditional: bool = False
-    readout: str = "categorical"
-    mixtures: int = 1
-    beta: float = 1.0
-    beta_warmup: int = 0
-    free_bits: float = 0.0
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        LatentConfig.__post_init__(self)
+        UnrolledConfig.__post_init__(self)
         require_encoding(self.pixels)
         require_dropout(self.dropout)
         require_choice("config.model.sequence", self.sequence, SEQUENCES)
@@ -95,10 +83,7 @@ class Config(UnrolledConfig):
         require_choice("config.model.attention", self.attention, ATTENTION)
         require_choice("config.model.attend", self.attend, ATTEND)
         require_choice("config.model.decoder", self.decoder, DECODERS)
-        for name in ("input_features", "latents", "patch"):
-            value = getattr(self, name)
-            require(value >= 1, f"config.model.{name}", value, "≥ 1")
-        Objective(self.beta, self.beta_warmup, self.free_bits)
+        require_at_least(self, "config.model", 1, "input_features", "patch")
         if self.latent == "deterministic":
             for name in ("beta", "beta_warmup", "free_bits"):
                 refuse_unread(self, "config.model", name, ("latent",), ", which has no KL")
@@ -143,8 +128,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
         attention=config.attention,
         attend=config.attend,
         autoregressive=config.decoder == "autoregressive",
-        strategy=recurrence.by_layer(config.strategy),
-        remat=config.remat,
+        **how_to_run(config),
     )
     shape = (1 if config.attention == "none" else steps, config.latents)
 
@@ -232,5 +216,5 @@ def build(config: Config, spec: ImageSpec) -> Model:
         ),
         likelihood,
         shape,
-        Objective(config.beta, config.beta_warmup, config.free_bits) if gaussian else None,
+        config.objective() if gaussian else None,
     )

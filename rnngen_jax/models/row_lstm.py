@@ -6,10 +6,9 @@ receptive field widens by r places to each side per row.
 
 from dataclasses import dataclass
 
-from rnngen_jax import recurrence
 from rnngen_jax.models.base import Model
 from rnngen_jax.models.grid import GridConfig, convolvable, grid_model, require_kernel
-from rnngen_jax.models.recurrent import UnrolledConfig
+from rnngen_jax.models.recurrent import UnrolledConfig, how_to_run
 from rnngen_jax.modules.grid.row_lstm import RowLSTM
 from rnngen_jax.shapes import ImageSpec
 
@@ -53,8 +52,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
                 radius=config.kernel // 2,
                 learned=config.learned_carry,
                 residual=config.residual,
-                strategy=recurrence.by_layer(config.strategy),
-                remat=config.remat,
+                **how_to_run(config),
             )
             for _ in range(config.layers)
         ]

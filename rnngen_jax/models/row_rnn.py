@@ -12,20 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from rnngen_jax import cells, recurrence
+from rnngen_jax import cells
 from rnngen_jax.cells.base import Carry
-from rnngen_jax.config import require, require_choice
-from rnngen_jax.models.autoregressive import Steps, autoregressive_model
+from rnngen_jax.config import require, require_at_least, require_choice
+from rnngen_jax.models.autoregressive import PixelConfig, Steps, autoregressive_model
 from rnngen_jax.models.base import (
     Extra,
     Model,
     Params,
     dropout_masks,
     require_classes,
-    require_dropout,
 )
-from rnngen_jax.models.recurrent import UnrolledConfig, cell_of
-from rnngen_jax.modules.pixels import require_encoding
+from rnngen_jax.models.recurrent import UnrolledConfig, cell_of, how_to_run
 from rnngen_jax.modules.row_rnn import RowRNN
 from rnngen_jax.ops import likelihoods
 from rnngen_jax.shapes import ImageSpec
@@ -46,43 +44,28 @@ class State(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Config(UnrolledConfig):
-    """Choices of the row RNN; see `UnrolledConfig` for those of its cell.
+class Config(PixelConfig, UnrolledConfig):
+    """Choices of the row RNN; see `PixelConfig` and `UnrolledConfig` for the others.
 
     Attributes:
       input_features: width D of the first layer's inputs.
-      pixels: "onehot" has a weight per grey level, "scalar" maps it to [-1, 1].
-      position: the index of the next row is an input.
-      class_conditional: the class is an input.
       within: "independent", or "autoregressive" with a second cell of the same kind along each row.
       within_features: size of that second cell and of its inputs.
       tied_readout: the readout is the transpose of the input weights, `y = Wᵀ h + b`; needs
         independent values, `input_features` equal to `features`, and "scalar" pixels with the
         Bernoulli readout or "onehot" pixels with the categorical one.
-      readout: "categorical" over the grey levels, "bernoulli" or "logistic_mixture".
-      mixtures: components of the logistic mixture.
-      dropout: rate for the cell's inputs and outputs, one mask per image.
     """
 
     input_features: int = 128
-    pixels: str = "onehot"
-    position: bool = True
-    class_conditional: bool = False
     within: str = "independent"
     within_features: int = 64
     tied_readout: bool = False
-    readout: str = "categorical"
-    mixtures: int = 5
-    dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        require_encoding(self.pixels)
-        require_dropout(self.dropout)
+        PixelConfig.__post_init__(self)
+        UnrolledConfig.__post_init__(self)
         require_choice("config.model.within", self.within, WITHIN)
-        for name in ("input_features", "within_features"):
-            value = getattr(self, name)
-            require(value >= 1, f"config.model.{name}", value, "≥ 1")
+        require_at_least(self, "config.model", 1, "input_features", "within_features")
         if self.tied_readout:
             fits = {("scalar", "bernoulli"), ("onehot", "categorical")}
             require(
@@ -114,13 +97,10 @@ def build(config: Config, spec: ImageSpec) -> Model:
         spec=spec,
         readout_size=likelihood.size,
         input_features=config.input_features,
-        encoding=config.pixels,
-        position=config.position,
-        conditional=config.class_conditional,
+        **config.inputs(),
         tied=config.tied_readout,
         within=within,
-        strategy=recurrence.by_layer(config.strategy),
-        remat=config.remat,
+        **how_to_run(config),
     )
 
     def init(key: Array) -> tuple[Params, Extra]:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnngen_jax import keys
-from rnngen_jax.config import require, require_choice
+from rnngen_jax.config import require, require_at_least, require_choice
 from rnngen_jax.models.base import (
     Extra,
     Model,
@@ -21,7 +21,7 @@ from rnngen_jax.models.base import (
     require_classes,
     require_dropout,
 )
-from rnngen_jax.models.latent import Objective, latent_model
+from rnngen_jax.models.latent import LatentConfig, latent_model
 from rnngen_jax.models.latent_networks import Inference, Network, independent
 from rnngen_jax.modules.vae import Decoder, Encoder
 from rnngen_jax.ops import gaussians, likelihoods
@@ -31,47 +31,32 @@ from rnngen_jax.shapes import ImageSpec
 
 
 @dataclass(frozen=True)
-class Config:
-    """Choices of the VAE.
+class Config(LatentConfig):
+    """Choices of the VAE; see `LatentConfig` for the others.
 
     Attributes:
-      latents: number of latent variables Z.
       features: channels of the largest map; each halving doubles them.
       stages: number of halvings; 0 halves once, then until the shorter side is at most 7.
       kernel: side of the convolutions' kernels, even.
       hidden: units of the layer between the smallest map and the latents, on either side.
       activation: "elu", "gelu", "relu" or another in `ops.activations`.
-      class_conditional: the class is an input of encoder and decoder.
-      readout: "categorical" over the grey levels, "bernoulli", "logistic_mixture" or "gaussian".
-      mixtures: components of the logistic mixture; 1 is the discretised logistic.
-      beta: weight of the KL in the training objective; 1 is the ELBO itself.
-      beta_warmup: training steps of linear KL warm-up from 0.
-      free_bits: nats per latent variable below which a smaller KL gains nothing.
       dropout: rate for the two hidden layers.
     """
 
-    latents: int = 32
     features: int = 32
     stages: int = 0
     kernel: int = 4
     hidden: int = 256
     activation: str = "elu"
-    class_conditional: bool = False
-    readout: str = "categorical"
-    mixtures: int = 1
-    beta: float = 1.0
-    beta_warmup: int = 0
-    free_bits: float = 0.0
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("latents", "features", "kernel", "hidden"):
-            require(getattr(self, name) >= 1, f"config.model.{name}", getattr(self, name), "≥ 1")
+        super().__post_init__()
+        require_at_least(self, "config.model", 1, "features", "kernel", "hidden")
         require(self.kernel % 2 == 0, "config.model.kernel", self.kernel, "even")
         require(self.stages >= 0, "config.model.stages", self.stages, "≥ 0")
         require_choice("config.model.activation", self.activation, ACTIVATIONS)
         require_dropout(self.dropout)
-        Objective(self.beta, self.beta_warmup, self.free_bits)
 
 
 def build(config: Config, spec: ImageSpec) -> Model:
@@ -131,5 +116,5 @@ def build(config: Config, spec: ImageSpec) -> Model:
         Network(init, infer, independent(decode)),
         likelihood,
         (1, config.latents),
-        Objective(config.beta, config.beta_warmup, config.free_bits),
+        config.objective(),
     )

@@ -4,7 +4,7 @@ import functools
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
-from rnngen_jax.config import refuse_unread, require, require_choice
+from rnngen_jax.config import refuse_unread, require, require_at_least, require_choice
 
 OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd")
 DECAYS = ("cosine", "linear", "exponential")
@@ -104,8 +104,8 @@ class OptimizerConfig:
             value = getattr(self, name)
             require(0 <= value < 1, f"{at}{name}", value, "in [0, 1)")
         require(self.eps > 0, f"{at}eps", self.eps, "> 0")
-        for name in ("weight_decay", "l1", "l2", "clip_norm", "clip_weights", "private_noise"):
-            require(getattr(self, name) >= 0, f"{at}{name}", getattr(self, name), "≥ 0")
+        weights = ("weight_decay", "l1", "l2", "clip_norm", "clip_weights", "private_noise")
+        require_at_least(self, self.SECTION, 0, *weights)
         require(self.updates_per_step >= 1, f"{at}updates_per_step", self.updates_per_step, "≥ 1")
         require(self.private_clip > 0, f"{at}private_clip", self.private_clip, "> 0")
         given = self.private_delta
@@ -208,21 +208,13 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         at = "config.training."
         require_choice(f"{at}parallelism", self.parallelism, PARALLELISMS)
-        for name in (
-            "steps",
-            "batch_size",
-            "micro_batches",
-            "seeds",
-            "steps_per_call",
-            "log_every",
-            "num_samples",
-            "keep",
-        ):
-            require(getattr(self, name) >= 1, f"{at}{name}", getattr(self, name), "≥ 1")
+        sizes = ("batch_size", "micro_batches", "seeds", "num_samples", "keep")
+        require_at_least(self, "config.training", 1, *sizes)
+        require_at_least(self, "config.training", 1, "steps", "steps_per_call", "log_every")
         given, allowed = self.num_samples, f"in [1, {MOST_SAMPLES}]"
         require(given <= MOST_SAMPLES, f"{at}num_samples", given, allowed)
-        for name in ("validate_every", "checkpoint_every", "sample_every", "patience"):
-            require(getattr(self, name) >= 0, f"{at}{name}", getattr(self, name), "≥ 0")
+        cadences = ("validate_every", "checkpoint_every", "sample_every", "patience")
+        require_at_least(self, "config.training", 0, *cadences)
         calls = self.steps / self.steps_per_call
         most = f"≤ {MOST_CALLS} times config.training.steps_per_call={self.steps_per_call}"
         require(calls <= MOST_CALLS, f"{at}steps", self.steps, most)
