@@ -206,7 +206,7 @@ def test_the_newest_complete_version_is_taken(home, tmp_path, monkeypatch):
         (
             "features.json",
             lambda text: text.replace("image", "picture"),
-            "must have a feature 'image', got picture",
+            "must have a feature 'image', got label, picture",
         ),
         (
             "features.json",

@@ -249,8 +249,8 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path, state, field):
 def test_dtypes_and_shapes_are_never_cast(tmp_path, state):
     write(tmp_path, state, [1])
     for model, said in (
-        (toys.autoencoder(dtype=jnp.bfloat16), r"float32\[4\] there and bfloat16\[4\] here"),
-        (toys.autoencoder(features=6), r"float32\[5, 4\] there and float32\[6, 4\] here"),
+        (toys.autoencoder(dtype=jnp.bfloat16), r"must be bfloat16\[4\], got float32\[4\]"),
+        (toys.autoencoder(features=6), r"must be float32\[6, 4\], got float32\[5, 4\]"),
     ):
         with pytest.raises(UserError, match=said):
             open_checkpoints(tmp_path).restore(1, jax.eval_shape(make_state(model)), toys.IDENTITY)
