@@ -25,7 +25,7 @@ def split_batches(
     Args:
       split: the images.
       batch_size: images in a batch, no more than there are.
-      num_images: how many images, from the split's start; 0 for all.
+      num_images: number of images to read, from the split's start; 0 for all.
       track: wraps the range over batches, such as a progress bar.
 
     Yields:

@@ -34,7 +34,7 @@ from rnngen_jax.evaluation.coding_steps import (
     arithmetic,
     bound_params,
     compile_stages,
-    nothing_told,
+    no_previous,
     stages_of,
 )
 from rnngen_jax.models.autoregressive import Stage, in_raster_order
@@ -166,11 +166,11 @@ def coder(model: Model, params: Params, extra: Extra, size: int, track: Track = 
             for program in programs:
                 items = program.values(whole, label)
                 known = in_raster_order(items).astype(np.int32)
-                state, told = program.begin(label, *before), nothing_told(program.stage, size)
+                state, previous = program.begin(label, *before), no_previous(program.stage, size)
                 for place in program.places:
-                    state, probabilities = program.step(state, told, place)
+                    state, probabilities = program.step(state, previous, place)
                     values = known[place.start : place.start + program.stage.steps.width]
-                    told = (place.start, values)
+                    previous = (place.start, values)
                     waiting.append((program, probabilities, values[:, : len(batch)]))
                     if len(waiting) > IN_FLIGHT:
                         code(*waiting.popleft())
@@ -202,15 +202,15 @@ def coder(model: Model, params: Params, extra: Extra, size: int, track: Track = 
             """The items of a stage, of which `real` are in the stream."""
             stage = program.stage
             known = np.empty((stage.spec.dims, size), np.int32)
-            state, told = program.begin(label, *before), nothing_told(stage, size)
+            state, previous = program.begin(label, *before), no_previous(stage, size)
             for place in program.places:
-                state, probabilities = program.step(state, told, place)
+                state, probabilities = program.step(state, previous, place)
                 table = _table(model, stage, probabilities, real)
                 drawn = draw(family, table)
                 count(drawn, family, table)
                 values = filled(drawn.reshape(real, stage.steps.width), size).T
                 known[place.start : place.start + stage.steps.width] = values
-                told = (place.start, values)
+                previous = (place.start, values)
             return known.T.astype(stage.spec.dtype).reshape(size, *stage.spec.shape)
 
         labels, batches = None, []

@@ -17,7 +17,7 @@ from rnngen_jax.evaluation import container
 from rnngen_jax.models.autoregressive import Stage, Steps, see, unseen
 from rnngen_jax.models.base import Extra, Model, Params
 
-Told = tuple[np.int32, np.ndarray]  # position of the last step's first value, and its values [S, B]
+Previous = tuple[np.int32, np.ndarray]  # a step's first position, and its values [S, B]
 State = tuple[Any, Array]  # the model's own state, and the image so far
 
 
@@ -38,7 +38,7 @@ class Place(NamedTuple):
 
 
 Begin = Callable[..., State]
-Step = Callable[[State, Told, Place], tuple[State, Array]]
+Step = Callable[[State, Previous, Place], tuple[State, Array]]
 
 
 class Program(NamedTuple):
@@ -48,8 +48,8 @@ class Program(NamedTuple):
       stage: the stage.
       places: all its steps in order.
       begin: `begin(label [B], *before) -> state`, given the items of the earlier stages.
-      step: `step(state, told, place) -> (state, probabilities [B, S, L])`, given the values of the
-        previous step.
+      step: `step(state, previous, place) -> (state, probabilities [B, S, L])`, given the values of
+        the previous step.
       values: `values(image, label) -> items`, the stage's items of an image.
     """
 
@@ -90,8 +90,8 @@ def bound_params(stage: Stage, params: Params, extra: Extra) -> Any:
     return params if stage.bind is None else stage.bind(params, extra)
 
 
-def nothing_told(stage: Stage, size: int) -> Told:
-    """The first step's `Told`: no values are known yet."""
+def no_previous(stage: Stage, size: int) -> Previous:
+    """The first step's `Previous`: no values are known yet."""
     return np.int32(0), np.full((stage.steps.width, size), stage.spec.levels, np.int32)
 
 
@@ -104,12 +104,12 @@ def arithmetic(programs: Sequence[Program], size: int) -> bytes:
     tables, before = [], []
     for stage, places, begin, step, _ in programs:
         spec, turns, width = stage.spec, stage.steps.starts.shape[2], stage.steps.width
-        state, told = begin(np.zeros(size, np.int32), *before), nothing_told(stage, size)
+        state, previous = begin(np.zeros(size, np.int32), *before), no_previous(stage, size)
         for place in places[: turns + 1]:
-            state, probabilities = step(state, told, place)
+            state, probabilities = step(state, previous, place)
             tables.append(np.asarray(probabilities, "<f4").tobytes())
             values = place.start + np.arange(width)[:, None] + np.arange(size)
-            told = (place.start, (values % spec.levels).astype(np.int32))
+            previous = (place.start, (values % spec.levels).astype(np.int32))
         counted = np.arange(size * spec.dims).reshape(size, *spec.shape) % spec.levels
         before.append(counted.astype(spec.dtype))
     return container.arithmetic(tables)
@@ -163,14 +163,14 @@ def _program(
     zeros = [np.zeros((size, *one.spec.shape), one.spec.dtype) for one in earlier]
     state, seen = jax.tree.map(abstract, begin(np.zeros(size, np.int32), *zeros))
     number = jax.ShapeDtypeStruct((), jnp.int32)
-    told = jax.ShapeDtypeStruct((steps.width, size), jnp.int32)
-    arguments = (jax.tree.map(abstract, bound), state, seen, number, told, number)
+    previous = (number, jax.ShapeDtypeStruct((steps.width, size), jnp.int32))
+    arguments = (jax.tree.map(abstract, bound), state, seen, *previous, number)
     kinds = {(place.turn, place.opening) for place in places}
     compiled = {kind: program(*kind).lower(*arguments).compile() for kind in kinds}
 
-    def step(state: State, told: Told, place: Place) -> tuple[State, Array]:
+    def step(state: State, previous: Previous, place: Place) -> tuple[State, Array]:
         run = compiled[place.turn, place.opening]
-        state, seen, probabilities = run(bound, *state, *told, place.t)
+        state, seen, probabilities = run(bound, *state, *previous, place.t)
         return (state, seen), probabilities
 
     found = None if stage.values is None else jax.jit(stage.values)

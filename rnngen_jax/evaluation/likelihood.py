@@ -81,7 +81,7 @@ def scorer(model: Model, transform: Transform, samples: int = 0) -> Score:
     """The jitted `score(params, extra, batch, key) -> nats [B]` that `evaluate` calls.
 
     Make it once and pass it to every `evaluate` of the same model: each call of `scorer` compiles
-    anew.
+    again.
 
     Args:
       model: the model.

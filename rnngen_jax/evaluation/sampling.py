@@ -31,7 +31,7 @@ def sampler(model: Model, track: Track = iter) -> Sampler:
     """`sample(params, extra, key, num, labels, temperature) -> uint8 [num, H, W, C]`.
 
     `labels` is int32 `[num]`, or `None` for an unconditional model. Make it once and call it often:
-    each call of `sampler` compiles anew.
+    each call of `sampler` compiles again.
 
     Raises:
       UserError: the model cannot sample.

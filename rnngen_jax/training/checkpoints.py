@@ -155,7 +155,7 @@ class Checkpoints:
             step, error = damaged[0]
             raise UserError(
                 f"no checkpoint in {self._folder} is intact; the newest, {step}, is damaged "
-                f"({error}). Give another --workdir, or move that folder away to begin anew."
+                f"({error}). Give another --workdir, or move that folder away to start over."
             )
         for step, error in damaged:
             if jax.process_index() == 0:

@@ -1,4 +1,4 @@
-"""Folders of pictures: layouts, and everything that must be refused."""
+"""Folders of images: layouts, and what is refused."""
 
 import os
 import re
@@ -90,7 +90,7 @@ def test_a_large_folder_is_decoded_as_it_is_read(tmp_path, monkeypatch):
 
 
 def mended(data):
-    """Reads the first image well, so that the others fail within the feed's threads."""
+    """The first image is intact, so that the others fail in the feed's threads."""
     good = (np.zeros((1, 3, 4, 1), np.uint8), np.zeros(1, np.int32))
     return lambda indices: good if len(indices) == 1 else data.splits["train"].read(indices)
 
@@ -132,7 +132,7 @@ def truncated(path):
 
 
 def hollow(path):
-    """A PNG that begins and ends well but lacks a byte of its pixels."""
+    """A PNG with a valid start and end that lacks a byte of its pixels."""
     noise = np.random.default_rng(0).integers(0, 256, (3, 4), np.uint8)
     Image.fromarray(noise).save(path)
     content = path.read_bytes()
@@ -160,7 +160,7 @@ def link_to_a_pipe(path):
 
 
 def bound_socket(path):
-    # By a short name, for the names of sockets may not be long.
+    # Under a short name, as the length of socket names is limited.
     with socket.socket(socket.AF_UNIX) as opened:
         opened.bind(path.name)
 

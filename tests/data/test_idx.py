@@ -1,4 +1,4 @@
-"""IDX folders: small ones written here, and the real MNIST and Fashion-MNIST where they lie."""
+"""IDX folders: small ones written here, and the real MNIST and Fashion-MNIST if present."""
 
 import gzip
 import hashlib
@@ -147,7 +147,7 @@ def test_the_real_files(name):
     expected = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
     assert np.bincount(labels).tolist() == (expected if name == "mnist" else [1000] * 10)
     if name == "mnist":
-        # The mean and deviation of all 60,000 training images, as everyone quotes them.
+        # The commonly quoted mean and standard deviation of all 60,000 training images.
         whole = [
             data.splits[s].read(np.arange(data.splits[s].num))[0] for s in ("train", "validation")
         ]
@@ -164,7 +164,7 @@ def test_the_real_files(name):
     ],
 )
 def test_the_published_figures_are_of_these_static_draws(name, train, test):
-    """Pinned by the code of draw 1: draw 2 has other validation images alone."""
+    """Pinned from the code of draw 1; only the validation images of draw 2 differ."""
     if not (REAL / name).is_dir():
         pytest.skip(f"{name} does not lie beside the checkout")
     config = DataConfig(f"idx:{REAL / name}", "static", validation_fraction=1 / 6)

@@ -1,4 +1,4 @@
-"""The door, the embedded digits, npz files: splits, cuts, errors."""
+"""Opening data sets, the embedded digits and npz files: splits and errors."""
 
 import os
 import pickle
@@ -17,7 +17,7 @@ def everything(split):
 
 
 def numbered(num):
-    """Images `[num, 3, 2]` that tell their number in every pixel."""
+    """Images `[num, 3, 2]` with their index in every pixel."""
     return np.broadcast_to(np.arange(num).astype(np.uint8)[:, None, None], (num, 3, 2))
 
 
@@ -53,7 +53,7 @@ def test_a_histogram_of_the_digits_gives_2_42_bits_per_dimension():
 
 
 def test_the_splits_of_the_digits_share_no_image():
-    # Of the 1,797 images a few are drawn alike; a wrong cut would repeat hundreds.
+    # A few of the 1,797 images are equal; a wrong cut would repeat hundreds.
     data = load(DataConfig())
     seen = [{image.tobytes() for image in everything(data.splits[s])[0]} for s in SPLITS]
     assert len(seen[0] | seen[1] | seen[2]) == sum(len(s) for s in seen) == 1797
@@ -196,7 +196,7 @@ def test_npz_arrays_that_do_not_fit(tmp_path, arrays, message):
 
 @pytest.mark.parametrize("form", ["", "train_"])
 def test_labels_far_beyond_the_number_of_images(tmp_path, form):
-    """Tables of a class-conditional model are as long as the greatest label says."""
+    """The greatest label sets the size of a class-conditional model's tables."""
     path = tmp_path / "x.npz"
     for num, greatest, allowed in (
         (100, 999, 999),

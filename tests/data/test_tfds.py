@@ -1,4 +1,4 @@
-"""`prepare` writes what `tfds:` reads: any source, bit for bit, or nothing at all."""
+"""`prepare` writes what `tfds:` reads: any source exactly, or nothing."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def assert_same(one, other):
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A folder of data sets that holds the digits."""
+    """A folder of data sets with the digits."""
     folder = tmp_path_factory.mktemp("home")
     assert prepare(DataConfig(), "my_digits", folder) == folder / "my_digits"
     return folder
@@ -254,7 +254,7 @@ def test_damaged_descriptions(home, tmp_path, file, change, message):
 
 
 def test_so_many_classes_that_no_model_can_tell_them_apart(home, tmp_path):
-    """What a few bytes of a description claim, a class-conditional model would allocate."""
+    """A class-conditional model would allocate what a few bytes of a description claim."""
     folder = copy(home, tmp_path)
     path = folder / "features.json"
     text = path.read_text()

@@ -1,4 +1,4 @@
-"""Animated GIFs as Pillow reads them back, and boxes where they belong."""
+"""Animated GIFs as Pillow reads them back, and the places of their boxes."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ COLOUR = (255, 0, 128)
 
 
 def read(path):
-    """Frames `[F, H, W, 3]`, milliseconds of each, and what the file says besides."""
+    """Frames `[F, H, W, 3]`, their durations in milliseconds, and the file's other information."""
     with Image.open(path) as image:
         frames, times = [], []
         for number in range(image.n_frames):
@@ -75,7 +75,7 @@ def test_forth_and_back_shows_no_end_twice(num, want):
     np.testing.assert_array_equal(animations.forth_and_back(np.arange(num)), want)
 
 
-# Of an image of 8 by 8 pixels, and the rows and columns of its box.
+# Boxes on an image of 8x8 pixels, and the rows and columns of their outlines.
 BOXES = [
     ((2, 3, 4, 6), (2, 5), (3, 7)),
     ((2.5, 3, 4, 6.5), (2.5, 5), (3, 7.5)),

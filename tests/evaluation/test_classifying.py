@@ -1,4 +1,4 @@
-"""A judge's features of images of all kinds, its accuracy, and samples against data."""
+"""A judge's features of images, its accuracy, and its comparison of samples with data."""
 
 import jax
 import jax.numpy as jnp
@@ -178,7 +178,7 @@ def test_conditional_samples_have_the_classes_of_the_data(num):
 
 
 def test_the_baseline_is_what_real_images_get_in_the_samples_place():
-    """A generator that draws the very training images of the baseline is as good as it."""
+    """A generator that returns the training images of the baseline has the same figures."""
     data = dataset()
     stored, _ = data.splits["train"].read(classifying.chosen(480, 64))
 
@@ -195,7 +195,7 @@ def test_the_baseline_is_what_real_images_get_in_the_samples_place():
     ).metrics()
     for found in (*got.samples, got.baseline):
         assert found.metrics() == pytest.approx(want, rel=1e-12)
-    # By default as many as the split has; for the train split the baseline is of test.
+    # By default as many as the split has; for the train split the baseline is from test.
     got = classifying.judge_samples(
         one,
         lambda *how: np.resize(stored, (how[2], *SPEC.shape)),

@@ -1,4 +1,4 @@
-"""The file format: what was packed comes back, and nothing else is ever believed."""
+"""The file format: packing is invertible, and every field is checked when read."""
 
 import os
 import struct
@@ -27,7 +27,7 @@ CONTENT = container.Container(
 SMALL = CONTENT._replace(
     shape=(4, 3, 1), num=3, batch_size=4, pixels=(b"pixelpix",), names=("a", "b.c", "ü d")
 )
-# Version 3 is for these alone.
+# Only these need version 3.
 CODES = SMALL._replace(shape=(4, 3, 2), levels=1024)
 # Two batches, of three images, as version 1 packed them.
 FIRST = bytes.fromhex(
@@ -67,7 +67,7 @@ def test_version_3_is_written_for_what_version_2_cannot_hold():
 
 
 def test_the_bytes_stand_where_the_format_says():
-    """Read by hand, for files outlive the code that wrote them."""
+    """Read by hand, as files outlive the code that wrote them."""
     whole = container.pack(SMALL)
     assert whole[:6] == b"\x89RNN\x02\x03"
     assert struct.unpack_from("<HHBBIB", whole, 6) == (4, 3, 1, 255, 3, 2)
@@ -116,7 +116,7 @@ def test_a_thousand_damaged_files_are_refused():
 
 
 def test_headers_that_lie_under_a_right_digest():
-    """Every byte of the head is set to every value, and the digest made anew."""
+    """Every byte of the head is set to every value, with a new digest."""
     content = SMALL._replace(stream=SMALL.stream[:40])
     body = container.pack(content)[:-8]
     head = len(body) - len(content.stream)
@@ -138,7 +138,7 @@ def test_headers_that_lie_under_a_right_digest():
 
 
 def forged(content, **fields):
-    """A file with other numbers in its head, under a right digest."""
+    """A file with other numbers in its head and a valid digest."""
     whole = bytearray(content if isinstance(content, bytes) else container.pack(content))
     third = {"frames": "<H12", "levels": "<I14", "num": "<I18"}
     places = {"version": "<B4", "num": "<I12", "log_batch": "<B16", "words": "<I33"}
@@ -193,7 +193,7 @@ def test_files_that_are_refused(whole, expected):
 
 
 def test_a_file_claims_no_more_batches_than_its_size_has_room_for():
-    """For each is work, and is found out by a digest of 8 bytes; version 1 has the same room."""
+    """Each takes work and a digest of 8 bytes; version 1 has the same limit."""
     whole = FIRST[:5] + b"\0" + FIRST[6:55] + FIRST[77:]  # without names
     room = (len(whole) - 8) // 8
     assert container.unpack(forged(whole, num=2 * room), "f").num == 2 * room

@@ -18,7 +18,7 @@ LOGITS = RNG.standard_normal((N, K)) * 3
 
 
 def with_moments(num, mean, covariance):
-    """Points whose mean and unbiased covariance are these, to rounding."""
+    """Points with this mean and unbiased covariance, up to rounding."""
     x = RNG.standard_normal((num, len(mean)))
     x -= x.mean(0)
     white = x @ np.linalg.inv(np.linalg.cholesky(np.cov(x, rowvar=False).reshape(len(mean), -1))).T
@@ -26,7 +26,7 @@ def with_moments(num, mean, covariance):
 
 
 def by_sqrtm(real, fake):
-    """The Fréchet distance as it is usually written."""
+    """The Fréchet distance in its usual form."""
     one, two = np.cov(real, rowvar=False), np.cov(fake, rowvar=False)
     away = real.mean(0) - fake.mean(0)
     return away @ away + np.trace(one + two - 2 * linalg.sqrtm(one @ two).real)

@@ -69,7 +69,7 @@ def test_images_between_the_levels_are_rounded_unless_they_must_be_exact(tmp_pat
 
 
 def test_a_splits_images_are_those_that_the_ruler_scores():
-    """Under dynamic binarisation, too, which draws them anew from the same keys."""
+    """Under dynamic binarisation, too, which draws them again from the same keys."""
     grey = images(9)
     split = array_split(grey, np.arange(9, dtype=np.int32) % 3)
     binary = SPEC._replace(levels=2)

@@ -1,4 +1,4 @@
-"""What a bound is made of, against plain means over a split, whatever the batch size."""
+"""The terms of a bound against plain means over a split, for any batch size."""
 
 import jax
 import numpy as np
@@ -14,7 +14,7 @@ from rnngen_jax.shapes import ImageSpec
 
 SPEC = ImageSpec(3, 2, 1, levels=4, classes=5)
 SHAPE, NUM = (2, 3), 23
-# Of the posterior's means; a variance of 0.01 over images is what a variable in use goes beyond.
+# Standard deviations of the posterior's means; a variable is active above a variance of 0.01.
 SPREAD = np.array([[0.0, 0.09, 0.2], [0.11, 3.0, 0.02]])
 ACTIVE = np.array([[0, 0, 1], [1, 1, 0]], bool)
 PARAMS = {"model": {"spread": SPREAD.astype(np.float32)}}
@@ -38,7 +38,7 @@ def identity(batch, key):
 
 
 def toy_model(generative=True, num=NUM):
-    """Each part of an inspection differs from image to image, and one has noise of its own."""
+    """Each part of an inspection differs between images, and one has noise of its own."""
     values = standardised(num).astype(np.float32)
 
     def inspect(params, extra, batch, key):
@@ -124,7 +124,7 @@ def test_a_model_without_latents_is_refused():
 
 
 def test_its_bound_is_that_of_the_ruler():
-    """At the same draw of the latents, with the noise of evaluation in the images too."""
+    """At the same draw of the latents, with evaluation noise in the images, too."""
     fields = {"features": 2, "hidden": 4, "latents": 2, "kernel": 2, "stages": 1}
     model = models.build("vae", fields, SPEC)
     params, extra = jax.jit(model.init)(jax.random.key(0))

@@ -1,4 +1,4 @@
-"""The ruler against plain sums over a split, whatever the batch size."""
+"""The likelihood of a split against plain sums, for any batch size."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What is measured on the validation split, of models of every kind."""
+"""Validation of every kind of model."""
 
 import jax
 import jax.numpy as jnp
@@ -102,7 +102,7 @@ def test_a_model_with_nothing_to_measure_is_not_validated():
 
 
 def classify(params, extra, image):
-    """Features are the pixels; the class is how bright the first one is, 0 to 2."""
+    """Features are the pixels; the class is the brightness of the first one, 0 to 2."""
     flat = image.reshape(len(image), -1).astype(jnp.float32)
     bright = jnp.minimum(flat[:, :1], 2)
     return flat, -params["model"] * jnp.square(bright - jnp.arange(3.0))
@@ -114,7 +114,7 @@ def judge():
 
 
 def sampling(toy, collapsed):
-    """A model that draws pixels by chance, or with a first pixel that is always black."""
+    """A model that samples random pixels, or whose first pixel is always black."""
 
     def sample(params, extra, key, num, label=None, temperature=1.0):
         images = jax.random.randint(key, (num, *SPEC.shape), 0, 4).astype(jnp.uint8)

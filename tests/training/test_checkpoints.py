@@ -1,4 +1,4 @@
-"""Checkpoints: exact, checked bit by bit, refused where they do not belong."""
+"""Checkpoints: exact, verified bit by bit, refused if they belong to another model."""
 
 import functools
 import json
@@ -56,7 +56,7 @@ def equal(left, right):
 
 
 def damage(path, how):
-    """Harms one checkpoint."""
+    """Damages one checkpoint."""
     if how == "empty":
         for file in [*path.rglob("*")][::-1]:
             file.rmdir() if file.is_dir() else file.unlink()

@@ -1,4 +1,4 @@
-"""N seeds in one program are the N runs of their seeds, on any devices, and resume like them."""
+"""N seeds in one program equal N runs of one seed, on any devices, and resume like them."""
 
 import functools
 import types
