@@ -52,7 +52,7 @@ def test_what_is_no_file_of_weights_is_said(tmp_path, monkeypatch):
         (tmp_path / "none.pth", 1, "there is no such file; give torch-fidelity's"),
         (tmp_path, 3, "is a folder, not a file"),
         (large, 1, "is larger than 512 MiB"),
-        (some, 2, "images of 1 or 3 channels; these have 2"),
+        (some, 2, "channels with --inception must be 1 or 3, got 2"),
     ):
         with pytest.raises(UserError, match=expected):
             inception.open_inception(str(path), 256, channels)

@@ -64,7 +64,7 @@ def test_images_between_the_levels_are_rounded_unless_they_must_be_exact(tmp_pat
         path = str(tmp_path / name)
         np.testing.assert_array_equal(inputs.read_images(path, SPEC, None)[0], drawn)
         np.testing.assert_array_equal(inputs.read_images(path, SPEC, 2, exact=True)[0], drawn[:2])
-        with pytest.raises(UserError, match="none of the model's 17 levels"):
+        with pytest.raises(UserError, match="not one of the model's 17 levels"):
             inputs.read_images(path, SPEC, 3, exact=True)
 
 
@@ -194,7 +194,7 @@ def test_masks_that_do_not_fit(tmp_path):
         "lowre": "did you mean 'lower'",
         "none.png": "no such file",
         grey: "black .missing. and white",
-        white: "nothing is missing",
+        white: "no pixel is missing",
         small: "is 4x6 pixels; the model's images are 6x4",
     }.items():
         with pytest.raises(UserError, match=expected):
