@@ -13,7 +13,7 @@ from rnngen_jax.cells.base import initial_carry, stepper
 @pytest.mark.parametrize("known", [0, 3])
 @pytest.mark.parametrize("spec", [*SPECS, "stack", "learned"])
 def test_a_stepper_takes_the_cells_steps(spec, known):
-    """Of inputs that begin with the known ones; values, and gradients of all parameters."""
+    """For inputs that begin with the known ones: values, and gradients of all parameters."""
     kinds = {"stack": {"layers": 2}, "learned": {"learned": True}}
     cell = cells.build("lstm" if spec in kinds else spec, F, **kinds.get(spec, {}))
     params = randomised(cell.init(jax.random.key(0), known + D), jax.random.key(1))

@@ -1,4 +1,4 @@
-"""What makes these models honest: they sum to one, and they sample what they score."""
+"""Autoregressive models' probabilities sum to one, and samples follow them."""
 
 import itertools
 
@@ -16,8 +16,8 @@ from rnngen_jax.shapes import ImageSpec
 CELLS = [*cells.names(), "gru:variant=reset_before"]
 CONVOLVED = grid.convolvable_names()
 
-# Each readout with grey levels that it fits, for all models; then each choice that changes who
-# sees whom. A binary 2x2 image has 16 states, one of 3 levels 81, a 1x2 one of 3 channels 64.
+# Each readout with suitable grey levels, for all models; then each choice that changes which values
+# depend on which. A binary 2x2 image has 16 states, one of 3 levels 81, a 1x2 one of 3 channels 64.
 GREY = ImageSpec(2, 2, levels=3)
 BINARY = ImageSpec(2, 2, levels=2)
 COLOUR = ImageSpec(1, 2, channels=3, levels=2)
@@ -52,7 +52,7 @@ def cases_on_a_grid():
     layers = [("row_lstm", {"cell": cell}) for cell in CONVOLVED]
     layers += [("diagonal_bilstm", {"cell": cell}) for cell in CONVOLVED]
     layers += [("pixel_cnn", {"gated": gated}) for gated in (False, True) for _ in READOUTS]
-    # Numbers of choices without a common divisor would meet in all pairs; 3 and 3 do, shifted.
+    # Counts without a common divisor meet in all pairs by themselves; 3 and 3 do when shifted.
     for n, (name, fields) in enumerate(layers):
         readout, spec = READOUTS[n % 3]
         order, pixels = grid.ORDERS[(n + n // 3) % 3], ("onehot", "scalar")[n % 2]
@@ -96,7 +96,7 @@ SAMPLED += [
 
 @pytest.mark.parametrize("case", SAMPLED, ids=case_name)
 def test_samples_are_drawn_from_the_distribution_that_is_scored(case):
-    """Draws against the exact probabilities of all images: the sampler is the scorer's twin."""
+    """Samples against the exact probabilities of all images."""
     model, params, extra = built(case)
     images = all_images(model.spec)
     num = 4000
@@ -108,8 +108,8 @@ def test_samples_are_drawn_from_the_distribution_that_is_scored(case):
     counts = np.bincount(np.asarray(drawn).reshape(num, -1) @ base, minlength=len(images))
     log_p = scores(model, params, extra, images, 1 if model.conditional else 0)
     p = np.exp(log_p.astype(np.float64))
-    # Standardised sum of squares over the states: mean 1, with a spread far below what any
-    # disagreement between sampler and scorer gives.
+    # The standardised sum of squares over the states has mean 1; any disagreement between sampling
+    # and scoring moves it by far more than its spread.
     chi = ((counts - num * p) ** 2 / (num * p).clip(1.0)).sum() / len(images)
     assert chi < 1.0 + 6 * np.sqrt(2 / len(images))
 

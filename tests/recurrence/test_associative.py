@@ -1,4 +1,4 @@
-"""The associative strategy equals the Python loop in value and gradient, and keeps less."""
+"""The associative strategy equals the Python loop in value and gradient, and stores less."""
 
 import functools
 import itertools
@@ -23,7 +23,7 @@ CELLS = {
     "learned_rg_lru_stack": lambda: cells.build("rg_lru", F, layers=2, residual=True, learned=True),
 }
 
-# Every mode with chunks of 3 of the 7 steps, so that one is left over, and every way of solving.
+# Every mode with chunks of 3 of the 7 steps, so that one is left over, and every solver.
 WAYS = [("min_gru", "chunk=3", mode) for mode in MODES]
 WAYS += [("min_lstm", "chunk=3", FULL[0])]
 WAYS += [("learned_rg_lru_stack", "chunk=3", Mode(reverse=True, reset=True))]
@@ -115,7 +115,7 @@ def test_autodiff_has_forward_mode_and_second_order():
         one = problem("min_gru", Mode())
 
         def along(xs, strategy):
-            """The outputs' and their gradient's derivatives along the inputs."""
+            """Derivatives of the outputs and of their gradient in the direction of the inputs."""
 
             def outputs(xs):
                 return unroll(one.cell, one.params, xs, strategy=strategy)[1]
@@ -133,7 +133,7 @@ def test_autodiff_has_forward_mode_and_second_order():
 
 
 def test_a_long_memory_is_exact_where_a_cumulative_product_would_underflow():
-    """a = 0.12 for 100 steps is 1e-92 as a product, below the least float32."""
+    """The product of a = 0.12 over 100 steps is 1e-92, below the smallest float32."""
     cell = cells.build("min_gru", 1)
     params = {
         "input": {"z": jnp.zeros((1, 1)), "n": jnp.ones((1, 1))},
@@ -150,7 +150,7 @@ def test_a_long_memory_is_exact_where_a_cumulative_product_would_underflow():
 
 
 def plain(cell, params, xs):
-    """The textbook way: one `jax.lax.associative_scan` over all of time."""
+    """The textbook solution: one `jax.lax.associative_scan` over all of time."""
 
     def join(near, far):
         return near[0] * far[0], far[0] * near[1] + far[1]
@@ -174,7 +174,7 @@ def test_the_gradient_needs_less_memory_than_a_plain_associative_scan():
     np.testing.assert_allclose(ys, expected, atol=1e-5)
     textbook = needs(lambda p: plain(cell, p, xs))
     for solver in ("prefix", "steps"):
-        # In units of one [T, B, F] array, which h itself takes.
+        # In units of one [T, B, F] array, the size of h.
         least, kept = needs(ours(solver=solver)), needs(ours(solver=solver, gates="store"))
         assert least < 4 < textbook / 2
         assert least < kept / 1.5
