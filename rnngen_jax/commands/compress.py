@@ -49,8 +49,8 @@ def run(which: Which, chosen: Chosen, out: str) -> None:
 
     Args:
       which: the run and checkpoint.
-      chosen: the images.
-      out: file to write.
+      chosen: the images to compress.
+      out: the .rnn file to write.
 
     Raises:
       UserError: an invalid flag; no such run, checkpoint or seed; images of another size or with

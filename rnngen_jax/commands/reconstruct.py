@@ -32,7 +32,7 @@ def run(which: Which, chosen: Chosen, out: str) -> None:
     Args:
       which: the run and checkpoint.
       chosen: the images.
-      out: file to write.
+      out: the picture, npz or animation to write.
 
     Raises:
       UserError: an invalid flag; no such run, checkpoint or seed; images of another size; or a

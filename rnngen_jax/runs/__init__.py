@@ -1,6 +1,6 @@
-"""One run's life as a library: train, open, draw, complete, score, evaluate.
+"""Runs as a library: train, open, sample, complete, score and evaluate.
 
-What the verbs of the command line call, and what a notebook or another program calls:
+The verbs of the command line call it, as can notebooks and other programs:
 
     import rnngen_jax as rg
 

@@ -49,7 +49,7 @@ UNSOUND = {
     ),
     "no config": (
         lambda run: (run / "config.json").unlink(),
-        ["! config: ", "config.json is missing beside checkpoints; give the run's train command"],
+        ["! config: ", "config.json is missing beside checkpoints; repeat the run's train command"],
     ),
     "a field that is none": (
         lambda run: edit_config(run, "model", "layer", 3),

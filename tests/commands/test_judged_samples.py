@@ -113,7 +113,7 @@ def test_other_parameters_than_the_evaluated_are_refused(root, judge, tmp_path, 
     capsys.readouterr()
     assert rnngen("evaluate", f"--workdir={root}/gan", f"--classifier={judge}") == 2
     error = capsys.readouterr().err
-    assert f"how well it does is not known; rnngen evaluate --workdir={judge} measures it" in error
+    assert f"its accuracy is unknown; run rnngen evaluate --workdir={judge} first." in error
     assert error.count("\n") == 1
     evaluated(judge)
     evaluated(root / "gan", f"--classifier={judge}", "--samples=4", "--seed_index=0")
@@ -269,7 +269,7 @@ JUDGE = "--classifier=ROOT/judge"
             "--inception=none.pth: there is no such file; give",
         ),
         (["gan", "--classifier=none"], "none holds no run: there is no config.json. Give the --wo"),
-        (["gan", "--classifier=ROOT/vae"], "holds a run of vae; a judge has to classify"),
+        (["gan", "--classifier=ROOT/vae"], "must hold a run of classifier, got vae"),
         (["vae", "--samples=5"], "--samples=5 has no effect without --classifier"),
         (["vae", "--seed=5"], "--seed=5 has no effect without"),
         (["gan", JUDGE, "--samples=3"], "--samples must be ≥ 4, got 3"),
