@@ -1,4 +1,4 @@
-"""What several notebooks share, so that their cells hold only what they are about."""
+"""Helpers shared by the notebooks."""
 
 import functools
 
@@ -20,7 +20,7 @@ def digits(binarisation="none"):
 
 
 def batch_of(image, index=None):
-    """Images `[B, H, W, C]` as a batch for a model, all of class 0."""
+    """A model's batch from images `[B, H, W, C]`, all of class 0."""
     num = len(image)
     index = np.arange(num, dtype=np.int32) if index is None else index
     return {"image": image, "label": np.zeros(num, np.int32), "index": index}
@@ -32,9 +32,9 @@ def sigma(a):
 
 
 def drawn(init, *arguments):
-    """Normal parameters of the shapes that `init` makes, so that no bias is left out by being zero.
+    """Normal parameters in the shapes that `init` makes, including biases.
 
-    They have a scale of 0.5, and are float64 where JAX has that, else float32.
+    Their scale is 0.5; they are float64 if JAX enables it, otherwise float32.
     """
     rng = np.random.default_rng(1)
     dtype = np.float64 if jax.config.jax_enable_x64 else np.float32
@@ -43,7 +43,7 @@ def drawn(init, *arguments):
 
 
 def distance(expected, given):
-    """The largest difference of two trees of arrays; relative where an array goes beyond 1."""
+    """The largest difference between two trees of arrays, relative for arrays that exceed 1."""
     pairs = zip(jax.tree.leaves(expected), jax.tree.leaves(given), strict=True)
     return max(np.abs(a - b).max() / max(1, np.abs(a).max()) for a, b in pairs)
 
@@ -56,9 +56,9 @@ def agree(name, expected, given, tolerance=1e-10):
 
 
 def agree_in_both_precisions(name, expected, function, *arguments, tolerance=1e-6):
-    """Asserts that `function(*arguments)` is `expected`, in float64 and in float32 as in training.
+    """Asserts that `function(*arguments)` equals `expected` in float64 and in float32.
 
-    In float32 nothing but rounding may be added.
+    All results must have the precision of their arguments.
     """
     worst = {}
     for dtype in ("float64", "float32"):
@@ -71,7 +71,7 @@ def agree_in_both_precisions(name, expected, function, *arguments, tolerance=1e-
 
 
 def last_pixel_rnn(cell, features, spec):
-    """A pixel RNN that is fed its last pixel alone: what came before must pass its memory."""
+    """A pixel RNN whose only input is the previous pixel; earlier ones must be remembered."""
     choices = {"cell": cell, "features": features, "input_features": features}
     choices |= {"previous": 1, "above": 0, "position": False}
     return models.build("pixel_rnn", choices, spec)
@@ -79,7 +79,7 @@ def last_pixel_rnn(cell, features, spec):
 
 @functools.partial(jax.jit, static_argnames=("cell", "features", "spec", "steps"))
 def train_last_pixel_rnn(params, images, seed, *, cell, features, spec, steps=150):
-    """Adam on batches of 32 images: the parameters, and each step's bits per dimension."""
+    """Trains by Adam on batches of 32 images: parameters, and bits per dimension of each step."""
     optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(5e-3))
     gradient = jax.grad(last_pixel_rnn(cell, features, spec).losses["model"], has_aux=True)
 

@@ -1,4 +1,4 @@
-"""Config sections as frozen dataclasses: an unknown, misspelt or ill-typed field is an error."""
+"""Config sections as frozen dataclasses; unknown fields and values of a wrong type are errors."""
 
 import dataclasses
 import difflib
@@ -16,14 +16,14 @@ Section = TypeVar("Section")
 
 @dataclasses.dataclass(eq=False)
 class UnreadError(UserError):
-    """A field is set that the section's other choices leave unread.
+    """A field is set that has no effect with the section's other values.
 
     Attributes:
       field: its path, such as "config.optimizer.weight_decay".
-      choices: the paths of the fields whose values leave it unread.
-      default: what to leave it at.
-      effect: that it has none, and why.
-      remedy: ends the message.
+      choices: the paths of the fields whose values make it ineffective.
+      default: its default value.
+      effect: the first part of the message: that the field has no effect, and why.
+      remedy: the last part of the message.
     """
 
     field: str
@@ -37,10 +37,10 @@ class UnreadError(UserError):
 
 
 def closest(given: str, allowed: Iterable[str]) -> str | None:
-    """The allowed name that `given` is a slip or an abbreviation of; `None` if there is none.
+    """The allowed name that `given` misspells or abbreviates, or `None`.
 
-    An abbreviation is made of beginnings of the name's words: "lr" or "learnrate" of learning_rate,
-    "ema" of ema_decay. Among several, the shortest name is taken.
+    An abbreviation consists of prefixes of the name's first words: "lr" or "learnrate" for
+    learning_rate, "ema" for ema_decay. Among several names, the shortest is returned.
     """
     given, allowed = given.lower(), sorted(allowed)
     slips = difflib.get_close_matches(given, allowed, n=1, cutoff=0.7)
@@ -54,7 +54,7 @@ def closest(given: str, allowed: Iterable[str]) -> str | None:
 
 
 def _abbreviates(short: str, words: list[str]) -> bool:
-    """Whether `short` is made of beginnings of the first words, each of one letter or more."""
+    """Whether `short` consists of nonempty prefixes of the first words."""
     if not short or not words:
         return not short
     return any(
@@ -64,7 +64,7 @@ def _abbreviates(short: str, words: list[str]) -> bool:
 
 
 def nearest(given: str, allowed: Iterable[str]) -> str:
-    """Ends an error message: the `closest` allowed name, if there is one, and them all."""
+    """The end of an error message: the `closest` allowed name, if any, and all allowed names."""
     allowed = sorted(allowed)
     close, names = closest(given, allowed), ", ".join(allowed) or "none"
     return f"allowed: {names}." if close is None else f"did you mean {close!r}? Allowed: {names}."
@@ -77,13 +77,13 @@ def from_mapping(
 
     Args:
       section: a frozen dataclass whose fields have plain types: int, float, bool, str.
-      values: field values by name; those left out keep their defaults.
+      values: field values by name; missing fields keep their defaults.
       where: the section's path in messages, such as "config.model".
-      of: whose section it is, in messages, such as " of vae".
+      of: the section's owner in messages, such as " of vae".
 
     Raises:
-      UserError: a name that is no field (the nearest field is named), or a value of another type.
-        The section's own `__post_init__` may raise it, too, for values out of range.
+      UserError: a name that is not a field (the message gives the nearest), or a value of the wrong
+        type. The section's own `__post_init__` may also raise it, for values out of range.
     """
     hints = typing.get_type_hints(section)
     names = [field.name for field in dataclasses.fields(section)]  # type: ignore[arg-type]
@@ -96,7 +96,7 @@ def from_mapping(
 
 
 def to_mapping(section: Any) -> dict[str, Any]:
-    """The fields of a section by name: what `from_mapping` reads back."""
+    """The fields of a section by name, from which `from_mapping` rebuilds it."""
     return dataclasses.asdict(section)
 
 
@@ -140,15 +140,15 @@ def require_choice(where: str, given: str, allowed: Iterable[str]) -> None:
 def refuse_unread(
     section: Any, where: str, name: str, choices: Sequence[str], why: str = "", remedy: str = ""
 ) -> None:
-    """Raises an `UnreadError` unless an unread field is at its default, so that none is in vain.
+    """Raises an `UnreadError` if a field that has no effect is not at its default.
 
     Args:
-      section: a dataclass whose field `name` nothing reads.
+      section: a dataclass whose field `name` is not read.
       where: the section's path, such as "config.model".
       name: the field.
-      choices: the fields whose values leave it unread.
-      why: follows them in the message.
-      remedy: follows what to leave the field at.
+      choices: the fields whose values make it ineffective.
+      why: follows these fields in the message.
+      remedy: follows the default value in the message.
     """
     default = type(section).__dataclass_fields__[name].default
     given = getattr(section, name)
@@ -165,15 +165,15 @@ def refuse_unread(
 
 
 def options(function: Callable[..., Any], name: str, text: str) -> dict[str, Any]:
-    """Reads `"a=1,b=x"` as keyword arguments of `function`, each of the type of its default.
+    """Parses `"a=1,b=x"` as keyword arguments of `function`, each with the type of its default.
 
     Args:
-      function: takes plain types (int, float, bool, str) by keyword only.
-      name: what a user calls it, such as "cell 'lstm'".
-      text: the options, comma between; the empty string has none.
+      function: its keyword-only parameters are the options, of plain types (int, float, bool, str).
+      name: its name in messages, such as "cell 'lstm'".
+      text: the options, comma-separated; may be empty.
 
     Raises:
-      UserError: an option that the function lacks, or a value of another type.
+      UserError: an option that the function does not have, or a value of the wrong type.
     """
     defaults = {
         parameter.name: parameter.default
@@ -201,7 +201,7 @@ def _parsed(text: str, kind: type, where: str) -> Any:
 
 
 def _typed(value: Any, hint: type, where: str) -> Any:
-    """`value` as the plain type `hint`; an int stands for a float, nothing else is converted."""
+    """Checks that `value` has the plain type `hint`; only int is converted, to float."""
     if hint is float and type(value) is int:
         value = float(value) if abs(value) <= sys.float_info.max else math.inf
     if type(value) is not hint:

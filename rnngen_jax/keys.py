@@ -1,7 +1,7 @@
-"""Random keys: folded from a seed, a step, a purpose and an example, never carried along.
+"""Random keys, folded from seed, step, purpose and example; no key is carried as state.
 
-A key for one example depends on that example's index and on nothing else, so that noise is the
-same however a batch is cut over devices or an evaluation over batches.
+An example's key depends only on the example's index, so noise does not depend on how a batch is
+sharded over devices or an evaluation is split into batches.
 """
 
 import zlib
@@ -16,5 +16,5 @@ def named(key: Array, purpose: str) -> Array:
 
 
 def per_example(key: Array, index: Array) -> Array:
-    """One key an example, `[B]`, from the examples' indices, int32 `[B]`."""
+    """One key per example, `[B]`, from the examples' indices, int32 `[B]`."""
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)

@@ -1,4 +1,4 @@
-"""The legend of axis letters, and what an item of a data set looks like.
+"""The legend of axis letters, and the spec of a data set's items.
 
 Axis letters, as in `[T, B, D]`, mean the same in every docstring:
 
@@ -10,20 +10,20 @@ Axis letters, as in `[T, B, D]`, mean the same in every docstring:
 
 from typing import TYPE_CHECKING, NamedTuple
 
-if TYPE_CHECKING:  # --help does not wait for it
+if TYPE_CHECKING:  # importing it would slow down --help
     import numpy as np
 
-IMAGE, FRAMES = "image", "frames"  # what a batch and an npz call items, by what they are
+IMAGE, FRAMES = "image", "frames"  # keys of items in a batch and in an npz
 
 
 class ImageSpec(NamedTuple):
-    """What one item of a data set is: everything that a model needs to be built.
+    """The spec of one item of a data set: everything needed to build a model for it.
 
-    An item is an array of integers in `[0, levels)`: a still image `(H, W, C)`, whose 2 levels are
-    a binary image, 17 the embedded digits and 256 an ordinary photograph; a sequence of frames
-    `(T, H, W, C)`; or a grid of codes `(H, W, D)` of as many levels as its codebook has entries.
-    `classes` is 0 for unlabelled data; `frames` is 0 for still images and codes, and T for
-    sequences. Nothing else should assume how many axes, levels or bytes there are.
+    An item is an array of integers in `[0, levels)`: a still image `(H, W, C)`, with 2 levels if
+    binary, 17 for the embedded digits and 256 for an ordinary photograph; a sequence of frames
+    `(T, H, W, C)`; or a grid of codes `(H, W, D)` with one level per codebook entry. `classes` is 0
+    for unlabelled data; `frames` is 0 for still images and codes, and T for sequences. No other
+    code should assume a number of axes, levels or bytes.
     """
 
     height: int
@@ -35,28 +35,28 @@ class ImageSpec(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of one image, `(H, W, C)`, with frames `(T, H, W, C)`."""
+        """Shape of one item: `(H, W, C)`, or `(T, H, W, C)` for frames."""
         still = (self.height, self.width, self.channels)
         return (self.frames, *still) if self.frames else still
 
     @property
     def key(self) -> str:
-        """What a batch and an npz call such items: "image", codes too, or "frames"."""
+        """Key of such items in a batch and in an npz: "image", also for codes, or "frames"."""
         return FRAMES if self.frames else IMAGE
 
     @property
     def dtype(self) -> "np.dtype":
-        """Of an item: uint8 up to 256 levels, int32 above."""
+        """Dtype of an item: uint8 up to 256 levels, int32 above."""
         return dtype_of(self.levels)
 
     @property
     def dims(self) -> int:
-        """Number of values in one item: what nats are divided by for bits per dimension."""
+        """Number of values in one item, the dimensions of "bits per dimension"."""
         return max(self.frames, 1) * self.height * self.width * self.channels
 
 
 def dtype_of(levels: int) -> "np.dtype":
-    """The dtype of items of so many levels."""
+    """The dtype of items with this number of levels."""
     import numpy as np
 
     return np.dtype(np.uint8 if levels <= 256 else np.int32)

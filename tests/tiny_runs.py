@@ -20,6 +20,18 @@ def get_config(arg="pixel_rnn"):
     return config
 """
 
+# Sizes of a model that change how much is computed, not what.
+SIZES = {
+    "features": 8,
+    "layers": 1,
+    "input_features": 8,
+    "within_features": 8,
+    "mixtures": 2,
+    "steps": 2,
+    "latents": 2,
+    "hidden": 8,
+}
+
 
 def rnngen(*arguments):
     return main.run(["rnngen", *map(str, arguments)])

@@ -1,5 +1,4 @@
-"""Benchmarks: each suite times ours against what else can be used, once all agree in numbers.
+"""Benchmarks: each suite times this library against alternatives, after checking that they agree.
 
-`runner.run` is the way in, which `rnngen bench` calls. docs/benchmarks.md says what each suite
-measures.
+The entry point is `runner.run`, called by `rnngen bench`. docs/benchmarks.md describes each suite.
 """

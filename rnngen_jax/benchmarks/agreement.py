@@ -1,4 +1,4 @@
-"""Contenders are timed only when their outputs and gradients agree."""
+"""Comparison of contenders' outputs and gradients, which have to agree before any is timed."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,17 +9,17 @@ import numpy as np
 from rnngen_jax.benchmarks.contenders import Contender
 from rnngen_jax.errors import RunError
 
-# Of an array's largest entry. In float32 the sums of a long sequence differ by their order alone:
-# 1e-6 is usual, and a wrong gate order or bias differs by more than 1e-1.
+# Relative to an array's largest entry. In float32, sums over a long sequence differ by about 1e-6
+# due to their order alone; a wrong gate order or bias differs by more than 1e-1.
 TOLERANCE = 1e-4
 
 
 def difference(given: Any, wanted: Any) -> tuple[float, str]:
-    """The largest difference between two trees of arrays, and where it is.
+    """The largest difference between two trees of arrays, and its location.
 
     Returns:
-      The difference relative to the array's largest wanted entry, infinite where structure or
-      shapes differ or an entry is not a number; and the path of the array.
+      The difference relative to the largest entry of the wanted array, infinite if structures or
+      shapes differ or an entry is not finite; and the path of the array.
     """
     if jax.tree.structure(given) != jax.tree.structure(wanted):
         return float("inf"), "structure"
@@ -35,7 +35,7 @@ def difference(given: Any, wanted: Any) -> tuple[float, str]:
 
 
 def require_close(what: str, given: Any, wanted: Any, tolerance: float = TOLERANCE) -> None:
-    """Raises a `RunError` with the size of the difference unless two trees of arrays agree."""
+    """Raises a `RunError` that gives the difference unless two trees of arrays agree."""
     size, where = difference(given, wanted)
     if not size <= tolerance:
         raise RunError(
@@ -45,10 +45,10 @@ def require_close(what: str, given: Any, wanted: Any, tolerance: float = TOLERAN
 
 
 def check(case: str, contenders: Sequence[Contender]) -> None:
-    """Compares all contenders with the first one, which is ours.
+    """Compares every contender with the first one, which is ours.
 
     Args:
-      case: the cell and its shape, for the message.
+      case: the cell and its shape, for the error message.
       contenders: at least one.
 
     Raises:

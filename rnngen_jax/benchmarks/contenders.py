@@ -1,4 +1,4 @@
-"""What is timed: a layer's forward pass and its parameter gradient, ours or another library's."""
+"""Contenders: a layer's forward pass and parameter gradient, ours or another library's."""
 
 import functools
 from collections.abc import Callable
@@ -17,11 +17,11 @@ class Contender(NamedTuple):
     """A layer that solves a problem.
 
     Attributes:
-      name: the library's name first, then the layer's.
-      forward: computes its outputs, compiled before and without anything for a gradient.
-      gradient: computes the gradient of `sum(ys * weights)` for all parameters.
-      outputs: what `forward` gave as `[T, B, H]`.
-      gradients: what `gradient` gave in our layout of parameters.
+      name: the library's name, then the layer's.
+      forward: computes the outputs, compiled in advance and keeping nothing for a gradient.
+      gradient: computes the gradient of `sum(ys * weights)` with respect to all parameters.
+      outputs: converts the result of `forward` to `[T, B, H]`.
+      gradients: converts the result of `gradient` to our parameter layout.
     """
 
     name: str
@@ -32,16 +32,16 @@ class Contender(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """A contender written in JAX, before it is compiled.
+    """A contender written in JAX, not yet compiled.
 
     Attributes:
       name: as in `Contender`.
       apply: `apply(params, xs) -> ys`, in the library's own layout.
       params: the problem's parameters in that layout.
       xs: the problem's inputs in that layout.
-      weights: the loss's weights in that layout.
-      outputs: ys as `[T, B, H]`.
-      gradients: a gradient for `params` in our layout.
+      weights: the weights of the loss in that layout.
+      outputs: converts ys to `[T, B, H]`.
+      gradients: converts a gradient with respect to `params` to our layout.
     """
 
     name: str
@@ -68,7 +68,7 @@ def lower_gradient(layer: Layer) -> jax.stages.Lowered:
 
 
 def contender(layer: Layer) -> Contender:
-    """Compiles a layer, each pass when it is first called, with all that it reads on the device."""
+    """Turns a layer into a contender: arrays on the device, passes compiled at their first call."""
     layer = layer._replace(
         params=jax.device_put(layer.params),
         xs=jax.device_put(layer.xs),
@@ -86,13 +86,13 @@ def contender(layer: Layer) -> Contender:
 
 
 def peak_bytes(compiled: jax.stages.Compiled) -> int:
-    """Bytes that a program needs beside its arguments: the compiler's plan, and the results."""
+    """Bytes that a program needs besides its arguments: planned temporaries and its results."""
     plan = compiled.memory_analysis()
     return plan.temp_size_in_bytes + plan.output_size_in_bytes
 
 
 def ours(problem: Problem, strategy: str, name: str = "ours", remat: int | None = None) -> Layer:
-    """Our cell, run with a strategy; `remat` as in `unroll`."""
+    """Our cell, run by a strategy; `remat` as in `unroll`."""
     cell = build(problem.cell, problem.shape.hidden)
 
     def apply(params: Params, xs: Array) -> Array:

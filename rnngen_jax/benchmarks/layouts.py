@@ -1,6 +1,6 @@
-"""Our parameters as the wide arrays that other libraries have, and back.
+"""Conversion of our parameters to the concatenated arrays of other libraries, and back.
 
-This is the one place that knows how our LSTM and GRU lay out their parameters.
+The layout of our LSTM's and GRU's parameters is known only here.
 """
 
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from rnngen_jax.cells.base import Params
 
 
 class Wide(NamedTuple):
-    """A layer with n gates side by side.
+    """The parameters of a layer with its n gates concatenated.
 
     Attributes:
       input: `[I, n H]`.
       recurrent: `[H, n H]`.
-      bias: added to the input's product, `[n H]`.
-      inner_bias: the GRU's bias inside the reset gate's product, `[H]`; `None` for an LSTM.
+      bias: added to the product with the input, `[n H]`.
+      inner_bias: the GRU's bias that the reset gate multiplies, `[H]`; `None` for an LSTM.
     """
 
     input: np.ndarray
@@ -28,7 +28,7 @@ class Wide(NamedTuple):
 
 
 def widen(params: Params, gates: Sequence[str]) -> Wide:
-    """Puts the gates side by side, in the order of `gates`."""
+    """Concatenates the gates, in the order of `gates`."""
     input, recurrent, bias = (
         np.concatenate([np.asarray(params[part][gate]) for gate in gates], axis=-1)
         for part in ("input", "recurrent", "bias")
@@ -55,11 +55,10 @@ def narrow(wide: Wide, gates: Sequence[str]) -> Params:
 
 
 def second_bias(wide: Wide) -> np.ndarray:
-    """The bias of the recurrent product for libraries that have two, `[n H]`.
+    """The recurrent product's bias for libraries that have two biases, `[n H]`.
 
-    Two biases that are only added are one: ours stands in the first, the second is zero, but for
-    the GRU's candidate, whose second bias is inside the reset gate's product. The candidate must
-    be the last gate.
+    Where two biases are simply added, ours is the first and the second is zero. The exception is
+    the GRU's candidate, which must be the last gate: the reset gate multiplies its second bias.
     """
     second = np.zeros_like(wide.bias)
     if wide.inner_bias is not None:
@@ -70,6 +69,6 @@ def second_bias(wide: Wide) -> np.ndarray:
 def with_second_bias(
     input: np.ndarray, recurrent: np.ndarray, first: np.ndarray, second: np.ndarray, gates: int
 ) -> Wide:
-    """Gradients of a library with two biases: ours is the first one's, and the GRU's inner one."""
+    """Gradients from a library with two biases: that of the first, and of the GRU's inner bias."""
     hidden = len(recurrent)
     return Wide(input, recurrent, first, second[-hidden:] if gates == 3 else None)

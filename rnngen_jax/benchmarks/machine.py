@@ -1,4 +1,4 @@
-"""What the machine can do at best, measured in the same run as the contenders."""
+"""The machine's peak rates, measured in the same run as the contenders, and torch's settings."""
 
 import importlib.util
 import os
@@ -19,22 +19,22 @@ from rnngen_jax.ops.devices import compiled_for
 PACKAGES = ("jax", "jaxlib", "numpy", "flax", "torch", "keras", "equinox")
 
 _VARIABLES = ("OMP_", "GOMP_", "KMP_", "MKL_", "XLA_FLAGS")
-_SIDE = 1024  # of the square matrices whose product shows the peak
+_SIDE = 1024  # side of the square matrices whose product measures the peak
 _BIG = 2**27  # bytes: more than any cache holds
-_SMALL = 2**16  # bytes: below, a copy's time is its call's
+_SMALL = 2**16  # bytes: below this, a copy takes as long as its call
 
 
 class Machine(NamedTuple):
-    """The machine's limits.
+    """The machine's peak rates and the software on it.
 
     Attributes:
       device: the device's kind.
       platform: "cpu", "gpu" or "tpu".
       cores: CPU cores that JAX and torch may use.
-      flops: float32 operations a second of the better of XLA's and torch's 1024³ product.
-      bandwidth: bytes a second of a pass through the device's memory, read and written.
-      versions: of the packages that are there.
-      environment: variables that change how threads run or how XLA compiles.
+      flops: float32 operations per second of the faster of XLA's and torch's 1024³ product.
+      bandwidth: bytes per second, read plus written, of a pass through the device's memory.
+      versions: those of the installed packages.
+      environment: variables that affect threads or XLA's compilation.
     """
 
     device: str
@@ -46,30 +46,48 @@ class Machine(NamedTuple):
     environment: dict[str, str]
 
     def describe(self) -> str:
-        """One line for people."""
-        told = [f"{name} {version}" for name, version in self.versions.items()]
-        told += [f"{name}={value}" for name, value in self.environment.items()]
+        """A one-line summary."""
+        software = [f"{name} {version}" for name, version in self.versions.items()]
+        software += [f"{name}={value}" for name, value in self.environment.items()]
         return (
             f"{self.device} ({self.platform}); CPU cores and torch threads: {self.cores}; float32 "
             f"products {self.flops / 1e9:.0f} GFLOP/s, memory {self.bandwidth / 1e9:.0f} GB/s; "
-            f"Python {platform.python_version()}, {', '.join(told)}"
+            f"Python {platform.python_version()}, {', '.join(software)}"
         )
 
 
 def cores() -> int:
-    """CPU cores that this process may use, which is also the number of XLA's threads."""
+    """Number of CPU cores available to this process, and so of XLA's threads."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def torch_device() -> str:
-    """The torch device that stands beside JAX's own."""
+    """The torch device that corresponds to JAX's."""
     return "cuda" if compiled_for() == "gpu" else "cpu"
 
 
+def set_up_torch() -> str:
+    """Gives torch as many threads as JAX has, and full float32 products; returns the device."""
+    import torch
+
+    torch.set_num_threads(cores())
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    return torch_device()
+
+
+def wait_for_torch() -> None:
+    """Waits until torch's device has finished; on a CPU, calls return only then."""
+    if torch_device() == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
+
+
 def measure() -> Machine:
-    """Measures, in about two seconds."""
+    """Measures the machine in about two seconds."""
     device = jax.devices()[0]
     flops = max(_product_flops(), _torch_product_flops())
     return Machine(
@@ -84,10 +102,10 @@ def measure() -> Machine:
 
 
 def cache_bandwidth(size: int) -> float:
-    """Bytes a second at which the CPU's cores together read an array of `size` bytes.
+    """Bytes per second at which the CPU's cores together read an array of `size` bytes.
 
-    It is the rate of one core's copies, read and written, times the number of cores: more than they
-    reach together, so that a roofline made of it stays a lower bound.
+    This is the rate of one core's copies, read plus written, times the number of cores: more than
+    the cores reach together, so a roofline based on it remains a lower bound on the time.
     """
     size = max(size, _SMALL)
     source = np.ones(size // 4, np.float32)
@@ -108,28 +126,25 @@ def _product_flops() -> float:
 
 
 def _torch_product_flops() -> float:
-    """The same in torch, 0 where it is not installed or cannot use the device."""
+    """The same in torch; 0 if torch is not installed or cannot use the device."""
     if importlib.util.find_spec("torch") is None:
         return 0.0
     import torch
 
-    device = torch_device()
+    device = set_up_torch()
     if device == "cuda" and not torch.cuda.is_available():
         return 0.0
-    if device == "cpu":
-        torch.set_num_threads(cores())
     a = torch.ones((_SIDE, _SIDE), device=device)
 
     def product() -> None:
         torch.matmul(a, a)
-        if device == "cuda":
-            torch.cuda.synchronize()
+        wait_for_torch()
 
     return 2 * _SIDE**3 / _best(product)
 
 
 def _copy_bandwidth() -> float:
-    # In place: memory that is fresh from the system costs more than the copy.
+    # In place: newly allocated memory costs more than the copy.
     negated = jax.jit(jnp.negative, donate_argnums=0)
     arrays = [jnp.ones(_BIG // 4, jnp.float32)]
 
@@ -141,7 +156,7 @@ def _copy_bandwidth() -> float:
 
 
 def _best(call: Callable[[], Any], seconds: float = 0.4) -> float:
-    """The least seconds of one call, over several, after one that is not timed."""
+    """The shortest time of one call in seconds, over several after an untimed one."""
     once(call)
     until, found = time.perf_counter() + seconds, [once(call)]
     while time.perf_counter() < until:

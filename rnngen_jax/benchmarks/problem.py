@@ -1,21 +1,23 @@
-"""The problem that all contenders solve: a recurrent layer over one sequence, drawn from a seed."""
+"""The problem that all contenders solve: a recurrent layer over a random sequence."""
 
+import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax import Array
 
 from rnngen_jax import cells
 from rnngen_jax.cells.base import Cell, Params
 from rnngen_jax.config import require
 
-# The reset gate after the recurrent product is the form that torch, cuDNN, Keras (its default),
-# Flax and Equinox have.
+# torch, cuDNN, Keras (by default), Flax and Equinox apply the reset gate after the product.
 SPECS = {"lstm": "lstm", "gru": "gru:variant=reset_after"}
 
 
 class Shape(NamedTuple):
-    """T steps of B sequences, I input features and H hidden ones."""
+    """T steps of B sequences with I input and H hidden features; a suite may reinterpret them."""
 
     steps: int
     batch: int
@@ -27,30 +29,30 @@ class Shape(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """What the command line chooses.
+    """The options from the command line.
 
     Attributes:
-      rounds: timed calls of each contender.
-      shapes: instead of a suite's own; `None` for those.
+      rounds: timed calls per contender.
+      shapes: replace a suite's own shapes; `None` keeps those.
     """
 
     rounds: int
     shapes: tuple[Shape, ...] | None
 
     def shapes_or(self, own: tuple[Shape, ...]) -> tuple[Shape, ...]:
-        """The shapes that were asked for, or a suite's own."""
+        """The requested shapes, or else a suite's own."""
         return own if self.shapes is None else self.shapes
 
 
 class Problem(NamedTuple):
-    """A recurrent layer, its input, and the weights of the sum that is differentiated.
+    """A recurrent layer, its inputs, and the weights of its loss.
 
     Attributes:
-      cell: a cell's name.
-      shape: its sizes.
+      cell: the cell's name.
+      shape: the sizes.
       params: float32 NumPy arrays in our layout.
       xs: inputs, `[T, B, I]`.
-      weights: the loss is the sum of outputs times these, `[T, B, H]`.
+      weights: `[T, B, H]`; the loss is the sum of the outputs times these.
     """
 
     cell: str
@@ -64,10 +66,10 @@ class Problem(NamedTuple):
 
 
 def parse_shapes(text: str) -> tuple[Shape, ...]:
-    """Reads `"T,B,I,H;T,B,I,H"`.
+    """Parses `"T,B,I,H;T,B,I,H"`.
 
     Raises:
-      UserError: not four whole numbers above 0, each.
+      UserError: a shape is not four integers ≥ 1.
     """
     shapes = []
     for item in text.split(";"):
@@ -79,12 +81,12 @@ def parse_shapes(text: str) -> tuple[Shape, ...]:
 
 
 def build(cell: str, features: int) -> Cell:
-    """Our cell of that name."""
+    """Our cell with that name."""
     return cells.from_spec(SPECS.get(cell, cell), features)
 
 
 def draw(cell: str, shape: Shape, seed: int = 0) -> Problem:
-    """Draws a problem; biases are random, too, so that none hides behind a zero."""
+    """Draws a random problem. Biases are random too, since an error may not show at zero."""
     rng = np.random.default_rng(seed)
 
     def normal(*size: int) -> np.ndarray:
@@ -97,3 +99,25 @@ def draw(cell: str, shape: Shape, seed: int = 0) -> Problem:
     params["bias"] = jax.tree.map(lambda b: b + 0.1 * normal(*b.shape), params["bias"])
     xs = normal(shape.steps, shape.batch, shape.inputs)
     return Problem(cell, shape, params, xs, normal(shape.steps, shape.batch, shape.hidden))
+
+
+def draw_parameters(
+    init: Callable[[Array], Params], rng: np.random.Generator, offset: float
+) -> Params:
+    """Draws normal parameters in the shapes that `init` makes, without compiling `init`.
+
+    Args:
+      init: `init(key) -> params`.
+      rng: the source of randomness.
+      offset: standard deviation of biases and other arrays of one axis. They are random too, since
+        an error may not show at zero. Kernels have `fan_in ** -0.5`.
+
+    Returns:
+      float32 NumPy arrays.
+    """
+
+    def one(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        scale = offset if leaf.ndim < 2 else math.prod(leaf.shape[:-1]) ** -0.5
+        return np.float32(scale) * rng.standard_normal(leaf.shape, np.float32)
+
+    return jax.tree.map(one, jax.eval_shape(init, jax.random.key(0)))

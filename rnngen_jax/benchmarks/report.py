@@ -1,12 +1,14 @@
-"""What a suite measured: a table as it grows, then JSON and pictures."""
+"""Reports of a suite's measurements: a growing table, notes, JSON and plots."""
 
 import importlib.util
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rnngen_jax.benchmarks.machine import Machine
+from rnngen_jax.benchmarks.timing import Timing, times_and_ratios
 from rnngen_jax.errors import UserError
 from rnngen_jax.files import filling
 
@@ -14,12 +16,12 @@ _CASE, _CONTENDER, _NUMBER = 44, 38, 9  # widths of the table's columns
 
 
 class Record(NamedTuple):
-    """One line of a table.
+    """One row of a table.
 
     Attributes:
-      case: what was done, at which size.
-      contender: who did it.
-      values: by column; `None` where there is nothing to measure.
+      case: the work and its shape.
+      contender: the contender's name.
+      values: by column; `None` where nothing was measured.
     """
 
     case: str
@@ -28,13 +30,13 @@ class Record(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What a suite gave.
+    """The outcome of a suite.
 
     Attributes:
-      title: what the table shows.
-      plotted: the column in the picture.
-      records: the lines of the table.
-      notes: the lines below it.
+      title: the table's title.
+      plotted: the column shown in the plot.
+      records: the rows of the table.
+      notes: the lines below the table.
     """
 
     title: str
@@ -43,8 +45,23 @@ class Result(NamedTuple):
     notes: list[str]
 
 
+def timed(
+    case: str, timings: Mapping[str, Timing], amounts: Mapping[str, float] | None = None
+) -> Iterator[Record]:
+    """A case's records: times, ratios to the first contender, and rates.
+
+    Args:
+      case: the work and its shape.
+      timings: by contender.
+      amounts: by column, an amount of work to be divided by the median time in seconds.
+    """
+    for name, values in times_and_ratios(timings).items():
+        rates = {column: a / timings[name].median for column, a in (amounts or {}).items()}
+        yield Record(case, name, {**values, **rates})
+
+
 def heading(columns: Sequence[str]) -> str:
-    """A table's first two lines, in Markdown."""
+    """The first two lines of a table in Markdown."""
     names = [f"{'case (T,B,I,H)':<{_CASE}}", f"{'contender':<{_CONTENDER}}"]
     names += [f"{column:>{_NUMBER}}" for column in columns]
     lines = ["-" * len(name) for name in names[:2]] + ["-" * (len(n) - 1) + ":" for n in names[2:]]
@@ -52,7 +69,7 @@ def heading(columns: Sequence[str]) -> str:
 
 
 def line(record: Record, columns: Sequence[str]) -> str:
-    """A record as a table's line."""
+    """A record as a row of the table."""
     cells = [f"{record.case:<{_CASE}}", f"{record.contender:<{_CONTENDER}}"]
     for column in columns:
         width = max(_NUMBER, len(column))
@@ -61,19 +78,19 @@ def line(record: Record, columns: Sequence[str]) -> str:
 
 
 def number(value: float | None) -> str:
-    """Three significant digits, and all of those before the point."""
+    """A value with three significant digits, or as an integer from 100 on; "" for `None`."""
     if value is None:
         return ""
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def compare(records: Sequence[Record], column: str, prefixes: Sequence[str]) -> list[float]:
-    """For each case that has them, the least `column` of the contenders with these names.
+    """The smallest `column` among certain contenders, for each case that has any of them.
 
     Args:
-      records: of all cases.
+      records: those of all cases.
       column: a ratio to the case's first contender.
-      prefixes: first words of contenders' names.
+      prefixes: first words of the contenders' names.
     """
     found: dict[str, float] = {}
     for record in records:
@@ -83,15 +100,32 @@ def compare(records: Sequence[Record], column: str, prefixes: Sequence[str]) -> 
     return list(found.values())
 
 
+def summary(ratios: Sequence[float]) -> str:
+    """The median and the lowest of some ratios, for a note."""
+    return f"median {number(statistics.median(ratios))}, lowest {number(min(ratios))}"
+
+
+def of_work(records: Sequence[Record], work: str) -> list[Record]:
+    """The records whose case includes the word `work`, such as "gradient"."""
+    return [record for record in records if work in record.case.split()]
+
+
+def torch_notes(records: Sequence[Record], works: Sequence[str] = ()) -> list[str]:
+    """Notes on torch's times over ours, one per kind of work; none if torch was not timed."""
+    found = {f"{work}: ": of_work(records, work) for work in works} or {"": records}
+    ratios = {label: compare(those, "ratio", ("torch",)) for label, those in found.items()}
+    return [f"{label}torch / ours: {summary(each)}" for label, each in ratios.items() if each]
+
+
 def require_writable(folder: str, suites: Sequence[str]) -> None:
-    """Finds out before anything is measured what would stop `write` after it.
+    """Checks that `write` will succeed, before anything is measured.
 
     Args:
-      folder: as for `write`; nothing is left in it, and it is not left behind if it was not there.
-      suites: names of the suites that will be written.
+      folder: as for `write`. The check leaves nothing behind, not even the folder if it is new.
+      suites: names of the suites to be written.
 
     Raises:
-      UserError: the folder cannot be written to, or a folder has the name of a file to write.
+      UserError: the folder cannot be written to, or a file to be written exists as a folder.
     """
     with filling(folder):
         for name in ("bench.json", *(f"{suite}.png" for suite in suites)):
@@ -103,16 +137,16 @@ def require_writable(folder: str, suites: Sequence[str]) -> None:
 def write(
     folder: str, machine: Machine, settings: Mapping[str, Any], results: Mapping[str, Result]
 ) -> list[str]:
-    """Writes `bench.json` and a picture of each suite into a folder, all of them or none.
+    """Writes `bench.json` and one plot per suite into a folder, all of them or none.
 
     Args:
-      folder: made if missing.
-      machine: where it was measured.
-      settings: how.
+      folder: created if missing.
+      machine: the machine that the suites ran on.
+      settings: the options that they ran with.
       results: by suite.
 
     Returns:
-      Lines that say what was written, and what not.
+      Lines that report what was written, and what was not.
 
     Raises:
       UserError: the folder cannot be written to.
@@ -133,7 +167,7 @@ def write(
         (temporary / "bench.json").write_text(json.dumps(content, indent=1) + "\n")
         said.append(f"wrote {pathlib.Path(folder) / 'bench.json'}")
         if importlib.util.find_spec("matplotlib") is None:
-            said.append("matplotlib is not installed (pip install rnngen_jax[bench]): no pictures")
+            said.append("matplotlib is not installed (pip install rnngen_jax[bench]): no plots")
             return said
         for name, result in results.items():
             _plot(temporary / f"{name}.png", result)
@@ -142,15 +176,15 @@ def write(
 
 
 def _plot(path: pathlib.Path, result: Result) -> None:
-    """Bars of the plotted column for each case, side by side by contender."""
-    # Not pyplot, which would choose a window system.
+    """Draws the plotted column as bars, grouped by case and coloured by contender."""
+    # Not pyplot, which would select a GUI backend.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     shown = [r for r in result.records if r.values.get(result.plotted) is not None]
     names = list(dict.fromkeys(record.contender for record in shown))
     cases = [record.case for record in shown]
-    # A bar's place counts the bars before it, and a gap for each case before its own.
+    # A bar's position counts the bars before it, plus one gap per case so far.
     places = [n + len(set(cases[: n + 1])) for n in range(len(shown))]
     figure = Figure(figsize=(9, 1 + 0.17 * (len(shown) + len(set(cases)))))
     FigureCanvasAgg(figure)

@@ -1,4 +1,4 @@
-"""An outside check of memory: how a fresh process grows while it computes one gradient.
+"""Independent measurement of memory: the growth of a fresh process that computes one gradient.
 
 `python -m rnngen_jax.benchmarks.resident CELL T,B,I,H CONTENDER` is that process.
 """
@@ -21,7 +21,7 @@ _CLEAR = pathlib.Path("/proc/self/clear_refs")
 
 
 def growth(cell: str, shape: Shape, name: str) -> int | None:
-    """Bytes by which a fresh process's resident memory peaks above what it had before the step.
+    """Peak resident memory of a fresh process during one step, minus that before the step, bytes.
 
     Args:
       cell: "lstm" or "gru".
@@ -29,8 +29,8 @@ def growth(cell: str, shape: Shape, name: str) -> int | None:
       name: one of the `memory` suite's contenders.
 
     Returns:
-      The bytes; `None` on an accelerator, whose memory is not the process's, and on systems other
-      than Linux, which cannot tell the peak of the step from that of compiling it.
+      The bytes; `None` on an accelerator, whose memory does not belong to the process, and on
+      systems other than Linux, where the step's peak cannot be told from the compiler's.
 
     Raises:
       RunError: the process failed.
@@ -47,7 +47,7 @@ def growth(cell: str, shape: Shape, name: str) -> int | None:
 
 
 def main(cell: str, shape: str, name: str) -> None:
-    """Computes one gradient and prints by how many bytes the process grew."""
+    """Computes one gradient and prints the growth of the process in bytes."""
     from rnngen_jax.benchmarks.suites.memory import layers
 
     found = {layer.name: layer for layer in layers(draw(cell, *parse_shapes(shape)))}
@@ -55,14 +55,14 @@ def main(cell: str, shape: str, name: str) -> None:
     arguments = jax.device_put((layer.params, layer.xs, layer.weights))
     compiled = lower_gradient(layer).compile()
     jax.block_until_ready(arguments)
-    _CLEAR.write_text("5")  # sets the peak to the present size, see proc(5)
+    _CLEAR.write_text("5")  # resets the peak to the current size, see proc(5)
     before = _kilobytes("VmRSS")
     jax.block_until_ready(compiled(*arguments))
     print(1024 * (_kilobytes("VmHWM") - before))
 
 
 def _kilobytes(field: str) -> int:
-    """A size in /proc/self/status."""
+    """A field of /proc/self/status, in kB."""
     found = re.search(rf"^{field}:\s*(\d+) kB", _STATUS.read_text(), re.MULTILINE)
     if found is None:
         raise RunError(f"{_STATUS} has no {field}")

@@ -1,10 +1,10 @@
-"""The least time that an LSTM or a GRU can take: what the machine's arithmetic and memory allow.
+"""Roofline of an LSTM or a GRU: the shortest time that arithmetic and memory bandwidth allow.
 
     roofline = parallel operations / peak
         + T max(a step's operations / peak, weight bytes / bandwidth)
 
-A step's products wait for the step before, so what cannot leave the time loop reads the recurrent
-weights anew in each step. Elementwise work counts as free.
+A step's recurrent products need the previous step, so the loop reads the recurrent weights again in
+every step. Elementwise work is counted as free.
 """
 
 from rnngen_jax.benchmarks.machine import Machine, cache_bandwidth
@@ -15,18 +15,19 @@ _BYTES = 4  # of a float32
 
 
 def seconds(cell: str, shape: Shape, machine: Machine, *, gradient: bool) -> float:
-    """The roofline of a forward pass, or of a parameter gradient, which includes one.
+    """The roofline in seconds of a forward pass, or of a parameter gradient, which includes one.
 
-    The operations are, for n gates, `2 n B H` times: forwards `I` a step that needs no loop and `H`
-    in the loop; for the gradient the same again for the weights, none of it in the loop, and `H` in
-    the loop for the hidden state's gradient. Inputs get no gradient.
+    With n gates, a step takes `2 n B H` times the following: forwards, `I` operations outside the
+    loop and `H` in it; for the gradient, another `I + H` outside it for the weights, and `H` in it
+    for the hidden state's gradient. Inputs get no gradient.
 
     Args:
       cell: "lstm" or "gru".
       shape: the sizes.
-      machine: its peak; the bandwidth is that of an array of the weights' size. Only on a CPU: a
-        GPU or a TPU may keep the weights in registers or local memory, so no read is counted.
-      gradient: whether it is the gradient's roofline.
+      machine: gives the peak rate. On a CPU the bandwidth is that for an array of the weights'
+        size; a GPU or a TPU may keep the weights in registers or local memory, so there reading
+        them is not counted.
+      gradient: whether to give the gradient's roofline.
     """
     steps, batch, inputs, hidden = shape
     per_feature = 2 * GATES[cell] * batch * hidden

@@ -1,4 +1,4 @@
-"""Runs suites one after another, prints their tables, and writes what they gave."""
+"""Runs suites one after another, prints their tables and writes their results."""
 
 import pathlib
 
@@ -12,18 +12,17 @@ ALL = "all"
 
 
 def run(chosen: str, rounds: int, shapes: str | None, out: str | None) -> None:
-    """Runs the suites that the command line names.
+    """Runs the suites named on the command line.
 
     Args:
-      chosen: suites' names, comma between; "all" for all.
-      rounds: timed calls of each contender.
-      shapes: as in `parse_shapes`, instead of each suite's own; `None` for those.
-      out: the folder for `bench.json` and pictures; `None` to write nothing.
+      chosen: comma-separated names of suites, or "all".
+      rounds: timed calls per contender.
+      shapes: replace each suite's own, in the format of `parse_shapes`; `None` keeps those.
+      out: the folder for `bench.json` and plots; `None` writes nothing.
 
     Raises:
-      UserError: an unknown suite, shapes or rounds that do not fit, or a folder that cannot be
-        written to.
-      RunError: a contender's numbers differ from ours.
+      UserError: an unknown suite, invalid shapes or rounds, or a folder that cannot be written to.
+      RunError: a contender's outputs or gradients differ from ours.
     """
     names = list(dict.fromkeys(chosen.split(",")))
     for name in names:
@@ -36,7 +35,7 @@ def run(chosen: str, rounds: int, shapes: str | None, out: str | None) -> None:
         require(not pathlib.Path(out).is_file(), "--out", out, "a folder")
         report.require_writable(out, names)
 
-    # By default a GPU's and a TPU's products of float32 are rounded to fewer bits.
+    # By default, GPUs and TPUs compute float32 products in lower precision.
     with jax.default_matmul_precision("float32"):
         measured = machine.measure()
         for line in [measured.describe(), *peers.left_out()]:
@@ -49,7 +48,7 @@ def run(chosen: str, rounds: int, shapes: str | None, out: str | None) -> None:
 
 
 def _suite(name: str, settings: Settings, measured: machine.Machine) -> report.Result:
-    """Runs one suite, printing its table line by line."""
+    """Runs one suite, printing its table row by row."""
     suite = suites.load(name)
     print(f"\n{name}: {suite.TITLE}\n\n{report.heading(suite.COLUMNS)}", flush=True)
     records = []

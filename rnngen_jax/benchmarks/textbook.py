@@ -1,6 +1,6 @@
-"""Layers over images as a textbook writes them: Flax's `ConvLSTMCell` and a plain scan.
+"""Textbook implementations of layers over images: Flax's `ConvLSTMCell` in a plain scan.
 
-They compute what our layers do, from the same parameters, each in the order of axes that suits it.
+They compute the same as our layers from the same parameters, each in its preferred axis order.
 """
 
 from collections.abc import Callable
@@ -22,17 +22,17 @@ Carry = tuple[Array, Array]  # of ConvLSTMCell: c, h
 
 
 class Kernel(NamedTuple):
-    """A recurrence's two convolutions along the places of a row or of a diagonal.
+    """A recurrence's two convolutions along a row or a diagonal.
 
-    `ConvLSTMCell` has kernels of one size for inputs and for states. Of the inputs' some places are
-    not for a causal layer to see; there the kernel is zero.
+    `ConvLSTMCell` has kernels of the same size for inputs and states. Where a causal layer must not
+    see an input, the kernel is zero.
 
     Attributes:
-      size: places of a kernel.
-      padding: before and after the line of places.
-      taps: what our layer's kernels of the inputs are of, the pixel itself last.
-      inputs: for each of these, its place in the inputs' kernel.
-      states: for each part of our recurrent kernel, its place in the states'.
+      size: the kernels' size.
+      padding: before and after the row or diagonal.
+      taps: the taps of our layer's input kernel, the pixel itself last.
+      inputs: for each of these, its position in the input kernel.
+      states: for each part of our recurrent kernel, its position in the state kernel.
     """
 
     size: int
@@ -43,19 +43,20 @@ class Kernel(NamedTuple):
 
 
 ROW = Kernel(3, (1, 1), ((0, -1), (0, 0)), (0, 1), (0, 1, 2))
-# On the diagonal before, a place itself is the pixel to the left, the one before it that above.
+# On the previous diagonal, the same position is the pixel to the left, the position before it the
+# pixel above.
 DIAGONAL = Kernel(2, (1, 0), ((0, 0),), (1,), (1, 0))
 
 
 class Textbook(NamedTuple):
-    """A layer.
+    """A textbook layer.
 
     Attributes:
       axes: its order of the axes of our maps `[H, W, B, D]`, as for `transpose`.
-      params: `params(ours) -> params`, from our layer's parameters, linear but for a constant.
-      apply: `apply(params, x, channels, hoisted) -> x`, on maps in its own order. With `hoisted`
-        the convolution of the inputs is done before the loop, of all steps at once and without the
-        places that are zero; else `ConvLSTMCell` does it, step by step.
+      params: `params(ours) -> params`, an affine map of our layer's parameters.
+      apply: `apply(params, x, channels, hoisted) -> x`, on maps in its own axis order. With
+        `hoisted`, the inputs of all steps are convolved before the loop, without the parts of the
+        kernel that are zero; otherwise `ConvLSTMCell` does it step by step.
     """
 
     axes: tuple[int, int, int, int]
@@ -83,7 +84,7 @@ def _diagonals(params: Params, x: Array, channels: int, hoisted: bool) -> Array:
     """The Diagonal BiLSTM's layer, `[B, H, W, D]`."""
     left = _from_left(_masked(DIAGONAL, params["left"], channels), x, hoisted)
     right = _from_left(params["right"], x[:, :, ::-1], hoisted)[:, :, ::-1]
-    # What comes from the right is taken from the row above, so that it has seen no later pixel.
+    # The direction from the right is taken from the row above, so it has seen no later pixel.
     y = left + jnp.pad(right, [(0, 0), (1, 0), (0, 0), (0, 0)])[:, :-1]
     return x + _out(params["out"], y, channels)
 
@@ -92,7 +93,7 @@ def _from_left(cell: Params, x: Array, hoisted: bool) -> Array:
     """One direction over the diagonals of `[B, H, W, D]`."""
     height, width = x.shape[1:3]
     rows, step = np.arange(height), np.arange(height + width - 1)[:, None]
-    columns = step - rows  # [T, H]: of each place on each diagonal
+    columns = step - rows  # [T, H]: the column of each row on each diagonal
     inside = (columns >= 0) & (columns < width)
     x = _convolved(DIAGONAL, cell, x) if hoisted else x
     xs = jnp.moveaxis(x[:, rows, np.clip(columns, 0, width - 1)], 0, 1)  # [T, B, H, D]
@@ -108,10 +109,10 @@ LAYERS = {
 
 
 class TextbookLayer(nn.Module):
-    """A layer in the place of ours in a `GridNetwork`; its parameters are given, not drawn.
+    """Replaces our layer in a `GridNetwork`; it takes parameters but does not initialise them.
 
     Attributes:
-      kind: of `LAYERS`.
+      kind: a key of `LAYERS`.
       channels: C.
       hoisted: as in `Textbook`.
     """
@@ -123,7 +124,7 @@ class TextbookLayer(nn.Module):
     def __call__(
         self, above: Array | None, x: Array, mask: Array | None = None
     ) -> tuple[Array | None, Array]:
-        """Whole maps `[H, W, B, D]`."""
+        """Applies the layer to whole maps `[H, W, B, D]`."""
         layer = LAYERS[self.kind]
         params = self.variables["params"]
         y = layer.apply(params, x.transpose(layer.axes), self.channels, self.hoisted)
@@ -131,7 +132,7 @@ class TextbookLayer(nn.Module):
 
 
 def _cell_params(kernel: Kernel, ours: Params) -> Params:
-    """`ConvLSTMCell`'s parameters: of its two biases ours is the first, less its 1 for gate f."""
+    """`ConvLSTMCell`'s parameters: our bias is the first of its two, minus the 1 it adds for f."""
     input, recurrent, bias = (
         jnp.concatenate([ours[part][gate] for gate in GATES], axis=-1)
         for part in ("input", "recurrent", "bias")
@@ -147,7 +148,7 @@ def _cell_params(kernel: Kernel, ours: Params) -> Params:
 
 
 def _masked(kernel: Kernel, params: Params, channels: int) -> Params:
-    """Zeros for what a pixel's channels must not see: places, and channels of the pixel itself."""
+    """Zeroes the input weights that a pixel's channels must not have."""
     weights = params["ih"]["kernel"]
     _, sources, targets = weights.shape
     one = grids.tap_mask("B", channels, kernel.taps, sources, targets // len(GATES))
@@ -156,13 +157,13 @@ def _masked(kernel: Kernel, params: Params, channels: int) -> Params:
 
 
 def _placed(rows: Array, places: tuple[int, ...], size: int) -> Array:
-    """`[n D, G]` to a kernel `[size, D, G]`."""
+    """Arranges the n parts of `[n D, G]` as a kernel `[size, D, G]`, zero elsewhere."""
     parts = rows.reshape(len(places), -1, rows.shape[-1])
     return jnp.zeros((size, *parts.shape[1:])).at[np.array(places)].set(parts)
 
 
 def _convolved(kernel: Kernel, params: Params, x: Array) -> Array:
-    """The inputs' convolution of all places, `[..., P, D]`, by the part of its kernel in use."""
+    """The convolution of inputs `[..., P, D]` with the nonzero part of the kernel."""
     count, first = len(kernel.inputs), kernel.inputs[0]
     used = params["ih"]["kernel"][first : first + count]
     conv = nn.Conv(used.shape[-1], (count,), padding=((count - 1, 0),), parent=None)
@@ -172,7 +173,10 @@ def _convolved(kernel: Kernel, params: Params, x: Array) -> Array:
 def _scan(
     kernel: Kernel, params: Params, xs: Array, hoisted: bool, inside: np.ndarray | None = None
 ) -> Array:
-    """`[T, B, P, D]` to `[T, B, P, F]` for P places, from zeros; carries are zero where outside."""
+    """Scans `[T, B, P, D]` to `[T, B, P, F]`, P positions in a line, from zero carries.
+
+    Carries are zero where `inside` is false.
+    """
     features = params["hh"]["kernel"].shape[1]
     zeros = jnp.zeros((*xs.shape[1:-1], features))
     line = {"kernel_size": (kernel.size,), "padding": (kernel.padding,), "parent": None}
@@ -192,13 +196,13 @@ def _scan(
 
 
 def _combined(c: Array, gates: Array) -> Carry:
-    """The rest of `ConvLSTMCell`'s step."""
+    """The rest of `ConvLSTMCell`'s step, from its pre-activations."""
     i, g, f, o = jnp.split(gates, len(GATES), axis=-1)
     c = nn.sigmoid(f + 1) * c + nn.sigmoid(i) * jnp.tanh(g)
     return c, nn.sigmoid(o) * jnp.tanh(c)
 
 
 def _out(params: Params, y: Array, channels: int) -> Array:
-    """The 1x1 convolution to the map's width."""
+    """The 1x1 convolution to the map's number of features."""
     features = params["dense"]["bias"].size
     return MaskedDense(features, channels, parent=None).apply({"params": params}, y)

@@ -1,7 +1,7 @@
-"""DRAW in PyTorch, as one writes it from the paper (Gregor et al. 2015), a step at a time.
+"""DRAW in PyTorch, a direct implementation of the paper (Gregor et al. 2015), step by step.
 
-It computes what `models/draw.py` does with LSTMs and binary pixels, from the same parameters;
-equations by the paper's numbers. Torch is imported inside functions alone, as by the peers.
+It computes the same as `models/draw.py` with LSTMs and binary pixels, from the same parameters.
+Equations have the paper's numbers. Torch is imported only inside functions, as in `peers/`.
 """
 
 from collections.abc import Callable
@@ -10,20 +10,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnngen_jax.benchmarks.layouts import Wide, narrow, widen
-from rnngen_jax.benchmarks.machine import cores, torch_device
+from rnngen_jax.benchmarks.machine import set_up_torch, wait_for_torch
 from rnngen_jax.benchmarks.peers.torch_nn import GATES
 from rnngen_jax.cells.base import Params
 from rnngen_jax.modules.draw import BLANK_SCALE
 
-# Our maps from a cell's output, by the names of torch's modules.
+# Our dense layers, which have the same names as torch's modules.
 DENSE = ("posterior", "write", "read_window", "write_window")
 
 
 class Sizes(NamedTuple):
-    """T steps, a batch of B images of S by S pixels, F features and Z latents of a step.
+    """T steps, B images of S by S pixels, F features, and Z latents per step.
 
     Attributes:
-      read, write: filters N a side of the attention windows; 0 for no attention.
+      read, write: filters N per side of the attention windows; 0 for no attention.
     """
 
     steps: int
@@ -36,14 +36,15 @@ class Sizes(NamedTuple):
 
 
 class TorchDraw(NamedTuple):
-    """A network on its device, with as many threads as JAX; noise is drawn where none is given.
+    """The functions of a network.
 
     Attributes:
-      gradient: `gradient(noise [T, B, Z] = None) -> (nats, gradients)`, the negative bound of an
-        image and, by parameters' names, the gradient of this over the number of pixels.
-      sample: `sample() -> [B, S, S]`, binary images drawn from the prior.
+      gradient: `gradient(noise [T, B, Z] = None) -> (nats, gradients)`, the mean negative bound per
+        image and, by parameter name, the gradient of the bound divided by the number of pixels.
+        Noise is drawn if none is given.
+      sample: `sample() -> [B, S, S]`, binary images sampled from the prior.
       decode: `decode(latents [T, B, Z]) -> [B, S, S]`, the expected image.
-      gradients: what `gradient` gave in our layout of parameters.
+      gradients: converts the gradients from `gradient` to our parameter layout.
     """
 
     gradient: Callable[..., tuple[Any, dict[str, Any]]]
@@ -53,34 +54,28 @@ class TorchDraw(NamedTuple):
 
 
 def torch_draw(params: Params, sizes: Sizes, images: np.ndarray) -> TorchDraw:
-    """The network with our parameters.
+    """Builds the network with our parameters.
 
     Args:
-      params: `params["model"]` of our model, with LSTMs and learned first carries.
-      sizes: of the network.
-      images: 0 or 1, `[B, S, S]`.
+      params: `params["model"]` of our model, with LSTMs and learned initial carries.
+      sizes: the network's sizes.
+      images: the training batch, 0 or 1, `[B, S, S]`.
     """
     import torch
 
-    device = torch_device()
-    torch.set_num_threads(cores())
-    torch.backends.cuda.matmul.allow_tf32 = False  # float32 like ours
+    device = set_up_torch()
     net = _modules(sizes)
     net.load_state_dict({name: torch.tensor(a) for name, a in to_torch(params).items()})
     net = net.to(device)
     images = torch.tensor(images, dtype=torch.float32, device=device)
     noise_size = (sizes.steps, sizes.batch, sizes.latents)
 
-    def wait() -> None:
-        if device == "cuda":
-            torch.cuda.synchronize()
-
     def gradient(noise: np.ndarray | None = None) -> tuple[Any, dict[str, Any]]:
         net.zero_grad(set_to_none=True)
         noise = torch.randn(noise_size, device=device) if noise is None else given(noise)
         nats = _nats(net, sizes, images, noise)
         (nats / sizes.side**2).backward()
-        wait()
+        wait_for_torch()
         return nats.detach(), {name: p.grad for name, p in net.named_parameters()}
 
     def given(array: np.ndarray) -> Any:
@@ -90,7 +85,7 @@ def torch_draw(params: Params, sizes: Sizes, images: np.ndarray) -> TorchDraw:
     def sample() -> Any:
         latents = torch.randn(noise_size, device=device)
         drawn = torch.bernoulli(_decoded(net, sizes, latents))
-        wait()
+        wait_for_torch()
         return drawn
 
     @torch.no_grad()
@@ -104,7 +99,7 @@ def torch_draw(params: Params, sizes: Sizes, images: np.ndarray) -> TorchDraw:
 
 
 def _modules(sizes: Sizes) -> Any:
-    """The parts with parameters, by name."""
+    """The modules and parameters, by name."""
     import torch
     from torch import nn
 
@@ -130,7 +125,7 @@ def _modules(sizes: Sizes) -> Any:
 
 
 def _nats(net: Any, sizes: Sizes, images: Any, noise: Any) -> Any:
-    """The negative of the bound, the mean over images (eqs. 3-12)."""
+    """The negative bound, mean over images (eqs. 3-12)."""
     import torch
 
     canvas, seen, encoder, decoder = _start(net, sizes.batch)
@@ -150,7 +145,7 @@ def _nats(net: Any, sizes: Sizes, images: Any, noise: Any) -> Any:
 
 
 def _decoded(net: Any, sizes: Sizes, latents: Any) -> Any:
-    """The last canvas's pixels, given the latents of all steps (eqs. 13-15)."""
+    """The expected image, given the latents of all steps (eqs. 13-15)."""
     import torch
 
     canvas, _, _, decoder = _start(net, sizes.batch)
@@ -161,7 +156,7 @@ def _decoded(net: Any, sizes: Sizes, latents: Any) -> Any:
 
 
 def _start(net: Any, batch: int) -> tuple[Any, Any, Any, Any]:
-    """The canvas `[B, S, S]`, what the encoder is told, and the states `(h, c)` of both cells."""
+    """The initial canvas `[B, S, S]`, decoder output, and `(h, c)` of encoder and decoder."""
     first = {name: p.expand(batch, *p.shape) for name, p in net["first"].items()}
     encoder, decoder = ((first[f"{name}_h"], first[f"{name}_c"]) for name in ("encoder", "decoder"))
     return BLANK_SCALE * first["blank"], first["seen"], encoder, decoder
@@ -181,7 +176,7 @@ def _read(net: Any, sizes: Sizes, seen: Any, images: Any, error: Any) -> Any:
 
 
 def _write(net: Any, sizes: Sizes, h: Any) -> Any:
-    """What is added to the canvas, `[B, S, S]` (eqs. 18 and 29)."""
+    """The addition to the canvas, `[B, S, S]` (eqs. 18 and 29)."""
     import torch
 
     if not sizes.write:
@@ -209,7 +204,7 @@ def _banks(raw: Any, side: int, size: int) -> tuple[Any, Any, Any]:
 
 
 def to_torch(params: Params) -> dict[str, np.ndarray]:
-    """Our parameters by the names of torch's; of its cells' two biases ours is the first."""
+    """Our parameters by torch's names; our biases are the first of torch's two."""
     found = {"first.blank": params["blank"][..., 0], "first.seen": params["seen"]}
     for name in ("encoder", "decoder"):
         wide = widen(params[name]["cell"], GATES["lstm"])

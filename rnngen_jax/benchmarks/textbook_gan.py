@@ -1,7 +1,7 @@
-"""Two GANs in PyTorch, as one writes them: eager modules, two Adams, a loop over batches.
+"""Two GANs in plain PyTorch: eager modules, two Adam optimisers, a loop over batches.
 
-They compute what `models/mlp_gan.py` and `models/dcgan.py` do with the non-saturating loss, from
-the same parameters. Torch is imported inside functions alone, as by the peers.
+They compute the same as `models/mlp_gan.py` and `models/dcgan.py` with the non-saturating loss,
+from the same parameters. Torch is imported only inside functions, as in `peers/`.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rnngen_jax.benchmarks.machine import cores, torch_device
+from rnngen_jax.benchmarks.machine import set_up_torch, wait_for_torch
 from rnngen_jax.cells.base import Params
 
 SLOPE = 0.2
@@ -17,7 +17,7 @@ LEARNING_RATE, BETAS = 2e-4, (0.5, 0.999)
 
 
 class Sizes(NamedTuple):
-    """Batches of B images of S by S pixels, noise vectors of size Z, and F features or units.
+    """B images of S by S pixels, noise vectors of size Z, and F features or units.
 
     Attributes:
       kind: "mlp_gan" or "dcgan".
@@ -31,12 +31,12 @@ class Sizes(NamedTuple):
 
 
 class TorchGan(NamedTuple):
-    """The two players on their device, with as many threads as JAX.
+    """The functions of the two players.
 
     Attributes:
       train: `train(images [K, B, S, S], noise [K, 2, B, Z] = None) -> losses [K, 2]`: K steps of
-        the discriminator and the generator; noise is drawn where none is given.
-      params: the parameters by now, in our layout.
+        the discriminator, then the generator. Noise is drawn if none is given.
+      params: the current parameters, in our layout.
     """
 
     train: Callable[..., Any]
@@ -44,13 +44,11 @@ class TorchGan(NamedTuple):
 
 
 def torch_gan(params: Params, sizes: Sizes) -> TorchGan:
-    """The players with our parameters, `{"generator", "discriminator"}`."""
+    """Builds both players from our parameters, `{"generator": ..., "discriminator": ...}`."""
     import torch
     from torch.nn.functional import softplus
 
-    device = torch_device()
-    torch.set_num_threads(cores())
-    torch.backends.cuda.matmul.allow_tf32 = False  # float32 like ours
+    device = set_up_torch()
     players = _players(sizes)
     for player, weights in to_torch(params, sizes).items():
         players[player].load_state_dict(
@@ -85,22 +83,21 @@ def torch_gan(params: Params, sizes: Sizes) -> TorchGan:
             second.backward()
             optimizers["generator"].step()
             losses.append(torch.stack([first.detach(), second.detach()]))
-        if device == "cuda":
-            torch.cuda.synchronize()
+        wait_for_torch()
         return torch.stack(losses).cpu().numpy()
 
-    def now() -> Params:
+    def current() -> Params:
         states = {
             player: {name: a.detach().cpu().numpy() for name, a in net.named_parameters()}
             for player, net in players.items()
         }
         return from_torch(states, sizes)
 
-    return TorchGan(train, now)
+    return TorchGan(train, current)
 
 
 def to_torch(params: Params, sizes: Sizes) -> dict[str, dict[str, np.ndarray]]:
-    """Our parameters by torch's names, of each player."""
+    """Each player's parameters by torch's names."""
     found = {}
     for player, layers in _layers(sizes).items():
         found[player] = {}
@@ -112,7 +109,7 @@ def to_torch(params: Params, sizes: Sizes) -> dict[str, dict[str, np.ndarray]]:
 
 
 def from_torch(states: dict[str, dict[str, np.ndarray]], sizes: Sizes) -> Params:
-    """The inverse of `to_torch`."""
+    """Undoes `to_torch`."""
     found: Params = {}
     for player, layers in _layers(sizes).items():
         found[player] = {}
@@ -131,7 +128,7 @@ def from_torch(states: dict[str, dict[str, np.ndarray]], sizes: Sizes) -> Params
 
 
 class _Layer(NamedTuple):
-    """A layer's place with us and in torch's Sequential, and its two layouts."""
+    """A layer: its path in our parameters, its number in torch's Sequential, and conversions."""
 
     ours: tuple[str, ...]
     number: int
@@ -146,12 +143,12 @@ def _at(tree: Params, path: Sequence[str]) -> Params:
 
 
 def _maps(sizes: Sizes) -> tuple[int, list[int]]:
-    """The smallest map's side, and the features of the maps from there to the largest."""
+    """The smallest map's side, and the features of the maps from the smallest up."""
     return sizes.side // 4, [2 * sizes.features, sizes.features]
 
 
 def _players(sizes: Sizes) -> dict[str, Any]:
-    """The modules; the numbers of their layers are those in `_layers`."""
+    """The modules, whose layers are numbered as in `_layers`."""
     from torch import nn
 
     side, features = sizes.side, sizes.features
@@ -200,7 +197,7 @@ def _players(sizes: Sizes) -> dict[str, Any]:
 
 
 def _layers(sizes: Sizes) -> dict[str, list[_Layer]]:
-    """What becomes of each of our layers."""
+    """The correspondence between our layers and torch's, by player."""
     if sizes.kind == "mlp_gan":
         return {
             "generator": [_dense((f"Dense_{n}",), 2 * n) for n in range(3)],
@@ -233,7 +230,7 @@ def _dense(
     inputs: tuple[int, ...] | None = None,
     outputs: tuple[int, ...] | None = None,
 ) -> _Layer:
-    """A dense layer; `inputs` or `outputs` are maps `(H, W, F)`, of which torch has F first."""
+    """A dense layer, whose `inputs` or `outputs` may be maps `(H, W, F)`; torch has F first."""
 
     def turned(kernel: np.ndarray, axis: int, shape: tuple[int, ...] | None, back: bool) -> Any:
         if shape is None:
@@ -268,7 +265,7 @@ def _norm(ours: tuple[str, ...], number: int) -> _Layer:
 
 
 def _halve(ours: tuple[str, ...], number: int, features: int) -> _Layer:
-    """A 4x4 convolution of stride 2 of maps with so many features."""
+    """A 4x4 convolution of stride 2, from maps with this number of features."""
 
     def there(own: Params) -> dict[str, np.ndarray]:
         kernel = own["kernel"].reshape(2, 2, 2, 2, features, -1).swapaxes(1, 2)
@@ -284,7 +281,7 @@ def _halve(ours: tuple[str, ...], number: int, features: int) -> _Layer:
 
 
 def _double(ours: tuple[str, ...], number: int, out: int) -> _Layer:
-    """A transposed 4x4 convolution of stride 2 to so many features."""
+    """A transposed 4x4 convolution of stride 2, to `out` features."""
 
     def there(own: Params) -> dict[str, np.ndarray]:
         kernel = own["kernel"].reshape(-1, 4, 4, out)

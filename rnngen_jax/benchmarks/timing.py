@@ -1,6 +1,6 @@
 """Interleaved timing: contenders run one after another, round by round.
 
-What slows a shared machine down for a while then slows all of them, and ratios hold.
+A temporary slowdown of a shared machine then affects all of them, and ratios remain valid.
 """
 
 import statistics
@@ -12,25 +12,37 @@ import jax
 
 
 class Timing(NamedTuple):
-    """Seconds of one call over all rounds."""
+    """Seconds per call, over all rounds."""
 
     median: float
     least: float
     most: float
 
     def milliseconds(self) -> dict[str, float]:
-        """The columns of a table."""
+        """The columns `ms`, `least` and `most` of a table."""
         return {"ms": 1e3 * self.median, "least": 1e3 * self.least, "most": 1e3 * self.most}
 
 
-def interleaved(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, Timing]:
-    """Times each call once a round, after one call of each that is not timed.
+def times_and_ratios(timings: Mapping[str, Timing]) -> dict[str, dict[str, float]]:
+    """Each contender's columns: its milliseconds, and `ratio`, its median over the first one's."""
+    first = next(iter(timings.values())).median
+    return {
+        name: {**timing.milliseconds(), "ratio": timing.median / first}
+        for name, timing in timings.items()
+    }
 
-    The order turns by one place each round, so that nobody always runs after the same neighbour.
+
+def interleaved(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, Timing]:
+    """Times each call once per round, after one untimed call of each.
+
+    The order rotates by one place per round, so that no call always follows the same one.
 
     Args:
-      calls: each returns JAX arrays, which are waited for, or something that is already computed.
-      rounds: number of rounds, 1 or more.
+      calls: each returns JAX arrays, which are waited for, or a result that is already computed.
+      rounds: number of rounds, ≥ 1.
+
+    Returns:
+      The timings, in the order of `calls`.
     """
     names = list(calls)
     for name in names:
@@ -47,7 +59,7 @@ def interleaved(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str
 
 
 def once(call: Callable[[], Any]) -> float:
-    """Seconds of one call, until its arrays are there."""
+    """Seconds until the arrays of one call are ready."""
     start = time.perf_counter()
     jax.block_until_ready(call())
     return time.perf_counter() - start

@@ -111,7 +111,7 @@ def _require_sizes(**sizes: int) -> None:
 
 
 def require_no_weights_needed(cell: str, in_features: int, features: int) -> None:
-    """Raises a `UserError` if the inputs' width is not the features that they are added to."""
+    """Raises a `UserError` unless the inputs are as wide as the features they are added to."""
     if in_features != features:
         raise UserError(
             f"cell {cell!r} with input_weights=False needs inputs as wide as its features, "

@@ -1,9 +1,9 @@
-"""Means over a batch, also of one that is sharded over devices, and pairing of two batches.
+"""Means over a batch, which may be sharded over devices, and pairing of two batches.
 
 A training step runs as one device's program on its shard of the batch (`jax.shard_map` or
-`jax.pmap`), and the devices communicate here alone: one all-reduce for the gradients and metrics of
-an update, and one for each pair of batch statistics. Without an axis `BATCH_AXIS`, or with one
-device on it, a batch is whole and nothing is communicated.
+`jax.pmap`). Devices communicate only here: one all-reduce for the gradients and metrics of an
+update, and one per pair of batch statistics. Without an axis `BATCH_AXIS`, or with one device on
+it, the batch is whole and nothing is communicated.
 """
 
 from collections.abc import Sequence
@@ -18,21 +18,21 @@ BATCH_AXIS = "data"  # name of the axis of devices that share a batch
 
 
 def parts() -> int:
-    """Number of equal shards that the batch lies in: the devices on `BATCH_AXIS`, otherwise 1."""
+    """Number of equal shards of the batch: the devices on `BATCH_AXIS`, or 1 without that axis."""
     try:
         return jax.lax.axis_size(BATCH_AXIS)
-    except NameError:  # which the axis of a name that is not bound raises, publicly
+    except NameError:  # documented for an axis name that is not bound
         return 1
 
 
 def mean_over_devices(tree: Any) -> Any:
     """The mean over the devices that share a batch, in one all-reduce per dtype.
 
-    The leaves are laid end to end in one buffer, so that a step waits for the network once and not
+    The leaves are concatenated into one buffer, so a step waits for the network once rather than
     once per array.
 
     Args:
-      tree: floating-point arrays, of which each device has its shard's.
+      tree: floating-point arrays, each device's own.
 
     Returns:
       The tree of means, the same on every device.
@@ -46,7 +46,7 @@ def mean_over_devices(tree: Any) -> Any:
         places.setdefault(leaf.dtype, []).append(place)
     for group in places.values():
         ends = np.cumsum([leaves[place].size for place in group])
-        # Divided before the sum: after it, each use of the buffer would divide the whole of it.
+        # Divided before the sum: afterwards, every use of the buffer would divide all of it.
         buffer = jnp.concatenate([leaves[place].ravel() for place in group]) / parts()
         means = jnp.split(jax.lax.psum(buffer, BATCH_AXIS), ends[:-1])
         for place, mean in zip(group, means, strict=True):
@@ -57,8 +57,8 @@ def mean_over_devices(tree: Any) -> Any:
 def mean_over_batch(x: Array, axes: int | Sequence[int] = 0) -> Array:
     """The mean over the whole batch, in float32 or wider.
 
-    Its gradient, too, is that of the sum of all devices' losses, so the mean of the devices'
-    gradients is the gradient of the mean loss.
+    Its gradient is that of the sum of all devices' losses, so the mean of the devices' gradients is
+    the gradient of the mean loss.
 
     Args:
       x: `[B, ...]`, or the device's shard of it; never a single example under `jax.vmap`.

@@ -1,14 +1,13 @@
-"""The platform that a function is compiled for, where the faster of two programs depends on it."""
+"""The platform that a function is compiled for, for choices that depend on it."""
 
 import jax
 
 
 def compiled_for() -> str:
-    """Platform of the devices that the function being traced is compiled for, such as "cpu".
+    """The platform that the function being traced is compiled for, such as "cpu".
 
-    Under `jax.shard_map` and `jax.pmap` that is the platform of their devices, which may be those
-    of a machine that is not there (`rnngen compile`); elsewhere, of the device that JAX uses by
-    default.
+    Under `jax.shard_map` and `jax.pmap` it is that of their devices, which need not be present
+    (`rnngen compile`); elsewhere it is that of JAX's default device.
     """
     device = jax.sharding.get_abstract_mesh().abstract_device
     if device is not None:

@@ -108,7 +108,7 @@ def _square(slope: Array) -> Array:
 
 
 def _norm(slope: Array) -> Array:
-    """Euclidean norm of each image's gradient, `[B]`, with gradient 0, not NaN, at 0."""
+    """Euclidean norm of each image's gradient, `[B]`; differentiable at 0, with gradient 0."""
     square = _square(slope)
     some = square > 0
     return jnp.where(some, jnp.sqrt(jnp.where(some, square, 1.0)), 0.0)

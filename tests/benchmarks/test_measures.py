@@ -1,4 +1,4 @@
-"""Timing, the roofline, shapes and tables, each against numbers worked out by hand."""
+"""Timing, the roofline, shapes and tables, against values computed by hand."""
 
 import json
 import time
@@ -31,9 +31,9 @@ def test_calls_are_interleaved_and_the_first_is_not_timed(monkeypatch):
 @pytest.mark.parametrize(("cell", "gates"), [("lstm", 4), ("gru", 3)])
 def test_roofline_counts_every_multiplication(cell, gates):
     steps, batch, inputs, hidden = shape = Shape(7, 2, 3, 5)
-    # Two operations for each weight and example: forwards; back to h; and for the weights.
+    # Two operations per weight and example: forwards, back to h, and for the weights' gradient.
     each = 2 * gates * batch * hidden * steps
-    # At one operation a second, seconds are operations.
+    # At one operation per second, seconds equal operations.
     forward = roofline.seconds(cell, shape, MACHINE, gradient=False)
     assert forward == pytest.approx(each * (inputs + hidden))
     gradient = roofline.seconds(cell, shape, MACHINE, gradient=True)
@@ -42,7 +42,7 @@ def test_roofline_counts_every_multiplication(cell, gates):
 
 def test_roofline_of_a_small_batch_is_reading_the_weights(monkeypatch):
     fast = MACHINE._replace(platform="cpu", flops=1e30)
-    monkeypatch.setattr(roofline, "cache_bandwidth", lambda size: size / 3)  # three seconds a read
+    monkeypatch.setattr(roofline, "cache_bandwidth", lambda size: size / 3)  # three seconds each
     shape = Shape(7, 1, 1, 5)
     assert roofline.seconds("lstm", shape, fast, gradient=False) == pytest.approx(7 * 3)
     assert roofline.seconds("lstm", shape, fast, gradient=True) == pytest.approx(2 * 7 * 3)

@@ -1,4 +1,4 @@
-"""Other libraries' layers with our parameters: the same outputs, and gradients in our layout."""
+"""Other libraries' layers with our parameters give our outputs, and gradients in our layout."""
 
 import functools
 import importlib.util
@@ -14,7 +14,7 @@ from rnngen_jax.benchmarks.peers import equinox_cells, flax_linen, jax_cudnn, ke
 from rnngen_jax.benchmarks.problem import Shape, draw
 from rnngen_jax.errors import RunError
 
-# Four different sizes, so that no transposed array fits.
+# Four different sizes, so that a transposed array does not fit.
 SHAPE = Shape(4, 2, 3, 5)
 
 PEERS = [flax_linen, torch_nn, keras_layers, equinox_cells]
@@ -22,7 +22,7 @@ PEERS = [flax_linen, torch_nn, keras_layers, equinox_cells]
 
 @functools.cache
 def by_the_python_loop(cell):
-    """Outputs and gradients of ours, by the strategy that is tested against equations."""
+    """Our outputs and gradients, by the strategy that is tested against the equations."""
     reference = contender(ours(draw(cell, SHAPE), "loop"))
     return reference.outputs(reference.forward()), reference.gradients(reference.gradient())
 
@@ -40,7 +40,7 @@ def test_peer_agrees_with_the_python_loop(peer, cell):
         np.testing.assert_allclose(ys, wanted_ys, atol=2e-6, err_msg=one.name)
         gradients = one.gradients(one.gradient())
         assert agreement.difference(gradients, wanted)[0] < 1e-5, one.name
-        # A second call gives the same: nothing is added up from call to call.
+        # A second call gives the same: nothing accumulates between calls.
         again = one.gradients(one.gradient())
         assert agreement.difference(again, gradients)[0] == 0, one.name
 
@@ -100,7 +100,7 @@ def test_wrong_parameters_stop_the_bench():
     message = r"gru 4,2,3,5: outputs of other differ from ours by .*; allowed: 0.0001"
     with pytest.raises(RunError, match=message):
         agreement.check(str(problem), [reference, contender(ours(wrong, "sequential", "other"))])
-    # The same outputs with other gradients.
+    # The same outputs with different gradients.
     halved = reference._replace(
         name="half",
         gradients=lambda found: jax.tree.map(lambda g: 0.5 * np.asarray(g), found),

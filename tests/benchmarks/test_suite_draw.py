@@ -12,7 +12,7 @@ from rnngen_jax.benchmarks.textbook_draw import from_torch, to_torch, torch_draw
 from rnngen_jax.benchmarks.timing import Timing
 from rnngen_jax.errors import RunError
 
-SHAPE = Shape(3, 2, 6, 4)  # images of 6 by 6 pixels, more than a writing window has filters
+SHAPE = Shape(3, 2, 6, 4)  # images of 6 by 6 pixels, larger than a write window of 5 by 5 filters
 KEY = jax.random.key(3)
 
 
@@ -21,7 +21,7 @@ def few_latents(monkeypatch):
     monkeypatch.setattr(draw, "LATENTS", 3)
 
 
-# Our side, compiled once for all tests.
+# Compiled once for all tests.
 ours = functools.cache(draw.ours)
 
 
@@ -29,13 +29,13 @@ ours = functools.cache(draw.ours)
 def both(kind):
     pytest.importorskip("torch")
     sizes = draw.sizes(kind, SHAPE)
-    us = ours(sizes)
-    return sizes, us, torch_draw(us.params["model"], sizes, us.images[..., 0])
+    own = ours(sizes)
+    return sizes, own, torch_draw(own.params["model"], sizes, own.images[..., 0])
 
 
 @pytest.fixture
 def kept(monkeypatch):
-    """The suite with one kind of network, compiled once."""
+    """The suite with one kind of network, compiled once for all tests."""
     monkeypatch.setattr(draw, "ours", ours)
     monkeypatch.setattr(draw, "KINDS", {"attention": draw.KINDS["attention"]})
 
@@ -56,7 +56,7 @@ def dense(params, x):
 
 
 def window(raw, side, size):
-    """F_Y and F_X `[N, S]` and γ of one image's five numbers, filter by filter."""
+    """F_Y and F_X `[N, S]` and γ from one image's five window parameters, filter by filter."""
     g_x, g_y = ((side + 1) / 2 * (raw[n] + 1) for n in (0, 1))
     variance, stride, gamma = np.exp(raw[2:]) * [1, (side - 1) / (size - 1), 1]
     banks = np.zeros((2, size, side))
@@ -69,7 +69,7 @@ def window(raw, side, size):
 
 
 def bound(params, sizes, image, noise):
-    """The negative bound of one image `[S, S]` in nats, for noise `[T, Z]`; and its last canvas."""
+    """The negative bound in nats of one image `[S, S]` for noise `[T, Z]`, and the last canvas."""
     canvas, seen = 10 * params["blank"][..., 0], params["seen"]
     states = {n: tuple(params[n]["carry"][part] for part in "01") for n in ("encoder", "decoder")}
     nats = 0.0
@@ -101,22 +101,22 @@ def bound(params, sizes, image, noise):
 
 @pytest.mark.parametrize("kind", draw.KINDS)
 def test_networks_are_the_equations_and_agree(kind):
-    sizes, us, torch = both(kind)
-    params = jax.tree.map(np.float64, us.params["model"])
-    noise = us.noise(KEY)
-    images = us.images[..., 0].astype(np.float64)
+    sizes, own, torch = both(kind)
+    params = jax.tree.map(np.float64, own.params["model"])
+    noise = own.noise(KEY)
+    images = own.images[..., 0].astype(np.float64)
     wanted = np.mean([bound(params, sizes, images[n], noise[:, n])[0] for n in range(sizes.batch)])
     assert float(torch.gradient(noise)[0]) == pytest.approx(wanted, rel=1e-5)
-    assert float(us.gradient(KEY)[0]) == pytest.approx(wanted, rel=1e-5)
-    draw.check("here", us, torch, KEY)
+    assert float(own.gradient(KEY)[0]) == pytest.approx(wanted, rel=1e-5)
+    draw.check("here", own, torch, KEY)
 
 
 def test_torch_gradient_is_that_of_the_loss():
-    sizes, us, torch = both("attention")
-    noise = us.noise(KEY)
+    sizes, own, torch = both("attention")
+    noise = own.noise(KEY)
     found = torch.gradients(torch.gradient(noise)[1])
-    rng, images = np.random.default_rng(0), us.images[..., 0]
-    params = jax.tree.map(np.float64, us.params["model"])
+    rng, images = np.random.default_rng(0), own.images[..., 0]
+    params = jax.tree.map(np.float64, own.params["model"])
     way = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape), params)
 
     def loss(far):
@@ -137,14 +137,14 @@ def test_parameters_come_back_from_torch(kind):
 
 
 def test_both_draw_binary_images_from_the_prior():
-    sizes, us, _ = both("attention")
+    sizes, own, _ = both("attention")
     for canvas, certain in ((50.0, 1), (-50.0, 0)):
-        params = dict(us.params["model"], blank=np.full((6, 6, 1), canvas, np.float32))
-        torch = torch_draw(params, sizes, us.images[..., 0])
+        params = dict(own.params["model"], blank=np.full((6, 6, 1), canvas, np.float32))
+        torch = torch_draw(params, sizes, own.images[..., 0])
         drawn = torch.sample().numpy()
         assert drawn.shape == (2, 6, 6)
         assert (drawn == certain).all()
-    drawn = np.stack([np.asarray(us.sample(jax.random.key(n))) for n in range(4)])
+    drawn = np.stack([np.asarray(own.sample(jax.random.key(n))) for n in range(4)])
     assert drawn.shape == (4, 2, 6, 6, 1)
     assert set(drawn.ravel()) == {0, 1}
 

@@ -1,4 +1,4 @@
-"""Torch's GANs against ours over some steps of both players, and the suite's table."""
+"""Torch's GANs against ours over a few steps of both players, and the suite's table."""
 
 import functools
 
@@ -18,7 +18,7 @@ ours = functools.cache(gan.ours)
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    """Few numbers of noise, and our side compiled once for all tests."""
+    """Short noise vectors, and our side compiled once for all tests."""
     monkeypatch.setattr(gan, "NOISE", 5)
     monkeypatch.setattr(gan, "ours", ours)
 
@@ -42,7 +42,7 @@ def test_parameters_come_back_from_torch(kind):
     [
         ("mlp_gan", "generator", "losses of torch eager differ from ours by"),
         ("dcgan", "discriminator", "losses of torch eager differ from ours by"),
-        ("mlp_gan", "way", "after these steps torch eager is 0.1 of the way from ours"),
+        ("mlp_gan", "params", "parameter displacement of torch eager differs from ours by 0.1 "),
     ],
 )
 def test_a_wrong_network_stops_the_bench(monkeypatch, kind, part, message):

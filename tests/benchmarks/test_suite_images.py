@@ -1,4 +1,4 @@
-"""Textbook layers against the equations, whole passes against our steps, and the suite's table."""
+"""Textbook layers against equations, whole passes against our steps, and the suite's table."""
 
 import functools
 
@@ -21,7 +21,7 @@ COLOUR = SHAPE._replace(inputs=3)
 
 
 def step(params, x, c, *states):
-    """An LSTM's, given the input's neighbourhood and the states', side by side."""
+    """An LSTM step, given the concatenated inputs of a neighbourhood, and its states."""
     a = {g: x @ params["input"][g] + params["bias"][g] for g in "ifgo"}
     for g in a:
         a[g] = a[g] + np.concatenate(states, -1) @ params["recurrent"][g]
@@ -31,7 +31,7 @@ def step(params, x, c, *states):
 
 
 def row_lstm(params, xs):
-    """Pixel by pixel; h and c have a border of zeros above and to both sides."""
+    """The Row LSTM pixel by pixel; h and c have a border of zeros above and on both sides."""
     height, width, batch, _ = xs.shape
     h, c = np.zeros((2, height + 1, width + 2, batch, SHAPE.hidden))
     left = np.pad(xs, [(0, 0), (1, 0), (0, 0), (0, 0)])
@@ -45,7 +45,7 @@ def row_lstm(params, xs):
 
 
 def diagonal_bilstm(params, xs):
-    """Pixel by pixel, first from the left, then from the right, of which the row above is used."""
+    """The Diagonal BiLSTM pixel by pixel: from the left, plus from the right one row above."""
 
     def from_left(params, xs):
         height, width, batch, _ = xs.shape
@@ -106,7 +106,7 @@ def test_a_wrong_layer_stops_the_bench(monkeypatch):
 
 
 def alternating(spec):
-    """A model whose values are certain: each is what the one before is not, the first is 1."""
+    """A deterministic model whose values alternate, starting with 1."""
 
     def conditionals(params, extra, image, label):
         values = image.reshape(image.shape[0], -1)
@@ -167,7 +167,7 @@ def test_steps_of_a_real_model_and_passes_are_timed(monkeypatch):
 
 @pytest.fixture
 def certain(monkeypatch):
-    """No layers, and one model that needs no time to compile."""
+    """The suite without layers, with one model that compiles quickly."""
     monkeypatch.setattr(images, "LAYERS", {})
     monkeypatch.setattr(images, "MODELS", {"certain": ("alternating", {})})
     monkeypatch.setattr(images.models, "build", lambda name, fields, spec: alternating(spec))
@@ -184,14 +184,14 @@ def test_times_of_passes_are_scaled(monkeypatch, certain):
 
     monkeypatch.setattr(images, "interleaved", interleaved)
     found = list(images.run(Settings(3, (Shape(6 * 7, 2, 1, 4),)), None))
-    assert {record.case for record in found} == {"certain draw 42,2,1,4"}
-    # 28 of 42 values were drawn.
+    assert {record.case for record in found} == {"certain sample 42,2,1,4"}
+    # 28 of 42 values were sampled.
     assert [record.values["ms"] for record in found] == pytest.approx([500, 3000, 1500])
     assert [record.values["ratio"] for record in found] == pytest.approx([1, 6, 3])
     said = images.notes(found)
     assert said[1:] == [
-        "draw: a pass for each value, Python / ours: median 6, lowest 6",
-        "draw: a pass for each value, fori_loop / ours: median 3, lowest 3",
+        "sample: one pass per value, Python / ours: median 6, lowest 6",
+        "sample: one pass per value, fori_loop / ours: median 3, lowest 3",
     ]
 
 
@@ -201,7 +201,7 @@ def test_wrong_steps_stop_the_bench(monkeypatch, certain):
         return model._replace(walk=lambda *given: (None, 1.1 * model.walk(*given)[1]))
 
     monkeypatch.setattr(images.models, "build", wrong)
-    message = "certain 6,2,1,4: logits of a pass for each value differ from ours by 0.09"
+    message = "certain 6,2,1,4: logits of one pass per value differ from ours by 0.09"
     with pytest.raises(RunError, match=message):
         list(images.run(Settings(1, (SHAPE,)), None))
 

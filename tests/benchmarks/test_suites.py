@@ -1,4 +1,4 @@
-"""Every suite runs at tiny size through the command line, and what it reports is so."""
+"""Suites at tiny sizes, some through the command line, and the correctness of their reports."""
 
 import json
 import re
@@ -20,7 +20,7 @@ MACHINE = machine.Machine("toy", "cpu", 2, 1e9, 1e9, {}, {})
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """No measuring of the machine, and no process of its own for memory."""
+    """Skips measuring the machine, and the separate process that measures memory."""
     monkeypatch.setattr(machine, "measure", lambda: MACHINE)
     monkeypatch.setattr(memory, "growth", lambda *_: 123_000_000)
 
@@ -48,7 +48,7 @@ def test_bench_prints_tables_and_writes_them(tmp_path, monkeypatch, capsys):
         assert f"| {record['case']:<44} | {record['contender']:<38} |" in printed
         assert 0 < record["least"] <= record["ms"] <= record["most"]
         assert record["% roofline"] > 0
-    assert "gradient: best of flax, keras, equinox that are installed / ours: median" in printed
+    assert "gradient: best of flax, keras, equinox (if installed) / ours: median" in printed
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_memory_suite_sees_that_remat_keeps_less(monkeypatch):
     found = {r.contender: r.values for r in records(memory, shape) if r.case.startswith("lstm")}
     assert found["ours sequential, remat=128"]["MB"] < 0.6 * found["ours sequential"]["MB"]
     assert {values["RSS MB"] for values in found.values()} == {123.0}
-    # The gates and carries of all steps, at the least.
+    # At least the gates of all steps.
     kept = 4 * 512 * 2 * 8 * 4 / 1e6
     assert found["flax LSTMCell"]["MB"] > kept
 
@@ -133,7 +133,7 @@ def test_memory_suite_sees_that_remat_keeps_less(monkeypatch):
 def test_growth_of_a_process_is_what_the_compiler_plans():
     if not resident._CLEAR.exists():
         pytest.skip("needs Linux")
-    shape = Shape(2000, 32, 1, 64)  # outputs of 16 MB, and nine times that for the gradient
+    shape = Shape(2000, 32, 1, 64)  # outputs of 16 MB, nine times as much for the gradient
     layer = next(one for one in memory.layers(draw("gru", shape)) if one.name == "flax GRUCell")
     planned = peak_bytes(lower_gradient(layer).compile())
     grown = resident.growth("gru", shape, "flax GRUCell")
@@ -156,7 +156,7 @@ def test_newton_suite_reports_how_it_went(monkeypatch):
     assert tried["iters"] >= 1
     assert tried["distance"] < 1e-4
     assert tried["residual"] < 1e-4
-    # Whatever happened on the way, the numbers are those of the sequential run.
+    # Solved or not, the outputs are those of the sequential run.
     assert by["chaotic", "newton:overhead=inf"]["distance"] < 1e-3
     assert "distance" not in by["contractive", "sequential"]
 
@@ -184,7 +184,7 @@ def test_compile_suite_compiles_anew_each_time(tmp_path):
         with compile.no_persistent_cache():
             compile._seconds("gru", "sequential", TINY)
         assert not [path for path in tmp_path.iterdir() if path.name.startswith("jit_loss")]
-        compile._seconds("gru", "sequential", TINY)  # the cache is on again
+        compile._seconds("gru", "sequential", TINY)  # the cache is enabled again
         assert [path for path in tmp_path.iterdir() if path.name.startswith("jit_loss")]
     finally:
         for name, value in before.items():
@@ -205,7 +205,7 @@ def test_compile_suite_covers_its_strategies(monkeypatch):
 @pytest.mark.parametrize("certain", [0, 1])
 def test_samplers_draw_from_their_logits(sampler, certain):
     params = sampling.parameters(TINY)
-    # A constant hidden state, by gates that are all open or shut, and a readout that is certain.
+    # Saturated gates give a constant hidden state, and the readout is certain.
     params["cell"] = jax.tree.map(np.zeros_like, params["cell"])
     params["cell"]["bias"] = {g: np.full(TINY.hidden, 20, np.float32) for g in "ifgo"}
     params["readout"] = np.full(TINY.hidden, 100 * (2 * certain - 1), np.float32)

@@ -1,4 +1,4 @@
-"""What the tests of cells share: sizes, cells by their flags, and parameters.
+"""Shared by the tests of cells: sizes, cells by spec string, and parameters.
 
 All cells are found: a new one needs a file in `cell_equations`, and no line here.
 """
@@ -14,7 +14,7 @@ T, B, D, F = 5, 3, 4, 6
 
 
 def _equations(name):
-    """Steps in NumPy by the cell's specs, from `cell_equations/NAME.py`; none without that file."""
+    """Steps in NumPy by spec string, from `cell_equations/NAME.py`; empty without that file."""
     try:
         return importlib.import_module(f"cell_equations.{name}").EQUATIONS
     except ModuleNotFoundError:
@@ -22,7 +22,7 @@ def _equations(name):
 
 
 EQUATIONS = {spec: step for name in cells.names() for spec, step in _equations(name).items()}
-# A cell without equations is in the other tests all the same.
+# A cell without equations is still part of the other tests.
 SPECS = sorted({*EQUATIONS, *cells.names()})
 
 
@@ -43,7 +43,7 @@ def is_convolvable(spec):
 
 
 def randomised(params, key):
-    """Every array random, so that no bias or scale hides behind a zero or a one."""
+    """Random parameters, also biases and scales, where an error may not show at zero or one."""
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(key, len(leaves))
     drawn = [

@@ -1,4 +1,4 @@
-"""What the cells' equations in NumPy share."""
+"""Functions shared by the cells' equations in NumPy."""
 
 import numpy as np
 

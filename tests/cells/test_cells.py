@@ -125,7 +125,7 @@ def test_min_lstm_normalises_gates_that_both_vanish():
     def parts(f, i):
         return jnp.stack(cell.linear(params, {"f": f, "i": i, "n": jnp.ones_like(f)}))
 
-    # f = exp(-1000), i = exp(-1001): both are 0 in float32, their normalised values are not.
+    # f = exp(-1000), i = exp(-1001): both are 0 in float32, but their normalised values are not.
     f, i = jnp.array([-1000.0, 1000.0, -1000.0]), jnp.array([-1001.0, 1000.0, 1000.0])
     expected = [[sigmoid(1), 0.5, 0], [1 - sigmoid(1), 0.5, 1]]
     np.testing.assert_allclose(parts(f, i), expected, atol=1e-6)

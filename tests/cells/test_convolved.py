@@ -1,4 +1,4 @@
-"""A convolved cell at each place is the cell, given the sum of what its neighbours' states add."""
+"""A convolved cell equals the cell at each place, given the sum over its neighbours' states."""
 
 from typing import NamedTuple
 
@@ -76,7 +76,7 @@ def by_gate(tree):
 
 
 def by_place(name, offsets, mask, problem, reverse):
-    """The equations in float64, a place at a time: carries after the last step, and outputs."""
+    """The equations in float64, place by place: carries after the last step, and outputs."""
     w, u, b = (by_gate(problem.params[part]) for part in ("input", "recurrent", "bias"))
     carry = tuple(np.array(leaf) for leaf in problem.carry)
     ys = np.zeros((T, P, B, F))
@@ -98,7 +98,7 @@ def by_place(name, offsets, mask, problem, reverse):
 
 
 def solved(cell, problem, options, reverse):
-    """Last carry and outputs, and the gradients of a loss of both."""
+    """The last carry and outputs, and the gradients of a loss of both."""
 
     def loss(params, xs, carry):
         last, ys = unroll(cell, params, xs, carry, reset=problem.reset, reverse=reverse, **options)
@@ -116,7 +116,7 @@ def close(got, wanted):
 
 
 LOOP = {"strategy": "loop"}
-# Chunks of 2 of the 5 steps: two in a loop, and a step left over.
+# Chunks of 2 of the 5 steps: two in a loop, and one step left over.
 WAYS = [
     ("lstm", "around", {"strategy": "sequential:gates=store,chunk=2"}, False),
     ("lstm", "around", {"strategy": "sequential:gates=recompute,chunk=2"}, True),

@@ -1,4 +1,4 @@
-"""What does not fit a cell is refused in the cell's own words: names, options, sizes and widths."""
+"""Invalid names, options, sizes and widths of cells are refused with a clear message."""
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +61,7 @@ def test_sizes_below_one_are_refused():
 
 
 def built(spec):
-    """The cell of a spec and how wide its inputs must be."""
+    """The cell of a spec string, and the required width of its inputs."""
     return cells.from_spec(spec, F), F if "input_weights=False" in spec else D
 
 
@@ -76,7 +76,7 @@ CELLS = {
 @pytest.mark.parametrize("wrong", [1, D - 1, D + 1, 12])
 @pytest.mark.parametrize("name", CELLS)
 def test_inputs_of_another_width_are_refused(name, wrong):
-    """Narrower ones too, of which a sum of products would take the first weights alone."""
+    """Also narrower inputs, for which a sum of products would use only the first weights."""
     cell, width = CELLS[name]()
     wrong = wrong if wrong != width else wrong + 1
     params = cell.init(jax.random.key(0), width)

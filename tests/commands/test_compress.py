@@ -165,7 +165,7 @@ def test_images_between_the_levels_are_refused(pixel, tmp_path, capsys, kind):
     flags = (f"--workdir={pixel}", f"--input={name}", f"--out={tmp_path}/f.rnn")
     assert rnngen("compress", *flags) == 2
     err = capsys.readouterr().err
-    assert f"the value {pixels[1, 4, 4]}, which is none of the model's 17 levels" in err
+    assert f"the value {pixels[1, 4, 4]}, which is not one of the model's 17 levels" in err
     assert ("1.png" in err) == (kind == "png")
     assert not (tmp_path / "f.rnn").exists()
     assert rnngen("compress", *flags, "--num=1") == 0  # the first is sound

@@ -26,7 +26,7 @@ DEFINITIONS = {
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_an_activation_is_what_its_name_says(name):
-    # JAX's gelu is the approximation with tanh, which is at most 5e-4 off.
+    # JAX's gelu is the tanh approximation, whose error is at most 5e-4.
     atol = 1e-3 if name == "gelu" else 3e-6
     np.testing.assert_allclose(activation_named(name)(jnp.asarray(X)), DEFINITIONS[name], atol=atol)
 

@@ -1,4 +1,4 @@
-"""Adversarial losses against the papers' formulas of probabilities, in NumPy's float64."""
+"""Adversarial losses against the papers' formulas for probabilities, in NumPy float64."""
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +63,7 @@ def test_players_pull_apart_and_only_a_relativistic_generator_reads_real_images(
     wrong_side = np.abs(np.stack(scores)).max(0) < 1  # where every discriminator still learns
     assert wrong_side.any()
     assert (real[wrong_side] < 0).all()
-    if name != "least_squares":  # whose scores have a label to come back to
+    if name != "least_squares":  # whose scores are pulled back to a label
         assert (fake >= 0).all()
         assert (of_fake < 0).all()
     assert bool(of_real.any()) == loss.reads_real == (name == "relativistic")

@@ -1,4 +1,4 @@
-"""Scores and weighted means against the equations in float64, an image at a time."""
+"""Scores and weighted means against the equations in float64, example by example."""
 
 import jax
 import jax.numpy as jnp
@@ -41,11 +41,11 @@ def test_the_mean_is_weighted_by_the_softmax_over_steps():
 
 def test_weights_are_positive_and_sum_to_1():
     scores = jnp.float32(3 * drawn(S, B))
-    each = jnp.broadcast_to(jnp.eye(S)[:, None], (S, B, S))  # step s stands for its own weight
+    each = jnp.broadcast_to(jnp.eye(S)[:, None], (S, B, S))  # their mean is the weights
     weights = attention.weighted_mean(scores, each)
     assert (weights > 0).all()
     np.testing.assert_allclose(weights.sum(1), 1.0, rtol=1e-6)
-    # Scores of any size, and whatever is added to all of one image.
+    # Scores of any size, and shifts common to all scores of an example.
     np.testing.assert_allclose(
         attention.weighted_mean(scores + 100.0, each), weights, rtol=1e-4, atol=1e-6
     )

@@ -24,7 +24,7 @@ def changed(policy, images=IMAGES, each=EACH):
 
 
 def shifts(image):
-    """All images that moving one by whole pixels can make, by shift."""
+    """All translations of an image by whole pixels, by shift."""
     wide = np.full((H + 2 * DOWN, W + 2 * ACROSS, C), -1.0, np.float32)
     wide[DOWN:-DOWN, ACROSS:-ACROSS] = image
     return {
@@ -35,9 +35,9 @@ def shifts(image):
 
 
 def cuts(image):
-    """All images that a rectangle of 8 by 5 around any point of one can make."""
+    """All results of cutting out a rectangle of 8 by 5 around any point."""
     made = {}
-    for y in range(H + 1):  # 8 is even, so its middle lies between rows, 5 is odd
+    for y in range(H + 1):  # 8 is even, so its centre lies between rows; 5 is odd
         for x in range(W):
             out = image.copy()
             out[max(y - 4, 0) : y + 4, max(x - 2, 0) : x + 3] = 0
@@ -49,7 +49,7 @@ def test_colours_are_those_of_numpy_and_spread_over_their_ranges():
     results = changed("color")
     drawn = []
     for image, result in zip(np.float64(IMAGES), np.float64(results), strict=True):
-        # Three numbers explain the result: they are read off, and then have to explain all of it.
+        # Three values determine the result: they are estimated, and then must reproduce all of it.
         brightness = result.mean() - image.mean()
         image = image + brightness
         grey, mean = image.mean(-1, keepdims=True), image.mean()
@@ -88,7 +88,7 @@ def test_places_are_exact_and_equally_likely(name, made):
     num = 20 * len(candidates)
     each = jax.random.split(jax.random.key(1), num)
     results = changed(name, np.broadcast_to(image, (num, H, W, C)), each)
-    found = [candidates[result.tobytes()] for result in results]  # a KeyError is another image
+    found = [candidates[result.tobytes()] for result in results]  # KeyError for any other image
     counts = [found.count(choice) for choice in candidates.values()]
     assert stats.chisquare(counts).pvalue > 0.001
 
@@ -105,7 +105,7 @@ def test_the_policys_order_counts_and_its_parts_do_not_disturb_each_other():
     np.testing.assert_array_equal(changed(""), IMAGES)
     first = changed("color")
     np.testing.assert_allclose(changed("color,cutout"), changed("cutout", first), atol=1e-6)
-    # What comes in by moving is as dark as can be, unless its colour changes afterwards.
+    # The uncovered border is darkest, unless its colour changes afterwards.
     dark, lit = changed("color,translation"), changed("translation,color")
     assert np.abs(dark - lit).max() > 0.1
 

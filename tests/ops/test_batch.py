@@ -1,4 +1,4 @@
-"""Means over the whole batch, however it is cut over devices, against NumPy in float64."""
+"""Means over the whole batch, however it is sharded, against NumPy in float64."""
 
 import functools
 
@@ -16,7 +16,7 @@ PARTS = X.reshape(DEVICES, -1, 3, 2)
 
 
 def normalised_loss(scale, x):
-    """Batch normalisation and something after it, the mean over the examples at hand."""
+    """Batch normalisation and a nonlinear function, averaged over the local examples."""
     features = jnp.tanh(scale * x)
     mean, variance = batch.moments(features, (0, 1))
     return jnp.square(jnp.sin((features - mean) / jnp.sqrt(variance + 0.1)) - x).mean()
@@ -82,13 +82,13 @@ def test_the_mean_of_the_devices_gradients_is_the_gradient():
         np.testing.assert_allclose(slope[i], rise / 2e-5, rtol=1e-3)
     np.testing.assert_allclose(losses, np.full(DEVICES, loss), rtol=1e-6)
     np.testing.assert_allclose(slopes, np.tile(slope, (DEVICES, 1)), rtol=1e-4)
-    # The parts' own moments would have given something else.
+    # The shards' own moments would give a different result.
     alone = jax.vmap(jax.grad(normalised_loss), in_axes=(None, 0))(scale, PARTS).mean(0)
     assert np.abs(alone - slope).max() > 0.01 * np.abs(slope).max()
 
 
 def test_seeds_each_have_their_own_mean():
-    """Seeds lie along a vmap axis without a name, and the mesh's axis "data" is no pmap's."""
+    """Seeds lie along an unnamed vmap axis, and the mesh's axis "data" is not that of a pmap."""
     mesh = jax.make_mesh((DEVICES,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     place = jax.NamedSharding(mesh, jax.P(None, "data"))
     seeds = np.stack([X, 2 * X + 1])

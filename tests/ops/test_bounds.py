@@ -1,4 +1,4 @@
-"""Bounds of a log-likelihood, where it is known: a linear model of Gaussian latents.
+"""Bounds on a log-likelihood that is known: a linear model of Gaussian latents.
 
 z ~ N(0, 1)^Z,  x = W z + b + s ε,  so that x ~ N(b, W Wᵀ + s² 1) and the posterior is normal too.
 """
@@ -22,7 +22,7 @@ EXACT = stats.multivariate_normal.logpdf(X, B, W @ W.T + S**2 * np.eye(D))
 PRECISION = np.eye(Z) + W.T @ W / S**2
 POSTERIOR = np.linalg.solve(PRECISION, W.T @ (X - B)) / S**2, np.linalg.inv(PRECISION)
 
-# A q that is wrong on purpose: beside the posterior, too wide, and blind to its correlation.
+# A deliberately wrong q: shifted from the posterior, too wide, and without its correlation.
 MEAN = POSTERIOR[0] + [0.25, -0.2]
 SCALE = 1.4 * np.sqrt(np.diag(POSTERIOR[1]))
 Q = Gaussian(jnp.array(MEAN, jnp.float32), jnp.array(np.log(SCALE), jnp.float32))
@@ -46,7 +46,7 @@ def log_likelihood(z):
 
 
 def log_weights(num, seed=0):
-    """Log-weights of `num` independent repetitions, by the number of the draw."""
+    """Log-weights of `num` independent repetitions, by index of the draw."""
 
     def one(number):
         key = jax.random.fold_in(jax.random.key(seed), number)
@@ -70,7 +70,7 @@ def test_the_elbo_falls_short_by_the_divergence_from_the_posterior():
     noise = np.random.default_rng(0).standard_normal((100_000, Z), np.float32)
     z = gaussians.reparameterised(Q, noise)
     kl = jnp.broadcast_to(gaussians.kl_to_standard(Q), z.shape)
-    # One step of Z latents and Z steps of one are the same.
+    # One step of Z latents equals Z steps of one.
     elbo = bounds.elbo(log_likelihood(z), kl[:, None, :])
     np.testing.assert_array_equal(elbo, bounds.elbo(log_likelihood(z), kl[:, :, None]))
     mean, error = mean_and_error(elbo)
@@ -93,7 +93,7 @@ def test_the_importance_weighted_bound_rises_from_the_elbo_to_the_likelihood():
 
 
 def test_the_importance_weighted_bound_is_the_mean_over_draws_of_numpy():
-    """Ten draws, drawn, weighted and averaged in float64."""
+    """Ten draws, weighted and averaged in float64."""
     samples, num = 10, 20_000
     z = MEAN + SCALE * np.random.default_rng(1).standard_normal((samples, num, Z))
     log_w = stats.norm.logpdf(X, B + z @ W.T, S).sum(-1)
@@ -106,7 +106,7 @@ def test_the_importance_weighted_bound_is_the_mean_over_draws_of_numpy():
 @pytest.mark.parametrize("samples", [1, 12])
 @pytest.mark.parametrize("chunk", [1, 3, 5, 11, 12, 40])
 def test_chunks_are_the_callers_own_business(samples, chunk):
-    """Whether they divide the number of samples or not; no other draw is looked at."""
+    """Whether or not chunks divide the number of samples; no other draw is used."""
     table = np.random.default_rng(0).uniform(-900, -300, (samples, 3)).astype(np.float32)
     table[0, 1] = -np.inf
 
@@ -126,7 +126,7 @@ def test_more_samples_take_no_more_memory():
         return compiled.memory_analysis().temp_size_in_bytes
 
     few, many = memory(20, 20), memory(20_000, 20)
-    assert many < 1.1 * few  # room for the chunks' numbers
+    assert many < 1.1 * few  # room for the chunks' indices
     assert memory(20, 2) < 0.5 * few
 
 

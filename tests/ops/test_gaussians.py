@@ -1,4 +1,4 @@
-"""Diagonal Gaussians: densities and divergences against SciPy, integrals and large samples."""
+"""Diagonal Gaussians: densities and divergences against SciPy, quadrature and large samples."""
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +16,13 @@ Q = Gaussian(jnp.array(MEAN, jnp.float32), jnp.array(LOG_SCALE, jnp.float32))
 
 
 def closed_form(mean, scale, other_mean=0.0, other_scale=1.0):
-    """KL between two normal distributions as textbooks have it, in float64."""
+    """The textbook KL between two normal distributions, in float64."""
     square = (scale**2 + (mean - other_mean) ** 2) / (2 * other_scale**2)
     return np.log(other_scale / scale) + square - 0.5
 
 
 def integral(q, p):
-    """∫ q log(q/p), within 12 of q's scales, which is all that float64 can see."""
+    """∫ q log(q/p) within 12 of q's scales; the rest is below float64's precision."""
 
     def integrand(z):
         return q.pdf(z) * (q.logpdf(z) - p.logpdf(z))
@@ -77,7 +77,7 @@ def test_the_divergence_of_a_vector_is_the_mean_log_ratio_of_draws():
 
 
 def test_a_tiny_divergence_keeps_its_digits():
-    """`exp(2 s)` less 1 would lose them, and a latent that says nothing could cost less than 0."""
+    """`exp(2 s) - 1` would lose digits, and an uninformative latent could cost less than 0."""
     mean, log_scale = np.array([1e-4, 0.0, 3e-4]), np.array([0.0, 2e-4, -1e-4])
     # KL = ½ (μ² + 2 s² + O(s³)), for s = log σ.
     wanted = 0.5 * mean**2 + log_scale**2

@@ -90,7 +90,7 @@ def test_skewing_makes_columns_of_diagonals_and_back(height, width, rest):
         transposed = jax.vjp(grids.skew, x)[1](y), jax.vjp(unskew, y)[1](x)
         return grids.skew(x), unskew(y), unskew(grids.skew(x)), *transposed
 
-    # Both move numbers and leave zeros elsewhere, so each is the transpose of the other.
+    # Both move values and leave zeros elsewhere, so each is the transpose of the other.
     for got, wanted in zip(
         all_ways(x, y), (skewed, unskewed, x, (unskewed,), (skewed,)), strict=True
     ):
@@ -101,7 +101,7 @@ def test_skewing_makes_columns_of_diagonals_and_back(height, width, rest):
 @pytest.mark.parametrize(("sources", "targets"), [(6, 6), (7, 4), (4, 8), (3, 9), (2, 5)])
 def test_channel_masks_let_groups_see_earlier_ones(channels, sources, targets):
     def groups(features):
-        """The channel of each feature: the shares [0, 1/C), [1/C, 2/C), ... of all of them."""
+        """The channel of each feature: those in [0, 1/C), [1/C, 2/C), ... of their number."""
         return [
             next(c for c in range(channels) if n < features * (c + 1) / channels)
             for n in range(features)

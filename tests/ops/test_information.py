@@ -13,7 +13,7 @@ RNG = np.random.default_rng(5)
 
 
 def test_a_categorical_bound_is_reached_by_the_posterior_and_by_no_other():
-    """A channel that garbles one of three codes: its mutual information by sums of NumPy."""
+    """A noisy channel of three codes, whose mutual information is summed in NumPy."""
     channel = np.array([[0.8, 0.1, 0.1], [0.2, 0.5, 0.3], [0.1, 0.1, 0.8]])  # p(x|c)
     joint = channel / 3
     posterior = joint / joint.sum(0)  # p(c|x), of columns x
@@ -45,7 +45,7 @@ def test_a_gaussian_bound_is_the_density_and_the_priors_entropy():
 
 @pytest.mark.parametrize("scale", [0.1, 0.3])
 def test_a_gaussian_bound_is_below_the_information(scale):
-    """x = c + s ε: its information is h(x) - h(ε s), by quadrature."""
+    """x = c + s ε, whose mutual information is h(x) - h(s ε), by quadrature."""
     c = RNG.uniform(-1, 1, 40_000)
     x = c + scale * RNG.standard_normal(len(c))
     q = information.gaussian_bound(
@@ -55,7 +55,7 @@ def test_a_gaussian_bound_is_below_the_information(scale):
     density = (stats.norm.cdf((grid + 1) / scale) - stats.norm.cdf((grid - 1) / scale)) / 2
     entropy = -np.trapezoid(density * np.log(np.maximum(density, 1e-300)), grid)
     wanted = entropy - stats.norm.entropy(scale=scale)
-    # Q is the posterior but for the ends of the code's range.
+    # Q is the posterior except near the ends of the code's range.
     q = np.float64(q)
     given = np.log(2) - stats.norm.entropy(scale=scale)
     assert abs(q.mean() - given) < 4 * q.std() / np.sqrt(len(q))

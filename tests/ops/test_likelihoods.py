@@ -1,4 +1,4 @@
-"""Pixel likelihoods: they sum to one, agree with closed forms, and draws follow them."""
+"""Pixel likelihoods sum to one and agree with closed forms, and draws follow them."""
 
 import jax
 import jax.numpy as jnp
@@ -88,7 +88,7 @@ def test_a_gaussians_mass_on_a_bin_is_that_of_the_normal_distribution_in_float64
         x = 2 * values / (levels - 1) - 1
         low = np.where(values == 0, -np.inf, x - half)
         high = np.where(values == levels - 1, np.inf, x + half)
-        # In the upper half the mirrored bin, whose two tails are small numbers.
+        # In the upper half, the mirrored bin, whose two tails are small numbers.
         mirrored = x > mean
         low, high = (
             np.where(mirrored, 2 * mean - high, low),
@@ -103,7 +103,7 @@ def test_a_gaussians_mass_on_a_bin_is_that_of_the_normal_distribution_in_float64
 
 
 def test_a_gaussians_two_ways_to_a_bins_mass_meet():
-    """Where bins turn narrow, neither the number nor its gradient jumps."""
+    """Neither the value nor its gradient jumps at the threshold for narrow bins."""
     likelihood = likelihoods.gaussian(256)
     threshold = np.log(2 / 255 / 0.05)
     log_scale = threshold + np.array([-1e-4, 1e-4], np.float32)
@@ -136,7 +136,7 @@ def test_gradients_are_finite_at_extremes(kind):
 
 @pytest.mark.parametrize(("kind", "levels"), [*CASES, ("gaussian", 5)])
 def test_the_mean_is_the_expected_value_over_the_highest_level(kind, levels):
-    """Of the levels; and where those stand for a continuous value, that value's, cut to [0, 1]."""
+    """The levels' mean or, for continuous families, the continuous mean clipped to [0, 1]."""
     likelihood = likelihoods.make(kind, levels, 3)
     raw = raw_for(likelihood, jax.random.key(5), scale=1.0)
     got = likelihood.mean(raw)
@@ -154,7 +154,7 @@ def test_the_mean_is_the_expected_value_over_the_highest_level(kind, levels):
         logit, mean, _ = np.split(raw, 3, axis=-1)
         centre = (special.softmax(logit, axis=-1) * mean).sum(-1)
     np.testing.assert_allclose(got, np.clip((centre + 1) / 2, 0, 1), atol=1e-6)
-    # Narrow distributions inside of the range have the same mean once they are cut into levels.
+    # Narrow distributions inside the range keep their mean when discretised.
     rng = np.random.default_rng(0)
     narrow = {"mean": rng.uniform(-0.6, 0.6, (20, 1)), "scale": np.full((20, 1), np.log(0.08))}
     narrow = np.concatenate([*narrow.values()], -1).astype(np.float32)

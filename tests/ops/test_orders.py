@@ -1,4 +1,4 @@
-"""Orders of pixels: each visits every pixel once, and neighbours are always earlier."""
+"""Pixel orders visit every pixel once, and neighbours are always earlier."""
 
 import jax.numpy as jnp
 import numpy as np

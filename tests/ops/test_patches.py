@@ -1,4 +1,4 @@
-"""Patches in and out again, against loops over them."""
+"""Cutting into patches and reassembling, against loops."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_an_image_is_cut_in_raster_order(height, width):
 @pytest.mark.parametrize("rest", [(), (5,), (2, 3)])
 def test_patches_are_put_where_they_were(height, width, rest):
     images = np.random.default_rng(0).standard_normal((B, H, W, C, *rest))
-    # Further axes go with each value, so that they may be cut one by one.
+    # Trailing axes belong to each value, so they may be cut separately.
     flat = images.reshape(B, H, W, C, -1)
     steps = np.stack([cut(flat[..., n], height, width) for n in range(flat.shape[-1])], -1)
     steps = steps.reshape(*steps.shape[:3], *rest).astype(np.float32)

@@ -19,7 +19,7 @@ def walked(path, first, last, fractions=FRACTIONS):
 
 
 def rotated(first, last, fraction):
-    """`first` turned towards `last` by that fraction of the angle, with a length between theirs."""
+    """`first` rotated towards `last` by a fraction of the angle, its length interpolated."""
     first, last = np.float64(first), np.float64(last)
     start, end = np.linalg.norm(first), np.linalg.norm(last)
     u = first / start
@@ -55,7 +55,7 @@ def test_both_ends_are_the_vectors(path, scale):
 
 
 def test_the_length_stays_between_those_of_the_ends():
-    angle = np.radians(179)  # where Shoemake's formula alone makes the middle far longer
+    angle = np.radians(179)  # Shoemake's formula alone would give a far longer midpoint
     first, last = np.array([1.0, 0]), 3 * np.array([np.cos(angle), np.sin(angle)])
     length = np.linalg.norm(walked("spherical", first, last), axis=-1)
     np.testing.assert_allclose(length, 1 + 2 * FRACTIONS, rtol=1e-5)

@@ -1,4 +1,4 @@
-"""Gradient penalties of a small critic against its gradient by hand and by finite differences."""
+"""Gradient penalties of a small critic, against its analytic gradient and finite differences."""
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ def slope(w, images):
 
 
 def of_slope(name, w, at):
-    """The penalty where its points are known: a list of image batches."""
+    """The penalty at known points: a list of image batches."""
     norms = [np.linalg.norm(slope(w, images), axis=1) for images in at]
     if name in ("wgan_gp", "dragan"):
         return (norms[0] - 1) ** 2
@@ -35,7 +35,7 @@ def of_slope(name, w, at):
 
 
 def looked_at(name, real=REAL, fake=FAKE, each=EACH):
-    """Where a penalty takes the gradient, from the penalties of critics with known slopes.
+    """The points where a penalty takes the gradient, found from critics with known slopes.
 
     The slope of `½ (x_i + 9)²` is `x_i + 9` and has this norm, so `(norm - 1)²` gives x_i away.
     """
@@ -66,7 +66,7 @@ def points(name):
 
 @pytest.mark.parametrize("name", [name for name in penalties.PENALTIES if name != "none"])
 def test_values_and_the_critics_own_gradient(name):
-    """The second derivative, which training needs, against differences of NumPy's first."""
+    """The second derivative, which training needs, against finite differences in NumPy."""
     at = points(name)
 
     def total(w):
@@ -92,7 +92,7 @@ def test_gradient_penalty_looks_anywhere_between_real_and_fake():
     fake = np.broadcast_to(fake, real.shape)
     each = jax.random.split(jax.random.key(1), num)
     first, second = looked_at("wgan_gp", real, fake, each).reshape(num, 2).T
-    np.testing.assert_allclose(second, -3 * first, atol=1e-4)  # one share for all of an image
+    np.testing.assert_allclose(second, -3 * first, atol=1e-4)  # one share per image
     spread = np.sort(first)
     assert np.abs(spread - np.arange(num) / num).max() < 1.63 / np.sqrt(num)  # Kolmogorov, 1 %
     assert len(np.unique(first)) > 0.99 * num
@@ -105,10 +105,10 @@ def test_dragan_looks_a_little_above_real_images_by_the_whole_batchs_spread():
     away = (looked_at("dragan", real, real, each) - real).reshape(num, 6) / (0.5 * real.std())
     assert (away > -1e-4).all()
     assert (away < 1).all()
-    # A product of two uniform numbers: mean 1/4; those of an image share one factor.
+    # A product of two uniform values, mean 1/4; the values of an image share one factor.
     assert abs(away.mean() - 0.25) < 4 * away.std() / np.sqrt(num)
     assert abs(np.square(away).mean() - 1 / 9) < 0.02
-    # E[(s u)(s u')] = E[s²] E[u]² = 1/12, where two images' would have 1/16.
+    # E[(s u)(s u')] = E[s²] E[u]² = 1/12; for two images it would be 1/16.
     assert abs((away[:, :3] * away[:, 3:]).mean() - 1 / 12) < 0.01
     assert abs((away[1:] * away[:-1]).mean() - 1 / 16) < 0.01
 

@@ -1,4 +1,4 @@
-"""Products in each of their forms are the plain product, and refuse what does not fit."""
+"""Every form of product equals the plain product, and refuses inputs of the wrong width."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Choosing among weighted draws, of a target and a proposal over three states."""
+"""Resampling of weighted draws, for a target and a proposal over three states."""
 
 import itertools
 
@@ -51,9 +51,9 @@ def test_weights_of_any_size_are_weighed():
     rows = jnp.array(
         [
             [-3e9, -3e9, -3e9, -3e9],  # all the same
-            [-jnp.inf, -jnp.inf, -4e9, -jnp.inf],  # one that is possible
-            [-jnp.inf] * 4,  # none is
-            [1e30, -1e30, 0.0, 3e30],  # one far above the others
+            [-jnp.inf, -jnp.inf, -4e9, -jnp.inf],  # only one possible
+            [-jnp.inf] * 4,  # none possible
+            [1e30, -1e30, 0.0, 3e30],  # one dominates
         ]
     )
 
@@ -92,7 +92,7 @@ def test_a_step_leaves_the_target_as_it_is(count):
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_one_draw_is_the_step_of_metropolis_and_hastings(count):
-    """And several go from each state to each other one at least as often as i-SIR does."""
+    """With several draws, transitions between states are at least as frequent as with i-SIR."""
     for start in range(3):
         end, _ = moved(np.full(NUM, start), count)
         rates = np.bincount(end, minlength=3) / NUM
@@ -138,7 +138,7 @@ def test_draws_around_another_one_and_that_one_are_exchangeable(near):
 
 
 def test_steps_around_leave_a_target_as_it_is():
-    """A normal target of another mean and scale, from a standard normal proposal."""
+    """A normal target with another mean and scale than the standard normal proposal."""
     mean, scale = 0.8, 0.5
     x = mean + scale * np.random.default_rng(1).standard_normal(NUM)
 

@@ -29,7 +29,7 @@ def test_every_iteration_is_the_algorithms():
         np.testing.assert_allclose(u, wanted_u, atol=1e-6)
         assert sigma.shape == ()
         assert sigma < VALUES[0] * (1 + 1e-6)
-    # As in training: one iteration a step, the vector kept.
+    # As in training: one iteration per step, from the previous vector.
     _, u = spectral_norm(KERNEL, U)
     np.testing.assert_allclose(spectral_norm(KERNEL, u)[0], spectral_norm(KERNEL, U, 2)[0], 1e-6)
 
@@ -44,7 +44,7 @@ def test_many_iterations_find_the_largest_singular_value_and_its_gradient():
 
 
 def test_the_normalised_kernels_gradient_is_the_true_one_once_the_vectors_have_settled():
-    """Constant vectors leave nothing out there (eq. 10): finite differences see no more."""
+    """Treating the vectors as constants is exact here (eq. 10), as finite differences show."""
     kernel = RNG.standard_normal((4, 3))
     with jax.enable_x64(True):
         _, u = spectral_norm(jnp.asarray(kernel), jnp.ones(3), 50)

@@ -9,7 +9,7 @@ from jax.test_util import check_grads
 from rnngen_jax.ops import windows
 from rnngen_jax.ops.windows import Window
 
-# Images of B x A pixels in the paper's letters, and filters a side.
+# Images of B x A pixels, in the paper's letters, and filters per side.
 SHAPES = [(5, 7, 1, 3), (6, 4, 3, 2), (4, 4, 1, 4), (3, 5, 2, 1)]
 NUM = 4
 
@@ -40,7 +40,7 @@ def eq_19_to_26(centre, stride, variance, pixels, size):
 
 
 def by_loops(raw, height, width, size):
-    """F_Y, F_X, γ and the box from 0 of every window."""
+    """F_Y, F_X, γ and the box, counted from 0, of every window."""
     for each in raw:
         x, y, variance, stride, intensity = eq_21_to_24(each, height, width, size)
         rows, down = eq_19_to_26(y, stride, variance, height, size)
@@ -97,7 +97,7 @@ def test_filters_sum_to_one_even_far_outside():
 
 
 def on_pixels(top, left, size, variance=1e-4):
-    """Windows whose filters are single pixels, from rows `top` and columns `left`, from 0."""
+    """Windows whose filters are single pixels, from row `top` and column `left`, counted from 0."""
     top, left = np.atleast_1d(top, left)
     half = (size - 1) / 2
     given = top + 1 + half, left + 1 + half, 1.0, variance, 1.0
@@ -108,7 +108,7 @@ def on_pixels(top, left, size, variance=1e-4):
     ("height", "width", "size"), [(4, 7, 1), (4, 7, 2), (6, 5, 3), (4, 7, 4), (5, 5, 5)]
 )
 def test_a_window_on_pixels_copies_them_also_at_the_border(height, width, size):
-    """At every place where it fits, with three channels."""
+    """At every position inside the image, with three channels."""
     places = [(y, x) for y in range(height - size + 1) for x in range(width - size + 1)]
     top, left = np.array(places).T
     rng, num = np.random.default_rng(0), len(places)
@@ -134,7 +134,7 @@ def test_beyond_the_border_a_filter_is_that_of_the_nearest_pixel():
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_writing_is_the_adjoint_of_reading(shape):
-    """<read(x), w> = <x, write(w)> at intensity 1, and γ² of it at any other."""
+    """<read(x), w> = γ² <x, write(w)>."""
     height, width, _, size = shape
     image, patch = arrays(*shape)
 
@@ -169,7 +169,7 @@ def test_gradients_are_finite_differences():
     ("height", "width", "size"), [(8, 8, 3), (8, 8, 1), (28, 28, 2), (5, 9, 4)]
 )
 def test_a_window_starts_over_the_whole_image(height, width, size):
-    """At zeros its corners are the image's, or the larger square's about it."""
+    """For outputs of zero, its corners are those of the image or of the enclosing square."""
     side = max(height, width) - 1 if size > 1 else 0
     top, left = (height - 1 - side) / 2, (width - 1 - side) / 2
     wanted = [[top, left, top + side, left + side]]
@@ -188,8 +188,8 @@ def test_a_window_starts_over_the_whole_image(height, width, size):
     window, box, weight, written = jax.jit(outcome)(np.stack(raw).astype(np.float32))
     np.testing.assert_allclose(box, wanted * 3, atol=1e-5)
     np.testing.assert_array_equal(window.intensity[:2], 1.0)
-    # The others are as wide as they must be for every pixel to count in what is read.
+    # The others are wide enough for every pixel to contribute to the patch.
     assert weight[1].min() > 0.2 * weight[1].max()
     np.testing.assert_allclose(window.variance[1], window.variance[2])
-    # And the last writes about as much on a pixel as there is in the patch.
+    # The last writes about the patch's value to every pixel.
     np.testing.assert_allclose(written[2].mean(), 1.0, rtol=1e-5)

@@ -1,6 +1,5 @@
-"""A drawn sequence in float64, and the values and gradients that every way through time gives."""
+"""A random sequence in float64, and the values and gradients that every strategy must give."""
 
-import itertools
 from typing import Any, NamedTuple
 
 import jax
@@ -13,20 +12,21 @@ from rnngen_jax.recurrence import unroll
 
 
 class Mode(NamedTuple):
-    """What a sequence may have: it runs backwards, begins anew on the way, or is given a carry."""
+    """Options of a sequence: it runs backwards, is reset on the way, or is given a carry."""
 
     reverse: bool = False
     reset: bool = False
     carried: bool = False
 
 
-MODES = [Mode(*flags) for flags in itertools.product([False, True], repeat=3)]
-# All that a sequence can have, in both directions.
+# All options at once, in both directions.
 FULL = [Mode(reverse, reset=True, carried=True) for reverse in (False, True)]
+# Every pair of options with every pair of their values.
+MODES = [Mode(), *FULL, Mode(reverse=True, reset=True), Mode(reverse=True, carried=True)]
 
 
 class Problem(NamedTuple):
-    """A cell with all that `unroll` takes, and the weights of its outputs in the loss.
+    """A cell with all arguments of `unroll`, and the weights of its outputs in the loss.
 
     Attributes:
       cell: the cell.
@@ -48,13 +48,13 @@ class Problem(NamedTuple):
 
 
 def draw_params(cell: Cell, in_features: int, rng: np.random.Generator) -> Params:
-    """Normal parameters, biases and learned carries too, so that none hides behind a zero."""
+    """Normal parameters, including biases and carries, where an error may not show at zero."""
     shapes = jax.eval_shape(lambda: cell.init(jax.random.key(0), in_features))
     return jax.tree.map(lambda leaf: 0.5 * rng.standard_normal(leaf.shape), shapes)
 
 
 def draw(cell: Cell, size: tuple[int, int, int], mode: Mode) -> Problem:
-    """Draws a problem; under `jax.enable_x64` all of it is float64.
+    """Draws a random problem; under `jax.enable_x64` all of it is float64.
 
     Args:
       cell: any cell.
@@ -80,7 +80,7 @@ def draw(cell: Cell, size: tuple[int, int, int], mode: Mode) -> Problem:
 
 
 def solve(problem: Problem, **options: Any) -> Any:
-    """`unroll` with the options: a loss of its results, these, and the loss's gradients.
+    """Runs `unroll`: a loss of its results, the results, and the loss's gradients.
 
     The loss weighs every output, and every number of the last carry in a way of its own.
 
@@ -102,11 +102,11 @@ def solve(problem: Problem, **options: Any) -> Any:
         return (ys * problem.weights).sum() + total, (last, ys)
 
     run = jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)
-    # Compiling the Python loop would take longer than running it.
+    # Not jitted: compiling the Python loop takes longer than running it.
     run = run if options.get("strategy") == "loop" else jax.jit(run)
     return run(problem.params, problem.xs, problem.carry)
 
 
 def close(got: Any, wanted: Any, rtol: float = 1e-10, atol: float = 1e-12) -> None:
-    """Asserts that two trees of arrays are equal but for rounding."""
+    """Asserts that two trees of arrays are equal up to rounding."""
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), got, wanted)

@@ -31,7 +31,7 @@ CELLS = {
     "learned_lstm_stack": lambda: cells.build("lstm", F, layers=2, residual=True, learned=True),
 }
 
-# Chunks of 3 of the 7 steps: two in a loop, and a step left over.
+# Chunks of 3 of the 7 steps: two in a loop, and one step left over.
 WAYS = [("lstm", {}, mode, D) for mode in MODES]
 WAYS += [
     (name, {"strategy": f"sequential:{options}"}, mode, D)
@@ -46,14 +46,14 @@ WAYS += [
     for mode in modes
 ]
 WAYS += [("gru", {"remat": T + 1}, FULL[0], D)]
-# What is learned is the first carry, which a reset goes back to.
+# A reset restores the learned initial carry.
 WAYS += [("learned_lstm_stack", {}, Mode(reverse, reset=True), D) for reverse in (False, True)]
 WAYS += [("learned_lstm_stack", {"remat": 3}, FULL[1], D)]
 WAYS += [("lstm", {"strategy": "sequential", "remat": 3}, FULL[0], D)]
-# Few input features: the input product is done inside the loop.
+# Few input features: the input product is computed inside the loop.
 WAYS += [("gru", {}, FULL[0], 1), ("lstm", {}, FULL[1], 1)]
 WAYS += [("lstm", {"strategy": "sequential:gradient=autodiff"}, FULL[1], 1)]
-# Each other cell in the way that suits it.
+# Every other cell with its default strategy.
 WAYS += [(name, {}, FULL[1], D) for name in sorted(CELLS.keys() - {way[0] for way in WAYS})]
 
 
@@ -66,7 +66,14 @@ def by_the_loop(name, mode, width):
     return problems.solve(problem(name, mode, width), strategy="loop")
 
 
-@pytest.mark.parametrize(("name", "options", "mode", "width"), WAYS)
+# The default, with every option and with none, and gates that are rematerialised.
+OPTIMISED = [WAYS[0], ("lstm", {}, FULL[1], D), WAYS[len(MODES) + 1]]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "mode", "width"),
+    [pytest.param(*way, marks=[pytest.mark.optimised] if way in OPTIMISED else []) for way in WAYS],
+)
 def test_unroll_is_the_python_loop_in_value_and_gradient(name, options, mode, width):
     with jax.enable_x64(True):
         fast = problems.solve(problem(name, mode, width), **options)
@@ -75,7 +82,7 @@ def test_unroll_is_the_python_loop_in_value_and_gradient(name, options, mode, wi
 
 @pytest.mark.parametrize("name", ["gru", "lstm"])
 def test_products_gate_by_gate_are_those_of_all_gates_at_once(name, monkeypatch):
-    """Thin and small kernels, such as all in these tests, stand side by side for one product."""
+    """Thin and small kernels, as in all these tests, are concatenated for one product."""
     with jax.enable_x64(True):
         wanted = by_the_loop(name, FULL[0], D)
         monkeypatch.setattr(products, "_CPU_WIDE", 0)
@@ -110,7 +117,7 @@ def test_forward_mode_and_second_derivatives():
             return lambda p: jnp.square(unroll(cell, p, xs, strategy=strategy)[1]).sum()
 
         def along(*functions):
-            """The functions' derivatives along the parameters themselves."""
+            """The functions' derivatives in the direction of the parameters."""
             return jax.jit(lambda p: [jax.jvp(f, (p,), (p,))[1] for f in functions])(params)
 
         loop, own, autodiff = map(value, ("loop", "sequential", "sequential:gradient=autodiff"))
@@ -148,7 +155,7 @@ def test_each_way_keeps_less_for_the_gradient_than_the_one_before():
 
     every = kept("sequential:gradient=autodiff")
     stored, recomputed = (kept(f"sequential:gates={gates}") for gates in ("store", "recompute"))
-    # Against the gates and carries of 64 steps: the carries alone, and those of 8 steps.
+    # Instead of the gates and carries of 64 steps: only the carries, or those of 8 steps.
     assert every > stored > recomputed + 64 * 4 * B * F - 1
     assert kept("sequential", remat=8) < recomputed - 56 * 2 * B * F + 1
 
@@ -164,7 +171,7 @@ def test_a_chunk_of_few_steps_needs_less_memory_for_the_gradient():
 
         return jax.jit(jax.grad(loss)).lower(params).compile().memory_analysis().temp_size_in_bytes
 
-    # At the least, the gradients of the gates of 56 steps more, in float32.
+    # At least the gradients of the gates of 56 more steps, in float32.
     assert planned(64) - planned(8) > 4 * 56 * 4 * B * F
 
 
@@ -182,14 +189,14 @@ def test_auto_is_what_suits_the_cell():
 
 
 def test_by_layer_runs_each_layer_over_the_whole_sequence():
-    """A loop over a stack has one step of each layer in turn; by layer, all steps of one first."""
+    """A loop over a stack runs one step of each layer in turn; by layer, all steps of one first."""
     with jax.enable_x64(True):
         drawn = problems.draw(cells.build("gru", F, layers=2, residual=True), (T, B, D), FULL[0])
         whole, parts = (problems.solve(drawn, strategy=way) for way in ("loop", by_layer("loop")))
         problems.close(parts, whole)
     ways = "loop", by_layer("loop"), "newton:window=3", by_layer("newton:window=3")
     assert len({program("gru", layers=2, strategy=way) for way in ways}) == len(ways)
-    # A state of 2 F numbers, whose Jacobians are so wide, against two of F.
+    # A state of 2 F values, with Jacobians of that width, against two of F.
     wide = f"{T // 2},{B},{2 * F},{2 * F}"
     assert wide in program("gru", layers=2, strategy="newton:window=3")
     assert wide not in program("gru", layers=2, strategy=by_layer("newton:window=3"))
@@ -241,7 +248,7 @@ def test_bidirectional_is_one_cell_each_way():
     np.testing.assert_allclose(ys[..., :F], unroll(forward, params["forward"], xs)[1], atol=1e-6)
     np.testing.assert_allclose(ys[..., F:], flipped[1][::-1], atol=1e-6)
     np.testing.assert_allclose(carries["backward"].c, flipped[0].c, atol=1e-6)
-    # Two sequences in one, of 2 and 5 steps: each direction resets where it enters the next one.
+    # Two sequences of 2 and 5 steps in one: each direction is reset where it enters the next.
     masks = {
         "forward": jnp.zeros((T, B), bool).at[2].set(True),
         "backward": jnp.zeros((T, B), bool).at[1].set(True),

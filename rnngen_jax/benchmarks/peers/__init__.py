@@ -1,8 +1,8 @@
-"""Other libraries' layers, one file for each library.
+"""Layers of other libraries, one file per library.
 
-Each file has `missing() -> str | None`, why it cannot run here, and `contenders(problem)`, its
-layers with the problem's parameters. The libraries are imported inside functions alone: they are
-not needed to install this package, and some of them set things up for the whole process.
+Each file has `missing() -> str | None`, the reason why it cannot run here, and
+`contenders(problem)`, its layers with the problem's parameters. Libraries are imported only inside
+functions: they are optional, and some have side effects on the whole process.
 """
 
 import importlib
@@ -24,7 +24,7 @@ def load(name: str) -> ModuleType:
 
 
 def left_out() -> list[str]:
-    """Why each peer that cannot run here is left out, one line each."""
+    """The peers that cannot run here, one line each with the reason."""
     reasons = [load(name).missing() for name in names()]
     return [f"{reason}: left out" for reason in reasons if reason is not None]
 

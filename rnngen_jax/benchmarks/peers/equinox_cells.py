@@ -1,4 +1,4 @@
-"""Equinox: its LSTM and GRU cells, mapped over the batch, in `jax.lax.scan`."""
+"""Equinox: its LSTM and GRU cells, vmapped over the batch, in `jax.lax.scan`."""
 
 from typing import Any
 
@@ -17,12 +17,12 @@ GATES = {"lstm": ("i", "f", "g", "o"), "gru": ("r", "z", "n")}
 
 
 def missing() -> str | None:
-    """Not installed."""
+    """The reason why it cannot run here: it is not installed."""
     return not_installed("equinox")
 
 
 def contenders(problem: Problem) -> list[Contender]:
-    """The cell of the problem's kind."""
+    """Equinox's cell of the problem's kind."""
     import equinox
 
     shape, gates = problem.shape, GATES[problem.cell]

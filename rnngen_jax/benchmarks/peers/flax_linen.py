@@ -16,17 +16,17 @@ GATES = {"lstm": ("i", "f", "g", "o"), "gru": ("r", "z", "n")}
 
 
 def missing() -> None:
-    """Flax is always there."""
+    """`None`: Flax is always installed."""
     return None
 
 
 def contenders(problem: Problem) -> list[Contender]:
-    """All cells of the problem's kind."""
+    """Flax's cells of the problem's kind."""
     return [contender(layer) for layer in layers(problem)]
 
 
 def layers(problem: Problem) -> list[Layer]:
-    """The same before they are compiled."""
+    """The same, not yet compiled."""
     return [_layer(problem, name) for name in CELLS[problem.cell]]
 
 
@@ -48,10 +48,10 @@ def _layer(problem: Problem, name: str) -> Layer:
 
 
 def _to_flax(problem: Problem) -> dict[str, dict[str, np.ndarray]]:
-    """Kernels `i*` of the input and `h*` of the hidden state.
+    """Our parameters in Flax's layout: kernels `i*` for the input and `h*` for the hidden state.
 
-    The LSTM's biases are with the hidden state's kernels, the GRU's with the input's, but for the
-    candidate's inner one.
+    The LSTM has its biases beside the kernels `h*`, the GRU beside `i*`, except for the candidate's
+    inner bias.
     """
     params, gates = problem.params, GATES[problem.cell]
     flax: dict[str, dict[str, np.ndarray]] = {}

@@ -15,7 +15,7 @@ GATES = ("i", "f", "g", "o")
 
 
 def missing() -> str | None:
-    """No NVIDIA GPU."""
+    """The reason why it cannot run here: there is no NVIDIA GPU."""
     device = jax.devices()[0]
     if device.platform == "gpu" and "NVIDIA" in device.device_kind:
         return None
@@ -23,7 +23,7 @@ def missing() -> str | None:
 
 
 def contenders(problem: Problem) -> list[Contender]:
-    """The LSTM; it is batch-major. There is no GRU."""
+    """The LSTM, which is batch-major; cuDNN's GRU is not available from JAX."""
     if problem.cell != "lstm":
         return []
     from jax.experimental import rnn
@@ -59,14 +59,14 @@ def contenders(problem: Problem) -> list[Contender]:
 
 
 def flatten(params: Params) -> np.ndarray:
-    """Our parameters as cuDNN's one array: input and recurrent weights, first and second bias."""
+    """Our parameters as cuDNN's flat array: input and recurrent weights, first and second bias."""
     wide = widen(params, GATES)
     arrays = (wide.input.T, wide.recurrent.T, wide.bias, second_bias(wide))
     return np.concatenate([array.ravel() for array in arrays])
 
 
 def unflatten(flat: np.ndarray, shape: Shape) -> Params:
-    """Gradients for `flatten`'s array in our layout; the second bias has the first one's."""
+    """Converts a gradient with respect to `flatten`'s array to our layout, with the first bias."""
     _, _, inputs, hidden = shape
     wide = 4 * hidden
     sizes = np.cumsum([wide * inputs, wide * hidden, wide])

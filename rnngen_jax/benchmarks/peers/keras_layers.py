@@ -23,12 +23,12 @@ GATES = {"lstm": ("i", "f", "g", "o"), "gru": ("z", "r", "n")}
 
 
 def missing() -> str | None:
-    """Not installed."""
+    """The reason why it cannot run here: it is not installed."""
     return not_installed("keras")
 
 
 def contenders(problem: Problem) -> list[Contender]:
-    """The layer of the problem's kind; it is batch-major, and so is all that it is given."""
+    """Keras's layer of the problem's kind, which is batch-major, as are its inputs."""
     keras, shape, gates = _keras(), problem.shape, GATES[problem.cell]
     name = {"lstm": "LSTM", "gru": "GRU"}[problem.cell]
     layer = getattr(keras.layers, name)(shape.hidden, return_sequences=True, unroll=False)
@@ -39,7 +39,7 @@ def contenders(problem: Problem) -> list[Contender]:
         return layer.stateless_call(params, others, xs)[0]
 
     wide = widen(problem.params, gates)
-    # The GRU's two biases are the rows of one array.
+    # The GRU's two biases are rows of one array.
     bias = wide.bias if problem.cell == "lstm" else np.stack([wide.bias, second_bias(wide)])
 
     def gradients(found: Any) -> Params:
@@ -60,7 +60,7 @@ def contenders(problem: Problem) -> list[Contender]:
 
 
 def _keras() -> ModuleType:
-    """Keras with its JAX backend, imported so that it neither reads nor writes ~/.keras."""
+    """Keras on its JAX backend, imported without reading or writing ~/.keras."""
     if "keras" not in sys.modules:
         with (
             tempfile.TemporaryDirectory() as folder,
@@ -70,13 +70,13 @@ def _keras() -> ModuleType:
     keras = sys.modules["keras"]
     backend = keras.backend.backend()
     if backend != "jax":
-        raise UserError(f"keras is imported with its {backend} backend; allowed: jax.")
+        raise UserError(f"keras's backend must be jax, got {backend}. Set KERAS_BACKEND=jax.")
     return keras
 
 
 @contextlib.contextmanager
 def _environment(**variables: str) -> Iterator[None]:
-    """Sets environment variables for a while."""
+    """Sets environment variables temporarily."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:

@@ -1,10 +1,10 @@
-"""PyTorch: `nn.LSTM` and `nn.GRU`, through oneDNN on a CPU and cuDNN on an NVIDIA GPU."""
+"""PyTorch: `nn.LSTM` and `nn.GRU`, by oneDNN on a CPU and cuDNN on an NVIDIA GPU."""
 
 from typing import Any
 
 from rnngen_jax.benchmarks.contenders import Contender
 from rnngen_jax.benchmarks.layouts import narrow, second_bias, widen, with_second_bias
-from rnngen_jax.benchmarks.machine import cores, torch_device
+from rnngen_jax.benchmarks.machine import set_up_torch, torch_device, wait_for_torch
 from rnngen_jax.benchmarks.peers.base import not_installed
 from rnngen_jax.benchmarks.problem import Problem
 from rnngen_jax.cells.base import Params
@@ -13,7 +13,7 @@ GATES = {"lstm": ("i", "f", "g", "o"), "gru": ("r", "z", "n")}
 
 
 def missing() -> str | None:
-    """Not installed, or without the GPU that JAX has."""
+    """The reason why it cannot run here: it is not installed, or lacks CUDA where JAX has it."""
     absent = not_installed("torch")
     if absent is not None or torch_device() == "cpu":
         return absent
@@ -23,17 +23,10 @@ def missing() -> str | None:
 
 
 def contenders(problem: Problem) -> list[Contender]:
-    """The layer of the problem's kind, time-major, with as many threads as JAX has."""
+    """Torch's layer of the problem's kind, which is time-major."""
     import torch
 
-    device, gates = torch_device(), GATES[problem.cell]
-    torch.set_num_threads(cores())
-    torch.backends.cudnn.allow_tf32 = False  # float32 like the others
-
-    def wait() -> None:
-        if device == "cuda":
-            torch.cuda.synchronize()
-
+    device, gates = set_up_torch(), GATES[problem.cell]
     name = {"lstm": "LSTM", "gru": "GRU"}[problem.cell]
     layer = getattr(torch.nn, name)(problem.shape.inputs, problem.shape.hidden)
     wide = widen(problem.params, gates)
@@ -49,14 +42,14 @@ def contenders(problem: Problem) -> list[Contender]:
     def forward() -> Any:
         with torch.inference_mode():
             ys, _ = layer(xs)
-        wait()
+        wait_for_torch()
         return ys
 
     def gradient() -> list[Any]:
         layer.zero_grad(set_to_none=True)
         ys, _ = layer(xs)
         (ys * weights).sum().backward()
-        wait()
+        wait_for_torch()
         return [parameter.grad for parameter in layer.parameters()]
 
     def gradients(found: list[Any]) -> Params:

@@ -1,8 +1,8 @@
-"""The suites, one file each; a suite's name is its file's name.
+"""The benchmark suites, one per file and named after it.
 
-A suite has a `TITLE`, the `COLUMNS` of its table, the column that is `PLOTTED`, and two functions:
-`run(settings, machine)` gives the table's records as they are measured, `notes(records)` the lines
-below the table.
+A suite has a `TITLE`, the `COLUMNS` of its table, the `PLOTTED` column, and two functions:
+`run(settings, machine)` yields the table's records as they are measured, and `notes(records)`
+returns the lines below the table.
 """
 
 import importlib
@@ -12,7 +12,7 @@ from rnngen_jax.discovery import defining
 
 
 def names() -> list[str]:
-    """Names of all suites: the files that define what a suite has."""
+    """Names of all suites: files that define all parts of a suite."""
     return defining(__path__, "TITLE", "COLUMNS", "PLOTTED", "run", "notes")
 
 

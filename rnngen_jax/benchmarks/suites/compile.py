@@ -1,4 +1,4 @@
-"""How long a gradient's program takes to compile, by strategy and number of steps."""
+"""Compile time of a gradient, by strategy and number of steps."""
 
 import contextlib
 import statistics
@@ -17,7 +17,7 @@ TITLE = "tracing and compiling a parameter gradient, without the persistent cach
 COLUMNS = ("trace s", "compile s", "ratio")
 PLOTTED = "compile s"
 
-# "loop", the reference that the tests use, is as long as the sequence and has no place here.
+# Without "loop", the tests' reference, whose program grows with the sequence.
 CELLS = (
     ("lstm", "sequential"),
     ("gru", "sequential"),
@@ -32,7 +32,7 @@ def run(settings: Settings, machine: Machine) -> Iterator[Record]:
     """Compiles each cell and strategy at each shape, `rounds` times."""
     shapes = settings.shapes_or(SHAPES)
     with no_persistent_cache():
-        _seconds("lstm", "sequential", shapes[0])  # the process's first compilation is slower
+        _seconds("lstm", "sequential", shapes[0])  # a process's first compilation is slower
         for cell, strategy in CELLS:
             least = None
             for shape in shapes:
@@ -49,10 +49,10 @@ def run(settings: Settings, machine: Machine) -> Iterator[Record]:
 
 @contextlib.contextmanager
 def no_persistent_cache() -> Iterator[None]:
-    """Turns JAX's cache of compiled programs on disk off for a while."""
+    """Temporarily disables JAX's on-disk cache of compiled programs."""
     before = jax.config.jax_enable_compilation_cache
     jax.config.update("jax_enable_compilation_cache", False)
-    compilation_cache.reset_cache()  # JAX looks at the setting only once
+    compilation_cache.reset_cache()  # JAX reads the setting only once
     try:
         yield
     finally:
@@ -61,7 +61,7 @@ def no_persistent_cache() -> Iterator[None]:
 
 
 def _seconds(cell: str, strategy: str, shape: Shape) -> tuple[float, float]:
-    """Seconds of tracing and of compiling, with nothing kept from before."""
+    """Seconds of tracing and of compiling, with empty caches."""
     layer = ours(draw(cell, shape), strategy)
     jax.clear_caches()
     start = time.perf_counter()
@@ -75,6 +75,6 @@ def notes(records: Sequence[Record]) -> list[str]:
     """The largest ratio."""
     largest = max(record.values["ratio"] or 0.0 for record in records)
     return [
-        "ratio: tracing and compiling, divided by those of the same contender's first shape; "
+        "ratio: tracing plus compiling, divided by the same for the contender's first shape; "
         f"largest {number(largest)}"
     ]

@@ -1,12 +1,10 @@
-"""DRAW against the same written in PyTorch: a step of training, and drawing images.
+"""DRAW against an implementation in PyTorch: loss and gradient, and sampling.
 
-A shape T,B,I,H is B binary images of I by I pixels, drawn in T steps by LSTMs with H features. All
-else is as in the paper's table 3: 100 latents a step, reading windows of 2 filters by 2 and writing
-windows of 5 by 5, or as many as the image has pixels a side. Each shape is run without attention,
-too.
+A shape T,B,I,H is B binary images of I by I pixels, drawn in T steps by LSTMs with H features. The
+rest is as in the paper's table 3: 100 latents per step, read windows of 2 by 2 filters and write
+windows of 5 by 5, or the image's side if that is smaller. Each shape also runs without attention.
 """
 
-import statistics
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -19,15 +17,15 @@ from rnngen_jax import keys, models
 from rnngen_jax.benchmarks.agreement import require_close
 from rnngen_jax.benchmarks.machine import Machine
 from rnngen_jax.benchmarks.peers import torch_nn
-from rnngen_jax.benchmarks.problem import Settings, Shape
-from rnngen_jax.benchmarks.report import Record, compare, number
+from rnngen_jax.benchmarks.problem import Settings, Shape, draw_parameters
+from rnngen_jax.benchmarks.report import Record, timed, torch_notes
 from rnngen_jax.benchmarks.textbook_draw import Sizes, TorchDraw, torch_draw
 from rnngen_jax.benchmarks.timing import interleaved
 from rnngen_jax.cells.base import Params
 from rnngen_jax.models.base import Model
 from rnngen_jax.shapes import ImageSpec
 
-TITLE = "DRAW: loss and gradient, and drawing images, against PyTorch's eager loop"
+TITLE = "DRAW: loss and gradient, and sampling, against PyTorch's eager loop"
 COLUMNS = ("ms", "least", "most", "ratio", "images/s")
 PLOTTED = "ms"
 
@@ -39,14 +37,14 @@ TORCH = "torch LSTMCell, bmm"
 
 
 class Ours(NamedTuple):
-    """Our side, compiled when it is first called.
+    """Our model's functions, each compiled at its first call.
 
     Attributes:
       params: float32 NumPy arrays in our layout.
       images: 0 or 1, uint8 `[B, I, I, 1]`.
-      gradient: `gradient(key) -> (nats, gradients)`, the mean negative bound of an image, and the
+      gradient: `gradient(key) -> (nats, gradients)`, the mean negative bound per image and the
         gradient of the training loss, with noise drawn from the key.
-      noise: the noise that `gradient` draws, `[T, B, Z]`.
+      noise: `noise(key) -> [T, B, Z]`, the noise that `gradient` draws from the same key.
       sample: `sample(key) -> uint8 [B, I, I, 1]`.
       decode: `decode(latents [T, B, Z]) -> [B, I, I]`, the expected image.
     """
@@ -60,7 +58,7 @@ class Ours(NamedTuple):
 
 
 def run(settings: Settings, machine: Machine) -> Iterator[Record]:
-    """Times a gradient and drawing, after bounds, gradients and expected images agree."""
+    """Times a gradient and sampling, after bounds, gradients and expected images agree."""
     for shape in settings.shapes_or(SHAPES):
         for kind in KINDS:
             yield from _case(kind, shape, settings.rounds)
@@ -68,51 +66,44 @@ def run(settings: Settings, machine: Machine) -> Iterator[Record]:
 
 def _case(kind: str, shape: Shape, rounds: int) -> Iterator[Record]:
     size = sizes(kind, shape)
-    us, key = ours(size), jax.random.key(0)
+    own, key = ours(size), jax.random.key(0)
     calls: dict[str, dict[str, Callable[[], Any]]] = {
-        "gradient": {"ours": lambda: us.gradient(key)},
-        "sample": {"ours": lambda: us.sample(key)},
+        "gradient": {"ours": lambda: own.gradient(key)},
+        "sample": {"ours": lambda: own.sample(key)},
     }
     if torch_nn.missing() is None:
-        torch = torch_draw(us.params["model"], size, us.images[..., 0])
-        check(f"{kind} {shape}", us, torch, key)
-        # Of arrays that are not JAX's there is nothing to wait for.
+        torch = torch_draw(own.params["model"], size, own.images[..., 0])
+        check(f"{kind} {shape}", own, torch, key)
         calls["gradient"][TORCH], calls["sample"][TORCH] = torch.gradient, torch.sample
     for work, those in calls.items():
         timings = interleaved(those, rounds)
-        for name, timing in timings.items():
-            values = {
-                **timing.milliseconds(),
-                "ratio": timing.median / timings["ours"].median,
-                "images/s": shape.batch / timing.median,
-            }
-            yield Record(f"{kind} {work} {shape}", name, values)
+        yield from timed(f"{kind} {work} {shape}", timings, {"images/s": shape.batch})
 
 
 def sizes(kind: str, shape: Shape) -> Sizes:
-    """The network of a shape."""
+    """The network's sizes for a shape."""
     read, write = (min(size, shape.inputs) for size in KINDS[kind])
     return Sizes(shape.steps, shape.batch, shape.inputs, shape.hidden, LATENTS, read, write)
 
 
-def check(case: str, us: Ours, torch: TorchDraw, key: Array) -> None:
-    """Compares the programs that are timed, for the same noise and the same latents.
+def check(case: str, own: Ours, torch: TorchDraw, key: Array) -> None:
+    """Compares the timed programs, given the same noise and the same latents.
 
     Raises:
-      RunError: bounds, gradients or expected images differ by more than the bench allows.
+      RunError: bounds, gradients or expected images differ by more than the benchmark's tolerance.
     """
-    noise = us.noise(key)
-    nats, gradients = us.gradient(key)
+    noise = own.noise(key)
+    nats, gradients = own.gradient(key)
     their_nats, their_gradients = torch.gradient(noise)
     require_close(f"{case}: bound of {TORCH}", their_nats.cpu().numpy(), np.asarray(nats))
     found, wanted = torch.gradients(their_gradients), jax.tree.map(np.asarray, gradients["model"])
     require_close(f"{case}: gradients of {TORCH} for ", found, wanted)
-    expected = us.decode(noise)
+    expected = own.decode(noise)
     require_close(f"{case}: expected images of {TORCH}", torch.decode(noise), expected)
 
 
 def ours(sizes: Sizes) -> Ours:
-    """Our model with parameters and images drawn from a seed."""
+    """Our model with random parameters and images."""
     fields = {
         "cell": "lstm",
         "features": sizes.features,
@@ -129,7 +120,7 @@ def ours(sizes: Sizes) -> Ours:
     images = rng.integers(0, 2, (sizes.batch, *spec.shape), np.uint8)
     label, index = jnp.zeros(sizes.batch, jnp.int32), jnp.arange(sizes.batch)
     batch = {"image": jnp.asarray(images), "label": label, "index": index}
-    there = jax.device_put(params)
+    on_device = jax.device_put(params)
 
     @jax.jit
     def gradient(params: Params, batch: dict[str, Array], key: Array) -> tuple[Array, Params]:
@@ -141,56 +132,45 @@ def ours(sizes: Sizes) -> Ours:
         return nats, gradients
 
     def noise(key: Array) -> np.ndarray:
-        """As the loss draws it; that it is the same is seen when bounds are compared."""
+        """Repeats the loss's own draws; comparing the bounds verifies this."""
         each = keys.per_example(keys.named(key, "latents"), index)
         drawn = jax.vmap(lambda key: jax.random.normal(key, model.latent.shape))(each)
         return np.ascontiguousarray(np.moveaxis(np.asarray(drawn), 1, 0))
 
     def decode(latents: np.ndarray) -> np.ndarray:
-        expected = jax.jit(model.latent.decode)(there, {}, np.moveaxis(latents, 0, 1))
+        expected = jax.jit(model.latent.decode)(on_device, {}, np.moveaxis(latents, 0, 1))
         return np.asarray(expected)[..., 0]
 
     sample = jax.jit(lambda params, key: model.sample(params, {}, key, sizes.batch))
     return Ours(
         params,
         images,
-        lambda key: gradient(there, batch, key),
+        lambda key: gradient(on_device, batch, key),
         noise,
-        lambda key: sample(there, key),
+        lambda key: sample(on_device, key),
         decode,
     )
 
 
 def parameters(model: Model, sizes: Sizes, rng: np.random.Generator) -> Params:
-    """Parameters, biases too, so that none hides behind a zero; with no initialiser to compile.
+    """Random parameters, whose windows cover about the whole image.
 
-    Windows lie about over the whole image, each filter half as wide as they are apart.
+    Filters are about half as wide as their distance.
     """
-
-    def one(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
-        scale = 0.1 if leaf.ndim != 2 else leaf.shape[0] ** -0.5
-        return np.float32(scale) * rng.standard_normal(leaf.shape, np.float32)
-
-    shapes = jax.eval_shape(lambda key: model.init(key)[0], jax.random.key(0))
-    params = jax.tree.map(one, shapes)
+    params = draw_parameters(lambda key: model.init(key)[0], rng, 0.1)
     for name, size in (("read_window", sizes.read), ("write_window", sizes.write)):
         if size:
             part = params["model"][name]
             part["kernel"] *= np.float32(0.1)
             apart = (sizes.side - 1) / max(size - 1, 1)
-            part["bias"][2] += 2 * np.log(np.float32(max(apart / 2, 0.5)))  # the log-variance's
+            part["bias"][2] += 2 * np.log(np.float32(max(apart / 2, 0.5)))  # of the log-variance
     return params
 
 
 def notes(records: Sequence[Record]) -> list[str]:
-    """Torch's time over ours, for each kind of work."""
-    lines = [
-        "ratio: the time divided by ours, above 1 where ours is faster. images/s: images of the "
-        "batch over the time."
+    """The meaning of the columns, and torch's time over ours for each kind of work."""
+    return [
+        "ratio: the time divided by ours, so ours is faster above 1. images/s: the batch size "
+        "divided by the time.",
+        *torch_notes(records, ("gradient", "sample")),
     ]
-    for work in ("gradient", "sample"):
-        those = [record for record in records if f" {work} " in record.case]
-        if torch := compare(those, "ratio", ("torch",)):
-            median, lowest = number(statistics.median(torch)), number(min(torch))
-            lines.append(f"{work}: torch / ours: median {median}, lowest {lowest}")
-    return lines

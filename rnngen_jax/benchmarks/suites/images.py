@@ -1,12 +1,11 @@
-"""Models of images: training against a textbook's layers, drawing against a pass for each value.
+"""Models of images: training against textbook layers, sampling against one pass per value.
 
-A shape T,B,I,H is B binary images of T pixels and I channels, by layers with H features. Of all
-images of T pixels they are the squarest, no higher than wide.
+A shape T,B,I,H is B binary images of T pixels and I channels, for layers with H features. Images
+are as square as T allows, and no higher than wide.
 """
 
 import functools
 import math
-import statistics
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -19,8 +18,8 @@ from rnngen_jax import cells, models
 from rnngen_jax.benchmarks import agreement
 from rnngen_jax.benchmarks.contenders import Layer, contender
 from rnngen_jax.benchmarks.machine import Machine
-from rnngen_jax.benchmarks.problem import Settings, Shape
-from rnngen_jax.benchmarks.report import Record, number
+from rnngen_jax.benchmarks.problem import Settings, Shape, draw_parameters
+from rnngen_jax.benchmarks.report import Record, summary, timed
 from rnngen_jax.benchmarks.textbook import LAYERS, TextbookLayer
 from rnngen_jax.benchmarks.timing import Timing, interleaved
 from rnngen_jax.cells.base import Params
@@ -31,18 +30,18 @@ from rnngen_jax.modules.grid.diagonal_bilstm import DiagonalBiLSTM
 from rnngen_jax.modules.grid.row_lstm import RowLSTM
 from rnngen_jax.shapes import ImageSpec
 
-TITLE = "gradients against a textbook's layers, drawing against a pass for each value"
+TITLE = "gradients against textbook layers, sampling against one pass per value"
 COLUMNS = ("ms", "least", "most", "ratio")
 PLOTTED = "ms"
 
 SHAPES = (Shape(784, 16, 1, 16), Shape(784, 64, 1, 32))
-DRAWN = (Shape(784, 16, 1, 32),)
+SAMPLED = (Shape(784, 16, 1, 32),)
 
 MODULES = {
     "row_lstm": functools.partial(RowLSTM, radius=1),
     "diagonal_bilstm": DiagonalBiLSTM,
 }
-# By whether the convolution of the inputs is done before the loop.
+# By name: whether the inputs are convolved before the loop.
 TEXTBOOKS = {"flax ConvLSTMCell": False, "flax Conv, inputs before the loop": True}
 
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -52,37 +51,39 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "pixel_cnn, gated": ("pixel_cnn", {"gated": True}),
     "pixel_rnn": ("pixel_rnn", {}),
 }
-# By whole passes only so many values of an image are drawn; the time is scaled to all of them.
+# So many values of an image are sampled by whole passes; their time is scaled up to all values.
 PASSES = 28
-PASSED = PYTHON, COMPILED = [f"a pass for each value, {loop}" for loop in ("Python", "fori_loop")]
+PASSED = PYTHON, COMPILED = [f"one pass per value, {loop}" for loop in ("Python", "fori_loop")]
+# Standard deviation of random biases.
+OFFSET = 0.3
 
 
 def run(settings: Settings, machine: Machine) -> Iterator[Record]:
-    """Times gradients, after outputs and gradients agree, and drawing, after logits agree."""
+    """Times gradients, after outputs and gradients agree, and sampling, after logits agree."""
     for shape in settings.shapes_or(SHAPES):
         for kind in LAYERS:
             for part, contenders in (("layer", layers), ("network", networks)):
                 yield from _training(f"{kind} {part}", shape, contenders(kind, shape), settings)
-    for shape in settings.shapes_or(DRAWN):
+    for shape in settings.shapes_or(SAMPLED):
         for name in MODELS:
-            yield from _drawing(name, shape, settings)
+            yield from _sampling(name, shape, settings)
 
 
 def image_spec(shape: Shape) -> ImageSpec:
-    """The images of a shape."""
+    """The spec of the images for a shape."""
     sides = range(1, math.isqrt(shape.steps) + 1)
     height = max(side for side in sides if shape.steps % side == 0)
     return ImageSpec(height, shape.steps // height, shape.inputs, levels=2)
 
 
 def layers(kind: str, shape: Shape) -> list[Layer]:
-    """Our layer, and the textbook's, on maps with 2H features."""
+    """Our layer and the textbook layers, on maps with 2H features."""
     spec, rng = image_spec(shape), np.random.default_rng(0)
     width, cell = 2 * shape.hidden, cells.build("lstm", shape.hidden)
     module = MODULES[kind](cell=cell, width=width, columns=spec.width, channels=spec.channels)
     size = (spec.height, spec.width, shape.batch, width)
     xs, weights = (rng.standard_normal(size, np.float32) for _ in range(2))
-    params = _parameters(lambda key: module.init(key, None, xs)["params"], rng)
+    params = draw_parameters(lambda key: module.init(key, None, xs)["params"], rng, OFFSET)
 
     def apply(params: Params, xs: Array) -> Array:
         return module.apply({"params": params}, None, xs)[1]
@@ -107,15 +108,15 @@ def layers(kind: str, shape: Shape) -> list[Layer]:
 
 
 def networks(kind: str, shape: Shape) -> list[Layer]:
-    """Our model, and the same with the textbook's layers; outputs are log-likelihoods `[B]`.
+    """Our model, and the same with textbook layers; outputs are log-likelihoods `[B]`.
 
-    The weighted sum of these is the loss.
+    Their weighted sum is the loss.
     """
     spec, rng = image_spec(shape), np.random.default_rng(0)
     fields = _fields(shape, learned_carry=False)
     config = from_mapping(models.config_class(kind), fields, "config.model")
     model = models.build(kind, fields, spec)
-    params = _parameters(lambda key: model.init(key)[0], rng)
+    params = draw_parameters(lambda key: model.init(key)[0], rng, OFFSET)
     images = rng.integers(0, spec.levels, (shape.batch, *spec.shape), np.uint8)
     weights = np.full(shape.batch, -1 / images.size, np.float32)
 
@@ -131,7 +132,7 @@ def networks(kind: str, shape: Shape) -> list[Layer]:
         return Layer(name, apply, params, images, weights, np.asarray, back)
 
     def convert(params: Params) -> Params:
-        """Our parameters with those of the textbook's layers."""
+        """Our parameters, with those of the layers converted for the textbook layers."""
         parts = {
             name: LAYERS[kind].params(part) if name.startswith("layers_") else part
             for name, part in params["model"].items()
@@ -140,21 +141,21 @@ def networks(kind: str, shape: Shape) -> list[Layer]:
 
     found = [layer("ours", model, params, _as_numpy)]
     for name, hoisted in TEXTBOOKS.items():
-        textbook = [TextbookLayer(kind, spec.channels, hoisted) for _ in range(config.layers)]
-        other = grid_model(kind, config, spec, lambda _, found=textbook: found)
+        textbook = functools.partial(TextbookLayer, kind, spec.channels, hoisted)
+        other = grid_model(kind, config, spec, lambda make=textbook, **_: make())
         found.append(layer(name, other, jax.jit(convert)(params), _in_our_layout(convert, params)))
     return found
 
 
 class Passes(NamedTuple):
-    """Some of an image's values, each drawn by a pass of the network over the whole image.
+    """Some of an image's values, each sampled by one pass of the network over the whole image.
 
     Attributes:
-      values: which, counted in raster order with the channels innermost.
-      python: `python(params, images [B, H, W, C], key) -> images`, a compiled pass for each.
+      values: indices of these values, in raster order with the channels innermost.
+      python: `python(params, images [B, H, W, C], key) -> images`, one compiled pass per value.
       compiled: the same in one compiled loop.
-      logits: `logits(params, images) -> [B, n, P]`, what these values are drawn from, given what
-        of the images comes before each of them.
+      logits: `logits(params, images) -> [B, n, P]`, the raw outputs for these values, each given
+        the preceding values of the images.
     """
 
     values: np.ndarray
@@ -164,7 +165,7 @@ class Passes(NamedTuple):
 
 
 def passes(model: Model) -> Passes:
-    """The way to draw that needs nothing but the network."""
+    """Sampling that needs nothing but the network."""
     spec = model.spec
     chosen = np.unique(np.linspace(0, spec.dims - 1, PASSES).astype(np.int32))
 
@@ -204,13 +205,13 @@ def _training(
     contenders = [contender(layer) for layer in found]
     agreement.check(f"{what} {shape}", contenders)
     calls = {one.name: one.gradient for one in contenders}
-    yield from _records(f"{what} gradient {shape}", interleaved(calls, settings.rounds))
+    yield from timed(f"{what} gradient {shape}", interleaved(calls, settings.rounds))
 
 
-def _drawing(name: str, shape: Shape, settings: Settings) -> Iterator[Record]:
+def _sampling(name: str, shape: Shape, settings: Settings) -> Iterator[Record]:
     kind, fields = MODELS[name]
     model = models.build(kind, _fields(shape, **fields), image_spec(shape))
-    params = _parameters(lambda key: model.init(key)[0], np.random.default_rng(0))
+    params = draw_parameters(lambda key: model.init(key)[0], np.random.default_rng(0), OFFSET)
     params, key, dims = jax.device_put(params), jax.random.key(0), model.spec.dims
     blank = jnp.zeros((shape.batch, *model.spec.shape), jnp.uint8)
     sample = jax.jit(lambda params, key: model.sample(params, {}, key, shape.batch))
@@ -219,7 +220,7 @@ def _drawing(name: str, shape: Shape, settings: Settings) -> Iterator[Record]:
     images = sample(params, key)
     _, raw = jax.jit(model.walk)(params, {}, key, images, jnp.ones(images.shape[:-1], bool))
     wanted = np.asarray(raw).reshape(shape.batch, dims, -1)[:, others.values]
-    what = f"{name} {shape}: logits of a pass for each value"
+    what = f"{name} {shape}: logits of one pass per value"
     agreement.require_close(what, others.logits(params, images), wanted)
 
     calls = {
@@ -231,33 +232,16 @@ def _drawing(name: str, shape: Shape, settings: Settings) -> Iterator[Record]:
     for one in PASSED:
         scaled = (seconds * dims / len(others.values) for seconds in timings[one])
         timings[one] = Timing(*scaled)
-    yield from _records(f"{name} draw {shape}", timings)
-
-
-def _records(case: str, timings: dict[str, Timing]) -> Iterator[Record]:
-    for name, timing in timings.items():
-        ratio = timing.median / timings["ours"].median
-        yield Record(case, name, {**timing.milliseconds(), "ratio": ratio})
+    yield from timed(f"{name} sample {shape}", timings)
 
 
 def _fields(shape: Shape, **fields: Any) -> dict[str, Any]:
-    """A model's choices; all others are its own defaults."""
+    """The fields of a model's config; the others keep their defaults."""
     return {"features": shape.hidden, "readout": "bernoulli", **fields}
 
 
-def _parameters(init: Callable[[Array], Params], rng: np.random.Generator) -> Params:
-    """Parameters, biases too, so that none hides behind a zero; with no initialiser to compile."""
-    normal = functools.partial(rng.standard_normal, dtype=np.float32)
-
-    def one(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
-        scale = 0.3 if leaf.ndim < 2 else math.prod(leaf.shape[:-1]) ** -0.5
-        return np.float32(scale) * normal(leaf.shape)
-
-    return jax.tree.map(one, jax.eval_shape(init, jax.random.key(0)))
-
-
 def _in_our_layout(convert: Callable[[Params], Params], ours: Params) -> Callable[[Params], Params]:
-    """From a gradient for `convert(params)` to that for our params, by the chain rule."""
+    """Converts gradients with respect to `convert(ours)` to our layout, by the chain rule."""
     back = jax.jit(lambda gradient: jax.vjp(convert, ours)[1](gradient)[0])
     return lambda gradient: _as_numpy(back(gradient))
 
@@ -267,12 +251,12 @@ def _as_numpy(tree: Any) -> Any:
 
 
 def notes(records: Sequence[Record]) -> list[str]:
-    """Medians over models and shapes."""
+    """The meaning of the ratio, and its medians over models and shapes."""
     lines = [
-        f"ratio: the time divided by ours. A pass for each value: the time of {PASSES} values from "
-        "all over the image, scaled to all of them."
+        f"ratio: the time divided by ours. One pass per value: the time of {PASSES} values from "
+        "all over the image, scaled up to all of them."
     ]
-    compared = {"layer gradient": TEXTBOOKS, "network gradient": TEXTBOOKS, "draw": PASSED}
+    compared = {"layer gradient": TEXTBOOKS, "network gradient": TEXTBOOKS, "sample": PASSED}
     for work, names in compared.items():
         for name in names:
             ratios = [
@@ -281,6 +265,5 @@ def notes(records: Sequence[Record]) -> list[str]:
                 if f" {work} " in record.case and record.contender == name
             ]
             if ratios:
-                median, lowest = number(statistics.median(ratios)), number(min(ratios))
-                lines.append(f"{work}: {name} / ours: median {median}, lowest {lowest}")
+                lines.append(f"{work}: {name} / ours: {summary(ratios)}")
     return lines

@@ -1,4 +1,4 @@
-"""Cells that are linear in their carry, all steps at once, against an LSTM step by step."""
+"""A cell that is linear in its carry, solved in parallel over time, against an LSTM in sequence."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,10 +10,10 @@ from rnngen_jax.benchmarks.contenders import Layer, contender, lower_gradient, o
 from rnngen_jax.benchmarks.machine import Machine
 from rnngen_jax.benchmarks.problem import Problem, Settings, Shape, build, draw
 from rnngen_jax.benchmarks.report import Record
-from rnngen_jax.benchmarks.timing import interleaved
+from rnngen_jax.benchmarks.timing import interleaved, times_and_ratios
 from rnngen_jax.cells.base import Params
 
-TITLE = "min_gru with all steps at once, against itself and an LSTM step by step; gradients"
+TITLE = "gradient of min_gru in parallel over time, against itself and an LSTM step by step"
 COLUMNS = ("ms", "least", "most", "ratio", "MB")
 PLOTTED = "ms"
 
@@ -23,7 +23,7 @@ SHAPES = (Shape(784, 16, 1, 256), Shape(16384, 16, 1, 256))
 
 
 def run(settings: Settings, machine: Machine) -> Iterator[Record]:
-    """Times the gradient at each shape, after all ways to run min_gru agree."""
+    """Times the gradient at each shape, after all strategies for min_gru agree."""
     for shape in settings.shapes_or(SHAPES):
         problem, lstm = draw("min_gru", shape), draw("lstm", shape)
         ways = [ours(problem, strategy, f"min_gru {strategy}") for strategy in STRATEGIES]
@@ -31,23 +31,17 @@ def run(settings: Settings, machine: Machine) -> Iterator[Record]:
         check(str(problem), [contender(way) for way in ways])
         ways.append(ours(lstm, "sequential", "lstm sequential"))
         calls = {way.name: contender(way).gradient for way in ways}
-        timings = interleaved(calls, settings.rounds)
-        first = timings[ways[0].name].median
+        values = times_and_ratios(interleaved(calls, settings.rounds))
         for way in ways:
-            timing = timings[way.name]
-            values = {
-                **timing.milliseconds(),
-                "ratio": timing.median / first,
-                "MB": peak_bytes(lower_gradient(way).compile()) / 1e6,
-            }
-            yield Record(f"gradient {shape}", way.name, values)
+            megabytes = peak_bytes(lower_gradient(way).compile()) / 1e6
+            yield Record(f"gradient {shape}", way.name, {**values[way.name], "MB": megabytes})
 
 
 def plain(problem: Problem) -> Layer:
-    """min_gru by one `jax.lax.associative_scan` over all of T, differentiated as it stands.
+    """min_gru by one `jax.lax.associative_scan` over all of T, differentiated by JAX.
 
-    It solves `h[t] = a[t] h[t-1] + b[t]` from the zero carry, by products of the maps
-    `(a, b)`: `(a2, b2) after (a1, b1) = (a2 a1, a2 b1 + b2)` (Blelloch 1990, sec. 1.4.1).
+    It solves `h[t] = a[t] h[t-1] + b[t]` from the zero carry, by composing the maps `(a, b)`:
+    `(a2, b2) after (a1, b1) = (a2 a1, a2 b1 + b2)` (Blelloch 1990, sec. 1.4.1).
     """
     cell = build(problem.cell, problem.shape.hidden)
     if cell.linear is None:
@@ -66,8 +60,8 @@ def plain(problem: Problem) -> Layer:
 
 
 def notes(records: Sequence[Record]) -> list[str]:
-    """What the columns are."""
+    """The meaning of the columns."""
     return [
         "ratio: the time divided by that of min_gru with the strategy associative. "
-        "MB: temporaries and results, as the compiler plans them."
+        "MB: the compiler's planned memory for temporaries and results."
     ]

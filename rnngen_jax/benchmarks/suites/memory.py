@@ -1,4 +1,4 @@
-"""Long sequences: what a parameter gradient needs of memory and of time."""
+"""Memory and time of a parameter gradient over long sequences."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,13 +9,13 @@ from rnngen_jax.benchmarks.peers import flax_linen
 from rnngen_jax.benchmarks.problem import Problem, Settings, Shape, draw
 from rnngen_jax.benchmarks.report import Record
 from rnngen_jax.benchmarks.resident import growth
-from rnngen_jax.benchmarks.timing import interleaved
+from rnngen_jax.benchmarks.timing import interleaved, times_and_ratios
 
 TITLE = "gradients over long sequences: memory and time"
 COLUMNS = ("ms", "least", "most", "ratio", "MB", "RSS MB")
 PLOTTED = "MB"
 
-# Strategies of ours and their `remat`, the fastest first.
+# Our strategies with their `remat`, fastest first.
 WAYS = (("sequential", None), ("sequential:gates=recompute", None), ("sequential", 128))
 SHAPES = (Shape(16384, 8, 1, 128),)
 
@@ -28,12 +28,12 @@ def run(settings: Settings, machine: Machine) -> Iterator[Record]:
             found = layers(problem)
             contenders = [contender(layer) for layer in found]
             agreement.check(str(problem), contenders)
-            timings = interleaved({one.name: one.gradient for one in contenders}, settings.rounds)
+            calls = {one.name: one.gradient for one in contenders}
+            times = times_and_ratios(interleaved(calls, settings.rounds))
             for layer in found:
                 resident = growth(cell, shape, layer.name)
                 values = {
-                    **timings[layer.name].milliseconds(),
-                    "ratio": timings[layer.name].median / timings[found[0].name].median,
+                    **times[layer.name],
                     "MB": peak_bytes(lower_gradient(layer).compile()) / 1e6,
                     "RSS MB": None if resident is None else resident / 1e6,
                 }
@@ -41,7 +41,7 @@ def run(settings: Settings, machine: Machine) -> Iterator[Record]:
 
 
 def layers(problem: Problem) -> list[Layer]:
-    """Ours in each way, then Flax's."""
+    """Our layer with each strategy, then Flax's."""
     own = [
         ours(problem, strategy, f"ours {strategy}" + (f", remat={remat}" if remat else ""), remat)
         for strategy, remat in WAYS
@@ -50,9 +50,9 @@ def layers(problem: Problem) -> list[Layer]:
 
 
 def notes(records: Sequence[Record]) -> list[str]:
-    """What the columns are."""
+    """The meaning of the columns."""
     return [
-        "ratio: the time divided by that of the case's first line. MB: temporaries and results, as "
-        "the compiler plans them. RSS MB: growth of a fresh process's resident memory in one step, "
-        "on a CPU under Linux."
+        "ratio: the time divided by that of the case's first line. MB: the compiler's planned "
+        "memory for temporaries and results. RSS MB: growth of a fresh process's resident memory "
+        "in one step, on a CPU under Linux."
     ]

@@ -1,4 +1,4 @@
-"""Newton's method on all steps of a GRU at once, against the same GRU step by step."""
+"""A GRU by Newton's method on all steps at once, against the same GRU step by step."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,27 +12,27 @@ from rnngen_jax.benchmarks.contenders import Contender, contender, ours
 from rnngen_jax.benchmarks.machine import Machine
 from rnngen_jax.benchmarks.problem import Problem, Settings, Shape, build, draw
 from rnngen_jax.benchmarks.report import Record
-from rnngen_jax.benchmarks.timing import interleaved
+from rnngen_jax.benchmarks.timing import interleaved, times_and_ratios
 from rnngen_jax.cells.base import Params, initial_carry
 from rnngen_jax.config import options
 from rnngen_jax.recurrence.base import Sequence as Steps
 from rnngen_jax.recurrence.newton import Report, newton, solve
 
-TITLE = "GRU by Newton's method against step by step"
+TITLE = "a GRU by Newton's method, against the same step by step"
 COLUMNS = ("ms", "least", "most", "ratio", "iters", "solved %", "residual", "distance")
 PLOTTED = "ms"
 
-# The default weighs what a trial may cost; with overhead=inf all is tried.
+# The default limits the cost of a trial; overhead=inf sets no limit.
 STRATEGIES = ("newton", "newton:overhead=inf", "newton:jacobian=diagonal,overhead=inf")
-# Forced upon 8192 steps of 64 features, a CPU needs more than a minute a call.
+# Without 8192 steps of 64 features, for which a CPU takes more than a minute per call if forced.
 SHAPES = tuple(
     Shape(steps, 4, 1, hidden)
     for steps, hidden in ((1024, 8), (1024, 32), (1024, 64), (8192, 8), (8192, 32))
 )
-# Newton's method stops at 1e-5, and its errors may grow over the rest of the sequence.
+# Newton's method stops at 1e-5, and its error may grow over the rest of the sequence.
 TOLERANCE = 1e-3
-# Factors of the orthogonal recurrent weights: with the first the GRU forgets where it began, with
-# the second two runs from nearby carries part, and Newton's method cannot converge.
+# Factors of the orthogonal recurrent weights. With the first, the GRU forgets its initial carry;
+# with the second, runs from nearby carries diverge, and Newton's method cannot converge.
 SCALES = {"contractive": 0.5, "chaotic": 4.0}
 
 
@@ -44,7 +44,7 @@ def run(settings: Settings, machine: Machine) -> Iterator[Record]:
 
 
 def scaled(problem: Problem, scale: float) -> Problem:
-    """The problem with its recurrent weights times `scale`."""
+    """The problem with its recurrent weights multiplied by `scale`."""
     recurrent = jax.tree.map(lambda u: np.float32(scale) * u, problem.params["recurrent"])
     return problem._replace(params={**problem.params, "recurrent": recurrent})
 
@@ -58,13 +58,9 @@ def _case(kind: str, problem: Problem, rounds: int) -> Iterator[Record]:
         require_close(what, ys[name], ys["sequential"], TOLERANCE)
     accounts = {name: account(problem, name) for name in STRATEGIES}
     for work in ("forward", "gradient"):
-        timings = interleaved(_calls(contenders, work), rounds)
+        times = times_and_ratios(interleaved(_calls(contenders, work), rounds))
         for name in names:
-            values = {
-                **timings[name].milliseconds(),
-                "ratio": timings[name].median / timings["sequential"].median,
-                **accounts.get(name, {}),
-            }
+            values: dict[str, float | None] = {**times[name], **accounts.get(name, {})}
             if name != "sequential":
                 values["distance"] = float(np.abs(ys[name] - ys["sequential"]).max())
             yield Record(f"{kind} {work} {problem.shape}", name, values)
@@ -75,7 +71,7 @@ def _calls(contenders: dict[str, Contender], work: str) -> dict[str, Any]:
 
 
 def account(problem: Problem, strategy: str) -> dict[str, float | None]:
-    """How Newton's method went: iterations, steps solved in percent, and the residual."""
+    """The outcome of Newton's method: iterations, percentage of steps solved, and residual."""
     cell = build(problem.cell, problem.shape.hidden)
     chosen = options(newton, "strategy 'newton'", strategy.partition(":")[2])
 
@@ -93,9 +89,9 @@ def account(problem: Problem, strategy: str) -> dict[str, float | None]:
 
 
 def notes(records: Sequence[Record]) -> list[str]:
-    """What the columns are."""
+    """The meaning of the columns."""
     return [
-        "ratio: the time divided by the sequential one, below 1 where Newton's method is faster. "
+        "ratio: the time divided by the sequential one, so Newton's method is faster below 1. "
         "solved %: steps that it solved; the rest ran step by step. distance: largest difference "
-        "of an output from the sequential run's."
+        "between an output and the sequential run's."
     ]

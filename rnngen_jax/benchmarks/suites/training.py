@@ -1,13 +1,12 @@
-"""LSTM and GRU layers of all libraries, forwards and their parameters' gradient."""
+"""LSTM and GRU layers of all libraries: forward pass and gradient of the parameters."""
 
-import statistics
 from collections.abc import Iterator, Sequence
 
 from rnngen_jax.benchmarks import agreement, peers, roofline
 from rnngen_jax.benchmarks.contenders import contender, ours
 from rnngen_jax.benchmarks.machine import Machine
 from rnngen_jax.benchmarks.problem import Problem, Settings, Shape, draw
-from rnngen_jax.benchmarks.report import Record, compare, number
+from rnngen_jax.benchmarks.report import Record, compare, of_work, summary, timed, torch_notes
 from rnngen_jax.benchmarks.timing import interleaved
 
 TITLE = "forward passes and parameter gradients of sum(ys * weights)"
@@ -23,6 +22,7 @@ SHAPES = (
     Shape(3072, 8, 3, 256),
 )
 JAX_LIBRARIES = ("flax", "keras", "equinox")
+WORKS = ("forward", "gradient")
 
 
 def run(settings: Settings, machine: Machine) -> Iterator[Record]:
@@ -35,33 +35,20 @@ def run(settings: Settings, machine: Machine) -> Iterator[Record]:
 def _case(problem: Problem, rounds: int, machine: Machine) -> Iterator[Record]:
     contenders = [contender(ours(problem, STRATEGY)), *peers.contenders(problem)]
     agreement.check(str(problem), contenders)
-    for work in ("forward", "gradient"):
+    for work in WORKS:
         timings = interleaved({one.name: getattr(one, work) for one in contenders}, rounds)
         least = roofline.seconds(problem.cell, problem.shape, machine, gradient=work == "gradient")
-        for name, timing in timings.items():
-            values = {
-                **timing.milliseconds(),
-                "ratio": timing.median / timings["ours"].median,
-                "% roofline": 100 * least / timing.median,
-            }
-            yield Record(f"{problem.cell} {work} {problem.shape}", name, values)
+        case = f"{problem.cell} {work} {problem.shape}"
+        yield from timed(case, timings, {"% roofline": 100 * least})
 
 
 def notes(records: Sequence[Record]) -> list[str]:
-    """Medians over cells and shapes, for each kind of pass."""
-    lines = [
-        "ratio: a contender's median time divided by ours, above 1 where ours is faster. "
-        "% roofline: the share of the time that the machine would need at best."
+    """The meaning of the columns, and medians over cells and shapes for each kind of work."""
+    libraries = ", ".join(JAX_LIBRARIES)
+    best = {work: compare(of_work(records, work), "ratio", JAX_LIBRARIES) for work in WORKS}
+    return [
+        "ratio: a contender's median time divided by ours, so ours is faster above 1. "
+        "% roofline: the machine's best possible time as a percentage of the time.",
+        *torch_notes(records, WORKS),
+        *(f"{w}: best of {libraries} (if installed) / ours: {summary(best[w])}" for w in WORKS),
     ]
-    for work in ("forward", "gradient"):
-        those = [record for record in records if f" {work} " in record.case]
-        if torch := compare(those, "ratio", ("torch",)):
-            median, lowest = number(statistics.median(torch)), number(min(torch))
-            lines.append(f"{work}: torch / ours: median {median}, lowest {lowest}")
-        best = compare(those, "ratio", JAX_LIBRARIES)
-        median, lowest = number(statistics.median(best)), number(min(best))
-        lines.append(
-            f"{work}: best of {', '.join(JAX_LIBRARIES)} that are installed / ours: "
-            f"median {median}, lowest {lowest}"
-        )
-    return lines
