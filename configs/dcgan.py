@@ -1,18 +1,18 @@
 """DCGAN: transposed convolutions against convolutions, sized from the image.
 
     rnngen train --config=configs/dcgan.py --workdir=runs/dcgan
-        one CPU core, 3 min; Fréchet 4.54 of 1,000 samples, where real images have 3.70 (mean of 3
-        seeds, standard error 0.47)
-
-    rnngen train --config=configs/dcgan.py:mnist --workdir=runs/dcgan_mnist
-        one CPU core, some 45 min; Fréchet 205 of 5,000 samples, where real images have 6.8
-
-    rnngen train --config=configs/dcgan.py:fashion_mnist --workdir=runs/dcgan_fashion
-        one CPU core, some 45 min; Fréchet 172 of 5,000 samples, where real images have 3.8
+        one CPU core, 3 min; Fréchet 4.54 of 1,000 samples, real images 3.70 (mean of 3 seeds,
+        standard error 0.47)
 
     rnngen train --config=configs/dcgan.py:folder --workdir=runs/my_dcgan
-        two CPU cores, some 10 min of 32x32 tiles; no Fréchet distance without a classifier of the
+        two CPU cores, about 10 min of 32x32 tiles; no Fréchet distance without a classifier of the
         same images; with --config.data.name=folder:FOLDER
+
+    rnngen train --config=configs/dcgan.py:mnist --workdir=runs/dcgan_mnist
+        one CPU core, about 45 min; Fréchet 205 of 5,000 samples, real images 6.8
+
+    rnngen train --config=configs/dcgan.py:fashion_mnist --workdir=runs/dcgan_fashion
+        one CPU core, about 45 min; Fréchet 172 of 5,000 samples, real images 3.8
 
 Fréchet distances are in the features of a classifier of the same data (configs/classifier.py),
 samples against the test split, from `rnngen evaluate --classifier=FOLDER --samples=NUMBER`. They

@@ -22,8 +22,7 @@ PRESETS = ("digits", "binary_mnist", "cifar10")
 
 def get_config(arg: str = "digits"):
     config = recipes.begin("diagonal_bilstm", arg, PRESETS)
-    config.model.update(features=32, layers=2, pixels="scalar", dropout=0.3)
-    recipes.adamw(config, learning_rate=8e-3, steps=1000)
+    recipes.grid(config)
     if arg == "digits":
         return config
 

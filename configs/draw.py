@@ -8,8 +8,9 @@
         one CPU core, 24 min; at most 87.69 nats per image, static binarisation
 
     rnngen train --config=configs/draw.py:binary_mnist_whole --workdir=runs/draw_whole
-        one CPU core, 41 min; at most 91.06 nats per image, static binarisation (when the first
-        canvas learned more slowly, which on digits makes no difference without attention)
+        one CPU core, 41 min; at most 91.06 nats per image, static binarisation (measured when the
+        first canvas still learned more slowly, which without attention makes no difference on
+        digits)
 
     rnngen train --config=configs/draw.py:fashion_mnist --workdir=runs/draw_fashion
         one CPU core, 34 min; with --config.training.steps=6000 (20 min) at most 1935.3 nats per
@@ -18,7 +19,7 @@
     rnngen train --config=configs/draw.py:paper --workdir=runs/draw_paper
         for a GPU; not run yet: no time in min and no figure in nats
 
-Figures are from `rnngen evaluate` on the test split: ELBOs, which are bounds; IW-K is from
+Figures are from `rnngen evaluate` on the test split: ELBOs, which are lower bounds; IW-K is from
 `--iw_samples=K`.
 
 Runs shorter than the preset used --config.optimizer.warmup_steps=50.

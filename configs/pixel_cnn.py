@@ -18,6 +18,6 @@ PRESETS = ("digits", "gated")
 
 def get_config(arg: str = "digits"):
     config = recipes.begin("pixel_cnn", arg, PRESETS)
-    config.model.update(features=32, layers=2, gated=arg == "gated", pixels="scalar", dropout=0.3)
-    recipes.adamw(config, learning_rate=8e-3, steps=1000)
+    recipes.grid(config)
+    config.model.gated = arg == "gated"
     return config

@@ -18,7 +18,7 @@ PRESETS = ("digits", "binary_mnist")
 
 def get_config(arg: str = "digits"):
     config = recipes.begin("pixel_rnn", arg, PRESETS)
-    config.model.update(cell="gru", features=128, input_features=64, pixels="scalar", dropout=0.3)
+    config.model.update(pixels="scalar", dropout=0.3)
     recipes.adamw(config, learning_rate=5e-3, steps=1000)
     if arg == "digits":
         return config

@@ -16,16 +16,16 @@
         one CPU core, 1 min; at most 2.010 bits per dimension, IW-100 1.943; 16 of 16 units active
 
     rnngen train --config=configs/rnn_autoencoder.py:binary_mnist --workdir=runs/rnn_ae_binary
-        one CPU core, some 12 min; with --config.training.steps=2000 (8 min) at most 110.5 nats
+        one CPU core, about 12 min; with --config.training.steps=2000 (8 min) at most 110.5 nats
         per image, static binarisation
 
     rnngen train --config=configs/rnn_autoencoder.py:fashion_mnist --workdir=runs/rnn_ae_fashion
         one CPU core, 8 min; at most 1941.5 nats per image, 256 levels
 
-Figures are from `rnngen evaluate` on the test split: ELBOs, which are bounds. A decoder that sees
+Figures are from `rnngen evaluate` on the test split: ELBOs, lower bounds. A decoder that sees
 the previous row does well without latents and learns to ignore them: the posterior collapses onto
-the prior (Bowman et al. 2016), as `active_units` in metrics.jsonl shows. Free bits
-keep the latents in use, and cost likelihood.
+the prior (Bowman et al. 2016), as `active_units` in metrics.jsonl shows. Free bits keep the latents
+in use, at a cost in likelihood.
 
 Runs shorter than the preset used --config.optimizer.warmup_steps=50.
 
@@ -34,15 +34,8 @@ Runs shorter than the preset used --config.optimizer.warmup_steps=50.
 
 from rnngen_jax import recipes
 
-PRESETS = (
-    "digits",
-    "attention",
-    "deterministic",
-    "collapsed",
-    "cured",
-    "binary_mnist",
-    "fashion_mnist",
-)
+DIGITS = ("digits", "attention", "deterministic", "collapsed", "cured")
+PRESETS = (*DIGITS, "binary_mnist", "fashion_mnist")
 
 
 def get_config(arg: str = "digits"):
@@ -57,7 +50,7 @@ def get_config(arg: str = "digits"):
         config.model.update(
             decoder="autoregressive", beta_warmup=0, free_bits=0.5 if arg == "cured" else 0.0
         )
-    if not arg.endswith("mnist"):
+    if arg in DIGITS:
         return config
 
     recipes.idx(config, arg, mixtures=1)

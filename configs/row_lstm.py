@@ -10,7 +10,8 @@
         one CPU core, 11 min; 87.10 nats per image, 0.160 bits per dimension, dynamic binarisation
 
     rnngen train --config=configs/row_lstm.py:threshold_mnist --workdir=runs/row_threshold
-        one CPU core, 11 min; 63.15 nats per image, 0.116 bits per dimension, cut at half brightness
+        one CPU core, 11 min; 63.15 nats per image, 0.116 bits per dimension, thresholded at half
+        brightness
 
     rnngen train --config=configs/row_lstm.py:mnist --workdir=runs/row_mnist
         one CPU core, 11 min; 637 nats per image, 1.173 bits per dimension, 256 levels
@@ -19,48 +20,37 @@
         one CPU core, 11 min; 1642 nats per image, 3.021 bits per dimension, 256 levels
 
     rnngen train --config=configs/row_lstm.py:folder --workdir=runs/my_row_lstm
-        one CPU core, 17 min of 32x32 colour tiles beside other work; 3.395 ± 0.048 bits per
-        dimension on 646 tiles of the two photographs that scikit-learn ships, of which PNG makes
-        4.1 and WebP 3.4, each tile in a file of its own; with --config.data.name=folder:FOLDER
+        one CPU core, 17 min with other jobs running; 3.395 ± 0.048 bits per dimension on 646 tiles
+        of 32x32 pixels from the two colour photographs that scikit-learn ships (4.1 as PNG and 3.4
+        as WebP, one file per tile); with --config.data.name=folder:FOLDER
 
-Figures are from `rnngen evaluate` on the test split. Those on 28×28 images are
-after one epoch, not converged.
+Figures are from `rnngen evaluate` on the test split. Those on 28×28 images are after one epoch, not
+converged.
 
 `--config=row_lstm` names this file in any folder.
 """
 
 from rnngen_jax import recipes
 
-PRESETS = (
-    "digits",
-    "binary_mnist",
-    "dynamic_mnist",
-    "threshold_mnist",
-    "mnist",
-    "fashion_mnist",
-    "folder",
-)
+BINARY = ("binary_mnist", "dynamic_mnist", "threshold_mnist")
+PRESETS = ("digits", *BINARY, "mnist", "fashion_mnist", "folder")
 
 
 def get_config(arg: str = "digits"):
     config = recipes.begin("row_lstm", arg, PRESETS)
-    config.model.update(features=32, layers=2, pixels="scalar", dropout=0.3)
-    recipes.adamw(config, learning_rate=8e-3, steps=1000)
+    recipes.grid(config)
     if arg == "digits":
         return config
 
+    recipes.train_for(config, 1500)
+    recipes.every(config, lines=250, pictures=500)
     config.model.dropout = 0.0
+    config.optimizer.learning_rate = 5e-3
+    config.training.batch_size = 32
     if arg == "folder":
         recipes.folder(config)
         config.model.update(readout="logistic_mixture", mixtures=5)
-        config.optimizer.learning_rate = 5e-3
         config.training.batch_size = 16
-        recipes.train_for(config, 1500)
-        recipes.every(config, lines=250, pictures=500)
-        return config
-    recipes.idx(config, arg)
-    config.optimizer.learning_rate = 5e-3
-    config.training.batch_size = 32
-    recipes.train_for(config, 1500)
-    recipes.every(config, lines=250, pictures=500)
+    else:
+        recipes.idx(config, arg)
     return config

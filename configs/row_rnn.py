@@ -25,24 +25,18 @@ Figures are from `rnngen evaluate` on the test split.
 
 from rnngen_jax import recipes
 
-PRESETS = (
-    "digits",
-    "digits_autoregressive",
-    "binary_mnist",
-    "mnist",
-    "binary_fashion_mnist",
-    "fashion_mnist",
-)
+DIGITS = ("digits", "digits_autoregressive")
+PRESETS = (*DIGITS, "binary_mnist", "mnist", "binary_fashion_mnist", "fashion_mnist")
 
 
 def get_config(arg: str = "digits"):
     config = recipes.begin("row_rnn", arg, PRESETS)
-    config.model.update(cell="gru", features=128, input_features=64, pixels="scalar", dropout=0.4)
+    config.model.update(input_features=64, pixels="scalar", dropout=0.4)
     recipes.adamw(config, learning_rate=5e-3, steps=1000)
     if arg == "digits":
         return config
     config.model.update(within="autoregressive", within_features=96)
-    if arg == "digits_autoregressive":
+    if arg in DIGITS:
         return config
 
     recipes.idx(config, arg)

@@ -8,24 +8,22 @@
         the first 1,000 images
 
     rnngen train --config=configs/vae.py:mnist --workdir=runs/vae_mnist
-        one CPU core, some 25 min; with --config.training.steps=3000 (6 min) at most 772.2 nats per
+        one CPU core, about 25 min; with --config.training.steps=3000 (6 min) at most 772.2 nats per
         image, 256 levels
 
     rnngen train --config=configs/vae.py:fashion_mnist --workdir=runs/vae_fashion
-        one CPU core, some 25 min; with --config.training.steps=3000 (6 min) at most 1885.5 nats per
-        image, 256 levels
+        one CPU core, about 25 min; with --config.training.steps=3000 (6 min) at most 1885.5 nats
+        per image, 256 levels
 
     rnngen train --config=configs/vae.py:folder --workdir=runs/my_vae
-        one CPU core, 10 min of 32x32 colour tiles beside other work; at most 5.417 ± 0.083 bits per
-        dimension on the same tiles as configs/row_lstm.py:folder, whose reconstructions have a
-        squared error of 0.0043; with --config.data.name=folder:FOLDER
-
-Figures are from `rnngen evaluate` on the test split: ELBOs, which are bounds; IW-K is from
-`--iw_samples=K`.
-
-Runs shorter than the preset used --config.optimizer.warmup_steps=50.
+        one CPU core, 10 min with other jobs running; at most 5.417 ± 0.083 bits per dimension on
+        the tiles of configs/row_lstm.py:folder, reconstructed with a squared error of 0.0043; with
+        --config.data.name=folder:FOLDER
 
 `--config=vae` names this file in any folder.
+
+Figures are from `rnngen evaluate` on the test split: ELBOs, which are lower bounds; IW-K is from
+`--iw_samples=K`. Runs shorter than the preset used --config.optimizer.warmup_steps=50.
 """
 
 from rnngen_jax import recipes

@@ -1,4 +1,4 @@
-"""The command line in words: finds the verb, parses its flags, prints help, and calls it."""
+"""Command-line parsing: finds the verb, parses its flags, prints help, and calls it."""
 
 import collections
 import contextlib
@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from absl import flags
+from absl import flags as absl_flags
 
 from rnngen_jax import commands, config_files
-from rnngen_jax.commands.base import Flag, arguments_of, flags_of
+from rnngen_jax.commands.flags import Flag, arguments_of, flags_of
 from rnngen_jax.config import closest, nearest
 from rnngen_jax.errors import UserError
 
@@ -37,10 +37,10 @@ def run_verb(argv: list[str]) -> int:
       The verb's exit code.
 
     Raises:
-      UserError: there is no such verb, or a flag does not fit; or as the verb says.
+      UserError: an unknown verb or an invalid flag; or as the verb raises.
     """
     if len(argv) < 2:
-        raise UserError(f"a verb is missing; allowed: {', '.join(commands.names())}.")
+        raise UserError(f"a verb is missing; give one of {', '.join(commands.names())}.")
     name, arguments = argv[1], argv[2:]
     if name in _HELP:
         print(_verb_help(_verb(arguments[0])) if arguments else _general_help())
@@ -72,19 +72,19 @@ def _parse(verb: ModuleType, name: str, arguments: list[str]) -> dict[str, Any]:
         arguments = [f"--{positional}={arguments[0]}", *arguments[1:]]
     argv = [f"rnngen {name}", *arguments]
     file = _find_config(argv) if "config" in taken else None
-    # A set of flags of its own, not absl's global one, whose logging flags belong to no verb.
-    values = flags.FlagValues()
+    # Not absl's global flags, among which are logging flags that no verb takes.
+    values = absl_flags.FlagValues()
     for flag in taken.values():
         _define(flag, values, argv)
-    # Flags and positional arguments may mix, so that a stray word is seen as one.
+    # Flags may follow positional arguments, so that a stray word is reported as one.
     values.set_gnu_getopt(True)
     try:
         rest = values(argv)[1:]
-    except flags.UnrecognizedFlagError as error:
+    except absl_flags.UnrecognizedFlagError as error:
         raise UserError(_unknown_flag(error.flagname, name, taken, argv)) from None
-    except flags.IllegalFlagValueError as error:
+    except absl_flags.IllegalFlagValueError as error:
         raise UserError(_illegal_value(str(error), taken)) from None
-    except flags.Error as error:
+    except absl_flags.Error as error:
         raise UserError(f"{_one_line(error)}.") from None
     except UserError:
         raise
@@ -104,12 +104,12 @@ def _parse(verb: ModuleType, name: str, arguments: list[str]) -> dict[str, Any]:
     return given
 
 
-def _missing(flag: Flag, values: flags.FlagValues) -> bool:
+def _missing(flag: Flag, values: absl_flags.FlagValues) -> bool:
     """Whether a required flag is missing or empty."""
     return flag.required and (not values[flag.name].present or values[flag.name].value == "")
 
 
-def _define(flag: Flag, values: flags.FlagValues, argv: list[str]) -> None:
+def _define(flag: Flag, values: absl_flags.FlagValues, argv: list[str]) -> None:
     """Defines one flag."""
     if flag.kind == "config":
         from ml_collections import config_flags
@@ -119,17 +119,17 @@ def _define(flag: Flag, values: flags.FlagValues, argv: list[str]) -> None:
         )
         return
     define = {
-        "string": flags.DEFINE_string,
-        "integer": flags.DEFINE_integer,
-        "float": flags.DEFINE_float,
+        "string": absl_flags.DEFINE_string,
+        "integer": absl_flags.DEFINE_integer,
+        "float": absl_flags.DEFINE_float,
     }[flag.kind]
     define(flag.name, flag.default, flag.help, flag_values=values)
 
 
 def _find_config(argv: list[str]) -> str | None:
-    """What --config names as a file, known to exist; in `argv` its path takes the name's place.
+    """The existing file that --config names; replaces the name by its path in `argv`.
 
-    `config_flags` puts off the error of a missing file until a field is read, so look first.
+    `config_flags` reports a missing file only when a field is read, so look first.
     """
     at = None
     for n, argument in enumerate(argv):
@@ -140,7 +140,7 @@ def _find_config(argv: list[str]) -> str | None:
         elif _OVERRIDE.match(argument) and at is None:
             raise UserError(f"{argument} sets a field of a config; give --config=FILE.py first.")
     if at is None or argv[at:] in (["--config"], ["-config"]):
-        return None  # without a value absl complains
+        return None  # absl reports the missing value
     if "=" not in argv[at]:
         argv[at : at + 2] = [f"{argv[at]}={argv[at + 1]}"]
     flag, _, given = argv[at].partition("=")
@@ -153,7 +153,7 @@ def _find_config(argv: list[str]) -> str | None:
 
 
 def _reset_unread(config: Any, argv: list[str]) -> None:
-    """Puts back what the flags' choices leave unread of the config file's, and says so."""
+    """Resets fields of the config file that the flags' choices leave unread, and prints which."""
     from rnngen_jax import experiment
 
     given = {f"config.{found['path']}" for found in filter(None, map(_OVERRIDE.match, argv))}
@@ -162,18 +162,18 @@ def _reset_unread(config: Any, argv: list[str]) -> None:
 
 
 def _without_overrides(argv: list[str]) -> Any:
-    """The config as its file gives it; raises what that raises."""
+    """The config as its file returns it; raises what the file raises."""
     from ml_collections import config_flags
 
     plain = [argument for argument in argv if not _OVERRIDE.match(argument)]
-    values = flags.FlagValues()
+    values = absl_flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=plain)
     values(plain, known_only=True)
     return values["config"].value
 
 
 def _config_trouble(file: str, argv: list[str], error: Exception) -> str:
-    """Why `config_flags` failed: an override of a field that is not there, or the file itself."""
+    """The message for a failure of `config_flags`: an unknown field, or the file itself."""
     from ml_collections import ConfigDict
 
     try:
@@ -185,7 +185,7 @@ def _config_trouble(file: str, argv: list[str], error: Exception) -> str:
         node, path = config, "config"
         for field in found["path"].split("."):
             if not isinstance(node, ConfigDict):
-                return f"--{path}.{field}: {path} is a value, it has no fields."
+                return f"--{path}.{field}: {path} is a value; it has no fields."
             if field not in node:
                 given, keys = f"config.{found['path']}", ", ".join(sorted(node))
                 likely = _likely_flags(given, _fields(config.to_dict()))
@@ -200,19 +200,19 @@ def _raised(file: str, error: Exception) -> str:
 
 
 def _check_loaded(file: str, config: object) -> None:
-    """Raises a `UserError` unless `get_config` gave a `ConfigDict`."""
+    """Raises a `UserError` unless `get_config` returned a `ConfigDict`."""
     from ml_collections import ConfigDict
 
     if isinstance(config, ConfigDict):
         return
     try:
-        # What stands for a config whose file raised an `OSError` raises it when it is read.
+        # For a file that raised an `OSError`, `config_flags` returns an object that raises it too.
         getattr(config, "model", None)
     except OSError as error:
         raise UserError(f"--config={file} failed: {_one_line(error.__cause__ or error)}.") from None
     raise UserError(
-        f"--config={file}: get_config() gave a {type(config).__name__}; "
-        "it must return a ConfigDict, such as experiment.default(MODEL)."
+        f"--config={file}: get_config must return a ConfigDict, such as "
+        f"experiment.default(MODEL), got {type(config).__name__}."
     )
 
 
@@ -225,7 +225,7 @@ def _unknown_flag(given: str, name: str, taken: dict[str, Flag], argv: list[str]
         return f"--{given} is not a flag of {name}{why}; allowed: {allowed}."
     if "config" in taken:
         allowed += ", --config.SECTION.FIELD"
-        with contextlib.suppress(Exception):  # a config that does not load is not at fault here
+        with contextlib.suppress(Exception):  # a config that does not load is reported elsewhere
             fields = _fields(_without_overrides(argv).to_dict())
     likely = _likely_flags(given, [*flags_taken, *fields])
     if not any(flag.endswith(f".{given}") for flag in likely):
@@ -245,13 +245,13 @@ def _fields(values: Mapping[str, Any], at: str = "--config") -> list[str]:
 
 
 def _likely_flags(given: str, allowed: Iterable[str]) -> list[str]:
-    """The flags that one which is not there most likely stands for.
+    """The flags that an unknown flag most likely stands for.
 
-    Those whose last name is nearest to its own, wherever they are; of these, those in the section
-    that it names, if there are any. A section stands for its field `name`, as in --optimizer=sgd.
+    Those whose last part is closest to its own, in any section; of these, those in the section that
+    it names, if there are any. A section stands for its field `name`, as in --optimizer=sgd.
 
     Args:
-      given: without dashes: "lr", or "config.training.lr".
+      given: the unknown flag without dashes: "lr", or "config.training.lr".
       allowed: "--workdir", "--config.optimizer.learning_rate" and so on.
     """
     named = collections.defaultdict(list)
@@ -266,12 +266,12 @@ def _likely_flags(given: str, allowed: Iterable[str]) -> list[str]:
 
 
 def _or_allowed(likely: Sequence[str], allowed: str) -> str:
-    """Ends an error message: what is likely meant, or else what is allowed."""
+    """Ends an error message with the likely flags, or else with those that are allowed."""
     return f"did you mean {' or '.join(likely)}?" if likely else f"allowed: {allowed}."
 
 
 def _likely_verb(given: str) -> str:
-    """Ends the error message for what is not a verb: the nearest, or the config that it names."""
+    """Ends the message for an unknown verb with the closest verb, or the config that it names."""
     file, colon, preset = given.partition(":")
     verbs, configs = commands.names(), config_files.names()
     close = closest(pathlib.PurePath(file).stem, {*verbs, *configs})
@@ -281,7 +281,7 @@ def _likely_verb(given: str) -> str:
 
 
 def _stray_word(word: str, name: str, taken: Mapping[str, Flag]) -> str:
-    """The message for an argument that is no flag."""
+    """The message for an argument that is not a flag."""
     hint = f"rnngen {name} takes only --flag=value."
     if word.partition("=")[0] in taken or word.startswith("config."):
         hint = f"did you mean --{word}?"
@@ -293,8 +293,8 @@ def _stray_word(word: str, name: str, taken: Mapping[str, Flag]) -> str:
 
 
 def _illegal_value(message: str, taken: dict[str, Flag]) -> str:
-    """The message for a value of the wrong type; absl's own names Python's exception."""
-    if "Error whilst parsing config file" in message:  # with a traceback, whose last line tells
+    """The message for a value of the wrong type; absl's own shows Python's exception."""
+    if "Error whilst parsing config file" in message:  # ends in a traceback
         file = message.removeprefix("flag --").split(": ", 1)[0]
         return f"--{file} raised {_one_line(message.strip().splitlines()[-1])}."
     found = re.match(r"flag --([\w.]+)=(.*?): (.*)", message, re.DOTALL)
@@ -303,18 +303,18 @@ def _illegal_value(message: str, taken: dict[str, Flag]) -> str:
     name, given, reason = found.groups()
     if name in taken:
         flag = taken[name]
-        allowed = f"{_KINDS[flag.kind]}, {flag.help}"
-    elif "ConfigDict" in reason:
-        allowed = f"--{name}.FIELD=VALUE, since it is a section"
-    elif "boolean" in reason:
+        return f"--{name} must be {_KINDS[flag.kind]}, got {given!r}: {flag.help}."
+    if "ConfigDict" in reason:
+        return f"--{name}={given} sets a whole section; set its fields with --{name}.FIELD=VALUE."
+    if "boolean" in reason:
         allowed = "true or false"
     else:
         allowed = "an integer" if "int()" in reason else "a number"
-    return f"--{name}={given} does not fit; allowed: {allowed}."
+    return f"--{name} must be {allowed}, got {given!r}."
 
 
 def _one_line(message: object) -> str:
-    """A message without line breaks and closing dot."""
+    """A message on one line, without its full stop."""
     return " ".join(str(message).split()).removesuffix(".")
 
 

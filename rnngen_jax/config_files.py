@@ -1,4 +1,4 @@
-"""Config files: where those that ship are, and which file `--config` names."""
+"""Config files: those that ship, and finding the one that `--config` names."""
 
 import pathlib
 
@@ -8,7 +8,7 @@ from rnngen_jax.errors import UserError
 
 
 def folder() -> pathlib.Path:
-    """The configs that ship: within the installed package, or beside it in a source tree."""
+    """The folder of the configs that ship: inside the installed package, or beside the source."""
     package = pathlib.Path(__file__).parent
     installed = package / "configs"
     return installed if installed.is_dir() else package.parent / "configs"
@@ -23,11 +23,11 @@ def find(given: str) -> str:
     """The path of the config file that `--config` names, without what follows a colon.
 
     Args:
-      given: a Python file, or the name of a config that ships, such as "pixel_rnn". A file that is
-        there comes first.
+      given: a Python file, or the name of a config that ships, such as "pixel_rnn". An existing
+        file takes precedence.
 
     Raises:
-      UserError: neither; the nearest of the files beside it and of those that ship is named.
+      UserError: neither; names the closest of the files beside it and of those that ship.
     """
     path, allowed = pathlib.Path(given), f"give a Python file, or one of {', '.join(names())}."
     if path.is_file():
@@ -51,5 +51,5 @@ def _configs(folder: pathlib.Path) -> list[pathlib.Path]:
 def _is_config(path: pathlib.Path) -> bool:
     try:
         return "get_config" in definitions(path.read_bytes())
-    except (OSError, SyntaxError, ValueError):  # a folder of one's own may hold anything
+    except (OSError, SyntaxError, ValueError):  # a user's folder may hold anything
         return False

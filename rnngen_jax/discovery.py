@@ -1,7 +1,7 @@
-"""Discovery: a file is of a kind because of what it defines.
+"""Discovery of modules by what they define.
 
 Definitions are read from a file's syntax tree, not from the imported module: parsing the files of a
-folder takes milliseconds, importing them JAX and more, which `rnngen --help` should not wait for.
+folder takes milliseconds, while importing them would import JAX, too slow for `rnngen --help`.
 """
 
 import ast
@@ -9,18 +9,19 @@ import functools
 import pkgutil
 from collections.abc import Iterable, Mapping
 
-# What a file defines: the names of a function's positional parameters, `None` for all else.
+# Names that a file defines: for a function its positional parameters, `None` for all else.
 Definitions = Mapping[str, tuple[str, ...] | None]
 
 
 def definitions(source: str | bytes) -> Definitions:
-    """What a Python file binds at its top level, by name: definitions, assignments and imports.
+    """The names a Python file binds at its top level: definitions, assignments and imports.
 
     Args:
       source: the file's text.
 
     Raises:
-      SyntaxError: the text is not Python; or `ValueError`, for one with null bytes.
+      SyntaxError: the text is not valid Python.
+      ValueError: the text has null bytes.
     """
     found: dict[str, tuple[str, ...] | None] = {}
     for node in ast.parse(source).body:
@@ -39,7 +40,7 @@ def definitions(source: str | bytes) -> Definitions:
 
 
 def modules(path: Iterable[str]) -> Mapping[str, Definitions]:
-    """The definitions of a package's modules and sub-packages, by module.
+    """The definitions of each module and sub-package of a package.
 
     Args:
       path: the package's `__path__`.
@@ -48,7 +49,7 @@ def modules(path: Iterable[str]) -> Mapping[str, Definitions]:
 
 
 def defining(path: Iterable[str], *names: str) -> list[str]:
-    """The modules and sub-packages of a package that define all of `names`, sorted.
+    """The modules and sub-packages of a package that define all of `names`, sorted by name.
 
     Args:
       path: the package's `__path__`.
@@ -61,7 +62,7 @@ def defining(path: Iterable[str], *names: str) -> list[str]:
 def _modules(path: tuple[str, ...]) -> Mapping[str, Definitions]:
     found = {}
     for module in pkgutil.iter_modules(path):
-        # The loader has the text of files, of sub-packages and of what lies in an archive.
+        # Loaders return the source of files, of sub-packages and of modules in an archive.
         spec = module.module_finder.find_spec(module.name, None)
         source = spec.loader.get_source(module.name)  # type: ignore[union-attr]
         found[module.name] = definitions(source or "")

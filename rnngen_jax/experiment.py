@@ -1,4 +1,4 @@
-"""A whole experiment: its sections, their defaults, their check, and config.json."""
+"""Experiments: config sections with their defaults and checks, and config.json."""
 
 import json
 import os
@@ -19,14 +19,14 @@ from rnngen_jax.models.base import Model
 from rnngen_jax.shapes import ImageSpec
 from rnngen_jax.training.config import OptimizerConfig, TrainingConfig, optimizer_section
 
-# The sections that every experiment has; those of its players and `model` depend on the model.
+# Sections of every experiment; `model` and the sections of its players depend on the model.
 SECTIONS = {"data": DataConfig, "training": TrainingConfig, "evaluation": EvaluationConfig}
 
-MOST_BYTES = 2**20  # of a config.json
+MOST_BYTES = 2**20  # largest config.json
 
-# What may change when a run is continued: how long, how often and where, never what is computed.
-# The rest of `evaluation` is not here, since validations over other images, or by another judge,
-# cannot be compared when the best checkpoint is picked.
+# Fields that may change when a run is continued: how long, how often and where, never what is
+# computed. The rest of `evaluation` is not here, since validations on other images, or by another
+# judge, cannot be compared when the best checkpoint is selected.
 MAY_CHANGE = frozenset(
     {
         "data.placement",
@@ -52,8 +52,8 @@ class Experiment:
     Attributes:
       name: the model's name, a file in `rnngen_jax/models`.
       model: that file's `Config`.
-      data, training, evaluation: the sections that every experiment has.
-      optimizer_sections: those that train the model's players, such as "optimizer", by name.
+      data, training, evaluation: the sections of every experiment.
+      optimizer_sections: the sections that train the model's players, such as "optimizer", by name.
     """
 
     name: str
@@ -65,38 +65,37 @@ class Experiment:
 
     @property
     def optimizers(self) -> dict[str, OptimizerConfig]:
-        """By player the section that trains it, in the order of their updates."""
+        """The section that trains each player, by player, in the order of their updates."""
         players = models.players(self.name)
         return {player: self.optimizer_sections[name] for player, name in players.items()}
 
     @property
     def sections(self) -> dict[str, Any]:
-        """The sections beside `model` by name, in the order of config.json."""
+        """All sections but `model` by name, in the order of config.json."""
         own = {name: getattr(self, name) for name in SECTIONS} | dict(self.optimizer_sections)
         return {name: own[name] for name in sections(self.name)}
 
 
 def sections(name: str) -> dict[str, type]:
-    """The dataclasses of the sections beside `model` that a model's experiments have, by name.
+    """The dataclasses of all sections but `model` by name, for experiments with a model.
 
     Raises:
-      UserError: there is no such model.
+      UserError: an unknown model.
     """
     own = {section: optimizer_section(section) for section in models.players(name).values()}
     return {"data": DataConfig, **own, **SECTIONS}
 
 
 def default(name: str) -> ConfigDict:
-    """The config of a model with every field of every section at its default.
+    """The config of a model, with every field of every section at its default.
 
-    All fields are there, so that each can be set in a config file or by
-    `--config.SECTION.FIELD=VALUE`.
+    It has all fields, so that a config file or `--config.SECTION.FIELD=VALUE` can set each of them.
 
     Args:
       name: the model's name.
 
     Raises:
-      UserError: there is no such model.
+      UserError: an unknown model.
     """
     model = models.config_class(name)
     others = {section: to_mapping(cls()) for section, cls in sections(name).items()}
@@ -108,26 +107,23 @@ def check(config: Mapping[str, Any]) -> Experiment:
 
     Args:
       config: a `ConfigDict` or nested dict; sections and fields left out keep their defaults, but
-        `model.name` must be there.
+        `model.name` is required.
 
     Returns:
       The experiment.
 
     Raises:
-      UserError: an unknown section, model or field, a value of another type or out of range.
+      UserError: an unknown section, model or field, or a value of another type or out of range.
     """
     values = config.to_dict() if isinstance(config, ConfigDict) else config
     if not isinstance(values, Mapping):
-        raise UserError(f"config is of type {type(config).__name__}; allowed: a ConfigDict.")
+        raise UserError(f"config must be a ConfigDict, got {type(config).__name__}.")
     for section, fields in values.items():
-        if not isinstance(fields, Mapping):
-            raise UserError(f"config.{section}={fields!r} is not a section of fields.")
+        require(isinstance(fields, Mapping), f"config.{section}", fields, "a section of fields")
     model = dict(values.get("model", {}))
     name = model.pop("name", None)
-    if not isinstance(name, str):
-        raise UserError(
-            f"config.model.name={name!r} is not a model; allowed: {', '.join(models.names())}."
-        )
+    allowed = f"one of {', '.join(models.names())}"
+    require(isinstance(name, str), "config.model.name", name, allowed)
     allowed = sections(name)
     for section in values:
         if section != "model" and section not in allowed:
@@ -141,25 +137,25 @@ def check(config: Mapping[str, Any]) -> Experiment:
     always = {section: others.pop(section) for section in SECTIONS}
     found = Experiment(name=name, model=own, **always, optimizer_sections=others)
     for player, section in found.optimizers.items():
-        # A `Config` has this where private gradients alone would not keep the images private.
+        # Defined by a `Config` if private gradients alone would not keep the images private.
         if section.private_noise and hasattr(own, "require_private"):
             own.require_private(player, section.private_noise)
     return found
 
 
 def reset_unread(config: ConfigDict, given: Collection[str]) -> list[str]:
-    """Puts fields that choices on the command line leave unread back to their defaults.
+    """Resets fields that choices on the command line leave unread to their defaults.
 
     So one flag changes one choice of a config file, whatever the file sets for the choice that it
-    replaces. A field that is itself given, or that the file's own choices leave unread, stays as it
-    is, for `check` to refuse.
+    replaces. A field that a flag sets, or that the file's own choices leave unread, is left for
+    `check` to refuse.
 
     Args:
       config: changed in place.
       given: paths of the fields that flags set, such as "config.optimizer.name".
 
     Returns:
-      A line for each field that was put back.
+      One line per field that was reset.
 
     Raises:
       UserError: as `check`.
@@ -174,25 +170,25 @@ def reset_unread(config: ConfigDict, given: Collection[str]) -> list[str]:
                 raise
             _, section, field = error.field.split(".")
             config[section][field] = error.default
-            lines.append(f"{error.effect}; put back to its default, {error.default!r}.")
+            lines.append(f"{error.effect}; reset to its default, {error.default!r}.")
 
 
 def resolve(experiment: Experiment, begun: Experiment | None = None) -> Experiment:
-    """Fixes what hangs on the number of steps that a run begins with: schedules and warm-ups.
+    """Resolves schedules and warm-ups that depend on the number of steps a run starts with.
 
-    A `decay_steps` of 0 and a `warmup_steps` of -1 become those of the run that has begun, or what
-    `training.steps` makes of them in one that begins now; see `OptimizerConfig`. So more steps
-    never change what the earlier ones do.
+    A `decay_steps` of 0 and a `warmup_steps` of -1 take the values of the run being continued, or
+    in a new run follow from `training.steps`; see `OptimizerConfig`. So training for more steps
+    never changes the earlier ones.
 
     Args:
       experiment: the settings.
-      begun: those of the run to go on with, `None` for one that begins.
+      begun: settings of the run to continue, or `None` for a new run.
 
     Returns:
-      The settings for config.json; those that are resolved already come back as they are.
+      The settings for config.json; resolved settings are returned unchanged.
 
     Raises:
-      UserError: a run that begins has a warm-up as long as its schedule or its training.
+      UserError: a new run has a warm-up as long as its schedule or its training.
     """
     steps = (begun or experiment).training.steps
     found = {}
@@ -216,7 +212,7 @@ def build(experiment: Experiment, spec: ImageSpec) -> Model:
     """The experiment's model, for images like `spec`.
 
     Raises:
-      UserError: the model does not fit the images.
+      UserError: the model cannot be built for such images.
     """
     return models.build(experiment.name, experiment.model, spec)
 
@@ -228,7 +224,7 @@ def to_dict(experiment: Experiment) -> dict[str, dict[str, Any]]:
 
 
 def to_json(experiment: Experiment, path: str | os.PathLike[str]) -> None:
-    """Writes config.json; an existing one is replaced only by a complete one."""
+    """Writes config.json; an existing file is replaced only when the new one is complete."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(to_dict(experiment), indent=2) + "\n")
 
@@ -237,7 +233,7 @@ def from_json(path: str | os.PathLike[str]) -> Experiment:
     """Reads config.json.
 
     Raises:
-      UserError: it is missing, not valid JSON, or no config that fits this version.
+      UserError: it is missing, not valid JSON, or not a config of this version.
     """
     path = pathlib.Path(path)
     try:
@@ -245,7 +241,7 @@ def from_json(path: str | os.PathLike[str]) -> Experiment:
     except FileNotFoundError:
         if (path.parent / "checkpoints").is_dir():
             raise UserError(
-                f"{path} is missing beside checkpoints; give the run's train command again, which "
+                f"{path} is missing beside checkpoints; repeat the run's train command, which "
                 "writes it."
             ) from None
         raise UserError(
@@ -262,38 +258,38 @@ def from_json(path: str | os.PathLike[str]) -> Experiment:
 
 
 def from_record(values: Mapping[str, Any], where: str | os.PathLike[str]) -> Experiment:
-    """The config of a run that has begun, from what `to_dict` gave of it.
+    """The experiment of an existing run, from its recorded config.
 
     Args:
-      values: the nested dict.
-      where: what holds it, for the message.
+      values: the nested dict that `to_dict` returned.
+      where: the file that holds it, for the message.
 
     Raises:
-      UserError: it does not fit this version.
+      UserError: not a config of this version.
     """
     try:
         return check(values)
     except UserError as error:
-        raise UserError(f"{where} is no config of this version: {error}") from None
+        raise UserError(f"{where} is not a config of this version: {error}") from None
 
 
 def identity(experiment: Experiment, spec: ImageSpec) -> dict[str, Any]:
-    """What a checkpoint belongs to: the model with all its fields, and the images.
+    """The identity of a checkpoint: the model with all its fields, and the images.
 
-    It is stored in each checkpoint, and a checkpoint of another identity is refused.
+    It is stored in each checkpoint; a checkpoint of another identity is refused.
     """
     model = {"name": experiment.name, **to_mapping(experiment.model)}
     return {"model": model, "spec": dict(spec._asdict())}
 
 
 def difference(old: Experiment, new: Experiment) -> list[str]:
-    """The fields that keep `new` from continuing the run of `old`.
+    """The fields that prevent `new` from continuing the run of `old`.
 
-    `training.steps`, the cadences and the other fields in `MAY_CHANGE` are left out, and so is
-    `data.name` where both names mean the same place.
+    `training.steps`, the cadences and the other fields in `MAY_CHANGE` are left out, as are
+    `data.name` and `evaluation.classifier` if both name the same place.
 
     Returns:
-      A line a field, "model.cell: 'lstm' -> 'gru'"; empty if the run can go on.
+      One line per field, "model.cell: 'lstm' -> 'gru'"; empty if the run can be continued.
     """
     before, after = _flat(old), _flat(new)
     same = set(MAY_CHANGE)
@@ -309,12 +305,12 @@ def difference(old: Experiment, new: Experiment) -> list[str]:
 
 
 def _same_folder(one: str, other: str) -> bool:
-    """Whether two paths, neither of them empty, lead to one place."""
+    """Whether two non-empty paths lead to the same place."""
     return bool(one and other) and os.path.realpath(one) == os.path.realpath(other)
 
 
 def _flat(experiment: Experiment) -> dict[str, Any]:
-    """Values by "section.field"."""
+    """All values by "section.field"."""
     return {
         f"{section}.{field}": value
         for section, fields in to_dict(experiment).items()

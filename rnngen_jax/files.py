@@ -1,4 +1,4 @@
-"""Files on disk: written whole or not at all, appended to line by line, read within bounds."""
+"""Files on disk: atomic writes, appended lines, and bounded reads."""
 
 import contextlib
 import io
@@ -19,11 +19,11 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-_unfinished: set[pathlib.Path] = set()  # files and folders that have yet to get their names
+_unfinished: set[pathlib.Path] = set()  # temporary files and folders being written
 
 
 def discard_unfinished() -> None:
-    """Removes what is being written, for a process that ends without leaving its `with` blocks."""
+    """Removes unfinished files, for a process that ends without leaving its `with` blocks."""
     for path in tuple(_unfinished):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -32,12 +32,12 @@ def discard_unfinished() -> None:
 
 
 def require_file(path: str | os.PathLike[str], hint: str, where: str | None = None) -> None:
-    """Raises a `UserError` unless `path` is a regular file; opening anything else may never return.
+    """Raises a `UserError` unless `path` is a regular file; opening anything else may block.
 
     Args:
       path: links are followed.
       hint: what to do, such as "give an npz file".
-      where: what the message calls it, such as "--input=x.npz"; `path` by default.
+      where: its name in the message, such as "--input=x.npz"; `path` by default.
     """
     _require(path, stat.S_IFREG, "file", hint, where)
 
@@ -65,18 +65,18 @@ def _require(
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
-    """Gives a temporary name beside `path` to write to; the file takes its place when complete.
+    """Writes a file atomically: yields a temporary path that replaces `path` once complete.
 
     An error inside the `with` block leaves `path` as it was and removes the temporary file.
 
     Args:
-      path: the file to write or to replace; missing parent folders are made.
+      path: the file to write or replace; missing parent folders are created.
 
     Yields:
-      The temporary name, with the ending of `path`.
+      The temporary path, with the extension of `path`.
 
     Raises:
-      UserError: the folder cannot be made or written to, or `path` is a folder.
+      UserError: the folder cannot be created or written to, or `path` is a folder.
     """
     path = pathlib.Path(path)
     try:
@@ -91,7 +91,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     _unfinished.add(temporary)
     try:
         yield temporary
-        # mkstemp makes files that only their owner can read; outputs get the usual rights.
+        # mkstemp makes files that only their owner can read; outputs get the usual permissions.
         temporary.chmod(0o666 & ~_umask())
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
@@ -107,18 +107,18 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
 
 @contextlib.contextmanager
 def filling(folder: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
-    """Gives a temporary folder beside `folder`; its files move into `folder` when all are written.
+    """Yields a temporary folder, whose files move into `folder` once all are written.
 
     Each file replaces one of the same name; other files in `folder` stay.
 
     Args:
-      folder: the folder to fill; made, with its parents, if missing.
+      folder: the folder to fill; created, with its parents, if missing.
 
     Yields:
       The temporary folder.
 
     Raises:
-      UserError: the folder cannot be made or written to.
+      UserError: the folder cannot be created or written to.
     """
     folder = pathlib.Path(folder)
     new = not folder.exists()
@@ -131,7 +131,7 @@ def filling(folder: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     try:
         yield temporary
         files = sorted(temporary.iterdir())
-        for file in files:  # look first, so that a folder of that name leaves all as it was
+        for file in files:  # before any file moves, so that an error changes nothing
             if (folder / file.name).is_dir():
                 raise UserError(f"cannot write {folder / file.name}: it is a folder; move it away.")
         for file in files:
@@ -146,49 +146,49 @@ def filling(folder: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
 
 
 def append_line(path: str | os.PathLike[str], line: str) -> None:
-    """Appends a line in one piece, made if missing, and waits until it is on disk.
+    """Appends a line to a file in one write, and waits until it is on disk.
 
-    Several processes may append at once. A last line that the end of a process has torn is closed
-    first, so that the new one is not a part of it.
+    Several processes may append at once. If a killed process left an unfinished last line, a line
+    break is added first, so that the new line stands alone.
 
     Args:
-      path: the file.
+      path: the file; created if missing.
       line: without its line break.
 
     Raises:
-      OSError: it cannot be written, or not to its end.
+      OSError: the line cannot be written, or only in part.
     """
     with naming(path), open(path, "a+b", buffering=0) as file:
         data = line.encode() + b"\n"
         if file.seek(0, os.SEEK_END) and _last_byte(file) != b"\n":
             data = b"\n" + data
-        while data:  # a disk that is filling up takes a part, and refuses the rest
+        while data:  # a full disk may accept only a part
             data = data[file.write(data) :]
         os.fsync(file.fileno())
 
 
 def read_regular(path: str | os.PathLike[str], most: int | None = None) -> bytes:
-    """The content of a regular file; a pipe or a device might never end.
+    """Reads a regular file; a pipe or a device might never end.
 
     Args:
       path: the file.
-      most: bytes that it may have.
+      most: largest size in bytes, or `None` for any.
 
     Raises:
-      UserError: it is no regular file, or larger.
+      UserError: not a regular file, or larger than `most`.
       OSError: it is missing, a folder, or cannot be read.
     """
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
-        raise UserError(f"{path} is a pipe or a device; a regular file has to be there.")
+        raise UserError(f"{path} must be a regular file, got a pipe or a device.")
     if most is not None and status.st_size > most:
-        raise UserError(f"{path} has {status.st_size:,} bytes; allowed: up to {most:,}.")
+        raise UserError(f"{path} must have ≤ {most:,} bytes, got {status.st_size:,}.")
     return pathlib.Path(path).read_bytes()
 
 
 @contextlib.contextmanager
 def naming(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Names the file in what the operating system refuses inside, as a write does not."""
+    """Adds the file's name to any `OSError` raised inside, since a write's has none."""
     try:
         yield
     except OSError as error:
@@ -198,7 +198,7 @@ def naming(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _last_byte(file: io.FileIO) -> bytes:
-    """The last byte of a file that has one."""
+    """The last byte of a non-empty file."""
     file.seek(-1, os.SEEK_END)
     return file.read(1)
 

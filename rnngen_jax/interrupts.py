@@ -1,10 +1,10 @@
-"""Ctrl-C and SIGTERM, for the command line: noticed whatever the program is at, never lost.
+"""Handling of Ctrl-C and SIGTERM by the command line, at any time and without losing a signal.
 
-An exception raised by a signal handler can be swallowed: inside a callback of the garbage
-collector it is printed and dropped, and a caller may take it for an error of its own. So nothing is
-raised here. A thread reads the signals' numbers from the pipe that the interpreter writes them to,
-also while the main thread is inside a compiler, and ends the process; inside `deferred` the first
-signal is only noted, for the work under way to be saved, and the second ends the process.
+An exception raised by a signal handler can be swallowed: in a callback of the garbage collector it
+is printed and dropped, and a caller may catch it as an error of its own. So nothing is raised here.
+A thread reads the signals' numbers from the pipe that the interpreter writes them to, even while
+the main thread is inside a compiler, and ends the process; inside `deferred` the first signal is
+only noted, so that current work can be saved, and the second ends the process.
 
 The command line installs this before anything else. The library installs no signal handlers.
 """
@@ -21,7 +21,7 @@ from types import FrameType
 
 from rnngen_jax.files import discard_unfinished
 
-INTERRUPTED = 130  # what a shell gives for a command that SIGINT has ended
+INTERRUPTED = 130  # a shell's exit code for a command that SIGINT ended
 PREEMPTED = 42  # not 0, which would tell a cluster that the job is done
 
 _NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
@@ -30,13 +30,13 @@ _LINES = {signal.SIGINT: "interrupted (Ctrl-C)", signal.SIGTERM: "terminated (SI
 
 @dataclass
 class _Noted:
-    """What the process was told so far, and how it answers.
+    """The signals so far, and how to handle them.
 
     Attributes:
-      first: the first signal that came, `None` before.
-      deferring: whether the first is only noted.
+      first: the first signal, or `None` before any.
+      deferring: whether the first signal is only noted.
       told: whether a line about it has been printed.
-      preempted_exit_code: what SIGTERM ends with.
+      preempted_exit_code: exit code after SIGTERM.
     """
 
     first: int | None = None
@@ -49,7 +49,7 @@ _noted = _Noted()
 
 
 def install() -> None:
-    """Answers SIGINT and SIGTERM from now on; called once, by the main thread.
+    """Handles SIGINT and SIGTERM from now on; called once, by the main thread.
 
     A signal that the process was started to ignore, as `nohup` does, stays ignored.
     """
@@ -60,12 +60,12 @@ def install() -> None:
     for number in _NAMES:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _nothing)
-    atexit.register(_ignore)  # the first to be registered, so the last to be called
+    atexit.register(_ignore)  # registered first, so called last
 
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Inside, the first signal is only noted; `asked` tells of it."""
+    """Inside the `with` block, the first signal is only noted; `asked` returns it."""
     _noted.deferring = True
     try:
         yield
@@ -74,24 +74,24 @@ def deferred() -> Iterator[None]:
 
 
 def asked() -> str | None:
-    """The name of the first signal that came, "Ctrl-C" or "SIGTERM"; `None` before."""
+    """The name of the first signal, "Ctrl-C" or "SIGTERM"; `None` before any."""
     return None if _noted.first is None else _NAMES[_noted.first]
 
 
 def told() -> None:
-    """Notes that the caller has printed what came of the signal."""
+    """Notes that the caller has printed a line about the signal."""
     _noted.told = True
 
 
 def set_preempted_exit_code(code: int) -> None:
-    """Sets what SIGTERM ends with, 0 to 255."""
+    """Sets the exit code after SIGTERM, in [0, 255]."""
     _noted.preempted_exit_code = code
 
 
 def exit_code(code: int) -> int:
-    """`code`, or what the process has to end with after a signal that was noted.
+    """`code`, or the exit code for a signal that was noted.
 
-    The signal is told of on stderr, if nothing else has.
+    Prints a line about the signal to stderr, unless one has been printed.
     """
     if _noted.first is None:
         return code
@@ -101,20 +101,20 @@ def exit_code(code: int) -> int:
 
 
 def _nothing(number: int, frame: FrameType | None) -> None:
-    """A handler, without which the interpreter would not pass the signal's number on."""
+    """A signal handler; without one the interpreter would not write the number to the pipe."""
 
 
 def _ignore() -> None:
-    """Ignores signals from now on, when all is done but for the interpreter to clear its memory.
+    """Ignores signals from now on, while the interpreter shuts down.
 
-    It would give them back their default first, which ends the process with a code of its own.
+    It would restore their default handlers first, which end the process with another exit code.
     """
     for number in _NAMES:
         signal.signal(number, signal.SIG_IGN)
 
 
 def _answer(reading: int) -> None:
-    """Answers each signal, as long as the process lives."""
+    """Handles each signal, for the life of the process."""
     while True:
         for number in os.read(reading, 64):
             if number not in _NAMES:
@@ -122,13 +122,13 @@ def _answer(reading: int) -> None:
             if _noted.deferring and _noted.first is None:
                 _noted.first = number
                 if sys.stderr.isatty():
-                    _print("finishing the steps under way, then saving; once more ends at once.")
+                    _print("finishing the current steps, then saving; a second one ends at once.")
             else:
                 _end(number)
 
 
 def _end(number: int) -> None:
-    """Ends the process, as no exception surely would."""
+    """Ends the process at once, which no exception is certain to do."""
     discard_unfinished()
     lost = " before the run was saved" if _noted.deferring else ""
     _print(f"error: {_LINES[number]}{lost}.")
@@ -136,12 +136,12 @@ def _end(number: int) -> None:
 
 
 def _code(number: int) -> int:
-    """What the process ends with."""
+    """The exit code after a signal."""
     return INTERRUPTED if number == signal.SIGINT else _noted.preempted_exit_code
 
 
 def _print(line: str) -> None:
-    """Writes a line to stderr, past buffers whose lock the main thread may hold."""
+    """Writes a line to stderr, bypassing buffers whose lock the main thread may hold."""
     bar = "\n" if sys.stderr.isatty() else ""
     with contextlib.suppress(OSError):
         os.write(2, f"{bar}{line}\n".encode())

@@ -1,4 +1,4 @@
-"""A folder's lock: one process at a time, and a dead one holds nothing."""
+"""A folder's lock: held by one process at a time, and released when that process ends."""
 
 import contextlib
 import fcntl
@@ -15,18 +15,18 @@ NAME = ".lock"
 
 @contextlib.contextmanager
 def exclusive(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Holds a folder for this process inside the `with` block.
+    """Locks a folder for this process inside the `with` block.
 
-    The lock is the operating system's on the file `.lock`, so that it ends with its process however
-    that ends. The file says who holds it, and goes with the block; one that a killed process has
-    left is taken over.
+    It is the operating system's lock on the file `.lock`, so that it ends with its process, however
+    that ends. The file says who holds it, and is removed with the block; a file that a killed
+    process left is taken over.
 
     Args:
-      folder: made, with its parents, if missing; removed again if nothing else is in it at the end.
+      folder: created, with its parents, if missing; removed again if it is empty at the end.
 
     Raises:
-      UserError: another process holds it, of which the message tells; or it cannot be made, or lies
-        on a file system without locks. Nothing is changed then.
+      UserError: another process, named in the message, holds the folder; or it cannot be created or
+        is on a file system without locks. Nothing is changed then.
     """
     folder = pathlib.Path(folder)
     missing = _missing(folder)
@@ -44,13 +44,13 @@ def exclusive(folder: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     finally:
-        (folder / NAME).unlink(missing_ok=True)  # while it is held, so that it is ours
+        (folder / NAME).unlink(missing_ok=True)  # while still locked, so that it is ours
         os.close(handle)
         _remove(missing)
 
 
 def _acquired(path: pathlib.Path) -> int:
-    """A descriptor of the locked file; a `BlockingIOError` if another process holds it."""
+    """Locks the file; returns its descriptor, or raises `BlockingIOError` if it is locked."""
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
@@ -66,7 +66,7 @@ def _acquired(path: pathlib.Path) -> int:
 
 
 def _names(path: pathlib.Path, handle: int) -> bool:
-    """Whether `path` still names an open file, which its last holder may have removed."""
+    """Whether `path` still names the open file, which its last holder may have removed."""
     try:
         return os.path.samestat(os.fstat(handle), path.stat())
     except FileNotFoundError:
@@ -74,7 +74,7 @@ def _names(path: pathlib.Path, handle: int) -> bool:
 
 
 def _holder(path: pathlib.Path) -> str:
-    """Who holds the lock, in words, as far as the file tells."""
+    """Describes the process that holds the lock, as far as the file tells."""
     try:
         found = json.loads(path.read_bytes()[:1000])
         return f" by process {int(found['process'])} on {str(found['host'])[:80]}"
@@ -83,12 +83,12 @@ def _holder(path: pathlib.Path) -> str:
 
 
 def _missing(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The folders that are yet to be made, the innermost first."""
+    """The folders that do not exist yet, innermost first."""
     return [path for path in (folder, *folder.parents) if not path.exists()]
 
 
 def _remove(folders: list[pathlib.Path]) -> None:
-    """Removes those of the folders that are empty."""
+    """Removes the folders that are empty."""
     for path in folders:
         with contextlib.suppress(OSError):
             path.rmdir()

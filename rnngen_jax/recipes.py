@@ -1,6 +1,6 @@
-"""What config files share: their presets' names, one recipe for small runs, and the IDX data sets.
+"""Shared by config files: presets' names, recipes for small runs, and the IDX data sets.
 
-The functions fill in a `ConfigDict`; each figure that a config is known by stands in its own file.
+The functions fill in a `ConfigDict`; a config's results are listed in its own file.
 """
 
 from collections.abc import Sequence
@@ -11,15 +11,15 @@ from rnngen_jax import experiment
 from rnngen_jax.config import nearest
 from rnngen_jax.errors import UserError
 
-# The first word of a preset's name; without one of these, images keep their 256 levels.
+# The first word of a preset's name; without any of these, images keep their 256 levels.
 BINARISATIONS = {"binary": "static", "dynamic": "dynamic", "threshold": "threshold"}
 
 
 def begin(model: str, preset: str, presets: Sequence[str]) -> ConfigDict:
-    """The default config of a model, if `preset` is one of its config file's.
+    """The default config of a model, for a preset of its config file.
 
     Raises:
-      UserError: it is not.
+      UserError: `preset` is not one of `presets`.
     """
     if preset not in presets:
         raise UserError(f"{model}:{preset} is not a preset; {nearest(preset, presets)}")
@@ -27,9 +27,9 @@ def begin(model: str, preset: str, presets: Sequence[str]) -> ConfigDict:
 
 
 def adamw(config: ConfigDict, learning_rate: float, steps: int) -> None:
-    """AdamW with decoupled decay, a short warm-up and a half cosine, and averaged parameters.
+    """AdamW with decoupled decay, a short warm-up, a half cosine and averaged parameters.
 
-    It suits thousands of steps on few images, whose models would learn them by heart without it.
+    For thousands of steps on few images, which models would memorise without regularisation.
     """
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = learning_rate
@@ -40,8 +40,14 @@ def adamw(config: ConfigDict, learning_rate: float, steps: int) -> None:
     train_for(config, steps)
 
 
+def grid(config: ConfigDict) -> None:
+    """Two layers over the pixels' grid and AdamW, for the embedded digits."""
+    config.model.update(features=32, layers=2, pixels="scalar", dropout=0.3)
+    adamw(config, learning_rate=8e-3, steps=1000)
+
+
 def train_for(config: ConfigDict, steps: int, warmup: int = 50) -> None:
-    """So many steps, of which the first `warmup` are the warm-up, or their share of fewer."""
+    """Sets the steps and a warm-up of `warmup` steps, or of the same fraction of a shorter run."""
     config.training.steps = steps
     config.optimizer.warmup_fraction = warmup / steps
 
@@ -51,7 +57,7 @@ def idx_data(config: ConfigDict, preset: str) -> None:
 
     Args:
       config: of any model.
-      preset: what the data are named by, such as "fashion_mnist" or "dynamic_mnist".
+      preset: names the data, such as "fashion_mnist" or "dynamic_mnist".
     """
     first, _, rest = preset.partition("_")
     binarised = first in BINARISATIONS
@@ -62,9 +68,9 @@ def idx_data(config: ConfigDict, preset: str) -> None:
 
 
 def folder(config: ConfigDict) -> None:
-    """Colour images of one's own: --config.data.name=folder:FOLDER says where.
+    """The user's own colour images, from --config.data.name=folder:FOLDER.
 
-    A tenth of the training images is for validation, and each is seen from both sides.
+    A tenth of the training images is for validation; training images are flipped at random.
     """
     config.data.name = "folder:datasets/images"
     config.data.validation_fraction = 0.1
@@ -72,7 +78,7 @@ def folder(config: ConfigDict) -> None:
 
 
 def idx(config: ConfigDict, preset: str, mixtures: int = 10) -> None:
-    """MNIST or Fashion-MNIST, as `idx_data`, and the likelihood that fits.
+    """MNIST or Fashion-MNIST, as `idx_data`, and a suitable likelihood.
 
     Args:
       config: of a model with a field `readout`.
@@ -88,25 +94,28 @@ def idx(config: ConfigDict, preset: str, mixtures: int = 10) -> None:
 
 
 def every(config: ConfigDict, lines: int, pictures: int) -> None:
-    """A line of metrics and a validation every so many steps, pictures and a checkpoint likewise.
+    """Metrics and validation every `lines` steps, samples and a checkpoint every `pictures`.
 
-    A validation is of 1,000 images.
+    Validation uses 1,000 images.
     """
     config.training.log_every = config.training.validate_every = lines
     config.training.checkpoint_every = config.training.sample_every = pictures
     config.evaluation.num_images = 1000
 
 
-def adversarial(config: ConfigDict, preset: str, steps: int) -> None:
-    """Two players with Adam, its first decay at a half, R1 on real images, averaged parameters.
+def adversarial(config: ConfigDict, preset: str, steps: int) -> ConfigDict:
+    """Two players with Adam (b1 = 0.5), R1 on real images, and averaged parameters.
 
-    R1 keeps the discriminator's slope small, so that rates several times those of Radford et al.
-    (2016) stay stable, also on few images.
+    R1 keeps the discriminator's gradients small, so that learning rates several times those of
+    Radford et al. (2016) are stable, even on few images.
 
     Args:
       config: of an adversarial model.
       preset: "digits", "folder", or as for `idx_data`.
       steps: on digits; 6,000 on others.
+
+    Returns:
+      The config.
     """
     digits = preset == "digits"
     if preset == "folder":
@@ -122,3 +131,4 @@ def adversarial(config: ConfigDict, preset: str, steps: int) -> None:
     config.training.ema_decay = 0.999
     every(config, lines=500, pictures=1000)
     config.evaluation.num_images = 0
+    return config

@@ -1,5 +1,6 @@
 """Sets JAX up for the tests before anything imports it: CPU, eight virtual devices, a cache."""
 
+import gc
 import os
 import pathlib
 import shutil
@@ -17,11 +18,12 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 os.environ["MPLBACKEND"] = "Agg"
 
+_DEVICES = "--xla_force_host_platform_device_count=8"
 # Tests compile far more than they compute, so the compiler's own optimisation does not pay, nor do
 # its fusion emitters: without them a training step compiles in half of the time. Nor do the many
-# parts that a program is compiled in, of which each has a cost of its own.
-_FLAGS = (
-    "--xla_force_host_platform_device_count=8",
+# parts that a program is compiled in, of which each has a cost of its own. Tests with the marker
+# `optimised` are run with the compiler's own settings, too, by test_compiler_settings.py.
+_QUICK = (
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
     "--xla_cpu_use_fusion_emitters=false",
@@ -44,7 +46,8 @@ def known(flags):
 # pytest-xdist's workers find the flags as the process that has started them has set them.
 _WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
 if not _WORKER:
-    os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *known(_FLAGS)]).strip()
+    _SET = [] if os.environ.get("RNNGEN_TESTS_OPTIMISED") else known(_QUICK)
+    os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), _DEVICES, *_SET]).strip()
 
 # A core for each of pytest-xdist's workers: with threads for all cores in every one of them, they
 # would wait for each other more than they work.
@@ -54,6 +57,11 @@ if _WORKER and hasattr(os, "sched_setaffinity"):
 
 import jax  # noqa: E402, after what it reads
 import tiny_runs  # noqa: E402
+
+# Traces are millions of short-lived objects among the many that importing JAX has made for good:
+# looking for cycles in them at the default pace takes a tenth of the whole time.
+gc.freeze()
+gc.set_threshold(100_000, 20, 20)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -119,7 +119,7 @@ def test_one_flag_changes_one_choice(rnngen, started):
     assert code == 0
     assert out == (
         "config.model.penalty_weight=1.0 has no effect with penalty='none'; "
-        "put back to its default, 10.0.\n"
+        "reset to its default, 10.0.\n"
     )
     assert json.loads(json.dumps(started[0]["model"]))["penalty_weight"] == 10
 

@@ -2,19 +2,21 @@
 
 import functools
 import importlib.util
+import json
 import pathlib
 import re
 
 import jax
 import numpy as np
 import pytest
+from tiny_runs import SIZES
 
 from rnngen_jax import experiment, main, models
-from rnngen_jax.data.base import Dataset
-from rnngen_jax.data.transforms import training_transform
+from rnngen_jax.data.base import Dataset, Split
 from rnngen_jax.errors import UserError
 from rnngen_jax.models import rnn_autoencoder
 from rnngen_jax.ops import penalties
+from rnngen_jax.pods.programs import programs
 from rnngen_jax.shapes import spec_of
 from rnngen_jax.training import program
 from rnngen_jax.training.config import OPTIMIZERS, SCHEDULES
@@ -22,27 +24,25 @@ from rnngen_jax.training.config import OPTIMIZERS, SCHEDULES
 ROOT = pathlib.Path(__file__).parent.parent
 FILES = sorted((ROOT / "configs").glob("[!_]*.py"))
 
-# Sizes that change how much is computed, not what.
+# The size of what crosses the network in an all-reduce, in a program that is lowered.
+REDUCED = re.compile(r'"stablehlo\.all_reduce".*?\}\) : \(tensor<(?:(\d+)x)?f32>\)', re.DOTALL)
+
 TINY = {
-    "model": {
-        "features": 8,
-        "layers": 1,
-        "input_features": 8,
-        "within_features": 8,
-        "mixtures": 2,
-        "steps": 2,
-        "latents": 2,
-        "hidden": 8,
-    },
+    "model": SIZES,
     "training": {
         "steps": 2,
         "steps_per_call": 1,
         "log_every": 1,
         "batch_size": 8,
-        "validate_every": 2,
-        "sample_every": 2,
-        "num_samples": 2,
+        "validate_every": 0,
+        "sample_every": 0,
     },
+}
+# The trainings of a page of docs/ are run by test_readme.py, with the same sizes.
+ON_A_PAGE = {
+    name
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    for name in re.findall(r"^rnngen train --config=configs/(\w+)\.py", page.read_text(), re.M)
 }
 
 
@@ -66,7 +66,8 @@ def tiny(file, preset):
 
 @pytest.mark.parametrize(("file", "preset"), CASES, ids=lambda value: getattr(value, "stem", value))
 def test_a_preset_is_a_training(file, preset):
-    """Traced and not run: its step keeps the state's shapes, and it draws and scores its images."""
+    """Traced for eight devices and not run: its step keeps the state's shapes, and on the network
+    are its gradients and batch statistics alone; it draws and scores its images."""
     settings = experiment.resolve(experiment.check(tiny(file, preset)))
     named, digits = settings.data.name, settings.data.name == "digits"
     levels = 2 if settings.data.binarisation != "none" else 17 if digits else 256
@@ -74,10 +75,8 @@ def test_a_preset_is_a_training(file, preset):
     colour = named.startswith(("tfds:cifar", "folder:"))
     spec = spec_of((size, size, 3 if colour else 1), levels, 10)
     model = experiment.build(settings, spec)
-    dataset = Dataset(named, spec, {}, settings.data.binarisation, 256)
-    transform = training_transform(settings.data, dataset)
-    step = program.one_step(model, settings.optimizers, settings.training, transform)
-    num = settings.training.batch_size * program.batches_per_step(settings.optimizers)
+    splits = {"train": Split(64, None)}
+    dataset = Dataset(named, spec, splits, settings.data.binarisation, 256)
 
     def batch_of(num):
         shapes = {"image": (num, *spec.shape), "label": (num,), "index": (num,)}
@@ -92,10 +91,24 @@ def test_a_preset_is_a_training(file, preset):
 
     before = jax.eval_shape(program.initial_state(model, settings.optimizers, settings.training))
     key = jax.random.key(0)
-    after, metrics = jax.eval_shape(step, before, batch_of(num), key)
+    lowered = programs(settings, dataset)["train"].lower(jax.devices(), 2)
+    after, metrics = lowered.out_info
     assert described(after) == described(before)
-    assert {leaf.shape for leaf in jax.tree.leaves(metrics)} == {()}
+    assert {leaf.shape for leaf in jax.tree.leaves(metrics)} == {(1,)}
     assert {f"loss/{player}" for player in model.losses} <= set(metrics)
+    text = lowered.as_text()
+    assert not re.search("all_gather|all_to_all|collective_permute|reduce_scatter", text)
+    crossing = [int(size) for size in REDUCED.findall(text)]
+    own = {
+        player: sum(x.size for x in jax.tree.leaves(before.params[player]))
+        for player in model.losses
+    }
+    gradients = [size for size in crossing if size >= min(own.values())]
+    statistics = [size for size in crossing if size < min(own.values())]
+    told = len(metrics) - len(own)  # all but the norms, which are of gradients that have crossed
+    assert sum(gradients) == sum(own.values()) + told
+    assert len(gradients) == len(own)
+    assert not statistics or "batch" in str(settings.model)
     if model.sample is not None:
         label = jax.ShapeDtypeStruct((2,), np.int32)
         draw = functools.partial(model.sample, num=2)
@@ -106,7 +119,9 @@ def test_a_preset_is_a_training(file, preset):
         assert scored.shape == (3,)
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file", [file for file in FILES if file.stem not in ON_A_PAGE], ids=lambda file: file.stem
+)
 def test_the_first_preset_trains_two_steps(file, tmp_path):
     run = ["rnngen", "train", f"--config={file}", f"--workdir={tmp_path / 'run'}"]
     config = module(file).get_config()
@@ -114,7 +129,8 @@ def test_the_first_preset_trains_two_steps(file, tmp_path):
         for name, value in fields.items():
             run += [f"--config.{section}.{name}={value}"] * (name in config[section])
     assert main.run(run) == 0
-    assert (tmp_path / "run" / "samples").is_dir() == (file.stem != "classifier")
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

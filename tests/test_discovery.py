@@ -1,10 +1,9 @@
 """A file is found by what it defines, and by nothing else; nothing is imported for it."""
 
-import subprocess
-import sys
 import zipfile
 
 import pytest
+import tiny_runs
 
 from rnngen_jax import cells, commands, models, recurrence
 from rnngen_jax.benchmarks import peers, suites
@@ -95,5 +94,4 @@ def test_names_are_found_without_importing_what_bears_them():
         "new = {name for name in set(sys.modules) - before if name.startswith('rnngen_jax')};"
         "sys.exit(f'imported {new}' if new or not found else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    tiny_runs.python(code)

@@ -166,10 +166,10 @@ def test_only_a_regular_file_is_read(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"12345")
     assert read_regular(path) == read_regular(path, 5) == b"12345"
-    with pytest.raises(UserError, match="has 5 bytes; allowed: up to 4"):
+    with pytest.raises(UserError, match="must have ≤ 4 bytes, got 5"):
         read_regular(path, 4)
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(UserError, match="is a pipe or a device"):
+    with pytest.raises(UserError, match="must be a regular file, got a pipe or a device"):
         read_regular(tmp_path / "pipe")
     with pytest.raises(IsADirectoryError):
         read_regular(tmp_path)

@@ -1,13 +1,16 @@
 """The command line's own errors: each is one or two plain lines and exit code 2."""
 
+import os
+import shlex
 import subprocess
 import sys
 import textwrap
 
 import pytest
+import tiny_runs
 
 from rnngen_jax import cli, commands, main
-from rnngen_jax.commands.base import flags_of
+from rnngen_jax.commands.flags import flags_of
 from rnngen_jax.errors import RunError
 
 CONFIG = """
@@ -51,85 +54,106 @@ def rnngen(tmp_path, monkeypatch, capsys):
     return call
 
 
-REFUSED = [
-    ([], "a verb is missing"),
-    (["trian"], "did you mean 'train'"),
-    (["--workdir=w", "train"], "stands before the verb"),
-    (["base"], "not a verb"),
-    (["train"], "--config, --workdir missing"),
-    (["train", "--workdir=w"], "--config missing"),
-    (["train", "--config=c.py"], "--workdir missing"),
-    (["train", "--config=c.py", "--workdir="], "--workdir missing"),
-    (["train", "--workdir=w", "--config"], "Missing value for flag --config"),
-    (["train", "--workdir=w", "--config=none.py"], "there is no file 'none.py'"),
-    (["train", "--workdir=w", "--config=."], "there is no file"),
-    (["train", "--workdir=w", "--config=c.py", "--config=c.py"], "given twice"),
-    (["train", "--workdir=w", "--config=syntax.py"], "raised SyntaxError"),
-    (["train", "--workdir=w", "--config=empty.py"], "get_config"),
-    (["train", "--workdir=w", "--config=c.py:key"], "raised KeyError: 'no such preset'"),
-    (["train", "--workdir=w", "--config=c.py:value"], "raised ValueError: no such preset"),
-    (["train", "--workdir=w", "--config=c.py:file"], "/no/such/file"),
-    (["train", "--workdir=w", "--config=c.py:nothing"], "must return a ConfigDict"),
-    (["train", "--workdir=w", "--config=c.py:type"], "raised TypeError"),
-    (["train", "--workdir=w", "--config=c.py:field"], "did you mean 'cell'"),
-    (["train", "--workdir=w", "--config=c.py:section"], "did you mean 'model'"),
-    (["train", "--workdir=w", "--config=c.py", "--config.model.laeyrs=3"], "model.layers?"),
-    (["train", "--workdir=w", "--config=c.py", "--config.modl.layers=3"], "model.layers?"),
-    (["train", "--workdir=w", "--config=c.py", "--config.model.cell.x=3"], "it has no fields"),
-    (["train", "--workdir=w", "--config=c.py", "--config.model.layers=1.5"], "an integer"),
-    (["train", "--workdir=w", "--config=c.py", "--config.model.dropout=x"], "a number"),
-    (["train", "--workdir=w", "--config=c.py", "--config.model.position=x"], "true or false"),
-    (["train", "--workdir=w", "--config=c.py", "--config.model=3"], "--config.model.FIELD=VALUE"),
-    (["train", "--workdir=w", "--config=c.py", "--config.model.layers"], "Missing value"),
-    (["train", "--workdir=w", "--config.model.layers=3", "--config=c.py"], "=FILE.py first"),
-    (["train", "--workdir=w", "--config.model.layers=3"], "=FILE.py first"),
-    (["train", "--workdir=w", "--config=c.py", "--config.model.name=gan"], "'gan' is not a model"),
-    (["train", "--workdir=w", "--config=c.py", "--config.model.cell=gur"], "gru"),
-    (
-        ["train", "--workdir=w", "--config=c.py", "--config.training.steps=0"],
-        "config.training.steps must be ≥ 1, got 0",
+REFUSED = {
+    "": "a verb is missing",
+    "trian": "did you mean 'train'",
+    "--workdir=w train": "stands before the verb",
+    "base": "not a verb",
+    "train": "--config, --workdir missing",
+    "train --workdir=w": "--config missing",
+    "train --config=c.py": "--workdir missing",
+    "train --config=c.py --workdir=": "--workdir missing",
+    "train --workdir=w --config": "Missing value for flag --config",
+    "train --workdir=w --config=none.py": "there is no file 'none.py'",
+    "train --workdir=w --config=.": "there is no file",
+    "train --workdir=w --config=c.py --config=c.py": "given twice",
+    "train --workdir=w --config=syntax.py": "raised SyntaxError",
+    "train --workdir=w --config=empty.py": "get_config",
+    "train --workdir=w --config=c.py:key": "raised KeyError: 'no such preset'",
+    "train --workdir=w --config=c.py:value": "raised ValueError: no such preset",
+    "train --workdir=w --config=c.py:file": "/no/such/file",
+    "train --workdir=w --config=c.py:nothing": "must return a ConfigDict",
+    "train --workdir=w --config=c.py:type": "raised TypeError",
+    "train --workdir=w --config=c.py:field": "did you mean 'cell'",
+    "train --workdir=w --config=c.py:section": "did you mean 'model'",
+    "train --workdir=w --config=c.py --config.model.laeyrs=3": "model.layers?",
+    "train --workdir=w --config=c.py --config.modl.layers=3": "model.layers?",
+    "train --workdir=w --config=c.py --config.model.cell.x=3": "it has no fields",
+    "train --workdir=w --config=c.py --config.model.layers=1.5": "an integer",
+    "train --workdir=w --config=c.py --config.model.dropout=x": "a number",
+    "train --workdir=w --config=c.py --config.model.position=x": "true or false",
+    "train --workdir=w --config=c.py --config.model=3": "--config.model.FIELD=VALUE",
+    "train --workdir=w --config=c.py --config.model.layers": "Missing value",
+    "train --workdir=w --config.model.layers=3 --config=c.py": "=FILE.py first",
+    "train --workdir=w --config.model.layers=3": "=FILE.py first",
+    "train --workdir=w --config=c.py --config.model.name=gan": "'gan' is not a model",
+    "train --workdir=w --config=c.py --config.model.cell=gur": "gru",
+    "train --workdir=w --config=c.py --config.training.steps=0": (
+        "config.training.steps must be ≥ 1, got 0"
     ),
-    (["train", "--workdir=w", "--config=c.py", "--config.data.name=digit"], "digits"),
-    (["train", "--workdir=w", "--config=c.py", "--mask=lower"], "a flag of complete, not of train"),
-    (["train", "--workdir=w", "--config=c.py", "--wrokdir=x"], "did you mean --workdir?"),
-    (["train", "--workdir=w", "--config=c.py", "more"], "'more' is not a flag"),
-    (["train", "--workdir=c.py", "--config=c.py"], "is not a folder; give one"),
-    (["evaluate", "--workdir=w"], "holds no run"),
-    (["evaluate", "--workdir=w", "--config=c.py"], "reads WORKDIR/config.json"),
-    (["evaluate", "--workdir=w", "--config.model.layers=2"], "reads WORKDIR/config.json"),
-    (["evaluate", "--workdir=w", "--split=tests"], "did you mean 'test'"),
-    (["sample", "--workdir=w", "--num=many"], "an integer, how many images"),
-    (["sample", "--workdir=w", "--num=0"], "must be ≥ 1, got 0"),
-    (["sample", "--workdir=w", "--temperature=warm"], "a number"),
-    (["sample", "--workdir=w", "--temperature=0"], "must be in [1e-06, 1e+06], got"),
-    (["sample", "--workdir=w", "--temperature=-1"], "must be in [1e-06, 1e+06], got"),
-    (["sample", "--workdir=w", "--temperature=nan"], "must be in [1e-06, 1e+06], got"),
-    (["sample", "--workdir=w", "--temperature=inf"], "must be in [1e-06, 1e+06], got"),
-    (["sample", "--workdir=w", "--seed=-1"], "must be in [0, 2147483647], got -1"),
-    (["sample", "--workdir=w", "--out=x.jpg"], ".png, .npz or .gif"),
-    (["sample", "--workdir=w", "--out=c.py/"], "is a file"),
-    (["complete", "--workdir=w", "--completions=0"], "must be ≥ 1, got 0"),
-    (["complete", "--workdir=w", "--out=folder/"], ".png or .npz"),
-    (["prepare", "--name=x"], "--input missing"),
-    (["prepare", "--input=digits", "--name=A b"], "lower-case"),
-    (["prepare", "--input=folder:none", "--name=x", "--data_dir=d"], "no such folder"),
-    (["doctor", "--workdir=w"], "holds no run"),
-    (["bench", "--suite=trainin"], "did you mean 'training'"),
-    (["bench", "--suite="], "must be one of all, compile"),
-    (["bench", "--rounds=0"], "must be ≥ 1, got 0"),
-    (["bench", "--shapes=64,16,128"], "T,B,I,H;T,B,I,H;... with integers ≥ 1"),
-    (["bench", "--out=c.py"], "a folder"),
-]
+    "train --workdir=w --config=c.py --config.data.name=digit": "digits",
+    "train --workdir=w --config=c.py --mask=lower": "a flag of complete, not of train",
+    "train --workdir=w --config=c.py --wrokdir=x": "did you mean --workdir?",
+    "train --workdir=w --config=c.py more": "'more' is not a flag",
+    "train --workdir=c.py --config=c.py": "is not a folder; give one",
+    "evaluate --workdir=w": "holds no run",
+    "evaluate --workdir=w --config=c.py": "reads WORKDIR/config.json",
+    "evaluate --workdir=w --config.model.layers=2": "reads WORKDIR/config.json",
+    "evaluate --workdir=w --split=tests": "did you mean 'test'",
+    "sample --workdir=w --num=many": "--num must be an integer, got 'many': how many images",
+    "sample --workdir=w --num=0": "must be ≥ 1, got 0",
+    "sample --workdir=w --temperature=warm": "a number",
+    "sample --workdir=w --temperature=0": "must be in [1e-06, 1e+06], got",
+    "sample --workdir=w --temperature=-1": "must be in [1e-06, 1e+06], got",
+    "sample --workdir=w --temperature=nan": "must be in [1e-06, 1e+06], got",
+    "sample --workdir=w --temperature=inf": "must be in [1e-06, 1e+06], got",
+    "sample --workdir=w --seed=-1": "must be in [0, 2147483647], got -1",
+    "sample --workdir=w --out=x.jpg": ".png, .npz or .gif",
+    "sample --workdir=w --out=c.py/": "is a file",
+    "complete --workdir=w --completions=0": "must be ≥ 1, got 0",
+    "complete --workdir=w --out=folder/": ".png or .npz",
+    "prepare --name=x": "--input missing",
+    "prepare --input=digits '--name=A b'": "lower-case",
+    "prepare --input=folder:none --name=x --data_dir=d": "no such folder",
+    "doctor --workdir=w": "holds no run",
+    "bench --suite=trainin": "did you mean 'training'",
+    "bench --suite=": "must be one of all, compile",
+    "bench --rounds=0": "must be ≥ 1, got 0",
+    "bench --shapes=64,16,128": "T,B,I,H;T,B,I,H;... with integers ≥ 1",
+    "bench --out=c.py": "a folder",
+    "interpolate --workdir=w --kind=pair": "did you mean 'pairs'",
+    "interpolate --workdir=w --steps=1": "--steps must be ≥ 2, got 1",
+    "interpolate --workdir=w --num=0": "--num must be ≥ 1, got 0",
+    "interpolate --workdir=w --path=sperical": "did you mean 'spherical'",
+    "interpolate --workdir=w --indices=1,x": "--indices must be comma-separated integers ≥ 0, got",
+    "interpolate --workdir=w --indices=1,-2": "--indices must be comma-separated integers ≥ 0, got",
+    "interpolate --workdir=w --indices=1,99999999999": (
+        "--indices must be comma-separated integers ≥ 0, got"
+    ),
+    "interpolate --workdir=w --indices=1": "must be a list of two or more for --kind=pairs",
+    "interpolate --workdir=w --kind=grid --indices=1,2,3": "must be a list of four for --kind=grid",
+    "interpolate --workdir=w --kind=latent --latent=0 --indices=1,2": (
+        "must be a list of one for --kind=latent"
+    ),
+    "interpolate --workdir=w --kind=latent": "--latent is missing",
+    "interpolate --workdir=w --latent=1": "--latent=1 is for --kind=latent, not for pairs",
+    "interpolate --workdir=w --kind=grid --num=3": "--num=3 is for --kind=pairs, not for grid",
+    "interpolate --workdir=w --kind=latent --path=linear": "--path=linear is not for --kind=latent",
+    "interpolate --workdir=w --out=a.jpg": ".png, .npz or .gif, got",
+    "reconstruct --workdir=w --out=folder/": ".png, .npz or .gif, got",
+    "reconstruct --workdir=w --num=0": "--num must be ≥ 1, got 0",
+    "reconstruct --workdir=w --split=tests": "did you mean 'test'",
+    "sample --workdir=w --out=a.jpg": ".png, .npz or .gif, or a folder/",
+    "sample --workdir=w --pixels=means": "did you mean 'mean'",
+}
 
 
-@pytest.mark.parametrize(
-    ("arguments", "expected"), REFUSED, ids=[" ".join(a)[:60] or "nothing" for a, _ in REFUSED]
-)
-def test_refused_in_plain_lines(rnngen, tmp_path, arguments, expected):
+@pytest.mark.parametrize("words", REFUSED)
+def test_refused_in_plain_lines(rnngen, tmp_path, words):
     before = sorted(path.name for path in tmp_path.rglob("*") if "__pycache__" not in path.parts)
-    code, out, err = rnngen(*arguments)
+    code, out, err = rnngen(*shlex.split(words))
     assert code == 2
-    assert expected in err
+    assert REFUSED[words] in err
     assert out == ""
     assert len(err.strip().splitlines()) <= 2
     assert "Traceback" not in err
@@ -215,9 +239,7 @@ def test_help_in_a_process_of_its_own_imports_nothing_slow():
         "slow = {'jax', 'flax', 'orbax', 'numpy', 'PIL', 'tensorflow_datasets'} & set(sys.modules);"
         "sys.exit(f'imported {slow}' if slow else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "verbs:" in done.stdout
+    assert "verbs:" in tiny_runs.python(code)
 
 
 def test_module_entry_point_exits_with_the_code():
@@ -235,6 +257,33 @@ def test_what_the_system_refuses_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr(cli, "run_verb", refuse)
     assert main.run(["rnngen", "doctor"]) == 1
     assert capsys.readouterr().err == "error: /locked: Permission denied.\n"
+
+
+@pytest.mark.parametrize("buffered", ["", "1"])
+def test_a_pipe_that_its_reader_closes_ends_quietly(buffered):
+    """Buffered, the pipe breaks in the flush at the end; unbuffered, in a print."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "rnngen_jax.main", "--help"],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": buffered},
+        text=True,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_another_broken_pipe_is_an_error(rnngen, monkeypatch):
+    from rnngen_jax.commands import doctor
+
+    def fail(config, workdir):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(doctor, "run", fail)
+    monkeypatch.setattr(main, "_reader_is_gone", lambda: False)
+    assert rnngen("doctor") == (1, "", "error: Broken pipe.\n")
 
 
 def test_a_lack_of_memory_is_one_line(rnngen, monkeypatch):

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_runs import SIZES
 
 from rnngen_jax import cells, main, models
 from rnngen_jax import commands as verbs
@@ -29,10 +30,11 @@ PAGES = {
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 }
 
-# What makes a training short; the model and everything else stay as the command says. Only the
-# quickstart draws pictures at its end: elsewhere that is a program more to compile.
-SHORT = ["steps=2", "steps_per_call=1", "validate_every=2", "sample_every=0"]
-PICTURES = {"--workdir=runs/digits": ["sample_every=2", "num_samples=4"]}
+# What makes a training short; everything but a model's sizes stays as the command says. Only the
+# quickstart validates, and draws pictures at its end: each is a program more to compile.
+SHORT = ["steps=2", "steps_per_call=1"]
+ELSEWHERE = ["validate_every=0", "sample_every=0"]
+QUICKSTART = ["validate_every=2", "sample_every=2", "num_samples=4"]
 
 # What makes a piece of Python quick, by page: what it says, and what is run in its place.
 SMALLER = {"docs/howto/own_images.md": ("SIDE = 32", "SIDE = 8")}
@@ -105,11 +107,20 @@ def place(tmp_path, monkeypatch):
             del sys.modules[name]
 
 
+def sizes(words):
+    """Flags of tiny sizes for a training's model, but for those that the command sets itself."""
+    (config,) = (word.removeprefix("--config=") for word in words if word.startswith("--config="))
+    fields = models.config_class(pathlib.Path(config.split(":")[0]).stem).__dataclass_fields__
+    tiny = [f"--config.model.{name}={SIZES[name]}" for name in SIZES.keys() & fields.keys()]
+    given = {word.split("=")[0] for word in words}
+    return sorted(flag for flag in tiny if flag.split("=")[0] not in given)
+
+
 def shortened(words):
     """A command as it is run here."""
     if words[1] == "train":
-        short = SHORT + [field for word in words for field in PICTURES.get(word, [])]
-        words = words + [f"--config.training.{field}" for field in short]
+        short = SHORT + (QUICKSTART if "--workdir=runs/digits" in words else ELSEWHERE)
+        words = words + [f"--config.training.{field}" for field in short] + sizes(words)
         if re.search("mnist|:folder", " ".join(words)):
             words.append("--config.training.batch_size=8")
     if any(word.startswith("--iw_samples") for word in words):

@@ -1,6 +1,8 @@
 """Runs of a tiny config through the command line, for the tests of verbs."""
 
 import json
+import subprocess
+import sys
 
 from rnngen_jax import main
 
@@ -12,22 +14,34 @@ def get_config(arg="pixel_rnn"):
     config = experiment.default(name)
     config.model.features = 8
     config.model.class_conditional = labels == "labels"
-    config.training.seed = 3
-    config.training.steps = 4
-    config.training.batch_size = 8
-    config.training.steps_per_call = 2
-    config.training.log_every = 2
-    config.training.validate_every = 4
-    config.training.checkpoint_every = 4
-    config.training.sample_every = 4
-    config.training.num_samples = 4
+    config.training.update(seed=3, steps=4, batch_size=8, steps_per_call=2, log_every=2)
+    config.training.update(validate_every=4, checkpoint_every=4, sample_every=4, num_samples=4)
     config.evaluation.num_images = 20
     return config
 """
 
+# Sizes of a model that change how much is computed, not what.
+SIZES = {
+    "features": 8,
+    "layers": 1,
+    "input_features": 8,
+    "within_features": 8,
+    "mixtures": 2,
+    "steps": 2,
+    "latents": 2,
+    "hidden": 8,
+}
+
 
 def rnngen(*arguments):
     return main.run(["rnngen", *map(str, arguments)])
+
+
+def python(code):
+    """Runs code in a process of its own, which must end well; its stdout."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def tree(folder):

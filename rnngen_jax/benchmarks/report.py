@@ -111,7 +111,7 @@ def of_work(records: Sequence[Record], work: str) -> list[Record]:
 
 
 def torch_notes(records: Sequence[Record], works: Sequence[str] = ()) -> list[str]:
-    """Notes on torch's times relative to ours, one per kind of work; none without torch."""
+    """Notes on torch's times over ours, one per kind of work; none if torch was not timed."""
     found = {f"{work}: ": of_work(records, work) for work in works} or {"": records}
     ratios = {label: compare(those, "ratio", ("torch",)) for label, those in found.items()}
     return [f"{label}torch / ours: {summary(each)}" for label, each in ratios.items() if each]

@@ -1,8 +1,8 @@
 """The verbs of the command line, one file each: a docstring, the flags it takes, and `run`.
 
-The first line of the docstring is the verb's line in `rnngen --help`, the rest is shown by
-`rnngen VERB --help`. `FLAGS` is a tuple of `base.Flag` and `base.Group`; `run` takes their values
-by keyword and returns the exit code. What is slow to import, such as JAX, is imported inside `run`.
+The docstring's first line is the verb's line in `rnngen --help`; `rnngen VERB --help` shows the
+rest. `FLAGS` is a tuple of `flags.Flag` and `flags.Group`. `run` takes their values by keyword and
+returns the exit code, or `None` for 0. Slow imports, such as JAX, belong inside `run`.
 """
 
 from rnngen_jax.discovery import defining

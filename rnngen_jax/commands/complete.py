@@ -1,12 +1,12 @@
-"""Complete damaged images: several guesses for each, beside the original and the damaged one.
+"""Complete damaged images: several completions of each, beside the original and the damaged one.
 
   rnngen complete --workdir=runs/digits --mask=lower --num=10 --out=completed.png
   rnngen complete --workdir=runs/digits --mask=upper --candidates=32 --out=completed.png
   rnngen complete --workdir=runs/digits --mask=hole.png --input=photo.png --completions=5
 
-The masks lower, upper and centre miss that half, or the box of half the height and width in the
-middle; random misses half of the pixels, others in each image. A mask image is black where pixels
-are missing and white where they are known, and of the images' size.
+The masks lower, upper and centre hide that half, or a central box of half the height and width;
+random hides half of the pixels, different ones in each image. A mask image has the images' size,
+black where pixels are missing and white where they are known.
 
 The images are the first --num of --split, or those of --input: an image file, a folder of images,
 or an npz with the array `image`. In the picture each image is a column: the original, the damaged
@@ -15,46 +15,38 @@ and `completed` ([N, completions, H, W, C]). A class-conditional model takes the
 or --label.
 
 An autoregressive model draws each missing pixel given the pixels before it in its order, so a
-single draw does not know of known pixels that come later. With --candidates=K each completion is
-one of K draws, chosen by how likely those pixels are after it (sampling-importance-resampling): the
-model's own distribution in the limit of large K, and near to it as long as the effective sample
-size that is printed is far above 1. A model of latent variables draws latents and missing pixels in
-turn (Gibbs sampling), and chooses the latents of each round from K draws. One line of the output
-says which known pixels were used, and how.
+single draw ignores known pixels that come later. With --candidates=K each completion is chosen
+among K draws by how likely they make those pixels (sampling-importance-resampling). This is the
+model's own conditional distribution as K goes to infinity, and close to it as long as the printed
+effective sample size is far above 1. A latent-variable model alternates between drawing latents and
+missing pixels (Gibbs sampling), and chooses the latents of each round among K draws. One line of
+the output says which known pixels were used, and how.
 
-The target is what `rnngen sample` draws at the same --temperature, given the known pixels. It
-divides the logits of categorical and Bernoulli readouts; of a logistic mixture it divides the
-components' logits and multiplies their scales, of a Gaussian it multiplies the standard deviation.
-It multiplies the standard deviation of latents in the prior, too.
+The target is the distribution that `rnngen sample` draws from at the same --temperature, given the
+known pixels. The temperature divides the logits of categorical and Bernoulli readouts; for a
+logistic mixture it divides the components' logits and multiplies their scales, for a Gaussian it
+multiplies the standard deviation. It also multiplies the standard deviation of the latents' prior.
 """
 
-from rnngen_jax.commands.base import (
-    CANDIDATES,
-    COMPLETIONS,
-    MASK,
-    OUT,
-    RUN,
-    SEED,
-    TEMPERATURE,
-    Chosen,
-    Which,
-    bar,
-    check_amount,
-    images_of,
-    open_run,
-    read_images,
-)
+from rnngen_jax.commands import flags
+from rnngen_jax.commands.base import bar, check_amount, open_run, read_images
+from rnngen_jax.commands.flags import Chosen, Flag, Which
 from rnngen_jax.config import require, to_mapping
 
 FLAGS = (
-    RUN,
-    MASK._replace(default="lower", help="lower, upper, centre, random or FILE.png (white: known)"),
-    images_of(num=8),
-    COMPLETIONS,
-    CANDIDATES,
-    TEMPERATURE,
-    SEED,
-    OUT._replace(default="completed.png", help="FILE.png or FILE.npz"),
+    flags.RUN,
+    Flag("mask", "string", "lower, upper, centre, random or FILE.png (white: known)", "lower"),
+    flags.images(num=8),
+    Flag("completions", "integer", "how many completions of each image", 3),
+    Flag(
+        "candidates",
+        "integer",
+        "draws among which each completion is chosen by importance weight; by default 1, or 8 per "
+        "round for latent-variable models",
+    ),
+    flags.TEMPERATURE,
+    flags.SEED,
+    flags.OUT._replace(default="completed.png", help="FILE.png or FILE.npz"),
 )
 
 
@@ -67,26 +59,23 @@ def run(
     temperature: float,
     seed: int,
     out: str,
-) -> int:
+) -> None:
     """Completes images.
 
     Args:
-      which: the run and its checkpoint.
-      mask: a mask's name, or the path of a mask image.
+      which: the run and checkpoint.
+      mask: name of a mask, or path of a mask image.
       chosen: the images.
-      completions: how many completions of each.
-      candidates: how many draws there are to choose each completion from; `None` for the model's
-        own number.
-      temperature: what logits are divided by, and scales multiplied.
-      seed: seed of the draw and of random masks.
-      out: what to write.
-
-    Returns:
-      0.
+      completions: number of completions of each image.
+      candidates: number of draws among which each completion is chosen; `None` for the model's
+        default.
+      temperature: divides logits, multiplies scales.
+      seed: seed of the draws and of random masks.
+      out: file to write.
 
     Raises:
-      UserError: a flag that does not fit, no such run, checkpoint or seed, images or a mask of
-        another size, or a model that cannot complete.
+      UserError: an invalid flag; no such run, checkpoint or seed; images or a mask of another size;
+        or a model that cannot complete images.
     """
     chosen.check()
     require(completions >= 1, "--completions", completions, "≥ 1")
@@ -133,4 +122,3 @@ def run(
     orders = completion.of_orders(opened.experiment.name, fields, spec, known)
     print(completion.described(opened.model, known, candidates, found, orders))
     print(out)
-    return 0

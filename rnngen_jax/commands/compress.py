@@ -4,20 +4,21 @@
   rnngen compress --workdir=runs/digits --input=scans/ --out=scans.rnn
   rnngen decompress --workdir=runs/digits --input=digits.rnn --out=digits.npz
 
-For every model whose likelihood is exact, value by value. The images are those of --split, all or
-the first --num, or those of --input: an image file, a folder of images, or an npz with the array
-`image`. What is kept is the pixels, the names of image files, and for a class-conditional model the
-labels (--label, or the images' own). 8-bit images must lie on the model's grey levels, 0 to 255 in
-equal steps; others are refused, as they would not come back as they are.
+Works with every model that has an exact likelihood, value by value. The images are those of
+--split, all or the first --num, or those of --input: an image file, a folder of images, or an npz
+with the array `image`. The file keeps the pixels, the names of image files, and for a
+class-conditional model the labels (--label, or the images' own). 8-bit images must lie on the
+model's grey levels, 0 to 255 in equal steps; others are refused, as they would not be restored
+exactly.
 
-`decompress` needs the same model, checkpoint and seed. The probabilities must be the same to the
-last bit, so it also needs the same kind of machine and version of JAX; it never hands out pixels
-that differ.
+`decompress` needs the same model, checkpoint and seed. The probabilities must be equal to the last
+bit, so it also needs the same kind of machine and version of JAX; it never returns pixels that
+differ.
 
-Printed beside the file's size: the model's own likelihood of the same images; and what PNG and
-lossless WebP, at their hardest, make of the first of them (up to 2^19 values, for WebP is slow),
-each image in a file of its own and all on one sheet. Below 256 levels both hold grey levels in the
-form that takes fewest bytes.
+Prints, beside the file's size, the model's own likelihood of the same images, and the sizes that
+PNG and lossless WebP reach at maximum effort on the first of them (up to 2^19 values, since WebP is
+slow): each image in a file of its own, and all on one sheet. Below 256 levels both store grey
+levels in the most compact way.
 """
 
 import math
@@ -25,18 +26,9 @@ import pathlib
 import time
 from typing import TYPE_CHECKING
 
-from rnngen_jax.commands.base import (
-    OUT,
-    RUN,
-    Chosen,
-    Which,
-    bar,
-    check_amount,
-    dataset_of,
-    images_of,
-    open_run,
-    read_images,
-)
+from rnngen_jax.commands import flags
+from rnngen_jax.commands.base import bar, check_amount, dataset_of, open_run, read_images
+from rnngen_jax.commands.flags import Chosen, Which
 from rnngen_jax.config import require
 from rnngen_jax.errors import UserError
 
@@ -44,28 +36,25 @@ if TYPE_CHECKING:
     import numpy as np
 
 FLAGS = (
-    RUN,
-    images_of(num=None),
-    OUT._replace(default="images.rnn", help="FILE.rnn"),
+    flags.RUN,
+    flags.images(num=None),
+    flags.OUT._replace(default="images.rnn", help="FILE.rnn"),
 )
 
-COMPARED = 2**19  # values that PNG and WebP get: WebP takes some 10 μs for each
+COMPARED = 2**19  # values given to PNG and WebP: WebP takes about 10 μs per value
 
 
-def run(which: Which, chosen: Chosen, out: str) -> int:
-    """Compresses.
+def run(which: Which, chosen: Chosen, out: str) -> None:
+    """Compresses images.
 
     Args:
-      which: the run and its checkpoint.
-      chosen: the images.
-      out: the file to write.
-
-    Returns:
-      0.
+      which: the run and checkpoint.
+      chosen: the images to compress.
+      out: the .rnn file to write.
 
     Raises:
-      UserError: a flag that does not fit, no such run, checkpoint or seed, images that do not
-        fit or lie between the model's levels, or a model that cannot compress.
+      UserError: an invalid flag; no such run, checkpoint or seed; images of another size or with
+        values between the model's levels; or a model that cannot compress.
       RunError: probabilities that are not finite.
     """
     chosen.check()
@@ -75,11 +64,11 @@ def run(which: Which, chosen: Chosen, out: str) -> int:
     require(fits, "--out", out, f"a file that ends in {container.ENDING}")
     opened = open_run(which)
 
-    from rnngen_jax.evaluation import codec
+    from rnngen_jax.evaluation import codec, coding_steps
     from rnngen_jax.files import replacing
 
     model, params = opened.model, opened.params
-    codec.stages_of(model)
+    coding_steps.stages_of(model)
     if chosen.input is None:
         source = dataset_of(opened).splits[chosen.split]
         check_amount("--num", min(chosen.num or source.num, source.num), model.spec, out)
@@ -121,14 +110,13 @@ def run(which: Which, chosen: Chosen, out: str) -> int:
     )
     _compare(images, model.spec.levels)
     print(out)
-    return 0
 
 
 def _names(input: str, num: int | None) -> tuple[str, ...] | None:
-    """The names of image files without their endings; `None` for an npz, and for mere numbers.
+    """The names of image files without extensions; `None` for an npz, or if they only number them.
 
     Raises:
-      UserError: two that are the same, or one that is no plain name.
+      UserError: two equal names, or one that is not a plain file name.
     """
     from rnngen_jax.evaluation import container, inputs, pictures
 
@@ -141,7 +129,7 @@ def _names(input: str, num: int | None) -> tuple[str, ...] | None:
 
 
 def _compare(images: "np.ndarray", levels: int) -> None:
-    """Prints what PNG and WebP make of the first images; of codes, which are no pixels, nothing."""
+    """Prints the sizes of the first images as PNG and WebP, unless they are codes."""
     from rnngen_jax.evaluation import formats, pictures
 
     images = pictures.strips(images)

@@ -4,8 +4,8 @@
   rnngen config configs/mlp_gan.py --config.model.loss=hinge
   rnngen config --config=my_config.py:my_preset
 
-A field is set by --config.SECTION.FIELD=VALUE, here as in train; nothing is trained or written. A
-star marks the fields that differ from their defaults, which stand after their meanings.
+--config.SECTION.FIELD=VALUE sets a field, as in train; nothing is trained or written. A star marks
+fields that differ from their defaults; the default then follows the meaning.
 """
 
 import dataclasses
@@ -16,16 +16,16 @@ import typing
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rnngen_jax.commands.base import CONFIG
+from rnngen_jax.commands.flags import CONFIG
 
 if TYPE_CHECKING:
     from rnngen_jax.experiment import Experiment
 
 FLAGS = (CONFIG._replace(required=True),)
-POSITIONAL = "config"  # the flag that a first word without dashes is the value of
+POSITIONAL = "config"  # the flag that a first argument without dashes sets
 
 WIDTH = 100  # columns of the page
-MOST_VALUE = 18  # columns of the values; after a longer one the rest begins a line of its own
+MOST_VALUE = 18  # columns of the values; a longer value pushes the rest to the next line
 TITLES = ("field", "value", "type", "meaning")
 
 _NAMES = re.compile(r"  (?P<names>\w+(?:, \w+)*): (?P<text>.*)")
@@ -35,9 +35,9 @@ class Field(NamedTuple):
     """One row of the page.
 
     Attributes:
-      name: within its section.
-      value, default: as a flag would give them; a default of `None` stands for none.
-      kind: the name of the type: "int", "float", "bool" or "str".
+      name: the field's name within its section.
+      value, default: as a flag would set them; a default of `None` means that there is none.
+      kind: name of the type: "int", "float", "bool" or "str".
       meaning: from the docstring of the section's dataclass.
     """
 
@@ -53,29 +53,25 @@ class Field(NamedTuple):
         return self.default is not None and self.value != self.default
 
 
-def run(config: Any) -> int:
+def run(config: Any) -> None:
     """Prints the fields.
 
     Args:
       config: the `ConfigDict` of --config.
 
-    Returns:
-      0.
-
     Raises:
-      UserError: a config that does not fit.
+      UserError: an invalid config.
     """
     from rnngen_jax import experiment
 
     print("\n".join(_page(experiment.check(config))))
-    return 0
 
 
 def meanings(section: type) -> dict[str, str]:
-    """What each field of a dataclass means, by name, on one line each.
+    """The meaning of each field of a dataclass by name, one line each.
 
-    Read from the part Attributes of its docstring and of those of the classes that it is made
-    from, as `NAME: text` or `NAME, NAME: text`.
+    Read from the section Attributes of its docstring and of its base classes' docstrings, as
+    `NAME: text` or `NAME, NAME: text`.
 
     Args:
       section: the dataclass.
@@ -94,7 +90,7 @@ def meanings(section: type) -> dict[str, str]:
 
 
 def _attributes(cls: type) -> Iterator[str]:
-    """The lines of a docstring's part Attributes, indented by two spaces or more."""
+    """The lines of a docstring's section Attributes, indented by two spaces or more."""
     lines = iter(inspect.cleandoc(cls.__doc__ or "").splitlines())
     for line in lines:
         if line == "Attributes:":
@@ -125,14 +121,14 @@ def fields(section: Any) -> list[Field]:
 
 
 def _text(value: Any) -> str:
-    """A value as a flag gives it, but for quotes that make an empty string visible."""
+    """A value as a flag sets it, except that quotes make an empty string visible."""
     if isinstance(value, bool):
         return str(value).lower()
     return '""' if value == "" else str(value)
 
 
 def _sections(settings: "Experiment") -> dict[str, tuple[str, list[Field]]]:
-    """What each section is about, and its rows, by the section's name."""
+    """The summary and rows of each section by name."""
     from rnngen_jax import experiment
 
     model = type(settings.model)
@@ -167,7 +163,7 @@ def _page(settings: "Experiment") -> Iterator[str]:
 
 
 def _row(mark: str, cells: tuple[str, str, str, str], widths: tuple[int, int, int]) -> list[str]:
-    """A row's lines: the first three cells in columns, the last wrapped beside them."""
+    """The lines of a row: the first three cells in columns, the last one wrapped beside them."""
     name, value, kind, meaning = cells
     first, second, third = widths
     start = f"{mark}{name:<{first}}  {value:<{second}}  "

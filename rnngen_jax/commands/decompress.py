@@ -1,13 +1,12 @@
-"""Give back the images that `compress` took, to the last bit.
+"""Restore the images that `compress` packed, bit for bit.
 
   rnngen decompress --workdir=runs/digits --input=digits.rnn --out=digits.npz
   rnngen decompress --workdir=runs/digits --input=scans.rnn --out=scans/
 
---workdir, --checkpoint and --seed_index must name the model that compressed the file. --out ends in
-.npz for the array `image` of grey levels (uint8 [N, H, W, C], with `levels`, and `label` where
-labels were stored), or is a folder for PNG files, under the names that they came with, or numbered.
-The folder must be new or empty. Nothing is written before all pixels are there and their checksums
-are right.
+--workdir, --checkpoint and --seed_index must name the model that compressed the file. --out is a
+file that ends in .npz, for the array `image` of grey levels (uint8 [N, H, W, C], with `levels`, and
+`label` if labels were stored), or a new or empty folder, for PNG files under their original names,
+or numbered. Nothing is written until all pixels are decoded and their checksums verified.
 """
 
 import os
@@ -15,14 +14,9 @@ import pathlib
 import time
 from typing import TYPE_CHECKING
 
-from rnngen_jax.commands.base import (
-    INPUT,
-    OUT,
-    RUN,
-    Which,
-    bar,
-    open_run,
-)
+from rnngen_jax.commands import flags
+from rnngen_jax.commands.base import bar, open_run
+from rnngen_jax.commands.flags import Which
 from rnngen_jax.config import require
 from rnngen_jax.errors import RunError, UserError
 
@@ -34,28 +28,25 @@ if TYPE_CHECKING:
     from rnngen_jax.runs import Run
 
 FLAGS = (
-    RUN,
-    INPUT._replace(help="FILE.rnn", required=True),
-    OUT._replace(default="images.npz", help="FILE.npz or FOLDER/"),
+    flags.RUN,
+    flags.INPUT._replace(help="FILE.rnn", required=True),
+    flags.OUT._replace(default="images.npz", help="FILE.npz or FOLDER/"),
 )
 
 
-def run(which: Which, input: str, out: str) -> int:
-    """Decompresses.
+def run(which: Which, input: str, out: str) -> None:
+    """Decompresses images.
 
     Args:
-      which: the run and its checkpoint.
-      input: the file.
-      out: what to write.
-
-    Returns:
-      0.
+      which: the run and checkpoint.
+      input: file that `compress` wrote.
+      out: npz file or folder to write.
 
     Raises:
-      UserError: a flag that does not fit, no such run, checkpoint or seed, another model than
-        the file's, or a file that is damaged, forged or of a newer version.
-      RunError: the pixels cannot come back here, where floating point is other than where they
-        were coded.
+      UserError: an invalid flag; no such run, checkpoint or seed; a model other than the file's; or
+        a file that is damaged, forged or of a newer version.
+      RunError: the pixels cannot be decoded here, as floating point differs from the machine that
+        coded them.
     """
     folder = _is_folder(out)
     from rnngen_jax.evaluation import container
@@ -83,11 +74,10 @@ def run(which: Which, input: str, out: str) -> int:
         f"after {compiled - start:.1f} s of compiling"
     )
     print(out)
-    return 0
 
 
 def _is_folder(out: str) -> bool:
-    """Whether --out is a folder; a `UserError` unless it can be written anew."""
+    """Whether --out is a folder; raises a `UserError` if it is neither that nor an npz."""
     path = pathlib.Path(out)
     if path.suffix.lower() == ".npz" and not path.is_dir():
         return False
@@ -96,46 +86,46 @@ def _is_folder(out: str) -> bool:
     if path.is_file():
         raise UserError(f"--out={out} is a file, not a folder; give another name.")
     if path.is_dir() and any(path.iterdir()):
-        raise UserError(f"--out={out} is not empty; give a folder that is, or is yet to be made.")
+        raise UserError(f"--out={out} is not empty; give a new or an empty folder.")
     return True
 
 
 def _check_model(opened: "Run", content: "Container", input: str) -> None:
-    """Raises a `UserError` unless the run's model is the one that the file was made with."""
-    from rnngen_jax.evaluation import codec
+    """Raises a `UserError` unless the file was made with the run's model."""
+    from rnngen_jax.evaluation import codec, coding_steps
 
-    codec.stages_of(opened.model)
+    coding_steps.stages_of(opened.model)
     spec = opened.model.spec
     images = f"{content.shape} with {content.levels} levels"
     if (content.shape, content.levels) != (spec.shape, spec.levels):
         raise UserError(
             f"{input} holds images of shape {images}; those of the model in {opened.workdir} are "
-            f"{spec.shape} with {spec.levels} levels. Give the --workdir that it was made with."
+            f"{spec.shape} with {spec.levels} levels. Give the --workdir it was made with."
         )
     mine = opened.digest
     if content.model != mine:
         raise UserError(
             f"{input} was made with the model {content.model.hex()}; step {opened.step} of "
             f"{opened.workdir} is {mine.hex()}. Give the --workdir, --checkpoint and --seed_index "
-            "that it was made with."
+            "it was made with."
         )
     largest = codec.largest_batch(opened.model, opened.params, opened.extra, content.num)
     if content.batch_size > largest or content.labelled != codec.labelled(opened.model):
-        raise UserError(f"{input} is damaged: this model makes no such file.")
+        raise UserError(f"{input} is damaged: this model would not write such a file.")
 
 
 def _decoded(
     coder: "Coder", content: "Container", input: str
 ) -> "tuple[np.ndarray, np.ndarray | None]":
-    """The images and labels of a sound file.
+    """Decodes the images and labels of a file.
 
     Raises:
-      UserError: the stream is none that this model makes.
-      RunError: it may be one, but was made elsewhere, where the model gave other probabilities.
+      UserError: this model did not write the stream.
+      RunError: it may have, but elsewhere, where its probabilities differed.
     """
     from rnngen_jax.evaluation import codec
 
-    first = content.arithmetic is None  # version 1, which does not tell of probabilities
+    first = content.arithmetic is None  # version 1, which stores no fingerprint of probabilities
     try:
         each = None if first else content.pixels
         images, labels = coder.decode(content.stream, content.num, each)
@@ -145,7 +135,7 @@ def _decoded(
         here, same = codec.maker(), content.arithmetic == coder.arithmetic
         if content.maker != here and not same:
             raise RunError(
-                f"{input} is whole, but {error}, as floating point differs between machines and "
+                f"{input} is intact, but {error}, as floating point differs between machines and "
                 f"versions: it was made with JAX {content.maker}, and this is JAX {here}. "
                 "Decompress it where it was made; nothing was written."
             ) from None

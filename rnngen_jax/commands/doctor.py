@@ -1,13 +1,13 @@
-"""Check this machine, the data, and whether a run can be opened and gone on with.
+"""Check this machine, the data, and whether a run can be opened and resumed.
 
   rnngen doctor
   rnngen doctor --config=pixel_rnn
   rnngen doctor --workdir=runs/digits
 
-Prints versions, devices, memory and the data sets found; with --config what its data is. With
---workdir it tries what the other verbs do with the run: read its config, open its data, build its
-model, restore each checkpoint into it, go on from the newest, and read its metrics. Nothing is
-changed. The exit code is 1 if something is unsound.
+Prints versions, devices, memory and the data sets found; with --config also that config's data.
+With --workdir it tries what other verbs do with the run: read its config, open its data, build its
+model, restore each checkpoint, resume from the newest, and read its metrics. Nothing is changed.
+The exit code is 1 if a check fails; the lines of failed checks begin with !.
 """
 
 import os
@@ -15,7 +15,7 @@ import pathlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rnngen_jax.commands.base import CONFIG, WORKDIR
+from rnngen_jax.commands.flags import CONFIG, WORKDIR
 from rnngen_jax.errors import RunError, UserError, refusal
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 Found = TypeVar("Found")
 
 FLAGS = (
-    CONFIG._replace(help="a config whose data is opened"),
-    WORKDIR._replace(help="a run to try", required=False),
+    CONFIG._replace(help="a config whose data to check"),
+    WORKDIR._replace(help="a run to check", required=False),
 )
 
 _OF_A_RUN = ("config.json", "checkpoints", "metrics.jsonl")
@@ -51,17 +51,17 @@ PACKAGES = (
 
 
 def run(config: Any, workdir: str | None) -> int:
-    """Examines.
+    """Checks the machine, and the data and run that are given.
 
     Args:
       config: the `ConfigDict` of --config, or `None`.
       workdir: a run's folder, or `None`.
 
     Returns:
-      0, or 1 if something is unsound.
+      0, or 1 if a check fails.
 
     Raises:
-      UserError: --config does not fit, or --workdir holds nothing of a run.
+      UserError: --config is invalid, or --workdir holds no part of a run.
     """
     from rnngen_jax import experiment
     from rnngen_jax.data.base import DataConfig
@@ -71,7 +71,7 @@ def run(config: Any, workdir: str | None) -> int:
         wanted.append(experiment.check(config).data)
     folder = pathlib.Path(workdir) if workdir else None
     if folder is not None and not any(os.path.lexists(folder / name) for name in _OF_A_RUN):
-        experiment.from_json(folder / "config.json")  # which says that there is no run
+        experiment.from_json(folder / "config.json")  # raises, as there is no run
     sound = [_versions(), computes := _machine()]
     settings = None
     if folder is not None:
@@ -90,7 +90,7 @@ def run(config: Any, workdir: str | None) -> int:
 
 
 def _tried(what: str, attempt: Callable[[], Found]) -> Found | None:
-    """What an attempt gives; `None` where it fails, after a line that says why."""
+    """The result of an attempt; `None` if it fails, after printing why."""
     try:
         return attempt()
     except (UserError, RunError, OSError) as error:
@@ -100,7 +100,7 @@ def _tried(what: str, attempt: Callable[[], Found]) -> Found | None:
 
 
 def _versions() -> bool:
-    """Prints versions; whether all packages are there."""
+    """Prints versions; returns whether all packages are installed."""
     import platform
     from importlib import metadata
 
@@ -119,7 +119,7 @@ def _versions() -> bool:
 
 
 def _machine() -> bool:
-    """Prints devices and memory; whether a device computes."""
+    """Prints devices and memory; returns whether the default device computes."""
     import jax.numpy as jnp
 
     from rnngen_jax.runs.backend import start_backend
@@ -140,11 +140,11 @@ def _machine() -> bool:
 
 
 def _host_memory() -> str:
-    """The host's memory in words."""
+    """A description of the host's memory."""
     try:
         page = os.sysconf("SC_PAGE_SIZE")
         total, free = os.sysconf("SC_PHYS_PAGES") * page, os.sysconf("SC_AVPHYS_PAGES") * page
-    except (AttributeError, OSError, ValueError):  # not every system tells
+    except (AttributeError, OSError, ValueError):  # not available on every system
         return "memory unknown"
     return f"{_gib(total)} memory, {_gib(free)} free"
 
@@ -159,7 +159,7 @@ def _prepared() -> None:
 
 
 def _open(config: "DataConfig") -> "Dataset | None":
-    """Prints what a data set is, and gives it; `None` if it cannot be opened."""
+    """Opens a data set and prints its sizes; `None` if it cannot be opened."""
     import numpy as np
 
     from rnngen_jax import data
@@ -184,14 +184,14 @@ def _open(config: "DataConfig") -> "Dataset | None":
 def _run(
     folder: pathlib.Path, settings: "Experiment | None", dataset: "Dataset | None", computes: bool
 ) -> bool:
-    """Prints what becomes of a run when it is opened; whether all of it can be."""
+    """Prints whether each part of a run can be opened; returns whether all of them can."""
     from rnngen_jax.evaluation import records
     from rnngen_jax.training import sinks
     from rnngen_jax.training.checkpoints import open_checkpoints
 
     sound, logged = False, 0
     if not computes:
-        print(f"! {folder}: without a device its checkpoints cannot be tried")
+        print(f"! {folder}: without a device its checkpoints cannot be checked")
     elif checkpoints := _tried("checkpoints", lambda: open_checkpoints(folder / "checkpoints")):
         with checkpoints:
             sound, logged = _checkpoints(checkpoints, settings, dataset)
@@ -211,10 +211,11 @@ def _run(
 def _checkpoints(
     checkpoints: "Checkpoints", settings: "Experiment | None", dataset: "Dataset | None"
 ) -> tuple[bool, int]:
-    """Prints whether each checkpoint can be opened by the verbs, and the newest gone on from.
+    """Prints whether the verbs can open each checkpoint and resume from the newest.
 
     Returns:
-      Whether there are some and all can, and the step up to which the newest has seen metrics.
+      Whether there are checkpoints and all checks pass, and the step up to which metrics had been
+      written at the newest.
     """
     from rnngen_jax import experiment
     from rnngen_jax.runs.judging import open_judge
@@ -259,7 +260,7 @@ def _resumed(
     identity: dict[str, Any],
     step: int,
 ) -> int | None:
-    """The step up to which metrics had been written; `None` where no run can go on from `step`."""
+    """The step up to which metrics had been written; `None` if `step` cannot be resumed from."""
     import jax
 
     from rnngen_jax.training.program import initial_state
@@ -270,9 +271,9 @@ def _resumed(
         _, meta = checkpoints.restore(step, jax.eval_shape(state), identity)
         return Standing.of(meta).logged
 
-    return _tried(f"going on from checkpoint {step}", resume)
+    return _tried(f"resuming from checkpoint {step}", resume)
 
 
 def _gib(size: int) -> str:
-    """Bytes in GiB, for people."""
+    """A number of bytes in GiB, for people."""
     return f"{size / 2**30:.1f} GiB"

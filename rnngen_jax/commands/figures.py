@@ -1,13 +1,13 @@
-"""How `rnngen evaluate` prints what it measured."""
+"""Printing of the results of `rnngen evaluate`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-FEW = 20  # classes up to which the share of each is printed
+FEW = 20  # up to this many classes, the share of each is printed
 
 
 def print_metrics(metrics: Mapping[str, float], seeds: int) -> None:
-    """Prints the likelihood; ± is over images, or over seeds where there are several."""
+    """Prints the likelihood; ± is the standard error over images, or over several seeds."""
     if "nats_per_image" not in metrics:
         return
     error = "_error" if seeds == 1 else "/standard_error"
@@ -21,7 +21,7 @@ def print_metrics(metrics: Mapping[str, float], seeds: int) -> None:
 def print_usage(
     metrics: Mapping[str, float], latents: Sequence[Mapping[str, list[list[float]]]]
 ) -> None:
-    """Prints what a bound is made of, means over seeds, and the KL of each step."""
+    """Prints the terms of a bound, averaged over seeds, and the KL of each step."""
     if "active_units" not in metrics:
         return
     if "elbo_nats_per_image" in metrics:
@@ -39,7 +39,7 @@ def print_usage(
 
 
 def print_samples(section: Mapping[str, Any], seeds: int) -> None:
-    """Prints how samples compare with real images, and the baseline; ± is over seeds."""
+    """Prints how samples compare with real images, beside the baseline; ± is over seeds."""
     from rnngen_jax.evaluation.validation import collapse
 
     metrics, baseline = section["metrics"], section["baseline"]

@@ -7,33 +7,31 @@ Then train on it with --config.data.name=tfds:NAME, or tfds:PATH for another --d
 An existing data set of that name is never overwritten.
 """
 
-from rnngen_jax.commands.base import DATA_DIR, INPUT, NAME
+from rnngen_jax.commands.flags import INPUT, Flag
 
 FLAGS = (
     INPUT._replace(required=True, help="digits, idx:FOLDER, folder:FOLDER, npz:FILE or tfds:NAME"),
-    NAME._replace(required=True, help="name of the new data set: small letters, digits and _"),
-    DATA_DIR._replace(
-        help="where data sets lie; by default TFDS_DATA_DIR or ~/tensorflow_datasets"
+    Flag("name", "string", "name of the new data set: lower-case, digits and _", required=True),
+    Flag(
+        "data_dir",
+        "string",
+        "folder of prepared data sets; by default TFDS_DATA_DIR or ~/tensorflow_datasets",
     ),
 )
 
 
-def run(input: str, name: str, data_dir: str | None) -> int:
-    """Prepares.
+def run(input: str, name: str, data_dir: str | None) -> None:
+    """Prepares a data set.
 
     Args:
       input: a source, as in `config.data.name`.
-      name: the new data set's name.
-      data_dir: the folder of data sets, or `None`.
-
-    Returns:
-      0.
+      name: name of the new data set.
+      data_dir: folder of prepared data sets, or `None` for the default.
 
     Raises:
-      UserError: the source cannot be read, or the name is taken or not allowed.
+      UserError: the source cannot be read, or the name is taken or invalid.
     """
     from rnngen_jax.data.base import DataConfig
     from rnngen_jax.data.prepare import prepare
 
     print(prepare(DataConfig(name=input), name, data_dir))
-    return 0

@@ -1,53 +1,42 @@
-"""Rebuild images from their latents: what a model of latent variables keeps of them.
+"""Reconstruct images from their latents: what a latent-variable model keeps of them.
 
   rnngen reconstruct --workdir=runs/vae --num=10 --out=rebuilt.png
   rnngen reconstruct --workdir=runs/draw --split=validation --num=8 --out=rebuilt.gif
   rnngen reconstruct --workdir=runs/vae --input=photo.png --out=rebuilt.npz
 
 The images are the first --num of --split, or those of --input: an image file, a folder of images,
-or an npz with the array `image`. Each becomes the latents that are most likely for it (the
-posterior's means), and these the image to be expected. In the picture each image is a column: the
-original, then what was rebuilt. An npz as --out holds `image` (grey levels, with `levels`) and
-`reconstruction` (float32 [N, H, W, C] in [0, 1]). A .gif is for models that draw step by step: it
-shows in green what each step reads of the original, and in red where it writes on the canvas.
+or an npz with the array `image`. Each is encoded as the means of its posterior, which are decoded
+to the expected image. In the picture each image is a column: the original above its reconstruction.
+An npz as --out holds `image` (grey levels, with `levels`) and `reconstruction` (float32
+[N, H, W, C] in [0, 1]). A .gif needs a model that draws step by step: it shows in green what each
+step reads of the original, and in red where it writes on the canvas.
 
 Prints the mean squared error over all values, in [0, 1]. A class-conditional model takes the
 images' own labels, or --label.
 """
 
-from rnngen_jax.commands.base import (
-    OUT,
-    RUN,
-    Chosen,
-    Which,
-    bar,
-    check_amount,
-    images_of,
-    open_run,
-    read_images,
-)
+from rnngen_jax.commands import flags
+from rnngen_jax.commands.base import bar, check_amount, open_run, read_images
+from rnngen_jax.commands.flags import Chosen, Which
 
 FLAGS = (
-    RUN,
-    images_of(num=8),
-    OUT._replace(default="rebuilt.png", help="FILE.png, FILE.npz or FILE.gif"),
+    flags.RUN,
+    flags.images(num=8),
+    flags.OUT._replace(default="rebuilt.png", help="FILE.png, FILE.npz or FILE.gif"),
 )
 
 
-def run(which: Which, chosen: Chosen, out: str) -> int:
-    """Rebuilds images.
+def run(which: Which, chosen: Chosen, out: str) -> None:
+    """Reconstructs images.
 
     Args:
-      which: the run and its checkpoint.
+      which: the run and checkpoint.
       chosen: the images.
-      out: what to write.
-
-    Returns:
-      0.
+      out: the picture, npz or animation to write.
 
     Raises:
-      UserError: a flag that does not fit, no such run, checkpoint or seed, images of another
-        size, or a model without latents, or without canvases for a .gif.
+      UserError: an invalid flag; no such run, checkpoint or seed; images of another size; or a
+        model without latents, or without canvases for a .gif.
     """
     chosen.check()
     from rnngen_jax.evaluation import pictures
@@ -81,4 +70,3 @@ def run(which: Which, chosen: Chosen, out: str) -> int:
         pictures.write_png(out, pictures.reconstructions(images, rebuilt, model.spec.levels))
     print(f"mean squared error: {error:.6f} of values in [0, 1], {len(images)} images")
     print(out)
-    return 0

@@ -8,37 +8,26 @@
 
 --out ends in .png for one grid, in .npz for the array `image` of grey levels (uint8
 [N, H, W, C], with `levels`, and `label` for a class-conditional model), or in / for a folder of
-single PNGs. Without --label, a class-conditional model goes round its classes, 0, 1, 2, ... The
+single PNGs. Without --label, a class-conditional model cycles through its classes, 0, 1, 2, ... The
 same seed gives the same images, and --num=10 gives the first ten of --num=1000.
 
-A model of latent variables draws these first, and then each pixel given them. With --pixels=mean it
-shows the image to be expected of the same latents instead, in 256 levels. A .gif is for models that
-draw step by step: it shows the expected images of these latents after each step, and in red where
+A latent-variable model draws its latents first, and then each pixel given them. With --pixels=mean
+it shows the expected image of the same latents instead, in 256 levels. A .gif needs a model that
+draws step by step: it shows the expected images of these latents after each step, and in red where
 the step wrote.
 
 --temperature=T divides the logits of categorical and Bernoulli readouts, so that probabilities
-become p^(1/T), normalised. Of a logistic mixture it divides the components' logits and multiplies
-their scales by T, so that low temperatures come near to the mean of the weightiest component, which
-need not be the most likely level; of a Gaussian it multiplies the standard deviation. It multiplies
-latents from the prior and the noise of adversarial models, too.
+become p^(1/T), normalised. For a logistic mixture it divides the components' logits and multiplies
+their scales by T, so that samples at low temperatures approach the mean of the heaviest component,
+which need not be the most likely level; for a Gaussian it multiplies the standard deviation. It
+also multiplies latents drawn from the prior and the noise of adversarial models.
 """
 
 from typing import TYPE_CHECKING
 
-from rnngen_jax.commands.base import (
-    LABEL,
-    NUM,
-    OUT,
-    PIXELS,
-    RUN,
-    SEED,
-    TEMPERATURE,
-    Which,
-    bar,
-    check_amount,
-    check_label,
-    open_run,
-)
+from rnngen_jax.commands import flags
+from rnngen_jax.commands.base import bar, check_amount, check_label, open_run
+from rnngen_jax.commands.flags import Flag, Which
 from rnngen_jax.config import require, require_choice
 
 if TYPE_CHECKING:
@@ -47,13 +36,15 @@ if TYPE_CHECKING:
     from rnngen_jax.runs import Run
 
 FLAGS = (
-    RUN,
-    NUM._replace(default=64),
-    LABEL._replace(help="the class, a number, or all to go round the classes", default="all"),
-    TEMPERATURE,
-    PIXELS,
-    SEED,
-    OUT._replace(default="samples.png", help="FILE.png (a grid), FILE.npz, FILE.gif or FOLDER/"),
+    flags.RUN,
+    flags.NUM._replace(default=64),
+    flags.LABEL._replace(
+        help="the class, an integer, or all to cycle through the classes", default="all"
+    ),
+    flags.TEMPERATURE,
+    Flag("pixels", "string", "draw or mean: drawn pixels, or the expected image", "draw"),
+    flags.SEED,
+    flags.OUT._replace(default="samples.png", help="FILE.png, FILE.npz, FILE.gif or FOLDER/"),
 )
 
 
@@ -65,24 +56,21 @@ def run(
     pixels: str,
     seed: int,
     out: str,
-) -> int:
-    """Samples.
+) -> None:
+    """Draws samples.
 
     Args:
-      which: the run and its checkpoint.
-      num: how many images.
-      label: a class, or "all".
-      temperature: what logits are divided by, and scales multiplied.
+      which: the run and checkpoint.
+      num: number of images.
+      label: a class, or "all" to cycle through the classes.
+      temperature: divides logits, multiplies scales.
       pixels: "draw" or "mean".
       seed: seed of the draw.
-      out: what to write.
-
-    Returns:
-      0.
+      out: file or folder to write.
 
     Raises:
-      UserError: a flag that does not fit, no such run, checkpoint or seed, or a model that
-        cannot sample, has no latents for --pixels=mean, or no canvases for a .gif.
+      UserError: an invalid flag; no such run, checkpoint or seed; or a model that cannot sample,
+        has no latents for --pixels=mean, or no canvases for a .gif.
     """
     require(num >= 1, "--num", num, "≥ 1")
     require_choice("--pixels", pixels, ("draw", "mean"))
@@ -116,26 +104,24 @@ def run(
         images = opened.sample(num, seed=seed, labels=labels, temperature=temperature)
         pictures.write_samples(out, images, labels, opened.model.spec.levels)
     print(out)
-    return 0
 
 
 def _imagined(
     opened: "Run", num: int, labels: "np.ndarray | None", temperature: float, seed: int
 ) -> "np.ndarray":
-    """The latents that samples of the same arguments are drawn from."""
+    """Draws the latents behind the samples of the same arguments."""
     import jax
 
     from rnngen_jax.evaluation import sampling
 
-    draw, key = sampling.imaginer(opened.model), jax.random.key(seed)
-    return draw(opened.params, opened.extra, key, num, labels, temperature)
+    sample, key = sampling.prior_sampler(opened.model), jax.random.key(seed)
+    return sample(opened.params, opened.extra, key, num, labels, temperature)
 
 
 def _write_canvases(
     opened: "Run", num: int, labels: "np.ndarray | None", temperature: float, seed: int, out: str
 ) -> None:
-    """Writes an animation of how samples come about."""
-
+    """Writes an animation of samples as they are drawn, step by step."""
     from rnngen_jax.evaluation import animations, sampling
 
     decode = sampling.stepwise_decoder(opened.model, bar)

@@ -88,8 +88,7 @@ def make_feed(split: Split, batch_size: int, seed: int, placement: str, seeds: i
     allowed = f"in [1, {split.num}] (the number of images)"
     require(1 <= batch_size <= split.num, "batch_size", batch_size, allowed)
     image, _ = split.read(np.zeros(1, np.int64))
-    if placement == "auto":
-        placement = "device" if image.nbytes * split.num < DEVICE_BYTES else "stream"
+    on_device = lies_on_device(placement, image.nbytes, split.num)
 
     # Each seed's batch lies in one epoch of its own order, or in two.
     permuted = functools.lru_cache(maxsize=4 * seeds)(permutation)
@@ -129,10 +128,20 @@ def make_feed(split: Split, batch_size: int, seed: int, placement: str, seeds: i
         ahead = int(np.clip(_BUFFER_BYTES // bytes_a_call, 1, _THREADS))
         return _in_background(calls, read, ahead)
 
-    if placement == "device":
+    if on_device:
         images, labels = split.read(np.arange(split.num))
         return Feed({split.key: images, "label": labels}, gathered)
     return Feed(None, streamed)
+
+
+def lies_on_device(placement: str, image_bytes: int, num: int) -> bool:
+    """Whether a split of `num` images of so many bytes is put on the device.
+
+    Args:
+      placement: as for `make_feed`.
+    """
+    small = image_bytes * num < DEVICE_BYTES
+    return placement == "device" or (placement == "auto" and small)
 
 
 def fetch(resident: Mapping[str, Array] | None, item: Mapping[str, Array]) -> dict[str, Array]:

@@ -28,10 +28,10 @@ def config_class(name: str) -> type[Any]:
 
 
 def players(name: str) -> Mapping[str, str]:
-    """Which section of the config trains each player of a model.
+    """The config section that trains each player of a model, by player.
 
     The players are the keys of the model's `params` and `losses`, in the order of their updates. A
-    `Config` with several says so in `PLAYERS`; two may share a section.
+    `Config` with several players lists them in `PLAYERS`; players may share a section.
 
     Raises:
       UserError: there is no such model.

@@ -1,13 +1,13 @@
-"""What adversarial generators share: their losses, from a generator and a discriminator.
+"""Adversarial models from a generator and a discriminator: their losses and sampler.
 
 Within a training step the discriminator is updated first. With batch norm, real and generated
-images go through it as batches of their own, so that each is normalised by its own moments; the
-running moments take in the real ones first, then the generated. The generator's update leaves the
-discriminator's state as it is.
+images pass through it as separate batches, each normalised by its own moments; its running moments
+are updated with the real batch first, then with the generated one. The generator's update does not
+change the discriminator's state.
 
-What is not trained by gradient, `extra`, has the running moments of either player under its name,
-the power iterations of spectral normalisation under "spectral", and what a `Schedule` gave at the
-last step under "schedule".
+`extra` holds what is not trained by gradient: each player's running moments under the player's
+name, the power-iteration vectors of spectral normalisation under "spectral", and the values of a
+`Schedule` at the last step under "schedule".
 """
 
 from collections.abc import Callable, Mapping
@@ -21,7 +21,16 @@ from optax.losses import softmax_cross_entropy_with_integer_labels as cross_entr
 
 from rnngen_jax import keys
 from rnngen_jax.models.adversarial_config import AdversarialConfig
-from rnngen_jax.models.base import Aux, Batch, Extra, Model, Params, labels_for, require_classes
+from rnngen_jax.models.base import (
+    Aux,
+    Batch,
+    Extra,
+    Model,
+    Params,
+    Scalar,
+    require_classes,
+    sampler,
+)
 from rnngen_jax.modules.adversarial import Discriminator, Verdict, with_borrowed, without
 from rnngen_jax.modules.latent import scaled
 from rnngen_jax.ops import adversarial, information, penalties, spectral
@@ -31,10 +40,10 @@ from rnngen_jax.shapes import ImageSpec
 
 
 class Noise(NamedTuple):
-    """What images are generated from.
+    """Random inputs of the generator.
 
     Attributes:
-      vectors: `[B, S, Z']`, with InfoGAN's codes at the end of each.
+      vectors: `[B, S, Z']`, each ending with InfoGAN's codes.
       code: int `[B]`, InfoGAN's category; zeros without one.
       traits: `[B, N]`, its continuous codes.
     """
@@ -45,14 +54,14 @@ class Noise(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """What changes over the training of a model, by the number of steps alone.
+    """Values that change during training, as a function of the step alone.
 
-    The generator, the sampler and the discriminator's own update go by the same values, those of
-    the discriminator's last update.
+    The discriminator's update computes them; the generator's update and the sampler use the values
+    of the discriminator's last update.
 
     Attributes:
       at: `at(step) -> {name: array}`, keyword arguments of the generator and the body.
-      shown: `shown(image, **at(step)) -> image`, real images as the discriminator sees them, both
+      shown: `shown(image, **at(step)) -> image`, real images as shown to the discriminator, both
         `[B, H, W, C]` in [-1, 1].
     """
 
@@ -70,18 +79,18 @@ def adversarial_model(
     schedule: Schedule | None = None,
     shared: tuple[str, tuple[str, ...]] | None = None,
 ) -> Model:
-    """The model of a generator and a discriminator.
+    """Builds a model from a generator and a discriminator's body.
 
     Args:
-      name: of the model.
-      config: the common choices.
+      name: the model's name.
+      config: the fields that adversarial models share.
       spec: the images.
       generator: `generator(noise [B, S, Z'], label [B], train) -> images` in [-1, 1].
       body: the discriminator's, as in `modules.adversarial.Discriminator`.
-      steps: noise vectors S of an image.
-      schedule: what changes over the training.
-      shared: a player, and the names of its modules that the other one uses as they are, with the
-        same shapes. That player alone trains them.
+      steps: noise vectors per image, S.
+      schedule: values that change during training; `None` for none.
+      shared: a player, and the names of its modules that the other player uses too, where they have
+        the same shapes. Only that player trains them.
 
     Raises:
       UserError: a conditional model of images without classes.
@@ -121,8 +130,8 @@ def adversarial_model(
             params[other] = without(params[other], other, shared[1])
         return params, extra
 
-    def drawn(each: Array, temperature: Array | float) -> Noise:
-        """Noise from one key an image."""
+    def drawn(each: Array, temperature: Scalar) -> Noise:
+        """Noise from one key per image, `[B]`."""
 
         def one(key: Array) -> Noise:
             shape = (steps, config.noise)
@@ -147,7 +156,7 @@ def adversarial_model(
         return jnp.concatenate([vectors, told], axis=-1)
 
     def own(params: Params, player: str) -> Any:
-        """A player's parameters, what it borrows included."""
+        """A player's parameters, including those that it borrows."""
         if shared is None or player == shared[0]:
             return params[player]
         return with_borrowed(params, *shared)
@@ -160,7 +169,7 @@ def adversarial_model(
         return _applied(generator, weights, extra, "generator", vectors, label, **how)
 
     def normalised(params: Params, extra: Extra) -> tuple[Any, Extra]:
-        """The discriminator's parameters as they are used, and power iteration's vectors."""
+        """The discriminator's parameters after spectral normalisation, and the new `extra`."""
         weights = own(params, "discriminator")
         if not config.spectral:
             return weights, extra
@@ -175,7 +184,7 @@ def adversarial_model(
         return _applied(judge, weights, extra, "discriminator", image, label, **how)
 
     def shown(batch: Batch, extra: Extra) -> Array:
-        """Real images as the discriminator sees them, in [-1, 1]."""
+        """Real images as shown to the discriminator, in [-1, 1]."""
         image = 2 * scaled(batch["image"], spec.levels) - 1
         return image if schedule is None else schedule.shown(image, **extra["schedule"])
 
@@ -197,7 +206,7 @@ def adversarial_model(
         if config.discriminator_norm == "batch":
             of_real, after = judged(weights, extra, real, label, drops[0])
             of_fake, after = judged(weights, after, fake, label, drops[1])
-        else:  # neither kind changes what is said of the other: one batch, in pairs
+        else:  # scores do not depend on the rest of the batch: one batch of pairs
             pairs = paired((real, label, drops[0]), (fake, label, drops[1]))
             both, after = judged(weights, extra, *pairs)
             of_real, of_fake = (jax.tree.map(lambda a, n=n: a[n::2], both) for n in range(2))
@@ -241,15 +250,9 @@ def adversarial_model(
         return value - config.information * told, Aux(metrics, after)
 
     def sample(
-        params: Params,
-        extra: Extra,
-        key: Array,
-        num: int,
-        label: Array | None = None,
-        temperature: Array | float = 1.0,
+        params: Params, extra: Extra, key: Array, label: Array, temperature: Scalar
     ) -> Array:
-        label = labels_for(label, num)
-        noise = drawn(jax.random.split(key, num), temperature)
+        noise = drawn(jax.random.split(key, label.shape[0]), temperature)
         image, _ = generated(params, extra, noise, label, False)
         level = jnp.round((image + 1) / 2 * (spec.levels - 1))
         return jnp.clip(level, 0, spec.levels - 1).astype(jnp.uint8)
@@ -260,14 +263,14 @@ def adversarial_model(
         config.class_conditional,
         init,
         {"discriminator": discriminator, "generator": generator_loss},
-        sample=sample,
+        sample=sampler(sample),
     )
 
 
 def _applied(
     module: nn.Module, params: Any, extra: Extra, player: str, *args: Array, **how: Any
 ) -> tuple[Any, Extra]:
-    """What a player's module gives, and `extra` with its state after that."""
+    """The output of a player's module, and `extra` with the player's new state."""
     state = extra.get(player, {})
     variables = {"params": params, **state}
     if not state or not how["train"]:
@@ -277,7 +280,7 @@ def _applied(
 
 
 def _informed(verdict: Verdict, noise: Noise) -> Array:
-    """The bound of what images tell of InfoGAN's codes, nats (Chen et al. 2016, eq. 5)."""
+    """Bound on the information of images about InfoGAN's codes, nats (Chen et al. 2016, eq. 5)."""
     total = jnp.float32(0.0)
     if verdict.codes is not None:
         total = total + information.categorical_bound(verdict.codes, noise.code).mean()

@@ -1,8 +1,8 @@
-"""The choices that all adversarial models have, and which of them go together."""
+"""Config fields that all adversarial models have, and checks of their combinations."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from rnngen_jax.config import refuse_unread, require, require_at_least, require_choice
 from rnngen_jax.errors import UserError
@@ -23,7 +23,7 @@ class AdversarialConfig:
       noise: size Z of a noise vector.
       noise_kind: "normal", or "uniform" in [-1, 1].
       loss: "minimax", "non_saturating", "least_squares", "hinge", "wasserstein" or "relativistic".
-      label_smoothing: real images count as real by 1 less this.
+      label_smoothing: the target for real images is 1 minus this.
       penalty: on the gradient of the discriminator's score: "none", "wgan_gp", "r1", "r2", "r1_r2"
         or "dragan".
       penalty_weight: weight of the penalty.
@@ -32,13 +32,13 @@ class AdversarialConfig:
       discriminator_norm: of the discriminator's: "none" or "batch".
       dropout: rate in the discriminator.
       slope: of LeakyReLU below 0, in both players; 0 is ReLU.
-      augmentation: of all that the discriminator sees, differentiable: "color", "translation",
-        "cutout" and "flip", comma between; empty for none.
-      class_conditional: the generator is told the class, beside its noise.
-      conditioning: how the discriminator is: "concat", "projection" or "auxiliary".
-      codes: categories of an InfoGAN code, 0 for none.
-      traits: continuous InfoGAN codes.
-      information: weight of what the codes' images tell of them.
+      augmentation: differentiable, of all images shown to the discriminator: "color",
+        "translation", "cutout" and "flip", comma-separated; may be empty.
+      class_conditional: the class is an input of the generator, beside its noise.
+      conditioning: how the discriminator uses the class: "concat", "projection" or "auxiliary".
+      codes: categories of InfoGAN's categorical code, 0 for none.
+      traits: number of InfoGAN's continuous codes.
+      information: weight of the information that images carry about their InfoGAN codes.
     """
 
     PLAYERS: ClassVar[Mapping[str, str]] = {
@@ -82,22 +82,30 @@ class AdversarialConfig:
         self._refuse_together()
         self._refuse_unread()
 
-    def require_private(self, player: str, noise: float) -> None:
-        """Raises a `UserError` where private gradients of a player would keep no secret.
+    def generator_layers(self) -> dict[str, Any]:
+        """The fields of a generator's module that its layers have in common."""
+        return {"slope": self.slope, "norm": self.norm}
 
-        The discriminator's are taken of one image at a time, and all else must not see images or
-        classes.
+    def discriminator_layers(self) -> dict[str, Any]:
+        """The fields of a discriminator's body that its layers have in common."""
+        return {"slope": self.slope, "norm": self.discriminator_norm, "dropout": self.dropout}
+
+    def require_private(self, player: str, noise: float) -> None:
+        """Raises a `UserError` if private gradients of a player would not protect the images.
+
+        Only the discriminator's gradients are private, one image at a time; nothing else may depend
+        on images or classes.
 
         Args:
-          player: whose gradients are private.
+          player: the player whose gradients are to be private.
           noise: its `private_noise`.
         """
         if player != "discriminator":
             raise UserError(
-                f"config.{self.PLAYERS[player]}.private_noise={noise!r} does not fit: the "
-                f"{player} sees no images; set config.discriminator.private_noise."
+                f"config.{self.PLAYERS[player]}.private_noise must be 0, got {noise!r}: the "
+                f"{player} sees no images. Set config.discriminator.private_noise."
             )
-        whole = "looks at the whole batch"
+        whole = "depends on the whole batch"
         reasons = {
             "loss": (("relativistic",), "shows real images to the generator"),
             "penalty": (("dragan",), whole),
@@ -109,17 +117,17 @@ class AdversarialConfig:
             given = getattr(self, name)
             if given in values:
                 raise UserError(
-                    f"config.model.{name}={given!r} does not fit a private discriminator, since it "
-                    f"{why}; choose another, or set config.discriminator.private_noise=0."
+                    f"config.model.{name}={given!r} cannot be used with a private discriminator: "
+                    f"it {why}. Choose another, or set config.discriminator.private_noise=0."
                 )
 
     def _refuse_together(self) -> None:
-        """Raises a `UserError` for choices that contradict each other."""
+        """Raises a `UserError` for fields that contradict each other."""
         if self.penalty != "none" and self.discriminator_norm == "batch":
             raise UserError(
-                f"config.model.penalty={self.penalty!r} is of the gradient of each image's own "
-                "score, and with config.model.discriminator_norm='batch' a score depends on other "
-                "images; set that to 'none'."
+                f"config.model.penalty={self.penalty!r} needs each score to depend on one image, "
+                "but with config.model.discriminator_norm='batch' it depends on other images; set "
+                "that to 'none'."
             )
         if self.norm == "conditional_batch" and not self.class_conditional:
             raise UserError(
@@ -128,7 +136,7 @@ class AdversarialConfig:
             )
 
     def _refuse_unread(self) -> None:
-        """Raises an `UnreadError` where a field is set that the other choices leave unread."""
+        """Raises an `UnreadError` if a field is set that the others leave unread."""
         if self.penalty == "none":
             refuse_unread(self, "config.model", "penalty_weight", ("penalty",))
         if not self.class_conditional:

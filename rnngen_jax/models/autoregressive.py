@@ -20,10 +20,15 @@ from rnngen_jax.models.base import (
     Batch,
     Completion,
     Extra,
+    Given,
     Model,
     Params,
+    Scalar,
+    Train,
+    completer,
     labels_for,
     require_dropout,
+    sampler,
 )
 from rnngen_jax.modules.pixels import require_encoding
 from rnngen_jax.ops import resampling
@@ -32,7 +37,7 @@ from rnngen_jax.recurrence import generate
 from rnngen_jax.shapes import ImageSpec
 
 State = Any  # a network's state between steps, a pytree of arrays
-RawOutputs = Callable[[Params, Array, Array, tuple[Array, Array] | None], Array]
+RawOutputs = Callable[[Params, Array, Array, Train], Array]
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class PixelConfig:
 
     Attributes:
       pixels: "onehot" has a weight per grey level, "scalar" maps it to [-1, 1].
-      position: the place of what comes next is an input.
+      position: the position of what is predicted is an input.
       class_conditional: the class is an input.
       readout: "categorical" over the grey levels, "bernoulli" or "logistic_mixture".
       mixtures: components of the logistic mixture.
@@ -60,7 +65,7 @@ class PixelConfig:
         require_dropout(self.dropout)
 
     def inputs(self) -> dict[str, Any]:
-        """The fields of a module that tell what its inputs are."""
+        """The fields of a `modules.pixels.PixelNetwork` that describe its inputs."""
         return {
             "encoding": self.pixels,
             "position": self.position,
@@ -96,20 +101,20 @@ class Steps(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """One part of what stands for an image, given the parts before it.
+    """One stage of an image's representation, given the stages before it.
 
-    A model of one stage has the image alone. One of two has codes, then the image given them:
+    A one-stage model has the image alone. A two-stage model has codes, then the image given them:
     log p(c) + log p(x|c).
 
     Attributes:
-      spec: of the stage's items.
-      steps: how it goes through them; its `first` takes the items of the stages before after the
-        label, `first(params, label [B], *before)`.
+      spec: the stage's items.
+      steps: their step-by-step evaluation; its `first` also takes the items of the stages before,
+        after the label: `first(params, label [B], *before)`.
       log_probs: as in `Model`.
-      values: `values(params, extra, image, label) -> items [B, *spec.shape]`, what stands for an
-        image; `None` for the image itself, which is the last stage.
-      bind: `bind(params, extra) -> params` that `steps` take; `None` for the model's own. So a
-        frozen part, which lies in `extra`, can be stepped through.
+      values: `values(params, extra, image, label) -> items [B, *spec.shape]`, an image's items;
+        `None` for the image itself, which is the last stage.
+      bind: `bind(params, extra) -> params`, the parameters that `steps` takes, such as those of a
+        frozen network in `extra`; `None` for the model's own.
     """
 
     spec: ImageSpec
@@ -145,12 +150,12 @@ def autoregressive_model(
     """Builds a model from the two evaluations of an autoregressive network.
 
     Args:
-      name: of the model.
+      name: the model's name.
       spec: the images.
       conditional: whether labels matter.
       init: as in `Model`.
       raw_outputs: the whole image at once, `raw_outputs(params, image, label, train)` to
-        `[B, H, W, C, P]`; `train` is `(key, index [B])` in training, for dropout, else `None`.
+        `[B, H, W, C, P]`; `train` as in `models.base.Train`.
       steps: the same step by step.
       likelihood: the distribution of a value.
     """
@@ -161,7 +166,7 @@ def autoregressive_model(
         del extra
         return raw_outputs(params, image, labels_for(label, image.shape[0]), None)
 
-    def score(params: Params, batch: Batch, train: tuple[Array, Array] | None) -> Array:
+    def score(params: Params, batch: Batch, train: Train) -> Array:
         raw = raw_outputs(params, batch[spec.key], batch["label"], train)
         log_p = likelihood.log_prob(raw, batch[spec.key].astype(jnp.int32))
         return log_p.sum(range(1, log_p.ndim))
@@ -181,38 +186,18 @@ def autoregressive_model(
         return score(params, batch, None)
 
     def walked(
-        params: Params,
-        key: Array,
-        image: Array,
-        known: Array,
-        label: Array | None,
-        temperature: Array | float,
+        params: Params, key: Array, given: Given, label: Array, temperature: Scalar
     ) -> Walked:
-        label = labels_for(label, image.shape[0])
-        return _walk(steps, spec, likelihood, params, key, image, known, label, temperature)
+        return _walk(steps, spec, likelihood, params, key, given, label, temperature)
 
     def walk(
-        params: Params,
-        extra: Extra,
-        key: Array,
-        image: Array,
-        known: Array,
-        label: Array | None = None,
-        temperature: Array | float = 1.0,
+        params: Params, key: Array, given: Given, label: Array, temperature: Scalar
     ) -> tuple[Array, Array]:
-        del extra
-        found = walked(params, key, image, known, label, temperature)
+        found = walked(params, key, given, label, temperature)
         return found.image, found.raw
 
     def complete(
-        params: Params,
-        extra: Extra,
-        key: Array,
-        image: Array,
-        known: Array,
-        label: Array | None = None,
-        temperature: Array | float = 1.0,
-        candidates: int = 1,
+        params: Params, key: Array, given: Given, label: Array, temperature: Scalar, candidates: int
     ) -> Completion:
         """Ancestral sampling of the unknown values, repeated `candidates` times.
 
@@ -223,26 +208,21 @@ def autoregressive_model(
         All p are at the given temperature, as in `sample`; the target is that model's distribution
         given the known values.
         """
-        del extra
 
         def draw(key: Array) -> tuple[Array, Array]:
-            found = walked(params, key, image, known, label, temperature)
+            found = walked(params, key, given, label, temperature)
             return found.image, found.nats
 
         return Completion(*resampling.by_importance(draw, key, candidates))
 
     def sample(
-        params: Params,
-        extra: Extra,
-        key: Array,
-        num: int,
-        label: Array | None = None,
-        temperature: Array | float = 1.0,
+        params: Params, extra: Extra, key: Array, label: Array, temperature: Scalar
     ) -> Array:
         del extra
+        num = label.shape[0]
         nothing = jnp.zeros((num, *spec.shape), spec.dtype)
         known = jnp.zeros((num, *spec.shape[:-1]), bool)
-        return walked(params, key, nothing, known, label, temperature).image
+        return walked(params, key, Given(nothing, known), label, temperature).image
 
     return Model(
         name=name,
@@ -252,10 +232,10 @@ def autoregressive_model(
         losses={"model": loss},
         likelihood="exact",
         log_prob=log_prob,
-        sample=sample,
-        complete=complete,
+        sample=sampler(sample),
+        complete=completer(complete, candidates=1),
         conditionals=conditionals,
-        walk=walk,
+        walk=completer(walk),
         steps=steps,
         log_probs=likelihood.log_probs,
     )
@@ -290,16 +270,15 @@ def _walk(
     likelihood: PixelLikelihood,
     params: Params,
     key: Array,
-    image: Array,
-    known: Array,
+    given: Given,
     label: Array,
-    temperature: Array | float,
+    temperature: Scalar,
 ) -> Walked:
-    """Goes step by step; each value is conditioned on all earlier ones, known or drawn."""
-    num, (_, stops, turns) = image.shape[0], steps.starts.shape
+    """Runs the steps; each value is conditioned on all earlier ones, known or drawn."""
+    num, (_, stops, turns) = label.shape[0], steps.starts.shape
     starts = jnp.asarray(steps.starts)
-    given = in_raster_order(image).astype(jnp.int32)
-    fixed = in_raster_order(jnp.repeat(known[..., None], spec.channels, -1))
+    image = in_raster_order(given.image).astype(jnp.int32)
+    known = in_raster_order(jnp.repeat(given.known[..., None], spec.channels, -1))
 
     def at_stop(n: Array) -> Callable[..., tuple[Any, Array]]:
         def stop(
@@ -312,7 +291,7 @@ def _walk(
                 inner, raw = steps.raw(params, inner, n * stops + m, turn, seen)
                 drawn = likelihood.draw(jax.random.fold_in(key, turn), raw, temperature).T
                 held, value = (
-                    jax.lax.dynamic_slice_in_dim(x, start, steps.width) for x in (fixed, given)
+                    jax.lax.dynamic_slice_in_dim(x, start, steps.width) for x in (known, image)
                 )
                 seen = see(seen, start, jnp.where(held, value, drawn))
                 log_p = likelihood.log_prob(raw, value.T, temperature)

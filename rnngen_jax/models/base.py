@@ -1,4 +1,4 @@
-"""The model contract: what the trainer, the evaluator and the samplers ask of a generator."""
+"""The model contract: what training, evaluation and sampling require of a model."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -15,28 +15,43 @@ Params = dict[str, Any]  # {player: nested dict of arrays}
 Extra = dict[str, Any]  # what is not trained by gradient; {} where there is nothing
 # Items [B, ...] of `spec.dtype` by `spec.key`, "image" or "frames"; "label" and "index", int32 [B].
 Batch = Mapping[str, Array]
+Train = tuple[Array, Array] | None  # (key, index [B]) in training, for dropout; otherwise `None`
+Scalar = Array | float
 
 
 class Aux(NamedTuple):
-    """What a loss hands back beside its value.
+    """What a loss returns besides its value.
 
     Attributes:
       metrics: scalars by name, means over the batch, such as `nats_per_image`.
-      extra: the model's `extra` after this step; the train step stores it.
+      extra: the model's `extra` after this step; the train step stores it. It has to be the same on
+        every device that shares a batch: what it keeps of one is taken from `ops.batch`.
     """
 
     metrics: dict[str, Array]
     extra: Extra
 
 
+class Given(NamedTuple):
+    """Images of which some pixels are known.
+
+    Attributes:
+      image: int `[B, H, W, C]`.
+      known: bool `[B, H, W]`.
+    """
+
+    image: Array
+    known: Array
+
+
 class Completion(NamedTuple):
-    """Completed images, and how well they stand for what they are draws of.
+    """Completed images, and how well they represent the target distribution.
 
     Attributes:
       image: `[N, *spec.shape]`, in `spec.dtype`.
       effective: the effective sample size of the draws that each image was chosen from, float32
-        `[N]` in [1, candidates]; `None` of a Markov chain.
-      moved: of a Markov chain, the share of its steps that moved each image's latents, float32
+        `[N]` in [1, candidates]; `None` for a Markov chain.
+      moved: for a Markov chain, the fraction of its steps that moved each image's latents, float32
         `[N]`; `None` otherwise.
     """
 
@@ -49,13 +64,13 @@ Loss = Callable[[Params, Extra, Batch, Array, Array], tuple[Array, Aux]]
 
 
 class Canvases(NamedTuple):
-    """How a model that draws step by step came to its image.
+    """The intermediate images of a model that draws step by step.
 
     Attributes:
       mean: the expected image after each step, float32 `[T, B, H, W, C]` in [0, 1].
       read, write: the attention windows of each step as top, left, bottom and right, `[T, B, 4]`
-        pixels from 0; `None` where there is no such attention. Of latents from the prior, `read` is
-        where an image would have been looked at.
+        pixels from 0; `None` without such attention. For latents from the prior, `read` is where an
+        image would have been read.
     """
 
     mean: Array
@@ -64,14 +79,14 @@ class Canvases(NamedTuple):
 
 
 class Inspection(NamedTuple):
-    """What the bound of each image is made of, at one draw of its latents.
+    """The terms of each image's bound, for one draw of its latents.
 
     Attributes:
       log_likelihood: log p(x|z), `[B]`, nats.
-      kl: of each latent variable, `[B, S, Z]`, nats; `None` of a deterministic code.
-      mean: of the posterior, or the code, `[B, S, Z]`.
-      squared_error: of the expected image given the posterior's mean, the mean over its values in
-        [0, 1], `[B]`.
+      kl: KL of each latent variable, `[B, S, Z]`, nats; `None` for a deterministic code.
+      mean: the posterior's mean, or the code, `[B, S, Z]`.
+      squared_error: mean squared error of the expected image given the posterior's mean, with
+        values in [0, 1], `[B]`.
     """
 
     log_likelihood: Array
@@ -81,7 +96,7 @@ class Inspection(NamedTuple):
 
 
 class Latent(NamedTuple):
-    """What a model of latent variables can do besides: p(x, z) = p(z) p(x|z), inferred by q(z|x).
+    """Functions of a latent-variable model, p(x, z) = p(z) p(x|z) with the posterior q(z|x).
 
     Latents are `[B, S, Z]`: Z variables in each of S steps.
 
@@ -91,7 +106,7 @@ class Latent(NamedTuple):
       decode: `decode(params, extra, latents, label) -> float32 [B, H, W, C]`, the expected image,
         in [0, 1].
       inspect: `inspect(params, extra, batch, key) -> Inspection`.
-      prior: `prior(params, extra, key, num, label, temperature) -> latents`, a draw; the
+      prior: `prior(params, extra, key, num, label, temperature) -> latents`, samples; the
         temperature multiplies a Gaussian's scale and divides logits. `num` is static. `None` for a
         deterministic code, which has no prior.
       importance: `importance(params, extra, batch, key, samples, chunk) -> [B]`, the
@@ -99,7 +114,7 @@ class Latent(NamedTuple):
         without a prior.
       canvases: `canvases(params, extra, latents, label) -> Canvases` for models that draw step by
         step.
-      completion: how `complete` goes about it, for people; `None` where it cannot.
+      completion: the method of `complete`, as shown to users; `None` without one.
     """
 
     shape: tuple[int, int]
@@ -113,12 +128,12 @@ class Latent(NamedTuple):
 
 
 class Model(NamedTuple):
-    """A generator as a set of pure functions, built for one `ImageSpec`.
+    """A model as a set of pure functions, built for one `ImageSpec`.
 
     A capability that a model lacks is `None`, and a verb that needs it says so. `params` is keyed
-    by player; the loss of a player is differentiated in that player's branch alone. Noise within a
-    batch is drawn from `keys.per_example(key, batch["index"])`, so that it does not depend on how
-    the batch lies over devices.
+    by player; a player's loss is differentiated with respect to that player's parameters only.
+    Noise within a batch is drawn from `keys.per_example(key, batch["index"])`, so that it does not
+    depend on how the batch is split over devices.
 
     Attributes:
       name: the model's file name in `rnngen_jax/models`.
@@ -134,25 +149,25 @@ class Model(NamedTuple):
         `spec.dtype` in `[0, spec.levels)`; `num` is static, `label` is int32 `[num]` or `None`.
       complete: `complete(params, extra, key, image, known, label, temperature, candidates) ->
         Completion` keeps the pixels of `image` (`[N, *spec.shape]`) where `known` (bool, without
-        the axis of channels) and draws the others. As `candidates`, the number of weighted draws
-        that there are to choose from (static), grows, these are distributed as in the images of
-        `sample` that agree with what is known.
-      candidates: how many weighted draws `complete` chooses from where it is not told.
+        the axis of channels) and draws the others. As `candidates` (static), the number of weighted
+        draws to choose from, grows, their distribution approaches that of the images of `sample`
+        given the known pixels.
+      candidates: default number of weighted draws that `complete` chooses from.
       conditionals: for autoregressive models, `conditionals(params, extra, image, label)` gives the
         raw outputs `[B, H, W, C, P]` of every value given those before it, all at once.
-      walk: the same step by step, as the sampler goes: `walk`, with the arguments of `complete` but
-        for `candidates`, gives one draw's image and the raw outputs that each of its values was
-        drawn from.
-      steps: the same as single steps, for who draws or codes value by value himself
+      walk: the same step by step, as in sampling: takes the arguments of `complete` except
+        `candidates`, and returns one draw and the raw outputs from which each of its values was
+        drawn.
+      steps: the same as single steps, for callers that sample or code one value at a time
         (`models.autoregressive.Steps`).
-      stages: for models of several, each part of what stands for an image, in the order in which
-        they are coded (`models.autoregressive.Stage`); empty where `steps` alone go through it.
-      log_probs: for autoregressive models, the distribution that raw outputs stand for,
+      stages: for models with several stages, all of them in the order in which they are coded
+        (`models.autoregressive.Stage`); empty for models with `steps` alone.
+      log_probs: for autoregressive models, the distribution that raw outputs describe,
         `log_probs(raw [..., P]) -> [..., L]`, nats for each grey level.
-      latent: what models of latent variables can do besides (`Latent`).
-      classify: for classifiers, `classify(params, extra, image) -> (features, logits)`: of uint8
-        `[B, H, W, C]` float32 `[B, F]`, by which images can be compared, and `[B, K]` of the
-        classes; without dropout.
+      latent: functions of latent-variable models (`Latent`).
+      classify: for classifiers, `classify(params, extra, image) -> (features, logits)`, from uint8
+        `[B, H, W, C]` to float32 `[B, F]`, for comparing images, and `[B, K]` class logits; without
+        dropout.
     """
 
     name: str
@@ -174,10 +189,59 @@ class Model(NamedTuple):
     classify: Callable[[Params, Extra, Array], tuple[Array, Array]] | None = None
 
 
-def dropout_masks(
-    key: Array, index: Array, sizes: tuple[int, int], rate: float
-) -> tuple[Array, Array]:
-    """Dropout masks for a cell's inputs `[B, D]` and outputs `[B, F]`, from the index `[B]`."""
+def sampler(draw: Callable[[Params, Extra, Array, Array, Scalar], Array]) -> Callable[..., Array]:
+    """`Model.sample` or `Latent.prior`, from a function that always has labels.
+
+    Args:
+      draw: `draw(params, extra, key, label [num], temperature)`.
+    """
+
+    def sample(
+        params: Params,
+        extra: Extra,
+        key: Array,
+        num: int,
+        label: Array | None = None,
+        temperature: Scalar = 1.0,
+    ) -> Array:
+        return draw(params, extra, key, labels_for(label, num), temperature)
+
+    return sample
+
+
+def completer(fill: Callable[..., Any], **defaults: int) -> Callable[..., Any]:
+    """`Model.complete` or `Model.walk`, from a function that always has labels.
+
+    Args:
+      fill: `fill(params, key, given, label [N], temperature, **options)`; it does not read `extra`.
+      defaults: of the options, such as `candidates`.
+    """
+
+    def complete(
+        params: Params,
+        extra: Extra,
+        key: Array,
+        image: Array,
+        known: Array,
+        label: Array | None = None,
+        temperature: Scalar = 1.0,
+        **options: int,
+    ) -> Any:
+        del extra
+        label = labels_for(label, image.shape[0])
+        return fill(params, key, Given(image, known), label, temperature, **defaults | options)
+
+    return complete
+
+
+def dropout_masks(train: Train, sizes: tuple[int, int], rate: float) -> tuple[Array, Array] | None:
+    """Dropout masks for a network's inputs `[B, D]` and outputs `[B, F]`.
+
+    `None` without dropout: outside of training, or at a rate of 0.
+    """
+    if train is None or not rate:
+        return None
+    key, index = train
     parts = zip(("input", "output"), sizes, strict=True)
     inputs, outputs = (
         dropout.mask(keys.per_example(keys.named(key, name), index), size, rate)

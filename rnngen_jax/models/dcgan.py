@@ -10,6 +10,7 @@ from rnngen_jax.errors import UserError
 from rnngen_jax.models.adversarial import Schedule, adversarial_model
 from rnngen_jax.models.adversarial_config import AdversarialConfig
 from rnngen_jax.models.base import Model
+from rnngen_jax.models.halving import require_stages
 from rnngen_jax.modules.dcgan import Body, Generator, faded
 from rnngen_jax.modules.vae import sizes
 from rnngen_jax.shapes import ImageSpec
@@ -20,13 +21,12 @@ class Config(AdversarialConfig):
     """Choices of DCGAN; see `AdversarialConfig` for the others.
 
     Attributes:
-      features: of the largest map; each smaller one has twice as many.
-      stages: how often the image is halved; 0 for once, and then as often as its shorter side is
-        above 7.
+      features: channels of the largest map; each halving doubles them.
+      stages: number of halvings; 0 halves once, then until the shorter side is at most 7.
       kernel: side of the convolutions' kernels.
       attention: self-attention over the largest map of either player (Zhang et al. 2019).
-      grow: steps over which each resolution beyond the smallest comes in, with as many in between
-        (Karras et al. 2018); 0 for all at once. It takes sides that halve without rest.
+      grow: steps over which each resolution above the smallest fades in, with as many in between
+        (Karras et al. 2018); 0 trains all at once. The image's sides must halve evenly.
     """
 
     norm: str = "batch"
@@ -47,11 +47,10 @@ def build(config: Config, spec: ImageSpec) -> Model:
     """Builds the model for images like `spec`.
 
     Raises:
-      UserError: more halvings than the image has room for, a norm without a map, sides that cannot
-        grow, or a conditional model of images without classes.
+      UserError: more halvings than the image has room for, a norm with nothing to normalise, sides
+        that do not halve evenly, or a conditional model of images without classes.
     """
-    most = min(spec.height, spec.width).bit_length() - 1
-    require(config.stages <= most, "config.model.stages", config.stages, f"in [0, {most}]")
+    require_stages(config.stages, spec)
     count = len(sizes(spec.height, spec.width, config.stages)) - 1
     if count == 1 and config.discriminator_norm != "none":
         raise UserError(
@@ -61,22 +60,21 @@ def build(config: Config, spec: ImageSpec) -> Model:
         )
     if config.grow and (spec.height % 2**count or spec.width % 2**count):
         raise UserError(
-            f"config.model.grow={config.grow} does not fit images of {spec.height}x{spec.width}: "
-            f"their sides do not halve {count} times; allowed: 0, or fewer stages."
+            f"config.model.grow must be 0 for images of {spec.height}x{spec.width}, got "
+            f"{config.grow}: their sides do not halve evenly {count} times. Use fewer stages."
         )
     shared = {
         "stages": config.stages,
         "features": config.features,
         "kernel": config.kernel,
-        "slope": config.slope,
         "attention": config.attention,
         "grow": config.grow > 0,
     }
-    generator = Generator(spec=spec, norm=config.norm, **shared)
-    body = Body(dropout=config.dropout, norm=config.discriminator_norm, **shared)
+    generator = Generator(spec=spec, **shared, **config.generator_layers())
+    body = Body(**shared, **config.discriminator_layers())
 
     def at(step: Array) -> dict[str, Array]:
-        # Resolution n comes in between steps (2 n + 1) and (2 n + 2) times `grow`.
+        # Resolution n fades in between steps (2 n + 1) and (2 n + 2) times `grow`.
         begins = (2 * jnp.arange(count) + 1) * config.grow
         return {"fade": jnp.clip((step - begins) / config.grow, 0.0, 1.0)}
 

@@ -4,11 +4,12 @@ A pixel sees all earlier pixels, in W + H - 1 steps, except the last one of the 
 first convolution does not reach it: no later state of that row exists.
 """
 
+import functools
 from dataclasses import dataclass
 
 from rnngen_jax.models.base import Model
 from rnngen_jax.models.grid import GridConfig, convolvable, grid_model
-from rnngen_jax.models.recurrent import UnrolledConfig, how_to_run
+from rnngen_jax.models.recurrent import UnrolledConfig, run_of
 from rnngen_jax.modules.grid.diagonal_bilstm import DiagonalBiLSTM
 from rnngen_jax.shapes import ImageSpec
 
@@ -37,20 +38,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
       UserError: an unknown or unsuitable cell, strategy or readout.
     """
     cell = convolvable(config.cell, config.features, config.strategy)
-
-    def layers(shape: tuple[int, int, int]) -> list[DiagonalBiLSTM]:
-        _, width, channels = shape
-        return [
-            DiagonalBiLSTM(
-                cell=cell,
-                width=2 * config.features,
-                columns=width,
-                channels=channels,
-                learned=config.learned_carry,
-                residual=config.residual,
-                **how_to_run(config),
-            )
-            for _ in range(config.layers)
-        ]
-
-    return grid_model("diagonal_bilstm", config, spec, layers)
+    layer = functools.partial(
+        DiagonalBiLSTM, cell=cell, learned=config.learned_carry, run=run_of(config)
+    )
+    return grid_model("diagonal_bilstm", config, spec, layer)

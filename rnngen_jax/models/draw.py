@@ -1,4 +1,4 @@
-"""DRAW (Gregor et al. 2015): a recurrent VAE that looks at an image and draws it step by step.
+"""DRAW (Gregor et al. 2015): a recurrent VAE that reads an image and draws it step by step.
 
 log p(x) >= E_q[log p(x|c_T)] - Σ_t KL(q(z_t|h_enc_t) || p(z_t))   (eqs. 9, 10, 12)
 
@@ -13,12 +13,12 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnngen_jax.config import require, require_at_least
-from rnngen_jax.models.base import Extra, Model, Params, require_classes
+from rnngen_jax.models.base import Extra, Model, Params, Train, require_classes
 from rnngen_jax.models.latent import LatentConfig, latent_model
 from rnngen_jax.models.latent_networks import Inference, Network, independent
 from rnngen_jax.models.recurrent import RecurrentConfig, cell_of
 from rnngen_jax.modules.draw import Draw, Trace
-from rnngen_jax.ops import gaussians, likelihoods
+from rnngen_jax.ops import likelihoods
 from rnngen_jax.ops.gaussians import Pick
 from rnngen_jax.shapes import ImageSpec
 
@@ -28,9 +28,11 @@ class Config(LatentConfig, RecurrentConfig):
     """Choices of DRAW; see `LatentConfig`, and `RecurrentConfig` for its two cells.
 
     Attributes:
-      steps: T, glimpses and writes.
+      steps: T, reads and writes.
+      latents: number of latent variables Z per step.
       read_size: filters per side of the read window; 0 reads the whole image at every step.
       write_size: filters per side of the write window; 0 writes to the whole canvas.
+      class_conditional: the class is an input of both cells.
     """
 
     cell: str = "lstm"
@@ -79,12 +81,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
         return {"model": net.init(key, image, label, noise, method=net.infer)["params"]}, {}
 
     def infer(
-        params: Params,
-        image: Array,
-        label: Array,
-        noise: Array,
-        train: tuple[Array, Array] | None,
-        pick: Pick = gaussians.reparameterised,
+        params: Params, image: Array, label: Array, noise: Array, train: Train, pick: Pick
     ) -> Inference:
         del train
         variables, noise = {"params": params["model"]}, jnp.moveaxis(noise, 1, 0)

@@ -1,6 +1,6 @@
 """Shared by models over an image's two dimensions: config, pixel orders, sampling steps."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -20,7 +20,7 @@ from rnngen_jax.models.autoregressive import (
     autoregressive_model,
     in_raster_order,
 )
-from rnngen_jax.models.base import Extra, Model, Params, require_classes
+from rnngen_jax.models.base import Extra, Model, Params, Train, require_classes
 from rnngen_jax.modules.grid.network import GridNetwork
 from rnngen_jax.ops import dropout, grids, likelihoods
 from rnngen_jax.shapes import ImageSpec
@@ -30,7 +30,7 @@ ORDERS = ("raster", "column", "reverse")
 
 @dataclass(frozen=True)
 class GridConfig(PixelConfig):
-    """Choices of all these models; see `PixelConfig` for the others.
+    """Choices of all models over an image's two dimensions; see `PixelConfig` for the others.
 
     Attributes:
       ORDERS: choices of `order`.
@@ -41,6 +41,7 @@ class GridConfig(PixelConfig):
       order: "raster", "column" (down each column, columns from the left) or "reverse" (raster from
         the last pixel to the first).
       readout_hidden: units of a hidden layer before the readout, 0 for none.
+      dropout: rate for the outputs of each layer, one mask per image.
     """
 
     ORDERS: ClassVar[tuple[str, ...]] = ORDERS
@@ -145,18 +146,18 @@ def grid_model(
     name: str,
     config: GridConfig,
     spec: ImageSpec,
-    layers: Callable[[tuple[int, int, int]], Sequence[nn.Module]],
+    layer: Callable[..., nn.Module],
     apart: bool = False,
 ) -> Model:
     """Builds a model from its layers.
 
     Args:
-      name: of the model.
-      config: its choices.
+      name: the model's name.
+      config: its config.
       spec: the images.
-      layers: makes the layers, with the two evaluations of `modules.grid`, for rearranged images
-        `(H', W', C)`.
-      apart: whether layers keep a map of the rows above.
+      layer: makes one layer, a module with the two evaluations of `modules.grid`, from the fields
+        of `modules.grid.parts.GridLayer` as keyword arguments.
+      apart: whether layers keep a separate map of the rows above.
 
     Raises:
       UserError: a readout unsuitable for the images, or class_conditional without labels.
@@ -166,8 +167,9 @@ def grid_model(
     values, context_values = frame(config.order, spec, config.first_kernel)
     height, width, channels = values.shape
     radius = config.first_kernel // 2
+    sizes = {"width": 2 * config.features, "columns": width, "channels": channels}
     net = GridNetwork(
-        layers=layers(values.shape),
+        layers=[layer(**sizes, residual=config.residual) for _ in range(config.layers)],
         spec=spec._replace(height=height, width=width),
         width=2 * config.features,
         **config.inputs(),
@@ -188,9 +190,7 @@ def grid_model(
         context = jnp.concatenate([seen, outside])[context_values]
         return jnp.swapaxes(context, 2, 3), jnp.swapaxes(seen[values], 2, 3)
 
-    def raw_outputs(
-        params: Params, image: Array, label: Array, train: tuple[Array, Array] | None
-    ) -> Array:
+    def raw_outputs(params: Params, image: Array, label: Array, train: Train) -> Array:
         masks = None
         if train is not None and config.dropout:
             key, index = train

@@ -6,7 +6,7 @@ from rnngen_jax.config import refuse_unread, require, require_choice
 from rnngen_jax.models.adversarial import adversarial_model
 from rnngen_jax.models.adversarial_config import AdversarialConfig
 from rnngen_jax.models.base import Model
-from rnngen_jax.models.recurrent import UnrolledConfig, cell_of, how_to_run
+from rnngen_jax.models.recurrent import UnrolledConfig, cell_of, run_of
 from rnngen_jax.modules.gru_gan import SHARED, Body, Generator, RecurrentBody, map_size
 from rnngen_jax.shapes import ImageSpec
 
@@ -22,13 +22,14 @@ class Config(AdversarialConfig, UnrolledConfig):
     Attributes:
       cell: a cell and its options, such as "gru" or "lstm:forget_bias=0"; "none" for a dense layer
         from the whole noise to all steps in its place.
-      step: what a step of the cell gives: a "row" of the feature map, or a "patch", one place of
-        it, in raster order.
-      noise_each: a noise vector for each step; otherwise the same for all.
-      channels: of the feature maps, in both players.
+      step: what one step of the cell generates: a "row" of the feature map, or a "patch", one
+        position of it, in raster order.
+      noise_each: one noise vector per step; otherwise all steps share one.
+      channels: channels of the feature maps, in both players.
       discriminator: "convolutional", or "recurrent" over the image's rows with a cell of the same
         kind.
-      share: which player trains the 3×3 convolutions that both then use; "none" for each its own.
+      share: the player that trains the 3×3 convolutions, which the other one uses too; "none" gives
+        each its own.
     """
 
     norm: str = "batch"
@@ -65,28 +66,22 @@ def build(config: Config, spec: ImageSpec) -> Model:
     height, width = map_size(spec)
     steps = height if config.step == "row" else height * width
     cell = None if config.cell == "none" else cell_of(config)
-    how = how_to_run(config)
+    run = run_of(config)
     generator = Generator(
         spec=spec,
-        cell=cell,
         width=config.features,
         by=config.step,
         features=config.channels,
-        slope=config.slope,
-        norm=config.norm,
-        **how,
+        cell=cell,
+        run=run,
+        **config.generator_layers(),
     )
     if config.discriminator == "recurrent":
         body = RecurrentBody(
-            cell=cell, width=config.channels, slope=config.slope, dropout=config.dropout, **how
+            cell=cell, width=config.channels, slope=config.slope, dropout=config.dropout, run=run
         )
     else:
-        body = Body(
-            features=config.channels,
-            slope=config.slope,
-            dropout=config.dropout,
-            norm=config.discriminator_norm,
-        )
+        body = Body(features=config.channels, **config.discriminator_layers())
     return adversarial_model(
         "gru_gan",
         config,

@@ -1,9 +1,9 @@
-"""What models of latent variables share: from an encoder and a decoder to bounds and samples.
+"""Latent-variable models from an encoder and a decoder: bounds, samples and completions.
 
     log p(x) >= E_q(z|x)[log p(x|z)] - KL(q(z|x) || p(z))     (Kingma and Welling 2014, eq. 3)
 
-with a standard normal prior p(z) over S steps of Z variables. A deterministic code has no prior,
-and so no bound: its model is trained to rebuild images, and cannot draw any.
+with a standard normal prior p(z) over S steps of Z variables. A deterministic code has no prior and
+so no bound: its model is trained to reconstruct images, and cannot sample.
 """
 
 import math
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnngen_jax import keys
-from rnngen_jax.config import require, require_at_least
+from rnngen_jax.config import require_at_least
 from rnngen_jax.models import latent_completion
 from rnngen_jax.models.base import (
     Aux,
@@ -25,7 +25,10 @@ from rnngen_jax.models.base import (
     Latent,
     Model,
     Params,
+    Scalar,
+    Train,
     labels_for,
+    sampler,
 )
 from rnngen_jax.models.latent_networks import Inference, Network, log_ratio
 from rnngen_jax.ops import bounds, gaussians
@@ -35,31 +38,29 @@ from rnngen_jax.shapes import ImageSpec
 
 @dataclass(frozen=True)
 class Objective:
-    """What is minimised in place of the bound's negative.
+    """The training objective, which replaces the negative bound.
 
     Attributes:
       beta: weight of the KL (Higgins et al. 2017, eq. 4); 1 is the bound.
-      warmup: steps over which β grows from 0 (Bowman et al. 2016); 0 for none.
-      free_bits: nats of a latent variable's KL that cost as much as none (Kingma et al. 2016).
+      beta_warmup: steps over which β grows from 0 (Bowman et al. 2016); 0 for none.
+      free_bits: nats per latent variable below which a smaller KL gains nothing (Kingma et al.
+        2016).
     """
 
     beta: float = 1.0
-    warmup: int = 0
+    beta_warmup: int = 0
     free_bits: float = 0.0
 
     def __post_init__(self) -> None:
-        at = "config.model."
-        require(self.beta >= 0, f"{at}beta", self.beta, "≥ 0")
-        require(self.warmup >= 0, f"{at}beta_warmup", self.warmup, "≥ 0")
-        require(self.free_bits >= 0, f"{at}free_bits", self.free_bits, "≥ 0")
+        require_at_least(self, "config.model", 0, "beta", "beta_warmup", "free_bits")
 
 
 @dataclass(frozen=True)
 class LatentConfig:
-    """Choices of all models of latent variables.
+    """Choices of all latent-variable models.
 
     Attributes:
-      latents: number of latent variables Z, of each step where there are several.
+      latents: number of latent variables Z, per step if there are several steps.
       class_conditional: the class is an input.
       readout: "categorical" over the grey levels, "bernoulli", "logistic_mixture" or "gaussian".
       mixtures: components of the logistic mixture; 1 is the discretised logistic.
@@ -81,7 +82,7 @@ class LatentConfig:
         self.objective()
 
     def objective(self) -> Objective:
-        """What is minimised."""
+        """The training objective."""
         return Objective(self.beta, self.beta_warmup, self.free_bits)
 
 
@@ -94,14 +95,14 @@ def latent_model(
     shape: tuple[int, int],
     objective: Objective | None,
 ) -> Model:
-    """A model from an encoder and a decoder.
+    """Builds a model from an encoder and a decoder.
 
     Args:
-      name: of the model.
+      name: the model's name.
       spec: the images.
       conditional: whether labels matter.
       network: the encoder and the decoder.
-      likelihood: of a value, given the raw outputs for it.
+      likelihood: the distribution of a value, given its raw outputs.
       shape: (S, Z) of the latents.
       objective: `None` for a deterministic code.
     """
@@ -115,10 +116,11 @@ def latent_model(
         return jax.vmap(lambda key: jax.random.normal(key, shape))(each)
 
     def inferred(
-        params: Params, batch: Batch, noise: Array, train: tuple[Array, Array] | None = None
+        params: Params, batch: Batch, noise: Array, train: Train = None
     ) -> tuple[Inference, Array]:
         image = batch[spec.key].astype(jnp.int32)
-        found = network.infer(params, image, batch["label"], noise, train)
+        pick = gaussians.reparameterised
+        found = network.infer(params, image, batch["label"], noise, train, pick)
         log_p = log_likelihood(found.raw, image)
         return found, log_p.sum(range(1, log_p.ndim))
 
@@ -133,7 +135,7 @@ def latent_model(
             return -log_p.mean() / spec.dims, Aux(metrics, extra)
         kl = gaussians.kl_to_standard(found.posterior)
         nats = -bounds.elbo(log_p, kl).mean()
-        beta = bounds.warmed_up(objective.beta, objective.warmup, step)
+        beta = bounds.warmed_up(objective.beta, objective.beta_warmup, step)
         paid = beta * bounds.free_bits(kl, objective.free_bits).mean()
         metrics |= {
             "kl": kl.sum((1, 2)).mean(),
@@ -152,7 +154,7 @@ def latent_model(
     def importance(
         params: Params, extra: Extra, batch: Batch, key: Array, samples: int, chunk: int
     ) -> Array:
-        """Draws number i of all images at once: each has a key of the image's index and of i."""
+        """Draw i of all images at once, with one key per image and draw."""
         del extra
 
         def log_weight(number: Array) -> Array:
@@ -165,10 +167,10 @@ def latent_model(
 
     def encode(params: Params, extra: Extra, image: Array, label: Array | None = None) -> Array:
         del extra
-        num = image.shape[0]
+        num, pick = image.shape[0], gaussians.reparameterised
         still = jnp.zeros((num, *shape))
         label = labels_for(label, num)
-        return network.infer(params, image.astype(jnp.int32), label, still, None).latents
+        return network.infer(params, image.astype(jnp.int32), label, still, None, pick).latents
 
     def expected(raw: Array) -> Array:
         """The level nearest to the expected value."""
@@ -190,27 +192,14 @@ def latent_model(
         kl = None if objective is None else gaussians.kl_to_standard(found.posterior)
         return Inspection(log_p, kl, mean, error)
 
-    def prior(
-        params: Params,
-        extra: Extra,
-        key: Array,
-        num: int,
-        label: Array | None = None,
-        temperature: Array | float = 1.0,
-    ) -> Array:
-        del params, extra, label  # a standard normal, which nothing has to learn
-        return temperature * jax.random.normal(key, (num, *shape))
+    def prior(params: Params, extra: Extra, key: Array, label: Array, temperature: Scalar) -> Array:
+        del params, extra  # a standard normal, the same for all classes, has no parameters
+        return temperature * jax.random.normal(key, (label.shape[0], *shape))
 
     def sample(
-        params: Params,
-        extra: Extra,
-        key: Array,
-        num: int,
-        label: Array | None = None,
-        temperature: Array | float = 1.0,
+        params: Params, extra: Extra, key: Array, label: Array, temperature: Scalar
     ) -> Array:
-        label = labels_for(label, num)
-        latents = prior(params, extra, keys.named(key, "prior"), num, label, temperature)
+        latents = prior(params, extra, keys.named(key, "prior"), label, temperature)
 
         def choose(key: Array, raw: Array) -> Array:
             return likelihood.draw(key, raw, temperature)
@@ -226,7 +215,7 @@ def latent_model(
         raw, read, write = network.canvases(params, latents, label)
         return Canvases(likelihood.mean(raw), read, write)
 
-    complete = latent_completion.completer(network, likelihood, spec, shape)
+    complete = latent_completion.gibbs(network, likelihood, spec, shape)
     generative = objective is not None
     return Model(
         name=name,
@@ -236,7 +225,7 @@ def latent_model(
         losses={"model": loss},
         likelihood="ELBO" if generative else None,
         log_prob=log_prob if generative else None,
-        sample=sample if generative else None,
+        sample=sampler(sample) if generative else None,
         complete=complete if generative else None,
         candidates=latent_completion.CANDIDATES,
         latent=Latent(
@@ -244,7 +233,7 @@ def latent_model(
             encode=encode,
             decode=decode,
             inspect=inspect,
-            prior=prior if generative else None,
+            prior=sampler(prior) if generative else None,
             importance=importance if generative else None,
             canvases=canvases if network.canvases is not None else None,
             completion=latent_completion.METHOD if generative else None,

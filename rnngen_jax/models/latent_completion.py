@@ -1,22 +1,23 @@
-"""Completing images by a model of latent variables: Gibbs sampling of latents and unknown values.
+"""Completion with latent-variable models: Gibbs sampling of latents and unknown values.
 
 The target is p(z, u | k), of the latents z and the unknown values u given the known values k, where
-p is what `sample` draws from at the temperature given. A round has two steps, either of which
-leaves the target invariant:
+p is the distribution of `sample` at the same temperature. Each round has two steps, both of which
+leave the target invariant:
 
 1. z given x = (k, u), by multiple-try Metropolis (`ops.resampling.multiple_try`). Draws of q(z|x),
-   which given a point between are independent of the current z (`ops.resampling.around`), and the
-   current z are weighed by p(x|z) p(z) / q(z|x). Mattei and Frellsen 2018, section 3.3, have one
-   draw, independent of all. It is all of x that is weighed: by k alone the step would aim at
-   p(z|k), and may not, since its draws depend on u, and u on the current z.
-2. u given z and k. Values that are independent given z are drawn. A decoder that is told the values
-   before draws each unknown value given those: such draws and the current u are weighed by the
-   probability of the known values, each given those before it, by multiple-try Metropolis again.
+   which are independent of the current z given an intermediate point (`ops.resampling.around`), and
+   the current z are weighted by p(x|z) p(z) / q(z|x). Mattei and Frellsen 2018, section 3.3, use
+   one independent draw. The weights are for all of x: weights for k alone would have p(z|k) as the
+   target, which is invalid here, since the draws depend on u, and u on the current z.
+2. u given z and k. Values that are independent given z are drawn directly. An autoregressive
+   decoder draws each unknown value given the values before it: such draws and the current u are
+   weighted by the probability of the known values, each given those before it, again with
+   multiple-try Metropolis.
 
-From noise it would take hundreds of rounds to come near the target. So the first rounds are a
-search, after Rezende et al. 2014, appendix F: z is one of several draws of q(z|x) by their weights
-for k alone, and what was before is dropped. That leads to images that are too likely; the other
-rounds begin there.
+From noise it would take hundreds of rounds to approach the target. The first rounds are therefore a
+search, after Rezende et al. 2014, appendix F: z is chosen among several draws of q(z|x) by their
+weights for k alone, and the previous state is discarded. The search ends at images that are too
+likely; the remaining rounds start from there.
 """
 
 from collections.abc import Callable
@@ -26,46 +27,38 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnngen_jax import keys
-from rnngen_jax.models.base import Completion, Extra, Params, labels_for
-from rnngen_jax.models.latent_networks import Given, Inference, Network, log_ratio
+from rnngen_jax.models.base import Completion, Given, Params, Scalar, completer
+from rnngen_jax.models.latent_networks import Inference, Network, log_ratio
 from rnngen_jax.ops import gaussians, resampling
 from rnngen_jax.ops.gaussians import Pick
 from rnngen_jax.ops.likelihoods import PixelLikelihood
 from rnngen_jax.shapes import ImageSpec
 
 ROUNDS = 40
-SEARCH = 10  # rounds of these that are the search
-CANDIDATES = 8  # draws in each that there are to choose from, unless told otherwise
-AT_ONCE = 16  # of these that are made at once, for many would not fit into memory
+SEARCH = 10  # the first rounds, which search
+CANDIDATES = 8  # default number of draws to choose from in each step
+AT_ONCE = 16  # draws that are made in parallel, to limit memory
 
 METHOD = f"{ROUNDS} rounds of Gibbs sampling"
 
 
-def completer(
+def gibbs(
     network: Network, likelihood: PixelLikelihood, spec: ImageSpec, shape: tuple[int, int]
 ) -> Callable[..., Completion]:
-    """`complete` of a model of latent variables, as in `Model`.
+    """`Model.complete` of a latent-variable model.
 
     Args:
       network: the encoder and the decoder.
-      likelihood: of a value, given the raw outputs for it.
+      likelihood: the distribution of a value, given its raw outputs.
       spec: the images.
       shape: (S, Z) of the latents.
     """
 
     def complete(
-        params: Params,
-        extra: Extra,
-        key: Array,
-        image: Array,
-        known: Array,
-        label: Array | None = None,
-        temperature: Array | float = 1.0,
-        candidates: int = CANDIDATES,
+        params: Params, key: Array, given: Given, label: Array, temperature: Scalar, candidates: int
     ) -> Completion:
-        del extra
-        num = image.shape[0]
-        label, image, visible = labels_for(label, num), image.astype(jnp.int32), known[..., None]
+        num, image, known = label.shape[0], given.image.astype(jnp.int32), given.known
+        given, visible = Given(image, known), known[..., None]
 
         def log_p(raw: Array, values: Array, where: Array) -> Array:
             each = likelihood.log_prob(raw, values, temperature)
@@ -74,7 +67,7 @@ def completer(
         def new_latents(
             key: Array, latents: Array, current: Array, searches: Array
         ) -> tuple[Array, Array]:
-            """Step 1: latents, and which of them are new."""
+            """Step 1: latents, and whether each image's are new."""
 
             def infer(noise: Array, pick: Pick) -> tuple[Inference, Array]:
                 found = network.infer(params, current, label, noise, None, pick)
@@ -102,11 +95,10 @@ def completer(
             def choose(key: Array, raw: Array) -> Array:
                 return likelihood.draw(key, raw, temperature)
 
-            def draw(key: Array, given: Given) -> tuple[Array, Array]:
-                raw, drawn = network.draw(params, latents, label, key, choose, given)
+            def draw(key: Array, fixed: Given) -> tuple[Array, Array]:
+                raw, drawn = network.draw(params, latents, label, key, choose, fixed)
                 return drawn, log_p(raw, image, visible)
 
-            given = Given(image, known)
             if not network.autoregressive:
                 return draw(key, given)[0]
             _, weight = draw(key, Given(current, jnp.ones_like(known)))
@@ -128,7 +120,7 @@ def completer(
         (_, completed), moved = jax.lax.scan(one_round, first, rounds)
         return Completion(completed.astype(jnp.uint8), moved=moved[SEARCH:].mean(0))
 
-    return complete
+    return completer(complete, candidates=CANDIDATES)
 
 
 def _chosen(
@@ -143,7 +135,7 @@ def _chosen(
     Args:
       key: a random key.
       current: `[B, ...]`, of log-weight `weight`, `[B]`.
-      draw: of a source makes another state and its log-weight.
+      draw: makes another state and its log-weight from a source.
       sources: `[K, ...]`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What an encoder and a decoder of latents are, as pure functions."""
+"""The interface of an encoder and a decoder of latents, as pure functions."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -6,31 +6,19 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from rnngen_jax.models.base import Extra, Params
+from rnngen_jax.models.base import Extra, Given, Params, Scalar
 from rnngen_jax.ops import gaussians
 from rnngen_jax.ops.gaussians import Gaussian
 
-Choose = Callable[[Array, Array], Array]  # of a value each, from a key and raw outputs [..., P]
-
-
-class Given(NamedTuple):
-    """Pixels that are known while an image is drawn.
-
-    Attributes:
-      image: int `[B, H, W, C]`.
-      known: bool `[B, H, W]`.
-    """
-
-    image: Array
-    known: Array
+Choose = Callable[[Array, Array], Array]  # from a key and raw outputs [..., P] to values [...]
 
 
 class Inference(NamedTuple):
-    """An image taken in and given out again.
+    """An image's latents and reconstruction.
 
     Attributes:
       latents: `[B, S, Z]`.
-      posterior: q(z|x), of `[B, S, Z]`; `None` of a deterministic code.
+      posterior: q(z|x), over `[B, S, Z]`; `None` for a deterministic code.
       raw: raw outputs of p(x|z), `[B, H, W, C, P]`.
     """
 
@@ -44,16 +32,15 @@ class Network(NamedTuple):
 
     Attributes:
       init: as in `Model`.
-      infer: `infer(params, image, label, noise, train, pick=reparameterised) -> Inference`, of int
-        `[B, H, W, C]`, `[B]` and `[B, S, Z]`; latents are `pick(posterior, noise)`, the posterior's
-        mean plus its scale times the noise. `train` is `(key, index [B])` in training, for what
-        else is random there, or `None`.
+      infer: `infer(params, image, label, noise, train, pick) -> Inference`, from int `[B, H, W, C]`
+        and `[B]`, and noise `[B, S, Z]`; latents are `pick(posterior, noise)`, such as the
+        posterior's mean plus its scale times the noise. `train` as in `models.base.Train`.
       draw: `draw(params, latents, label, key, choose, given) -> (raw, image)`, raw outputs
-        `[B, H, W, C, P]` and int `[B, H, W, C]`; `choose` picks what is not `given`.
+        `[B, H, W, C, P]` and int `[B, H, W, C]`; `choose` draws the values that are not `given`.
       canvases: `canvases(params, latents, label) -> (raw [T, B, H, W, C, P], read, write)`, as in
-        `Canvases`; `None` for networks that give out an image at once.
-      autoregressive: whether values depend on others given the latents, so that what `draw` draws
-        knows of the given values before each, and not of those after it.
+        `Canvases`; `None` for networks that do not draw step by step.
+      autoregressive: whether values depend on earlier ones given the latents, so that `draw`
+        conditions each value on the given ones before it, and not on those after it.
     """
 
     init: Callable[[Array], tuple[Params, Extra]]
@@ -87,10 +74,10 @@ def independent(network_draw: Callable[[Params, Array, Array], Array]) -> Callab
     return draw
 
 
-def log_ratio(found: Inference, temperature: Array | float = 1.0) -> Array:
-    """log p(z) - log q(z|x) of the latents, `[B]` nats, but for a constant of the temperature.
+def log_ratio(found: Inference, temperature: Scalar = 1.0) -> Array:
+    """log p(z) - log q(z|x) of the latents, `[B]` nats, up to a constant set by the temperature.
 
-    The prior's standard deviation is the temperature, as in what is sampled.
+    The prior's standard deviation is the temperature, as in sampling.
     """
     prior = gaussians.log_density_standard(found.latents / temperature)
     return (prior - gaussians.log_density(found.posterior, found.latents)).sum((1, 2))

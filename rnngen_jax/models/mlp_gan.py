@@ -33,7 +33,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
     Raises:
       UserError: a conditional model of images without classes.
     """
-    shared = {"hidden": config.hidden, "layers": config.layers, "slope": config.slope}
-    generator = Generator(spec=spec, norm=config.norm, **shared)
-    body = Body(dropout=config.dropout, norm=config.discriminator_norm, **shared)
+    sizes = {"hidden": config.hidden, "layers": config.layers}
+    generator = Generator(spec=spec, **sizes, **config.generator_layers())
+    body = Body(**sizes, **config.discriminator_layers())
     return adversarial_model("mlp_gan", config, spec, generator, body)

@@ -3,6 +3,7 @@
 The baselines of the recurrent models: masked convolutions with a limited receptive field.
 """
 
+import functools
 from dataclasses import dataclass
 
 from rnngen_jax.models.base import Model
@@ -34,20 +35,6 @@ def build(config: Config, spec: ImageSpec) -> Model:
     Raises:
       UserError: a readout unsuitable for the images.
     """
-    layer = GatedConv if config.gated else ConvBlock
-
-    def layers(shape: tuple[int, int, int]) -> list[GatedConv | ConvBlock]:
-        _, width, channels = shape
-        return [
-            layer(
-                features=config.features,
-                width=2 * config.features,
-                columns=width,
-                channels=channels,
-                radius=config.kernel // 2,
-                residual=config.residual,
-            )
-            for _ in range(config.layers)
-        ]
-
-    return grid_model("pixel_cnn", config, spec, layers, apart=config.gated)
+    kind = GatedConv if config.gated else ConvBlock
+    layer = functools.partial(kind, features=config.features, radius=config.kernel // 2)
+    return grid_model("pixel_cnn", config, spec, layer, apart=config.gated)

@@ -22,14 +22,8 @@ from rnngen_jax.models.autoregressive import (
     autoregressive_model,
     in_raster_order,
 )
-from rnngen_jax.models.base import (
-    Extra,
-    Model,
-    Params,
-    dropout_masks,
-    require_classes,
-)
-from rnngen_jax.models.recurrent import UnrolledConfig, cell_of, how_to_run
+from rnngen_jax.models.base import Extra, Model, Params, Train, dropout_masks, require_classes
+from rnngen_jax.models.recurrent import UnrolledConfig, cell_of, run_of
 from rnngen_jax.modules.pixel_rnn import PixelRNN
 from rnngen_jax.ops import likelihoods, orders
 from rnngen_jax.shapes import ImageSpec
@@ -87,11 +81,11 @@ def build(config: Config, spec: ImageSpec) -> Model:
     net = PixelRNN(
         cell=cell,
         spec=spec,
-        readout_size=likelihood.size,
         input_features=config.input_features,
-        **config.inputs(),
+        readout_size=likelihood.size,
         readout_hidden=config.readout_hidden,
-        **how_to_run(config),
+        **config.inputs(),
+        run=run_of(config),
     )
 
     def init(key: Array) -> tuple[Params, Extra]:
@@ -100,13 +94,9 @@ def build(config: Config, spec: ImageSpec) -> Model:
         variables = net.init(key, context, place, values, label)
         return {"model": variables["params"]}, {}
 
-    def raw_outputs(
-        params: Params, image: Array, label: Array, train: tuple[Array, Array] | None
-    ) -> Array:
-        masks = None
-        if train is not None and config.dropout:
-            sizes = config.input_features, cell.features
-            masks = dropout_masks(*train, sizes, config.dropout)
+    def raw_outputs(params: Params, image: Array, label: Array, train: Train) -> Array:
+        sizes = config.input_features, cell.features
+        masks = dropout_masks(train, sizes, config.dropout)
         values = in_raster_order(image).astype(jnp.int32)
         outside = jnp.full((1, values.shape[1]), spec.levels, jnp.int32)
         context = jnp.concatenate([values, outside])[context_values]

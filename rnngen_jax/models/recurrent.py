@@ -1,11 +1,11 @@
 """Config fields of models with a recurrent cell, and the cell that they describe."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from rnngen_jax import cells, recurrence
 from rnngen_jax.cells.base import Cell
 from rnngen_jax.config import require, require_at_least
+from rnngen_jax.modules.recurrent import Run
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class UnrolledConfig(RecurrentConfig):
         recurrence.from_spec(self.strategy)
 
 
-def how_to_run(config: UnrolledConfig) -> dict[str, Any]:
-    """The fields of a module that tell how its cell is run over time."""
-    return {"strategy": recurrence.by_layer(config.strategy), "remat": config.remat}
+def run_of(config: UnrolledConfig) -> Run:
+    """How a config's cells are run over time."""
+    return Run(recurrence.by_layer(config.strategy), config.remat)
 
 
 def cell_of(config: RecurrentConfig) -> Cell:

@@ -16,18 +16,20 @@ from jax import Array
 from rnngen_jax.config import refuse_unread, require, require_at_least, require_choice
 from rnngen_jax.models.base import (
     Extra,
+    Given,
     Model,
     Params,
+    Train,
     dropout_masks,
     require_classes,
     require_dropout,
 )
 from rnngen_jax.models.latent import LatentConfig, latent_model
-from rnngen_jax.models.latent_networks import Choose, Given, Inference, Network, independent
-from rnngen_jax.models.recurrent import UnrolledConfig, cell_of, how_to_run
+from rnngen_jax.models.latent_networks import Choose, Inference, Network, independent
+from rnngen_jax.models.recurrent import UnrolledConfig, cell_of, run_of
 from rnngen_jax.modules.pixels import require_encoding
 from rnngen_jax.modules.rnn_autoencoder import DecoderCarry, RNNAutoencoder
-from rnngen_jax.ops import attention, gaussians, likelihoods, patches
+from rnngen_jax.ops import attention, likelihoods, patches
 from rnngen_jax.ops.gaussians import Pick
 from rnngen_jax.recurrence import generate
 from rnngen_jax.shapes import ImageSpec
@@ -45,7 +47,8 @@ class Config(LatentConfig, UnrolledConfig):
 
     Attributes:
       cell: of the encoder and the decoder, a cell and its options, such as "lstm" or "gru".
-      strategy: as in `UnrolledConfig`; only without attention, which needs the codes at each step.
+      strategy: as in `UnrolledConfig`; must be left at its default with attention, whose decoder
+        attends to the codes at each step.
       bidirectional: a second encoder reads the patches in reverse.
       input_features: width D of the cells' inputs.
       pixels: "onehot" has a weight per grey level, "scalar" maps it to [-1, 1].
@@ -58,12 +61,13 @@ class Config(LatentConfig, UnrolledConfig):
       attend: with attention, codes are made from the encoder's "states", or from each patch's
         "embedding" without any recurrence.
       decoder: "autoregressive" sees the previous patch, "free" does not.
+      class_conditional: the class is an input of the decoder.
       dropout: rate for the decoder's inputs and outputs, one mask per image.
     """
 
     bidirectional: bool = False
-    input_features: int = 64
     pixels: str = "scalar"
+    input_features: int = 64
     sequence: str = "rows"
     patch: int = 4
     latent: str = "gaussian"
@@ -88,7 +92,7 @@ class Config(LatentConfig, UnrolledConfig):
             for name in ("beta", "beta_warmup", "free_bits"):
                 refuse_unread(self, "config.model", name, ("latent",), ", which has no KL")
         if self.attention != "none":
-            why = ", whose decoder looks at the codes at each step"
+            why = ", whose decoder attends to the codes at each step"
             refuse_unread(self, "config.model", "strategy", ("attention",), why)
 
 
@@ -128,7 +132,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
         attention=config.attention,
         attend=config.attend,
         autoregressive=config.decoder == "autoregressive",
-        **how_to_run(config),
+        run=run_of(config),
     )
     shape = (1 if config.attention == "none" else steps, config.latents)
 
@@ -145,17 +149,10 @@ def build(config: Config, spec: ImageSpec) -> Model:
         return {"model": variables["params"]}, {}
 
     def infer(
-        params: Params,
-        image: Array,
-        label: Array,
-        noise: Array,
-        train: tuple[Array, Array] | None,
-        pick: Pick = gaussians.reparameterised,
+        params: Params, image: Array, label: Array, noise: Array, train: Train, pick: Pick
     ) -> Inference:
-        masks = None
-        if train is not None and config.dropout:
-            sizes = config.input_features, cell.features
-            masks = dropout_masks(*train, sizes, config.dropout)
+        sizes = config.input_features, cell.features
+        masks = dropout_masks(train, sizes, config.dropout)
         codes, posterior, raw = net.apply(
             {"params": params["model"]},
             to_steps(image),
@@ -173,16 +170,11 @@ def build(config: Config, spec: ImageSpec) -> Model:
         return from_steps(net.apply(variables, codes, label, method=net.decode))
 
     def draw(
-        params: Params,
-        latents: Array,
-        label: Array,
-        key: Array,
-        choose: Choose,
-        given: Given | None,
+        params: Params, codes: Array, label: Array, key: Array, choose: Choose, given: Given | None
     ) -> tuple[Array, Array]:
         """Patch by patch, each given the previous one, drawn or known."""
-        variables, num = {"params": params["model"]}, latents.shape[0]
-        told = net.apply(variables, jnp.moveaxis(latents, 1, 0), method=net.told)
+        variables, num = {"params": params["model"]}, codes.shape[0]
+        told = net.apply(variables, jnp.moveaxis(codes, 1, 0), method=net.told)
         fixed = None
         if given is not None:
             known = jnp.broadcast_to(given.known[..., None], given.image.shape)

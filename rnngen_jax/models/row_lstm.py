@@ -1,14 +1,15 @@
 """Row LSTM: a convolutional recurrence over the rows of an image (van den Oord et al. 2016, 3.1).
 
-A pixel sees the triangle above it and its row to the left: with a kernel of 2r + 1 places, the
-receptive field widens by r places to each side per row.
+A pixel sees the triangle above it and its row to the left: with kernels 2r + 1 wide, the
+receptive field widens by r pixels to each side per row.
 """
 
+import functools
 from dataclasses import dataclass
 
 from rnngen_jax.models.base import Model
 from rnngen_jax.models.grid import GridConfig, convolvable, grid_model, require_kernel
-from rnngen_jax.models.recurrent import UnrolledConfig, how_to_run
+from rnngen_jax.models.recurrent import UnrolledConfig, run_of
 from rnngen_jax.modules.grid.row_lstm import RowLSTM
 from rnngen_jax.shapes import ImageSpec
 
@@ -40,21 +41,11 @@ def build(config: Config, spec: ImageSpec) -> Model:
       UserError: an unknown or unsuitable cell, strategy or readout.
     """
     cell = convolvable(config.cell, config.features, config.strategy)
-
-    def layers(shape: tuple[int, int, int]) -> list[RowLSTM]:
-        _, width, channels = shape
-        return [
-            RowLSTM(
-                cell=cell,
-                width=2 * config.features,
-                columns=width,
-                channels=channels,
-                radius=config.kernel // 2,
-                learned=config.learned_carry,
-                residual=config.residual,
-                **how_to_run(config),
-            )
-            for _ in range(config.layers)
-        ]
-
-    return grid_model("row_lstm", config, spec, layers)
+    layer = functools.partial(
+        RowLSTM,
+        cell=cell,
+        radius=config.kernel // 2,
+        learned=config.learned_carry,
+        run=run_of(config),
+    )
+    return grid_model("row_lstm", config, spec, layer)

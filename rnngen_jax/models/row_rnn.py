@@ -16,14 +16,8 @@ from rnngen_jax import cells
 from rnngen_jax.cells.base import Carry
 from rnngen_jax.config import require, require_at_least, require_choice
 from rnngen_jax.models.autoregressive import PixelConfig, Steps, autoregressive_model
-from rnngen_jax.models.base import (
-    Extra,
-    Model,
-    Params,
-    dropout_masks,
-    require_classes,
-)
-from rnngen_jax.models.recurrent import UnrolledConfig, cell_of, how_to_run
+from rnngen_jax.models.base import Extra, Model, Params, Train, dropout_masks, require_classes
+from rnngen_jax.models.recurrent import UnrolledConfig, cell_of, run_of
 from rnngen_jax.modules.row_rnn import RowRNN
 from rnngen_jax.ops import likelihoods
 from rnngen_jax.shapes import ImageSpec
@@ -58,8 +52,8 @@ class Config(PixelConfig, UnrolledConfig):
 
     input_features: int = 128
     within: str = "independent"
-    within_features: int = 64
     tied_readout: bool = False
+    within_features: int = 64
 
     def __post_init__(self) -> None:
         PixelConfig.__post_init__(self)
@@ -94,13 +88,13 @@ def build(config: Config, spec: ImageSpec) -> Model:
         within = cells.build(config.cell, config.within_features, learned=config.learned_carry)
     net = RowRNN(
         cell=cell,
+        within=within,
+        run=run_of(config),
         spec=spec,
+        tied=config.tied_readout,
         readout_size=likelihood.size,
         input_features=config.input_features,
         **config.inputs(),
-        tied=config.tied_readout,
-        within=within,
-        **how_to_run(config),
     )
 
     def init(key: Array) -> tuple[Params, Extra]:
@@ -108,13 +102,9 @@ def build(config: Config, spec: ImageSpec) -> Model:
         variables = net.init(key, rows, jnp.zeros(1, jnp.int32))
         return {"model": variables["params"]}, {}
 
-    def raw_outputs(
-        params: Params, image: Array, label: Array, train: tuple[Array, Array] | None
-    ) -> Array:
-        masks = None
-        if train is not None and config.dropout:
-            sizes = config.input_features, cell.features
-            masks = dropout_masks(*train, sizes, config.dropout)
+    def raw_outputs(params: Params, image: Array, label: Array, train: Train) -> Array:
+        sizes = config.input_features, cell.features
+        masks = dropout_masks(train, sizes, config.dropout)
         rows = jnp.moveaxis(image, 1, 0).astype(jnp.int32)
         raw = net.apply({"params": params["model"]}, rows, label, masks)
         return jnp.moveaxis(raw, 0, 1)

@@ -12,51 +12,29 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnngen_jax import keys
-from rnngen_jax.config import require, require_at_least, require_choice
-from rnngen_jax.models.base import (
-    Extra,
-    Model,
-    Params,
-    dropout_masks,
-    require_classes,
-    require_dropout,
-)
+from rnngen_jax.models.base import Extra, Model, Params, Train, dropout_masks, require_classes
+from rnngen_jax.models.halving import HalvingConfig
 from rnngen_jax.models.latent import LatentConfig, latent_model
 from rnngen_jax.models.latent_networks import Inference, Network, independent
 from rnngen_jax.modules.vae import Decoder, Encoder
-from rnngen_jax.ops import gaussians, likelihoods
-from rnngen_jax.ops.activations import ACTIVATIONS
+from rnngen_jax.ops import likelihoods
 from rnngen_jax.ops.gaussians import Gaussian, Pick
 from rnngen_jax.shapes import ImageSpec
 
 
 @dataclass(frozen=True)
-class Config(LatentConfig):
-    """Choices of the VAE; see `LatentConfig` for the others.
+class Config(LatentConfig, HalvingConfig):
+    """Choices of the VAE; see `LatentConfig` and `HalvingConfig` for the others.
 
     Attributes:
-      features: channels of the largest map; each halving doubles them.
-      stages: number of halvings; 0 halves once, then until the shorter side is at most 7.
-      kernel: side of the convolutions' kernels, even.
+      class_conditional: the class is an input of encoder and decoder.
       hidden: units of the layer between the smallest map and the latents, on either side.
-      activation: "elu", "gelu", "relu" or another in `ops.activations`.
       dropout: rate for the two hidden layers.
     """
 
-    features: int = 32
-    stages: int = 0
-    kernel: int = 4
-    hidden: int = 256
-    activation: str = "elu"
-    dropout: float = 0.0
-
     def __post_init__(self) -> None:
-        super().__post_init__()
-        require_at_least(self, "config.model", 1, "features", "kernel", "hidden")
-        require(self.kernel % 2 == 0, "config.model.kernel", self.kernel, "even")
-        require(self.stages >= 0, "config.model.stages", self.stages, "≥ 0")
-        require_choice("config.model.activation", self.activation, ACTIVATIONS)
-        require_dropout(self.dropout)
+        LatentConfig.__post_init__(self)
+        HalvingConfig.__post_init__(self)
 
 
 def build(config: Config, spec: ImageSpec) -> Model:
@@ -66,18 +44,8 @@ def build(config: Config, spec: ImageSpec) -> Model:
       UserError: a readout unsuitable for the images, or more halvings than the image has room for.
     """
     require_classes(config.class_conditional, spec)
-    most = min(spec.height, spec.width).bit_length() - 1
-    require(config.stages <= most, "config.model.stages", config.stages, f"in [0, {most}]")
     likelihood = likelihoods.make(config.readout, spec.levels, config.mixtures)
-    shared = {
-        "spec": spec,
-        "stages": config.stages,
-        "features": config.features,
-        "kernel": config.kernel,
-        "hidden": config.hidden,
-        "activation": config.activation,
-        "conditional": config.class_conditional,
-    }
+    shared = {**config.network(spec), "conditional": config.class_conditional}
     encoder = Encoder(latents=config.latents, **shared)
     decoder = Decoder(size=likelihood.size, **shared)
 
@@ -93,16 +61,10 @@ def build(config: Config, spec: ImageSpec) -> Model:
         return decoder.apply(variables, latents[:, 0], label, mask)
 
     def infer(
-        params: Params,
-        image: Array,
-        label: Array,
-        noise: Array,
-        train: tuple[Array, Array] | None,
-        pick: Pick = gaussians.reparameterised,
+        params: Params, image: Array, label: Array, noise: Array, train: Train, pick: Pick
     ) -> Inference:
-        masks = (None, None)
-        if train is not None and config.dropout:
-            masks = dropout_masks(*train, (config.hidden, config.hidden), config.dropout)
+        sizes = config.hidden, config.hidden
+        masks = dropout_masks(train, sizes, config.dropout) or (None, None)
         variables = {"params": params["model"]["encoder"]}
         found = encoder.apply(variables, image, label, masks[0])
         posterior = Gaussian(*jax.tree.map(lambda x: x[:, None], found))

@@ -1,1 +1,1 @@
-"""Flax Linen modules: they own parameters and call the pure functions of the floors below."""
+"""Flax Linen modules, which own parameters and call the pure functions of the layers below."""

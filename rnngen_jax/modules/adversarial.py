@@ -1,4 +1,4 @@
-"""What discriminators share: how they are told the class, and what they say of an image."""
+"""The discriminator around a body: class conditioning and output heads."""
 
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from rnngen_jax.ops.gaussians import Gaussian
 
 
 class Verdict(NamedTuple):
-    """What a discriminator says of images.
+    """A discriminator's outputs.
 
     Attributes:
       score: the logit of being real, `[B]`.
@@ -30,16 +30,16 @@ class Verdict(NamedTuple):
 
 
 class Discriminator(nn.Module):
-    """A body that finds features, and heads that judge by them.
+    """A body that computes features, and linear heads.
 
     Attributes:
       body: `[B, H, W, C]` images in [-1, 1] to features `[B, F]`.
-      classes: of the data; 0 where they do not matter.
-      conditioning: "concat" shows the class to the body as one more channel (Mirza and Osindero
+      classes: number of classes; 0 for an unconditional model.
+      conditioning: "concat" gives the class to the body as one more channel (Mirza and Osindero
         2014), "projection" adds the features' product with the class's vector to the score (Miyato
-        and Koyama 2018, eq. 4), "auxiliary" guesses it (Odena et al. 2017), which the discriminator
-        learns from real images alone.
-      codes, traits: how many categories and continuous codes of InfoGAN to guess.
+        and Koyama 2018, eq. 4), "auxiliary" predicts it (Odena et al. 2017), which the
+        discriminator learns from real images only.
+      codes, traits: numbers of InfoGAN's categories and continuous codes to predict.
     """
 
     body: nn.Module
@@ -58,14 +58,14 @@ class Discriminator(nn.Module):
         drop: Array | None = None,
         **scheduled: Array,
     ) -> Verdict:
-        """Judges images.
+        """Scores images.
 
         Args:
           image: float32 `[B, H, W, C]` in [-1, 1].
           label: int `[B]`.
           train: whether batch norm takes the batch's own moments.
-          drop: one key an image for dropout, `[B]`, or `None` for none.
-          scheduled: what else the body is given, by keyword.
+          drop: one key per image for dropout, `[B]`, or `None` for none.
+          scheduled: further keyword arguments of the body.
         """
         if self.classes and self.conditioning == "concat":
             size, height, width, _ = image.shape
@@ -90,7 +90,7 @@ class Discriminator(nn.Module):
 
 
 def dropped(x: Array, drop: Array | None, name: str, rate: float) -> Array:
-    """Dropout of `[B, ...]` by each image's own key; `drop` is `[B]`, or `None` for none."""
+    """Dropout of `[B, ...]` with one key per image; `drop` is `[B]`, or `None` for none."""
     if drop is None or not rate:
         return x
     each = jax.vmap(lambda key: keys.named(key, name))(drop)
@@ -98,18 +98,18 @@ def dropped(x: Array, drop: Array | None, name: str, rate: float) -> Array:
 
 
 def without(params: Any, player: str, names: tuple[str, ...]) -> Any:
-    """A player's parameters but for the modules of these names."""
+    """A player's parameters without the modules of these names."""
     kept = {name: leaf for name, leaf in _shelf(params, player).items() if name not in names}
     return {**params, "body": kept} if player == "discriminator" else kept
 
 
 def with_borrowed(params: dict[str, Any], owner: str, names: tuple[str, ...]) -> Any:
-    """The other player's parameters with the owner's of these modules, as constants.
+    """The other player's parameters, completed by the owner's modules as constants.
 
     Args:
-      params: of both players, by player.
-      owner: who has these modules.
-      names: of the modules.
+      params: both players' parameters, by player.
+      owner: the player that has these modules.
+      names: the modules' names.
     """
     (player,) = params.keys() - {owner}
     lent = {name: _shelf(params[owner], owner)[name] for name in names}

@@ -5,29 +5,11 @@ from jax import Array
 
 from rnngen_jax.modules.halving import Halve
 from rnngen_jax.modules.latent import scaled
-from rnngen_jax.modules.vae import sizes
-from rnngen_jax.ops.activations import ACTIVATIONS
-from rnngen_jax.shapes import ImageSpec
+from rnngen_jax.modules.vae import HalvingNetwork, sizes
 
 
-class Classifier(nn.Module):
-    """Convolutions of stride 2, each doubling the features, then a hidden layer.
-
-    Attributes:
-      spec: the images.
-      stages: number of halvings, as in `modules.vae.sizes`.
-      features: of the first map.
-      kernel: the convolutions' size.
-      hidden: units F of the hidden layer.
-      activation: a name in `ops.activations.ACTIVATIONS`.
-    """
-
-    spec: ImageSpec
-    stages: int
-    features: int
-    kernel: int
-    hidden: int
-    activation: str
+class Classifier(HalvingNetwork):
+    """Convolutions of stride 2, each doubling the features, then a hidden layer of F units."""
 
     @nn.compact
     def __call__(self, image: Array, mask: Array | None = None) -> tuple[Array, Array]:
@@ -35,11 +17,10 @@ class Classifier(nn.Module):
 
         The dropout mask `[B, F]` acts between the two: the activations are returned without it.
         """
-        activation = ACTIVATIONS[self.activation]
         # Black is zero, the value that the convolutions see beyond the border.
         x = scaled(image, self.spec.levels)
         for stage, _ in enumerate(sizes(*image.shape[1:3], self.stages)[1:]):
-            x = activation(Halve(self.features << stage, self.kernel)(x))
-        features = activation(nn.Dense(self.hidden)(x.reshape(x.shape[0], -1)))
+            x = self.activate(Halve(self.features << stage, self.kernel)(x))
+        features = self.activate(nn.Dense(self.hidden)(x.reshape(x.shape[0], -1)))
         kept = features if mask is None else features * mask
         return features, nn.Dense(self.spec.classes)(kept)

@@ -1,8 +1,8 @@
 """The two players of DCGAN (Radford et al. 2016), sized from the image.
 
-With `grow`, they grow by resolution (Karras et al. 2018): each map on the way is also turned into
-an image, and shares between 0 and 1, one a doubling, blend each resolution's image with that of the
-one below, doubled.
+With `grow`, they grow by resolution (Karras et al. 2018): each map is also converted to an image,
+and weights between 0 and 1, one per doubling, blend each resolution's image with the doubled image
+of the resolution below.
 """
 
 import jax
@@ -23,9 +23,9 @@ class Generator(nn.Module):
     Attributes:
       spec: the images.
       stages: doublings, as in `modules.vae.sizes`.
-      features: of the largest map but the image; each smaller one has twice as many.
-      kernel: the convolutions' size.
-      slope: of LeakyReLU below 0.
+      features: channels of the largest map before the image; each smaller map has twice as many.
+      kernel: side of the convolutions' kernels.
+      slope: slope of LeakyReLU below 0.
       norm: "none", "batch", or "conditional_batch" by class.
       attention: self-attention over the map before the last doubling.
       grow: whether the image is blended from all resolutions.
@@ -67,7 +67,7 @@ class Generator(nn.Module):
         return jnp.tanh(image)
 
     def _image(self, x: Array, stage: int) -> Array:
-        """A map as an image, before its tanh."""
+        """A map converted to an image, before the tanh."""
         return nn.Dense(self.spec.channels, name=f"image_{stage}")(x)
 
 
@@ -113,7 +113,7 @@ class Body(nn.Module):
         return x.reshape(x.shape[0], -1)
 
     def _map(self, image: Array, stage: int) -> Array:
-        """An image as a map like those of the convolutions at its resolution."""
+        """An image converted to a map like the convolutions' at its resolution."""
         x = nn.Dense(self.features << stage >> 1 or 1, name=f"map_{stage}")(image)
         return jax.nn.leaky_relu(x, self.slope)
 
@@ -124,20 +124,20 @@ def blended(low: Array, high: Array, share: Array) -> Array:
 
 
 def doubled(image: Array) -> Array:
-    """`[B, H, W, C]` to `[B, 2 H, 2 W, C]`, each place four times."""
+    """`[B, H, W, C]` to `[B, 2 H, 2 W, C]`, each pixel four times."""
     return jnp.repeat(jnp.repeat(image, 2, axis=1), 2, axis=2)
 
 
 def halved(image: Array) -> Array:
-    """`[B, 2 H, 2 W, C]` to `[B, H, W, C]`, the mean of four places."""
+    """`[B, 2 H, 2 W, C]` to `[B, H, W, C]`, the mean of each block of 2x2 pixels."""
     batch, height, width, channels = image.shape
     return image.reshape(batch, height // 2, 2, width // 2, 2, channels).mean((2, 4))
 
 
 def faded(image: Array, fade: Array) -> Array:
-    """Real images as blurred as a growing generator's: `[B, H, W, C]`, shares `[stages]`.
+    """Real images `[B, H, W, C]`, blurred like a growing generator's by the weights `[stages]`.
 
-    The first share is of the second smallest resolution.
+    The first weight is that of the second smallest resolution.
     """
     levels = [image]
     for _ in range(fade.shape[0]):

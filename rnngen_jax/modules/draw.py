@@ -17,9 +17,9 @@ from rnngen_jax.ops.gaussians import Gaussian, Pick
 from rnngen_jax.shapes import ImageSpec
 
 # Scale of the parameter "blank" on the first canvas. Raw outputs end far from zero, at -5 where an
-# image is black, and Adam moves a parameter by about its learning rate: without the scale, the
-# windows would spend the first thousands of steps on blackening the background, and windows that
-# have learned to be large no longer learn to follow strokes.
+# image is black, and Adam moves a parameter by about its learning rate. Without the scale, the
+# windows spend the first thousands of steps on blackening the background, and windows that have
+# become large no longer learn to follow strokes.
 BLANK_SCALE = 10.0
 
 
@@ -40,7 +40,7 @@ class DrawCarry(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """What an unrolled DRAW reports per step.
+    """Results of each step of an unrolled DRAW.
 
     Attributes:
       latents: `[T, B, Z]`.

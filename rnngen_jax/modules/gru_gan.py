@@ -1,7 +1,6 @@
 """The two players of the GRU-GAN: noise as a sequence, a recurrent cell, then convolutions.
 
-The names `near_0` and `near_1` are those of 3×3 convolutions that both players have in the same
-shapes, so that they can share them.
+`near_0` and `near_1` are 3×3 convolutions of the same shapes in both players, which can share them.
 """
 
 import jax
@@ -13,8 +12,7 @@ from rnngen_jax.cells.base import Cell
 from rnngen_jax.modules.adversarial import dropped
 from rnngen_jax.modules.halving import Double, Halve
 from rnngen_jax.modules.maps import Same, activated
-from rnngen_jax.modules.recurrent import Recurrent
-from rnngen_jax.recurrence.base import Strategy
+from rnngen_jax.modules.recurrent import Recurrent, Run
 from rnngen_jax.shapes import ImageSpec
 
 SHARED = ("near_0", "near_1")
@@ -31,12 +29,12 @@ class Generator(nn.Module):
     Attributes:
       spec: the images.
       cell: any cell, or `None` for a dense layer from all of the noise to all of the steps.
-      strategy, remat: as in `Recurrent`.
-      width: features that the dense layer has for a step, without a cell.
-      by: "row", one step a row of the feature map, or "patch", one step a place of it.
-      features: of the maps.
-      slope: of LeakyReLU below 0.
+      width: features per step of the dense layer without a cell.
+      by: "row" for one step per row of the feature map, "patch" for one step per position.
+      features: channels of the maps.
+      slope: slope of LeakyReLU below 0.
       norm: "none", "batch", or "conditional_batch" by class.
+      run: how the cell is run over the noise.
     """
 
     spec: ImageSpec
@@ -46,14 +44,13 @@ class Generator(nn.Module):
     features: int
     slope: float
     norm: str
-    strategy: str | Strategy = "auto"
-    remat: int = 0
+    run: Run = Run()
 
     @nn.compact
     def __call__(self, noise: Array, label: Array, *, train: bool) -> Array:
         """`[B, S, Z]` and int `[B]` to images `[B, H, W, C]` in [-1, 1].
 
-        S is the number of steps, or 1 for the same noise at each of them.
+        S is the number of steps, or 1 for the same noise at every step.
         """
         size, given, inputs = noise.shape
         height, columns = map_size(self.spec)
@@ -63,7 +60,7 @@ class Generator(nn.Module):
             y = jax.nn.leaky_relu(y, self.slope).reshape(size, steps, self.width)
         else:
             each = noise if given == steps else jnp.broadcast_to(noise, (size, steps, inputs))
-            net = Recurrent(self.cell, inputs, self.strategy, self.remat, name="recurrent")
+            net = Recurrent(self.cell, inputs, self.run, name="recurrent")
             y = jnp.moveaxis(net(jnp.moveaxis(each, 1, 0)), 0, 1)
         places = columns if self.by == "row" else 1
         x = nn.Dense(places * self.features, name="places")(y)
@@ -108,18 +105,17 @@ class RecurrentBody(nn.Module):
 
     Attributes:
       cell: any cell.
-      strategy, remat: as in `Recurrent`.
       width: features of a row before the cell.
-      slope: of LeakyReLU below 0.
+      slope: slope of LeakyReLU below 0.
       dropout: rate for the rows' features.
+      run: how the cell is run over rows.
     """
 
     cell: Cell
     width: int
     slope: float
     dropout: float
-    strategy: str | Strategy = "auto"
-    remat: int = 0
+    run: Run = Run()
 
     @nn.compact
     def __call__(self, image: Array, *, train: bool, drop: Array | None = None) -> Array:
@@ -128,6 +124,6 @@ class RecurrentBody(nn.Module):
         rows = image.reshape(*image.shape[:2], -1)
         x = jax.nn.leaky_relu(nn.Dense(self.width)(rows), self.slope)
         x = dropped(x, drop, "rows", self.dropout)
-        net = Recurrent(self.cell, self.width, self.strategy, self.remat)
+        net = Recurrent(self.cell, self.width, self.run)
         ys = net(jnp.moveaxis(x, 1, 0))
         return jnp.concatenate([ys[-1], ys.mean(0)], axis=-1)

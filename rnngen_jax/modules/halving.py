@@ -1,7 +1,7 @@
 """Convolutions that halve a map, and transposed ones that double it, as products with patches.
 
-A compiler's own convolutions do as well on an accelerator; within a loop on a CPU they were seen to
-take seven times as long, their gradients included.
+XLA's own convolutions are as fast on an accelerator; within a loop on a CPU they took seven times
+as long, gradients included.
 """
 
 import jax.numpy as jnp
@@ -16,9 +16,9 @@ class Halve(nn.Module):
 
     Attributes:
       features: F.
-      kernel: the kernel's side, 2 or more. A map of even size has as much padding on one side as on
-        the other with an even kernel, and with an odd one more by one at its end; a map of odd size
-        has one more besides there.
+      kernel: the kernel's side, ≥ 2. A map of even size is padded equally on both sides with an
+        even kernel, and by one more at its end with an odd kernel; a map of odd size is padded by
+        one more at its end.
     """
 
     features: int
@@ -26,13 +26,13 @@ class Halve(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """Of a batch of maps."""
+        """`[B, H, W, D]` to `[B, ⌈H/2⌉, ⌈W/2⌉, F]`."""
         batch, height, width, features = x.shape
         rows, columns, blocks = -(-height // 2), -(-width // 2), -(-self.kernel // 2)
         before = blocks - 1
         border = ((before, 2 * rows - height + before), (before, 2 * columns - width + before))
         x = jnp.pad(x, ((0, 0), *border, (0, 0)))
-        # Blocks of 2x2 places: the kernel covers whole ones, a step apart.
+        # Blocks of 2x2 pixels: with a stride of 2 the kernel covers whole blocks.
         x = x.reshape(batch, x.shape[1] // 2, 2, x.shape[2] // 2, 2, features)
         x = jnp.moveaxis(x, 3, 2).reshape(*x.shape[:2], x.shape[3], 4 * features)
         near = [x[:, i : i + rows, j : j + columns] for i in range(blocks) for j in range(blocks)]
@@ -43,7 +43,7 @@ class Halve(nn.Module):
             (self.kernel**2 * features, self.features),
         )
         if self.kernel % 2:
-            # As the patches have it: blocks, places within one, zeros where the even kernel ends.
+            # In the order of the patches: blocks, then pixels within a block, padded with zeros.
             kernel = kernel.reshape(self.kernel, self.kernel, features, self.features)
             kernel = _made_even(kernel, 0).reshape(blocks, 2, blocks, 2, features, self.features)
             kernel = jnp.moveaxis(kernel, 2, 1).reshape(-1, self.features)
@@ -56,8 +56,8 @@ class Double(nn.Module):
 
     Attributes:
       features: F.
-      kernel: the kernel's side, 2 or more.
-      height, width: of the result, twice the map's or one less.
+      kernel: the kernel's side, ≥ 2.
+      height, width: size of the result, twice the map's or one less.
     """
 
     features: int
@@ -70,7 +70,7 @@ class Double(nn.Module):
         """`[B, H', W', D]` to `[B, height, width, F]`."""
         batch, rows, columns, features = x.shape
         blocks, out = -(-self.kernel // 2), self.features
-        # Of the kernel's places, a quarter reaches each place of the result.
+        # A quarter of the kernel's weights contributes to each pixel of the result.
         init = nn.initializers.normal((4 / (features * self.kernel**2)) ** 0.5)
         kernel = self.param("kernel", init, (features, self.kernel**2 * out))
         if self.kernel % 2:
@@ -91,6 +91,6 @@ class Double(nn.Module):
 
 
 def _made_even(kernel: Array, axis: int) -> Array:
-    """Zeros before the first row and column, which are axes number `axis` and the next."""
+    """Pads a kernel with zeros before its first row and column, axes `axis` and `axis + 1`."""
     border = [(1, 0) if axis <= n <= axis + 1 else (0, 0) for n in range(kernel.ndim)]
     return jnp.pad(kernel, border)

@@ -1,4 +1,4 @@
-"""Layers shared by encoders and decoders of latents."""
+"""Layers that encoders and decoders of latents share."""
 
 from collections.abc import Callable
 

@@ -11,7 +11,7 @@ from rnngen_jax.ops.products import product
 
 
 class Same(nn.Module):
-    """A convolution of stride 1 with zeros around the map, as one product with patches.
+    """A convolution of stride 1 with zero padding, as one product with patches.
 
     Attributes:
       features: F.
@@ -35,15 +35,15 @@ class Same(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation over all places of all images (Ioffe and Szegedy 2015, algorithm 1).
+    """Batch normalisation over all positions of all images (Ioffe and Szegedy 2015, algorithm 1).
 
-    In training it normalises by the moments of the whole batch, however that lies over devices, and
-    moves the running ones, in the collection "batch_stats", towards them; else by the running ones.
+    In training it normalises by the moments of the whole batch, over all devices, and updates the
+    running moments, in the collection "batch_stats"; otherwise it uses the running moments.
 
     Attributes:
-      classes: with more than 0, scale and offset are those of an image's class (de Vries et al.
-        2017; Dumoulin et al. 2017).
-      momentum: share of the running moments that a step keeps.
+      classes: if > 0, scale and offset depend on an image's class (de Vries et al. 2017; Dumoulin
+        et al. 2017).
+      momentum: fraction of the running moments kept per step.
       epsilon: added to the variance.
     """
 
@@ -53,7 +53,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, label: Array | None, train: bool) -> Array:
-        """`[B, ..., F]`, and where classes matter int `[B]`, to `[B, ..., F]`."""
+        """`[B, ..., F]`, and int `[B]` if there are classes, to `[B, ..., F]`."""
         shape = x.shape[-1:]
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         variance = self.variable("batch_stats", "variance", jnp.ones, shape)
@@ -75,9 +75,9 @@ class BatchNorm(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Attention of each place of a map to all others (Zhang et al. 2019, eqs. 1-3).
+    """Attention of each position of a map to all positions (Zhang et al. 2019, eqs. 1-3).
 
-    The map gets γ times what it attends to, with γ trained from 0.
+    The result is added to the map with a learned weight γ, 0 at first.
     """
 
     @nn.compact
@@ -95,12 +95,12 @@ class SelfAttention(nn.Module):
 
 
 def normalised(x: Array, label: Array | None, train: bool, norm: str, classes: int = 0) -> Array:
-    """`[B, ..., F]` after the norm that a flag names; called within a compact module.
+    """Normalises `[B, ..., F]`; to be called within a compact module.
 
     Args:
       x, label, train: as in `BatchNorm`.
       norm: "none", "batch", or "conditional_batch" by class.
-      classes: of the data, for the latter.
+      classes: number of classes, for "conditional_batch".
     """
     if norm == "none":
         return x
@@ -110,10 +110,10 @@ def normalised(x: Array, label: Array | None, train: bool, norm: str, classes: i
 def activated(
     x: Array, label: Array | None, train: bool, norm: str, slope: float, classes: int = 0
 ) -> Array:
-    """`[B, ..., F]` after a norm and LeakyReLU; called within a compact module.
+    """Normalises `[B, ..., F]` and applies LeakyReLU; to be called within a compact module.
 
     Args:
       x, label, train, norm, classes: as in `normalised`.
-      slope: of LeakyReLU below 0.
+      slope: slope of LeakyReLU below 0.
     """
     return jax.nn.leaky_relu(normalised(x, label, train, norm, classes), slope)

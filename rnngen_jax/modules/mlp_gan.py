@@ -16,9 +16,9 @@ class Generator(nn.Module):
 
     Attributes:
       spec: the images.
-      hidden: units of a hidden layer.
-      layers: how many.
-      slope: of LeakyReLU below 0.
+      hidden: units of each hidden layer.
+      layers: number of hidden layers.
+      slope: slope of LeakyReLU below 0.
       norm: "none", "batch", or "conditional_batch" by class.
     """
 

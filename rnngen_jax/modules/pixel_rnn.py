@@ -7,37 +7,25 @@ from flax import linen as nn
 from jax import Array
 
 from rnngen_jax.cells.base import Carry, Cell
-from rnngen_jax.modules.pixels import PixelDense, Readout, Table
-from rnngen_jax.modules.recurrent import Recurrent
-from rnngen_jax.recurrence.base import Strategy
-from rnngen_jax.shapes import ImageSpec
+from rnngen_jax.modules.pixels import PixelDense, PixelNetwork, Readout, Table
+from rnngen_jax.modules.recurrent import Recurrent, Run
 
 
-class PixelRNN(nn.Module):
+class PixelRNN(PixelNetwork):
     """A recurrent network over pixels, in the order in which its caller gathers them.
 
     Attributes:
       cell: the recurrent cell.
-      spec: the images.
-      readout_size: raw outputs P per value.
       input_features: width D of the cell's inputs.
-      encoding: of pixel values, as in `PixelDense`.
       position: adds embeddings of the pixel's row and column.
-      conditional: adds an embedding of the class.
       readout_hidden: units of the readout's hidden layer, 0 for none.
-      strategy, remat: as in `Recurrent`.
+      run: how the cell is run over pixels.
     """
 
     cell: Cell
-    spec: ImageSpec
-    readout_size: int
     input_features: int
-    encoding: str
-    position: bool
-    conditional: bool
     readout_hidden: int
-    strategy: str | Strategy = "auto"
-    remat: int = 0
+    run: Run = Run()
 
     def setup(self) -> None:
         """Declares the layers."""
@@ -48,7 +36,7 @@ class PixelRNN(nn.Module):
             self.row, self.column = Table(spec.height, width), Table(spec.width, width)
         if self.conditional:
             self.label = Table(spec.classes, width)
-        self.recurrent = Recurrent(self.cell, width, self.strategy, self.remat)
+        self.recurrent = Recurrent(self.cell, width, self.run)
         self.readout = Readout(
             self.readout_size, spec.channels, spec.levels, self.encoding, self.readout_hidden
         )

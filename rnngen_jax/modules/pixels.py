@@ -6,11 +6,30 @@ from flax import linen as nn
 from jax import Array
 
 from rnngen_jax.config import require_choice
+from rnngen_jax.shapes import ImageSpec
 
 ENCODINGS = ("onehot", "scalar")
 
 # Up to this many levels a product with one-hot rows beats a gather, whose gradient is a scatter.
 _DENSE_LEVELS = 32
+
+
+class PixelNetwork(nn.Module, kw_only=True):
+    """Base of networks from an image's values to a distribution over each of them.
+
+    Attributes:
+      spec: the images.
+      readout_size: raw outputs P per value.
+      encoding: of pixel values, as in `PixelDense`.
+      position: adds embeddings of the position of what is predicted.
+      conditional: adds an embedding of the class.
+    """
+
+    spec: ImageSpec
+    readout_size: int
+    encoding: str
+    position: bool
+    conditional: bool
 
 
 class PixelDense(nn.Module):

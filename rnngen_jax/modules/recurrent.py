@@ -1,6 +1,6 @@
-"""A Flax module around a recurrent cell."""
+"""A Flax module around a recurrent cell, and the settings by which cells are run."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from flax import linen as nn
 from jax import Array
@@ -10,20 +10,35 @@ from rnngen_jax.cells.base import Carry, Cell, initial_carry
 from rnngen_jax.recurrence.base import Strategy
 
 
+class Run(NamedTuple):
+    """How a module runs its cells over a sequence.
+
+    Attributes:
+      strategy: as in `recurrence.unroll`.
+      remat: as in `recurrence.unroll`; 0 for `None`.
+    """
+
+    strategy: str | Strategy = "auto"
+    remat: int = 0
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keyword arguments of `recurrence.unroll`."""
+        return {"strategy": self.strategy, "remat": self.remat or None}
+
+
 class Recurrent(nn.Module):
     """Owns a cell's parameters; runs the cell over a sequence or for one step.
 
     Attributes:
       cell: any cell.
       in_features: D.
-      strategy: how the cell is run over a sequence, as in `recurrence.unroll`.
-      remat: as in `recurrence.unroll`; 0 for `None`.
+      run: how the cell is run over a sequence.
     """
 
     cell: Cell
     in_features: int
-    strategy: str | Strategy = "auto"
-    remat: int = 0
+    run: Run = Run()
 
     def setup(self) -> None:
         """Declares the cell's parameters."""
@@ -31,9 +46,7 @@ class Recurrent(nn.Module):
 
     def __call__(self, xs: Array) -> Array:
         """`[T, B, D] -> [T, B, F]`."""
-        _, ys = recurrence.unroll(
-            self.cell, self.params, xs, strategy=self.strategy, remat=self.remat or None
-        )
+        _, ys = recurrence.unroll(self.cell, self.params, xs, **self.run.options)
         return ys
 
     def first(self, batch_shape: tuple[int, ...], dtype: Any) -> Carry:

@@ -10,9 +10,9 @@ from rnngen_jax import recurrence
 from rnngen_jax.cells.base import Carry, Cell, initial_carry
 from rnngen_jax.modules.latent import GaussianHead, affine, linear
 from rnngen_jax.modules.pixels import PixelDense, Table
+from rnngen_jax.modules.recurrent import Run
 from rnngen_jax.ops import attention, gaussians
 from rnngen_jax.ops.gaussians import Gaussian, Pick
-from rnngen_jax.recurrence.base import Strategy
 
 Masks = tuple[Array, Array] | None
 
@@ -55,9 +55,8 @@ class RNNAutoencoder(nn.Module):
       attend: with attention there is a code for each of the encoder's "states", or for each
         patch's "embedding".
       autoregressive: the decoder sees the previous patch.
-      strategy: how the cells are run, as in `recurrence.unroll`; ignored by a decoder with
-        attention, which attends to the codes at each step.
-      remat: keeps every `remat`-th carry in training; 0 keeps all.
+      run: how the cells are run; a decoder with attention ignores its `strategy`, since it attends
+        to the codes at each step.
     """
 
     encoder: Cell
@@ -75,8 +74,7 @@ class RNNAutoencoder(nn.Module):
     attention: str
     attend: str
     autoregressive: bool
-    strategy: str | Strategy = "auto"
-    remat: int = 0
+    run: Run = Run()
 
     def setup(self) -> None:
         """Declares the layers; those in the decoder's loop are plain arrays."""
@@ -180,13 +178,12 @@ class RNNAutoencoder(nn.Module):
         xs = nn.relu(self.embed(patches))
         if self.attention != "none" and self.attend == "embedding":
             return xs
-        options = {"strategy": self.strategy, "remat": self.remat or None}
         if not self.bidirectional:
             params = self.encoding_cells["forward"]
-            _, ys = recurrence.unroll(self.encoder, params, xs, **options)
+            _, ys = recurrence.unroll(self.encoder, params, xs, **self.run.options)
             return ys if self.attention != "none" else ys[-1:]
         cells = (self.encoder, self.encoder)
-        _, ys = recurrence.bidirectional(*cells, dict(self.encoding_cells), xs, **options)
+        _, ys = recurrence.bidirectional(*cells, dict(self.encoding_cells), xs, **self.run.options)
         if self.attention != "none":
             return ys
         forward, backward = jnp.split(ys, 2, axis=-1)
@@ -194,11 +191,9 @@ class RNNAutoencoder(nn.Module):
 
     def _run(self, xs: Array, told: Codes) -> Array:
         """Runs the decoder over all steps, `[T, B, D]` to `[T, B, F]`."""
-        remat = self.remat or None
         if told.keys is None:
-            return recurrence.unroll(
-                self.decoder, self.decoding_cell, xs, strategy=self.strategy, remat=remat
-            )[1]
+            cell, params = self.decoder, self.decoding_cell
+            return recurrence.unroll(cell, params, xs, **self.run.options)[1]
         asking = Cell(
             features=self.decoder.features,
             init=lambda key, in_features: {},
@@ -206,7 +201,7 @@ class RNNAutoencoder(nn.Module):
             inputs=lambda params, xs: xs,
             step=lambda params, carry, x: self._advance(carry, x, told),
         )
-        return recurrence.unroll(asking, {}, xs, remat=remat)[1]
+        return recurrence.unroll(asking, {}, xs, remat=self.run.remat or None)[1]
 
     def _advance(self, carry: DecoderCarry, x: Array, told: Codes) -> tuple[DecoderCarry, Array]:
         """One step of the decoder, with attention over the codes if there is any."""

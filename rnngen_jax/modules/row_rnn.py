@@ -6,40 +6,29 @@ from flax import linen as nn
 from jax import Array
 
 from rnngen_jax.cells.base import Carry, Cell
-from rnngen_jax.modules.pixels import PixelDense, Readout, Table
-from rnngen_jax.modules.recurrent import Recurrent
-from rnngen_jax.recurrence.base import Strategy
-from rnngen_jax.shapes import ImageSpec
+from rnngen_jax.modules.pixels import PixelDense, PixelNetwork, Readout, Table
+from rnngen_jax.modules.recurrent import Recurrent, Run
 
 
-class RowRNN(nn.Module):
+class RowRNN(PixelNetwork):
     """A recurrent network over rows.
 
     Attributes:
       cell: the recurrent cell over rows.
-      spec: the images.
-      readout_size: raw outputs P per value.
       input_features: width D of the cell's inputs.
       encoding: "onehot" or "scalar", of pixel values; a row outside the image is all zeros.
       position: adds an embedding of the row's index.
-      conditional: adds an embedding of the class.
       tied: the readout is the transpose of the input weights, `raw = y Wᵀ + b`.
       within: a second cell along each row's pixels, so that a pixel sees those to its left and a
         channel the earlier ones; `None` makes a row's values independent given the rows above.
-      strategy, remat: as in `Recurrent`; `remat` applies to rows only.
+      run: how the cells are run; its `remat` applies to rows only.
     """
 
     cell: Cell
-    spec: ImageSpec
-    readout_size: int
     input_features: int
-    encoding: str
-    position: bool
-    conditional: bool
     tied: bool
     within: Cell | None = None
-    strategy: str | Strategy = "auto"
-    remat: int = 0
+    run: Run = Run()
 
     def setup(self) -> None:
         """Declares the layers."""
@@ -52,7 +41,7 @@ class RowRNN(nn.Module):
             self.row = Table(spec.height, width)
         if self.conditional:
             self.label = Table(spec.classes, width)
-        self.recurrent = Recurrent(self.cell, width, self.strategy, self.remat)
+        self.recurrent = Recurrent(self.cell, width, self.run)
         outputs = values * self.readout_size
         if self.within is not None:
             inner = self.within.features
@@ -60,7 +49,7 @@ class RowRNN(nn.Module):
             self.left = PixelDense(inner, spec.levels, self.encoding)
             if self.position:
                 self.column = Table(spec.width, inner)
-            self.along = Recurrent(self.within, inner, self.strategy)
+            self.along = Recurrent(self.within, inner, self.run._replace(remat=0))
             self.pixel_readout = Readout(
                 self.readout_size, spec.channels, spec.levels, self.encoding
             )

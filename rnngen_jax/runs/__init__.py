@@ -1,6 +1,6 @@
-"""One run's life as a library: train, open, draw, complete, score, evaluate.
+"""Runs as a library: train, open, sample, complete, score and evaluate.
 
-What the verbs of the command line call, and what a notebook or another program calls:
+The verbs of the command line call it, as can notebooks and other programs:
 
     import rnngen_jax as rg
 
@@ -12,6 +12,6 @@ What the verbs of the command line call, and what a notebook or another program 
 from rnngen_jax.runs.evaluating import evaluate
 from rnngen_jax.runs.run import Run, load, load_each
 from rnngen_jax.runs.training import train
-from rnngen_jax.training.loop import Outcome
+from rnngen_jax.training.outcomes import Outcome
 
 __all__ = ["Outcome", "Run", "evaluate", "load", "load_each", "train"]

@@ -1,4 +1,4 @@
-"""What a user hands to a run: numbers and arrays, checked before anything is computed."""
+"""Checks of the numbers and arrays given to a run, before anything is computed."""
 
 import numpy as np
 
@@ -7,49 +7,48 @@ from rnngen_jax.errors import UserError
 from rnngen_jax.models.base import Model
 from rnngen_jax.shapes import ImageSpec
 
-TEMPERATURES = (1e-6, 1e6)  # beyond, float32 logits overflow, and what is drawn is no sample
+TEMPERATURES = (1e-6, 1e6)  # outside, float32 logits overflow and draws are not samples
 
 
 def check_seed(seed: int, name: str = "seed") -> None:
-    """Raises a `UserError` unless `seed` is one that JAX takes on every platform."""
+    """Raises a `UserError` unless JAX accepts `seed` on every platform."""
     require(0 <= seed < 2**31, name, seed, "in [0, 2147483647]")
 
 
 def check_temperature(temperature: float, name: str = "temperature") -> None:
-    """Raises a `UserError` unless `temperature` can divide float32 logits and leave numbers."""
+    """Raises a `UserError` unless float32 logits stay finite when divided by `temperature`."""
     low, high = TEMPERATURES
     require(low <= temperature <= high, name, temperature, f"in [{low:g}, {high:g}]")
 
 
 def check_images(images: np.ndarray, spec: ImageSpec) -> np.ndarray:
-    """Grey levels of a model, or its codes or sequences, in their shape and dtype.
+    """Checks grey levels, codes or sequences; returns them in the model's shape and dtype.
 
     Args:
-      images: integers `[N, ...]`, with the spec's axes, the last of which may lack where it is one.
+      images: integers `[N, ...]` with the axes of `spec.shape`; a last axis of size 1 may be left
+        out.
       spec: the model's images.
 
     Raises:
-      UserError: another shape or dtype, no image, or a level that the model does not know.
+      UserError: another shape or dtype, no images, or a level outside `[0, spec.levels)`.
     """
     images = np.asarray(images)
     if spec.channels == 1 and images.shape[1:] == spec.shape[:-1]:
         images = images[..., None]
     if images.dtype.kind not in "iu" or images.shape[1:] != spec.shape or not images.size:
         raise UserError(
-            f"images are {images.dtype} of shape {images.shape}; allowed: integers of shape "
-            f"{('N', *spec.shape)}, grey levels 0 to {spec.levels - 1}."
+            f"images must be integers of shape {('N', *spec.shape)}, grey levels 0 to "
+            f"{spec.levels - 1}, got {images.dtype} of shape {images.shape}."
         )
-    low, high = images.min(), images.max()
-    if low < 0 or high >= spec.levels:
-        raise UserError(
-            f"images hold the grey level {high if high >= spec.levels else low}; allowed: 0 to "
-            f"{spec.levels - 1}, which are not rescaled."
-        )
+    low, high = int(images.min()), int(images.max())
+    allowed = f"grey levels in [0, {spec.levels - 1}], which are not rescaled"
+    worst = high if high >= spec.levels else low
+    require(low >= 0 and high < spec.levels, "images", worst, allowed)
     return images.astype(spec.dtype)
 
 
 def check_mask(mask: np.ndarray, num: int, spec: ImageSpec) -> np.ndarray:
-    """Which pixels are known, as bool `[N, H, W]`, of sequences `[N, T, H, W]`.
+    """Checks a mask; returns bool `[N, H, W]`, or `[N, T, H, W]` for sequences, true where known.
 
     Args:
       mask: bool `[N, H, W]`, or `[H, W]` for all images, true where a pixel is known.
@@ -62,14 +61,14 @@ def check_mask(mask: np.ndarray, num: int, spec: ImageSpec) -> np.ndarray:
     mask, one = np.asarray(mask), spec.shape[:-1]
     if mask.dtype != bool or mask.shape not in (one, (num, *one)):
         raise UserError(
-            f"mask is {mask.dtype} of shape {mask.shape}; allowed: bool of shape {one} or "
-            f"{(num, *one)}, true where a pixel is known."
+            f"mask must be bool of shape {one} or {(num, *one)}, true where a pixel is known, got "
+            f"{mask.dtype} of shape {mask.shape}."
         )
     return np.broadcast_to(mask, (num, *one))
 
 
 def check_labels(labels: np.ndarray | None, num: int, model: Model) -> np.ndarray | None:
-    """Classes as int32 `[N]`; `None` for a model that is not conditional.
+    """Checks classes; returns int32 `[N]`, or `None` for a model that is not class-conditional.
 
     Args:
       labels: integers `[N]`, or `None`.
@@ -77,7 +76,8 @@ def check_labels(labels: np.ndarray | None, num: int, model: Model) -> np.ndarra
       model: the model.
 
     Raises:
-      UserError: labels that do not fit, that are needed and not given, or given and not read.
+      UserError: labels of another shape, dtype or range, missing labels, or labels for a model that
+        is not class-conditional.
     """
     classes = model.spec.classes
     if not model.conditional:
@@ -86,9 +86,10 @@ def check_labels(labels: np.ndarray | None, num: int, model: Model) -> np.ndarra
         raise UserError("labels are given, but the model is not class-conditional; leave them out.")
     found = np.asarray([] if labels is None else labels)
     fits = found.shape == (num,) and found.dtype.kind in "iu"
-    if not fits or (num and (found.min() < 0 or found.max() >= classes)):
-        given = "missing" if labels is None else f"{found.dtype} of shape {found.shape}"
-        raise UserError(
-            f"labels are {given}; the model needs {num} classes, integers 0 to {classes - 1}."
-        )
+    given = "none" if labels is None else f"{found.dtype} of shape {found.shape}"
+    if fits and num:
+        worst = found.max() if found.max() >= classes else found.min()
+        fits, given = 0 <= worst < classes, str(worst)
+    if not fits:
+        raise UserError(f"labels must be {num} integers in [0, {classes - 1}], got {given}.")
     return found.astype(np.int32)

@@ -1,4 +1,4 @@
-"""JAX's devices and processes, started before anything is read, so that their faults are theirs."""
+"""Starting JAX's devices and processes."""
 
 import os
 import re
@@ -10,33 +10,33 @@ from rnngen_jax.errors import RunError
 
 
 def start_backend() -> list[jax.Device]:
-    """Starts JAX's devices, so that a machine without them is not told as damage to what is read.
+    """Starts JAX's devices, before files are read, so that a failure is not reported as damage.
 
     Returns:
-      Those of this process.
+      The devices of this process.
 
     Raises:
-      RunError: JAX cannot start the platform of JAX_PLATFORMS, or the one that it picks.
+      RunError: JAX cannot start the platform of JAX_PLATFORMS, or the one it selects.
     """
     try:
         return jax.local_devices()
     except (RuntimeError, AssertionError) as error:
-        # JAX passes over "cuda" on a machine without a GPU, and asserts that something is left.
+        # JAX skips "cuda" on a machine without a GPU, and asserts that a platform is left.
         lines = str(error).splitlines() or ["this machine has no such device"]
         why = re.sub(r" \((set|you may) .*", "", lines[0]).rstrip(".")
         asked = jax.config.jax_platforms
         if asked:
             todo = f"JAX_PLATFORMS={asked} cannot be used: {why}; unset it, or set it to cpu."
         else:
-            todo = f"JAX cannot start its devices: {why}; set JAX_PLATFORMS=cpu to do without."
+            todo = f"JAX cannot start its devices: {why}; set JAX_PLATFORMS=cpu to use the CPU."
         raise RunError(todo) from None
 
 
 def join_hosts() -> None:
-    """Joins the processes of a run on several hosts, if the environment tells of them.
+    """Joins the processes of a run on several hosts, if JAX_COORDINATOR_ADDRESS is set.
 
     Raises:
-      UserError: variables that are no numbers.
+      UserError: JAX_NUM_PROCESSES or JAX_PROCESS_ID is not an integer ≥ 0.
       RunError: the other processes cannot be reached.
     """
     address = os.environ.get("JAX_COORDINATOR_ADDRESS")

@@ -1,4 +1,4 @@
-"""Measuring a run: its likelihood on a split, its latents, its samples in the eyes of a judge."""
+"""Evaluation of a run: its likelihood on a split, its latents, and its samples under a judge."""
 
 import datetime
 import math
@@ -13,6 +13,7 @@ from rnngen_jax.data.base import SPLITS
 from rnngen_jax.data.transforms import evaluation_transform
 from rnngen_jax.errors import RunError, UserError
 from rnngen_jax.evaluation import classifying, container, latents, likelihood, records
+from rnngen_jax.evaluation.batching import Batches, split_batches
 from rnngen_jax.evaluation.inception import Inception
 from rnngen_jax.models.base import Model
 from rnngen_jax.runs import judging
@@ -24,7 +25,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "numpy")
 
 
 def evaluate(run: Run | Sequence[Run], split: str = "test", **options: Any) -> records.Record:
-    """Measures a run on a split, and appends the record to its evaluations.jsonl.
+    """Measures a run on a split, and appends the record to the run's evaluations.jsonl.
 
     Args:
       run, split: as for `measure`.
@@ -55,29 +56,28 @@ def measure(
     seed: int = 0,
     temperature: float = 1.0,
 ) -> records.Record:
-    """Measures a run on a split, and writes nothing.
+    """Measures a run on a split, without writing anything.
 
     Args:
-      run: a run, or several seeds of one, whose figures are the mean over them and its standard
-        error.
+      run: a run, or several seeds of one; their metrics are averaged, with the standard error.
       split: "train", "validation" or "test".
-      num: how many images, from the split's start; 0 for all.
-      iw_samples: of the importance-weighted bound; 0 for the model's own likelihood.
-      judge: a classifier (`judging.open_judge`) in whose features samples are compared with the
-        split's images, if given.
+      num: number of images, from the start of the split; 0 for all.
+      iw_samples: draws of the importance-weighted bound; 0 for the model's own likelihood.
+      judge: a classifier (`judging.open_judge`); if given, samples are compared with the split's
+        images in its features.
       network: the Inception network, likewise.
-      samples: how many samples are judged; by default as many as the split has images.
+      samples: number of samples to judge; by default as many as the split has images.
       seed, temperature: of the samples.
 
     Returns:
       The record: its `format`, `step`, `digest` of the model and its parameters, `dataset`,
-      `split`, `num_images`, `metrics` (such as `bits_per_dim` and `bits_per_dim_error`),
-      `protocol`, `versions` and `time`; where they apply `seed`, `seed_index`, `latents` (lists
-      `[S, Z]` per variable), `samples` and `inception`.
+      `split`, `num_images` of the split's `split_images`, `metrics` (such as `bits_per_dim` and
+      `bits_per_dim_error`), `protocol`, `versions` and `time`; where they apply `seed`,
+      `seed_index`, `latents` (lists `[S, Z]` per variable), `samples` and `inception`.
 
     Raises:
-      UserError: an argument that does not fit, a model with nothing to measure or without that
-        bound, or data that are not there.
+      UserError: an invalid argument, a model with nothing to measure or without that bound, or
+        missing data.
       RunError: a likelihood that is not finite.
     """
     opened = [run] if isinstance(run, Run) else list(run)
@@ -101,6 +101,7 @@ def measure(
         "dataset": settings.data.name,
         "split": split,
         "num_images": num_images,
+        "split_images": available,
         "metrics": summarise(gather(each), first.seed),
         "protocol": likelihood.protocol(
             first.model, settings.data, split, num_images, len(opened), iw_samples
@@ -121,7 +122,7 @@ def measure(
 
 
 def _check_measurable(model: Model, judged: bool) -> None:
-    """Raises a `UserError` for a model of which nothing can be measured, and says what would do."""
+    """Raises a `UserError` for a model with nothing to measure, unless its samples are judged."""
     has = (model.log_prob, model.latent, model.classify)
     if not judged and all(part is None for part in has):
         raise UserError(
@@ -133,17 +134,16 @@ def _check_measurable(model: Model, judged: bool) -> None:
 def _measure(
     opened: Sequence[Run], split: str, num: int, iw_samples: int
 ) -> list[dict[str, float]]:
-    """The likelihood of each seed, with one compiled program; nothing without a likelihood.
+    """The likelihood metrics of each seed, from one compiled program; empty without a likelihood.
 
-    Beside an importance-weighted bound stands the ELBO. Of classifiers, how well they do.
+    An importance-weighted bound comes with the ELBO. A classifier has its accuracy instead.
     """
     first = opened[0]
     transform = evaluation_transform(first.dataset)
     if first.model.classify is not None and not iw_samples:
         classified = classifying.scorer(first.model, transform)
-        data, size = first.dataset.splits[split], first.experiment.evaluation.batch_size
         return [
-            classifying.measure(classified, run.params, run.extra, data, size, num, track=run.track)
+            classifying.measure(classified, run.params, run.extra, _batches(first, split, num))
             for run in opened
         ]
     if first.model.log_prob is None and not iw_samples:
@@ -152,16 +152,8 @@ def _measure(
     own = likelihood.scorer(first.model, transform) if iw_samples else None
 
     def evaluated(score: likelihood.Score, run: Run) -> likelihood.Result:
-        result = likelihood.evaluate(
-            score,
-            run.params,
-            run.extra,
-            first.dataset.splits[split],
-            run.spec.dims,
-            run.experiment.evaluation.batch_size,
-            num,
-            track=run.track,
-        )
+        batches = _batches(first, split, num)
+        result = likelihood.evaluate(score, run.params, run.extra, batches, run.spec.dims)
         if not math.isfinite(result.nats_per_image):
             whose = f" of seed {run.seed}" if run.experiment.training.seeds > 1 else ""
             raise RunError(
@@ -185,18 +177,23 @@ def _measure(
     return found
 
 
+def _batches(run: Run, split: str, num: int) -> Batches:
+    """The first `num` images of a run's split in batches; 0 for all."""
+    size = run.experiment.evaluation.batch_size
+    return split_batches(run.dataset.splits[split], size, num, run.track)
+
+
 def _inspect(
     opened: Sequence[Run], split: str, num: int
 ) -> list[tuple[dict[str, float], dict[str, Any]]]:
-    """Of each seed how its latents are used: scalars, and lists `[S, Z]` by name."""
+    """The use of latents by each seed: scalars, and lists `[S, Z]` by name."""
     first = opened[0]
     if first.model.latent is None:
         return [({}, {}) for _ in opened]
     look = latents.inspector(first.model, evaluation_transform(first.dataset))
-    data, batch_size = first.dataset.splits[split], first.experiment.evaluation.batch_size
     found = []
     for run in opened:
-        usage = latents.measure(look, run.params, run.extra, data, batch_size, num, track=run.track)
+        usage = latents.measure(look, run.params, run.extra, _batches(first, split, num))
         arrays = {"variance": usage.variance.tolist()}
         if usage.kl is not None:
             arrays["kl"] = usage.kl.tolist()
@@ -205,13 +202,13 @@ def _inspect(
 
 
 def _digest(opened: Sequence[Run]) -> str:
-    """Tells a model and its parameters from all others, with several seeds all of theirs."""
+    """A digest of the model and its parameters, those of all seeds if there are several."""
     each = [run.digest for run in opened]
     return (each[0] if len(each) == 1 else container.digest(each)).hex()
 
 
 def _versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
+    """Versions of the software that the numbers depend on."""
     packages = {name: version(name) for name in PACKAGES}
     return {
         "rnngen_jax": rnngen_jax.__version__,

@@ -1,4 +1,4 @@
-"""Which run a folder holds: its config.json, and whether a training may begin or go on there."""
+"""A run's folder: its config.json, and whether training may start or continue there."""
 
 import contextlib
 import pathlib
@@ -15,7 +15,7 @@ CONFIG = "config.json"
 
 @contextlib.contextmanager
 def recorded(settings: Experiment, folder: pathlib.Path) -> Iterator[None]:
-    """Writes config.json; takes that back if the training refuses to start."""
+    """Writes config.json; restores the previous one if training refuses to start."""
     path = folder / CONFIG
     old = path.read_bytes() if path.exists() else None
     experiment.to_json(settings, path)
@@ -31,13 +31,13 @@ def recorded(settings: Experiment, folder: pathlib.Path) -> Iterator[None]:
 
 
 def settled(folder: pathlib.Path, given: Experiment) -> tuple[Experiment, bool]:
-    """The resolved settings that a run begins or goes on with, and whether it begins.
+    """The resolved settings to start or continue a run with, and whether the run is new.
 
-    Reading checkpoints asks JAX for its processes, which have to have joined before.
+    Reading checkpoints requires that JAX's processes have joined before.
 
     Args:
-      folder: the run's.
-      given: the settings that are asked for.
+      folder: the run's folder.
+      given: the requested settings.
 
     Raises:
       UserError: the folder holds a run of another config, or checkpoints of another format.
@@ -55,12 +55,12 @@ def settled(folder: pathlib.Path, given: Experiment) -> tuple[Experiment, bool]:
 
 
 def _begun(folder: pathlib.Path, given: Experiment) -> Experiment | None:
-    """What config.json says of the run that has begun there; `None` without one.
+    """The settings of the run in a folder from its config.json; `None` if there is no run.
 
-    A config.json alone, of a run that ended before its first step, protects nothing.
+    A config.json alone, of a run that ended before its first step, does not count.
 
     Raises:
-      UserError: it is of a run that `given` cannot continue.
+      UserError: `given` cannot continue the run.
     """
     begun = (folder / "metrics.jsonl", folder / "checkpoints")
     if not (folder / CONFIG).exists() or not any(map(_holds_something, begun)):
@@ -71,12 +71,12 @@ def _begun(folder: pathlib.Path, given: Experiment) -> Experiment | None:
 
 
 def _refuse_difference(where: pathlib.Path, begun: Experiment, settings: Experiment) -> None:
-    """Raises a `UserError` that names the fields by which `settings` cannot continue a run."""
+    """Raises a `UserError` that names the fields that prevent `settings` from continuing a run."""
     changed = experiment.difference(begun, settings)
     if changed:
         raise UserError(
             f"{where} holds a run of another config: {'; '.join(changed)}.\n"
-            "Choose another --workdir, or give that run's config to go on with it."
+            "Choose another --workdir, or give that run's config to continue it."
         )
 
 

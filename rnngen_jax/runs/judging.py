@@ -1,4 +1,4 @@
-"""Judges of samples: a trained classifier, the Inception network, and one's own eyes."""
+"""Judges of samples: a trained classifier, the Inception network, and a picture to look at."""
 
 import os
 import pathlib
@@ -16,16 +16,16 @@ from rnngen_jax.shapes import ImageSpec
 from rnngen_jax.training.seeds import gather, summarise
 
 SHOWN = 16  # samples in the picture of neighbours
-NEIGHBOURS = 3  # training images beside each
+NEIGHBOURS = 3  # training images beside each sample
 DISTANCES = ("frechet", "kid", "kid_error", "precision", "recall", "density", "coverage")
 
 
 class Asked(NamedTuple):
-    """Which samples, and beside what.
+    """Which samples to judge, against which real images.
 
     Attributes:
-      split: whose images are the real ones.
-      num: how many samples, `None` for as many as the split has images.
+      split: split of the real images.
+      num: number of samples, or `None` for as many as the split has images.
       seed, temperature: of the samples.
     """
 
@@ -36,16 +36,16 @@ class Asked(NamedTuple):
 
 
 def open_judge(workdir: str | os.PathLike[str], dataset: Dataset, where: str) -> Judge:
-    """Opens a trained classifier as the judge of a run's images; its own data need not be there.
+    """Opens a trained classifier as the judge of a run's images; does not read its own data.
 
     Args:
       workdir: the classifier's folder.
-      dataset: the run's.
+      dataset: the run's data.
       where: the flag or field that names the folder, such as "--classifier".
 
     Raises:
-      UserError: no classifier there, one of other images, or one whose parameters have not been
-        evaluated.
+      UserError: not a classifier, one for other images, or one whose parameters have not been
+        evaluated on the whole test split.
     """
     folder, where = pathlib.Path(workdir), f"{where}={workdir}"
     try:
@@ -53,17 +53,20 @@ def open_judge(workdir: str | os.PathLike[str], dataset: Dataset, where: str) ->
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     if run.model.classify is None:
-        raise UserError(f"{where} holds a run of {run.model.name}; a judge has to classify.")
+        raise UserError(f"{where} must hold a run of classifier, got {run.model.name}.")
     digest, data = run.digest.hex(), run.experiment.data
+    # Evaluations of a part of a split, by --num, do not count.
     accuracy = {
         record["split"]: record["metrics"]["accuracy"]
         for record in records.read(folder)
-        if record.get("digest") == digest and "accuracy" in record["metrics"]
+        if record.get("digest") == digest
+        and "accuracy" in record["metrics"]
+        and record["num_images"] == record.get("split_images")
     }
     if "test" not in accuracy:
         raise UserError(
-            f"{where}: how well it does is not known; rnngen evaluate --workdir={folder} "
-            "measures it."
+            f"{where} has not been evaluated on the whole test split, so its accuracy is unknown; "
+            f"run rnngen evaluate --workdir={folder} first."
         )
     judge = classifying.make_judge(
         run.model, run.params, run.extra, data.name, data.binarisation, digest, accuracy
@@ -73,7 +76,7 @@ def open_judge(workdir: str | os.PathLike[str], dataset: Dataset, where: str) ->
 
 
 def open_network(path: str | None, spec: ImageSpec) -> Inception | None:
-    """The Inception network for such images, or `None` for no file."""
+    """Opens the Inception network for images like `spec`; `None` without a file."""
     if path is None:
         return None
     return open_inception(path, spec.levels, spec.channels)
@@ -82,7 +85,7 @@ def open_network(path: str | None, spec: ImageSpec) -> Inception | None:
 def by_classifier(
     judge: Judge, sample: Sample, opened: Sequence[Run], asked: Asked
 ) -> dict[str, Any]:
-    """How the samples of each seed compare with a split: the section `samples`."""
+    """Compares the samples of each seed with a split: the record's section `samples`."""
     judged, section = _compared(judge.classify, sample, opened, asked)
     return {
         "classifier": judge.name,
@@ -96,7 +99,7 @@ def by_classifier(
 def by_inception(
     network: Inception, sample: Sample, opened: Sequence[Run], asked: Asked
 ) -> dict[str, Any]:
-    """The same in the Inception network's features, less what is of classes: `inception`."""
+    """Compares in the Inception network's features, without metrics of classes: `inception`."""
     _, section = _compared(network.classify, sample, opened, asked)
     for part in ("metrics", "baseline"):
         found = section[part]
@@ -112,7 +115,7 @@ def by_inception(
 def _compared(
     classify: Classify, sample: Sample, opened: Sequence[Run], asked: Asked
 ) -> tuple[Judged, dict[str, Any]]:
-    """Samples beside a split in the eyes of a judge, and what every section says of that."""
+    """Judges samples against a split; returns the result and the fields that sections share."""
     states = [(run.params, run.extra) for run in opened]
     dataset, track = opened[0].dataset, opened[0].track
     judged = classifying.judge_samples(classify, sample, states, dataset, *asked, track=track)

@@ -1,4 +1,4 @@
-"""A trained run, opened from its folder: what it draws, completes, scores and encodes."""
+"""A trained run, opened from its folder: sampling, completion, scoring and encoding."""
 
 import dataclasses
 import functools
@@ -16,6 +16,7 @@ from rnngen_jax.data.base import Dataset
 from rnngen_jax.data.source import array_split
 from rnngen_jax.errors import UserError
 from rnngen_jax.evaluation import container, likelihood, sampling
+from rnngen_jax.evaluation.batching import Track, split_batches
 from rnngen_jax.experiment import Experiment
 from rnngen_jax.models.base import Completion, Extra, Model, Params
 from rnngen_jax.runs import arguments
@@ -26,25 +27,23 @@ from rnngen_jax.training import digests
 from rnngen_jax.training.checkpoints import open_checkpoints
 from rnngen_jax.training.seeds import pick
 
-Track = Callable[[range], Iterable[int]]  # wraps each range over batches, such as a progress bar
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Run:
-    """One checkpoint of a run; made by `load`.
+    """One checkpoint of a run, opened by `load`.
 
     Images in and out are grey levels in `[0, spec.levels)`, uint8 `[N, H, W, C]`, never rescaled;
-    those of a binarised run are 0 and 1. What is drawn depends on the seed alone: the first 10 of
-    1,000 samples are the 10 samples of the same seed.
+    those of a binarised run are 0 and 1. Draws depend on the seed alone: the first 10 of 1,000
+    samples equal the 10 samples of the same seed.
 
     Attributes:
-      workdir: the folder.
+      workdir: the run's folder.
       experiment: its checked config.
       model: the model, a set of pure functions (`models.base.Model`).
-      params, extra: the checkpoint's parameters (their moving average where the run keeps one)
-        and state, on the default device.
+      params, extra: the checkpoint's parameters (their moving average if the run keeps one) and
+        state, on the default device.
       step: the checkpoint's step.
-      seed_index: which of its seeds, counted from 0; 0 of a run that has one.
+      seed_index: index of the seed, counted from 0; 0 for a run of one seed.
       track: wraps each range over batches, such as a progress bar.
     """
 
@@ -64,32 +63,32 @@ class Run:
 
     @property
     def spec(self) -> ImageSpec:
-        """What an image is: its shape, levels and classes."""
+        """The shape, levels and classes of an image."""
         return self.model.spec
 
     @functools.cached_property
     def dataset(self) -> Dataset:
-        """The data that the config names, which only this needs to be there.
+        """The data set that the config names; nothing else reads it.
 
         Raises:
-          UserError: they are missing, or no longer what the run was trained on.
+          UserError: the data are missing, or no longer those that the run was trained on.
         """
         dataset = data.load(self.experiment.data)
         if dataset.spec != self.spec:
             raise UserError(
-                f"config.data.name={dataset.name!r} has other images than {self.workdir} was "
-                f"trained on: {dataset.spec}, not {self.spec}; put those back."
+                f"config.data.name={dataset.name!r} must have the images that {self.workdir} was "
+                f"trained on, {self.spec}, got {dataset.spec}."
             )
         return dataset
 
     @property
     def protocol(self) -> dict[str, Any]:
-        """What `nats` means: likelihoods of different protocols must not be compared."""
+        """The protocol of `nats`; likelihoods of different protocols must not be compared."""
         return likelihood.ruler(self.model, self.experiment.data)
 
     @functools.cached_property
     def digest(self) -> bytes:
-        """What tells the model from all others: 8 bytes over its fields, images and parameters."""
+        """An 8-byte digest of the model's fields, images and parameters."""
         arrays = digests.named({"params": self.params, "extra": self.extra})
         facts = {
             "identity": experiment.identity(self.experiment, self.spec),
@@ -108,21 +107,21 @@ class Run:
         """Draws images.
 
         Args:
-          num: how many, N ≥ 1.
-          seed: of the draw, 0 to 2³¹ - 1.
-          labels: classes `[N]`; by default a class-conditional model goes round its classes.
+          num: number of images, N ≥ 1.
+          seed: seed of the draw, 0 to 2³¹ - 1.
+          labels: classes `[N]`; by default a class-conditional model cycles through its classes.
           temperature: divides logits and multiplies scales, latents and noise.
 
         Returns:
           uint8 `[N, H, W, C]`.
 
         Raises:
-          UserError: an argument that does not fit, or a model that cannot sample.
+          UserError: an invalid argument, or a model that cannot sample.
         """
         require(num >= 1, "num", num, "≥ 1")
         arguments.check_seed(seed)
         arguments.check_temperature(temperature)
-        draw = self._sampler  # refuses a model that cannot before labels are asked for
+        draw = self._sampler  # refuses a model that cannot sample, before labels are checked
         if labels is None:
             labels = sampling.cycled(self.model, num)
         labels = arguments.check_labels(labels, num, self.model)
@@ -138,22 +137,22 @@ class Run:
         temperature: float = 1.0,
         candidates: int | None = None,
     ) -> np.ndarray:
-        """Draws the pixels of images that are not known, given those that are.
+        """Draws the unknown pixels of images, given the known ones.
 
         Args:
           images: grey levels `[N, H, W, C]`.
           mask: bool `[N, H, W]` or `[H, W]`, true where a pixel is known.
-          seed: of the draw.
+          seed: seed of the draw.
           labels: classes `[N]` of a class-conditional model.
           temperature: as for `sample`.
-          candidates: draws that each completion is chosen from by their importance weights; by
-            default 1, or 8 per round of a model of latent variables.
+          candidates: draws among which each completion is chosen by importance weight; by default
+            1, or 8 per round for a latent-variable model.
 
         Returns:
-          uint8 `[N, H, W, C]`, the known pixels as they were.
+          uint8 `[N, H, W, C]`, with the known pixels unchanged.
 
         Raises:
-          UserError: an argument that does not fit, or a model that cannot complete images.
+          UserError: an invalid argument, or a model that cannot complete images.
         """
         images = arguments.check_images(images, self.spec)
         known = arguments.check_mask(mask, len(images), self.spec)
@@ -176,15 +175,14 @@ class Run:
         Args:
           images: grey levels `[N, H, W, C]`.
           labels: classes `[N]` of a class-conditional model.
-          iw_samples: of the importance-weighted bound of a model of latent variables; 0 for its
+          iw_samples: draws of the importance-weighted bound of a latent-variable model; 0 for its
             ELBO.
 
         Returns:
           float64 `[N]`, nats.
 
         Raises:
-          UserError: an argument that does not fit, or a model without a likelihood, or without
-            that bound.
+          UserError: an invalid argument, or a model without a likelihood or without that bound.
         """
         require(iw_samples >= 0, "iw_samples", iw_samples, "≥ 0")
         score = self._scorer(iw_samples)
@@ -194,13 +192,15 @@ class Run:
             score,
             self.params,
             self.extra,
-            array_split(images, labels),
-            self.experiment.evaluation.batch_size,
-            track=self.track,
+            split_batches(
+                array_split(images, labels),
+                self.experiment.evaluation.batch_size,
+                track=self.track,
+            ),
         )
 
     def encode(self, images: np.ndarray, *, labels: np.ndarray | None = None) -> np.ndarray:
-        """The latents that are most likely for images: the posterior's means.
+        """The posterior means of the latents of images.
 
         Args:
           images: grey levels `[N, H, W, C]`.
@@ -210,7 +210,7 @@ class Run:
           float32 `[N, S, Z]`: Z variables in each of S steps.
 
         Raises:
-          UserError: an argument that does not fit, or a model without latents.
+          UserError: an invalid argument, or a model without latents.
         """
         encode = self._encoder
         images = arguments.check_images(images, self.spec)
@@ -218,7 +218,7 @@ class Run:
         return encode(self.params, self.extra, images, labels)
 
     def decode(self, latents: np.ndarray, *, labels: np.ndarray | None = None) -> np.ndarray:
-        """The images to be expected of latents.
+        """The expected images of latents.
 
         Args:
           latents: float `[N, S, Z]`.
@@ -228,19 +228,19 @@ class Run:
           float32 `[N, H, W, C]` in [0, 1].
 
         Raises:
-          UserError: an argument that does not fit, or a model without latents.
+          UserError: an invalid argument, or a model without latents.
         """
         decode, shape = self._decoder, self.model.latent.shape
         latents = np.asarray(latents, np.float32)
         if latents.shape[1:] != shape or not latents.size:
-            raise UserError(f"latents are of shape {latents.shape}; allowed: {('N', *shape)}.")
+            raise UserError(f"latents must be of shape {('N', *shape)}, got {latents.shape}.")
         labels = arguments.check_labels(labels, len(latents), self.model)
         return decode(self.params, self.extra, latents, labels)
 
-    # Compiled once each, with the first call.
+    # Each is compiled once, at the first call.
 
     @functools.cached_property
-    def _sampler(self) -> sampling.Draw:
+    def _sampler(self) -> sampling.Sampler:
         return sampling.sampler(self.model, self.track)
 
     @functools.cached_property
@@ -250,11 +250,11 @@ class Run:
         )
 
     @functools.cached_property
-    def _encoder(self) -> sampling.Draw:
+    def _encoder(self) -> Callable[..., np.ndarray]:
         return sampling.encoder(self.model, self.track)
 
     @functools.cached_property
-    def _decoder(self) -> sampling.Draw:
+    def _decoder(self) -> Callable[..., np.ndarray]:
         return sampling.decoder(self.model, self.track)
 
     @functools.cached_property
@@ -275,14 +275,14 @@ def load(
 
     Args:
       workdir: the run's folder.
-      checkpoint: "best", "latest", a step, or `None` for the best, or the latest where nothing has
-        been validated.
-      seed_index: which seed of a run of several, counted from 0.
+      checkpoint: "best", "latest", a step, or `None` for the best if the run has been validated,
+        else the latest.
+      seed_index: index of the seed in a run of several, counted from 0.
       track: wraps each range over batches, such as a progress bar.
 
     Raises:
-      UserError: no run there, no such checkpoint or seed, or a checkpoint of another model.
-      RunError: there are no devices to compute on.
+      UserError: no such run, checkpoint or seed, or a checkpoint of another model.
+      RunError: JAX cannot start a device.
     """
     (run,) = load_each(workdir, checkpoint, [seed_index], track=track)
     return run
@@ -295,11 +295,11 @@ def load_each(
     *,
     track: Track = iter,
 ) -> list[Run]:
-    """Opens several seeds of a run, by default all of them, which share a model.
+    """Opens several seeds of a run, by default all of them; they share a model.
 
     Args:
       workdir, checkpoint, track: as for `load`.
-      which: which seeds, counted from 0.
+      which: indices of the seeds, counted from 0.
 
     Raises:
       UserError, RunError: as `load`.

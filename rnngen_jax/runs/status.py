@@ -1,8 +1,8 @@
-"""status.json: what has become of a run, for who looks at many of them.
+"""status.json: the state of a run, for tools that watch many runs.
 
-It holds `state`, `step`, `steps` (of the whole run), `seconds` (of all trainings in the folder, the
-time between them left out) and `message`, which says why a run failed. A process that is killed
-leaves "running" behind; whether one is at work is what the folder's lock tells.
+It holds `state`, `step`, `steps` (of the whole run), `seconds` (of all training in the folder,
+without pauses) and `message`, which says why a run failed. A killed process leaves "running"
+behind; the folder's lock tells whether a process is still at work.
 """
 
 import json
@@ -22,14 +22,14 @@ Report = Callable[[str, int, str], None]
 
 
 def reporter(folder: pathlib.Path, steps: int) -> Report:
-    """`report(state, step, message)` writes status.json, for a training that begins now.
+    """Makes `report(state, step, message)`, which writes status.json; training starts now.
 
     Args:
-      folder: the run's.
-      steps: of the whole run.
+      folder: the run's folder.
+      steps: number of steps of the whole run.
 
-    Raises, when it is called:
-      OSError: the file cannot be written.
+    Returns:
+      `report`, which raises an `OSError` if the file cannot be written.
     """
     begin, before = time.monotonic(), _seconds(folder)
 
@@ -50,10 +50,10 @@ def reporter(folder: pathlib.Path, steps: int) -> Report:
 
 
 def read(folder: pathlib.Path) -> dict[str, Any] | None:
-    """What status.json says; `None` where there is none.
+    """Reads status.json; `None` if there is none.
 
     Raises:
-      UserError: it is not what a training writes.
+      UserError: its content is not valid.
       OSError: it cannot be read.
     """
     path = folder / NAME
@@ -64,12 +64,12 @@ def read(folder: pathlib.Path) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or found.get("state") not in STATES:
-        raise UserError(f"{path} is not valid; a training in that folder writes it anew.")
+        raise UserError(f"{path} is not valid; training in that folder replaces it.")
     return found
 
 
 def _seconds(folder: pathlib.Path) -> float:
-    """The seconds of earlier trainings; 0 where no status.json tells of them."""
+    """The seconds of earlier training; 0 without a valid status.json."""
     try:
         seconds = (read(folder) or {}).get("seconds", 0.0)
     except (UserError, OSError):

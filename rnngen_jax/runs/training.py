@@ -1,4 +1,4 @@
-"""Training a run in its folder: from a config to its checkpoints, metrics, grids and status."""
+"""Training of a run in its folder: checkpoints, metrics, grids of samples and status."""
 
 import contextlib
 import os
@@ -25,7 +25,7 @@ from rnngen_jax.runs import status
 from rnngen_jax.runs.backend import start_backend
 from rnngen_jax.runs.judging import open_judge
 from rnngen_jax.training import loop, opening, program
-from rnngen_jax.training.loop import Outcome
+from rnngen_jax.training.outcomes import Outcome
 from rnngen_jax.training.preemption import NEVER, Interruption, stoppable
 from rnngen_jax.training.privacy import epsilon
 
@@ -36,24 +36,24 @@ def train(
     *,
     interruption: Interruption = NEVER,
 ) -> Outcome:
-    """Trains a model on a data set, or goes on with a run that was interrupted.
+    """Trains a model on a data set, or resumes a run.
 
-    One training at a time has the folder. What becomes of it stands in its status.json, also where
-    this raises. Progress is printed by the first process.
+    Locks the folder, and keeps its status.json, even if this raises. The first process prints
+    progress.
 
     Args:
-      config: a `ConfigDict` such as a config file gives, a nested dict, or what `experiment.check`
-        has made of either.
-      workdir: the run's folder, made if missing.
-      interruption: who may ask the run to stop; the library installs no signal handlers.
+      config: a `ConfigDict` as config files return it, a nested dict, or the `Experiment` that
+        `experiment.check` makes of either.
+      workdir: the run's folder, created if missing.
+      interruption: how the run may be asked to stop; the library installs no signal handlers.
 
     Returns:
-      How it ended.
+      How training ended.
 
     Raises:
-      UserError: a config that does not fit, or a folder that holds another run or is in use.
+      UserError: an invalid config, or a folder that holds another run or is in use.
       DivergedError: a number that has to be finite is not.
-      RunError: the training failed.
+      RunError: training failed.
     """
     given = config if isinstance(config, Experiment) else experiment.check(config)
     folder = pathlib.Path(workdir)
@@ -68,7 +68,7 @@ def train(
 def _train(
     given: Experiment, folder: pathlib.Path, first: bool, interruption: Interruption
 ) -> Outcome:
-    """Trains in a folder that is held; `first` of the processes alone writes and prints."""
+    """Trains in a locked folder; only the `first` process writes and prints."""
     track = stoppable(interruption)
     settings, begins = folders.settled(folder, given)
     dataset = data.load(settings.data)
@@ -133,9 +133,9 @@ def _train(
 def _reporting(
     folder: pathlib.Path, steps: int
 ) -> Iterator[tuple[Callable[[int], None], Callable[[Outcome], None]]]:
-    """Keeps status.json: gives what to call with each line, and with the outcome.
+    """Keeps status.json: yields a function to call at each report, and one for the outcome.
 
-    A training that is refused before it begins leaves the status as it is.
+    Training that is refused before it starts leaves the status as it is.
     """
     write, at = status.reporter(folder, steps), None
 
@@ -151,23 +151,23 @@ def _reporting(
             state = "failed"
             if isinstance(error, DivergedError | KeyboardInterrupt):
                 state = "diverged" if isinstance(error, DivergedError) else "interrupted"
-            with contextlib.suppress(OSError):  # it must not take the place of what has happened
+            with contextlib.suppress(OSError):  # it must not hide the error itself
                 write(state, at, str(error) or type(error).__name__)
         raise
 
 
 @contextlib.contextmanager
 def _silent() -> Iterator[tuple[Callable[[int], None], Callable[[Outcome], None]]]:
-    """Reports nothing, from the processes that do not write."""
+    """Reports nothing, for processes that do not write."""
     yield (lambda step: None), (lambda outcome: None)
 
 
 def accountant(settings: Experiment, num: int) -> Callable[[int], dict[str, float]] | None:
-    """`describe(step)` gives the ε and δ of each player whose gradients are private.
+    """Makes `describe(step)`: the ε and δ of each player with private gradients, or `None`.
 
     Args:
       settings: the experiment.
-      num: of training images.
+      num: number of training images.
 
     Raises:
       UserError: the accountant's package is not installed.
@@ -185,7 +185,7 @@ def accountant(settings: Experiment, num: int) -> Callable[[int], dict[str, floa
             found[f"delta/{player}"] = delta
         return found
 
-    describe(1)  # so that what is missing is said before the first step
+    describe(1)  # so that a missing package is reported before the first step
     return describe
 
 
@@ -196,11 +196,12 @@ def grid_sampler(
     folder: pathlib.Path,
     track: Callable[[range], Iterable[int]] = iter,
 ) -> Callable[[Params, Extra, int], np.ndarray] | None:
-    """`sample(params, extra, step)` writes a grid to `samples/step_STEP.png` and returns it.
+    """Makes `sample(params, extra, step)`, which writes `samples/step_STEP.png` and returns it.
 
-    The same noise at every step, so that the grids can be compared. Of several seeds, the first.
-    Of a model that can rebuild images but draw none, the grid is of validation images and what
-    becomes of them. `track` wraps each range over batches, and may end the grid by raising.
+    Every step uses the same noise, so that grids can be compared. With several seeds, the first is
+    drawn. For a model that reconstructs images but cannot sample, the grid shows validation images
+    and their reconstructions. `track` wraps each range over batches, and may stop the grid by
+    raising.
     """
     num = settings.training.num_samples
 
@@ -234,14 +235,14 @@ def grid_sampler(
 
 
 def _animate(folder: pathlib.Path) -> None:
-    """Writes the grids of a training, which have the same noise, as `training.gif` beside them."""
+    """Writes the grids of a run, which share their noise, as `training.gif` beside them."""
     frames = animations.training(folder)
     if frames is not None:
         animations.write_gif(folder / "training.gif", frames, hold=animations.HOLD)
 
 
 def _say(line: str) -> None:
-    """Prints a line, above the progress bar where there is one."""
+    """Prints a line, above the progress bar if there is one."""
     from tqdm import tqdm
 
     tqdm.write(line)

@@ -39,6 +39,7 @@ class Parallel(NamedTuple):
       place_resident: the arrays of a data set, or `None`, to all devices.
       place_chunk: this process's part of the batches of one call, leaves `[K, b, ...]`, or
         `[K, N, b, ...]` for N seeds.
+      lowered: `lowered(state, resident, chunk)`, a `jax.stages.Lowered` from the shapes alone.
       compiled: the executable for arguments like `(state, resident, chunk)`; compiled once for each
         number of steps K. `call(state, resident, chunk) -> (state, metrics)` returns without
         waiting for the result and gives up the given state's memory (donation).
@@ -50,6 +51,7 @@ class Parallel(NamedTuple):
     place: Callable[[TrainState], TrainState]
     place_resident: Callable[[Mapping[str, np.ndarray] | None], Any]
     place_chunk: Callable[[Arrays], Any]
+    lowered: Callable[[TrainState, Any, Any], Any]
     compiled: Callable[[TrainState, Any, Any], Call]
     local: Callable[..., Any]
     host: Callable[[Any], Any]
@@ -164,6 +166,7 @@ def _jit(call: Callable[..., Any], mesh: Mesh, each_seed: np.ndarray) -> Paralle
         place=lambda state: _put(_copies(state), states),
         place_resident=lambda resident: _put(resident, whole),
         place_chunk=lambda chunk: _put(chunk, batches),
+        lowered=jitted.lower,
         compiled=_compiling(jitted),
         local=local,
         host=lambda tree: jax.tree.map(_gathered, tree),
@@ -194,6 +197,7 @@ def _pmap(call: Call, devices: list[jax.Device]) -> Parallel:
         place=lambda state: put(repeated(_copies(state))),
         place_resident=lambda resident: put(repeated(resident)),
         place_chunk=lambda chunk: put({name: cut(x) for name, x in chunk.items()}),
+        lowered=pmapped.lower,
         compiled=_compiling(pmapped),
         local=local,
         host=lambda tree: _copies(local(tree)),

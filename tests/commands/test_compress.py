@@ -17,6 +17,25 @@ from rnngen_jax.runs import load
 ELSEWHERE = {"arithmetic": b"else", "maker": "0.9.9 gpu H200"}
 TEST = data.load(DataConfig()).splits["test"].read(np.arange(300))
 
+REFUSED = {
+    "compress --out=f.zip": "a file that ends in .rnn",
+    "compress --out=folder.rnn": "a file that ends in .rnn",
+    "compress --num=0": "--num must be ≥ 1, got 0",
+    "compress --split=tests": "did you mean 'test'",
+    "compress --label=1": "not class-conditional",
+    "compress --input=none": "no such file or folder",
+    "compress --input=wrong.png": "5x5 grey; the model's images are 8x8 grey",
+    "decompress": "--input missing",
+    "decompress --input=none.rnn": "no such file",
+    "decompress --input=wrong.png": "not a file that `compress` wrote",
+    "decompress --input=five.rnn --out=": "or a folder",
+    "decompress --input=five.rnn --out=a.png": "or a folder",
+    "decompress --input=five.rnn --out=full": "is not empty",
+    "decompress --input=five.rnn --out=full/": "is not empty",
+    "decompress --input=five.rnn --out=file": "is a file",
+    "decompress --input=five.rnn --checkpoint=7": "there is no checkpoint '7'",
+}
+
 
 def compress(workdir, out, *flags):
     assert rnngen("compress", f"--workdir={workdir}", f"--out={out}", *flags) == 0
@@ -146,35 +165,15 @@ def test_images_between_the_levels_are_refused(pixel, tmp_path, capsys, kind):
     flags = (f"--workdir={pixel}", f"--input={name}", f"--out={tmp_path}/f.rnn")
     assert rnngen("compress", *flags) == 2
     err = capsys.readouterr().err
-    assert f"the value {pixels[1, 4, 4]}, which is none of the model's 17 levels" in err
+    assert f"the value {pixels[1, 4, 4]}, which is not one of the model's 17 levels" in err
     assert ("1.png" in err) == (kind == "png")
     assert not (tmp_path / "f.rnn").exists()
     assert rnngen("compress", *flags, "--num=1") == 0  # the first is sound
     assert rnngen("complete", flags[0], flags[1], f"--out={tmp_path}/c.png") == 0
 
 
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (["compress", "--out=f.zip"], "a file that ends in .rnn"),
-        (["compress", "--out=folder.rnn"], "a file that ends in .rnn"),
-        (["compress", "--num=0"], "--num must be ≥ 1, got 0"),
-        (["compress", "--split=tests"], "did you mean 'test'"),
-        (["compress", "--label=1"], "not class-conditional"),
-        (["compress", "--input=none"], "no such file or folder"),
-        (["compress", "--input=wrong.png"], "5x5 grey; the model's images are 8x8 grey"),
-        (["decompress"], "--input missing"),
-        (["decompress", "--input=none.rnn"], "no such file"),
-        (["decompress", "--input=wrong.png"], "not a file that `compress` wrote"),
-        (["decompress", "--input=five.rnn", "--out="], "or a folder"),
-        (["decompress", "--input=five.rnn", "--out=a.png"], "or a folder"),
-        (["decompress", "--input=five.rnn", "--out=full"], "is not empty"),
-        (["decompress", "--input=five.rnn", "--out=full/"], "is not empty"),
-        (["decompress", "--input=five.rnn", "--out=file"], "is a file"),
-        (["decompress", "--input=five.rnn", "--checkpoint=7"], "there is no checkpoint '7'"),
-    ],
-)
-def test_what_does_not_fit_is_refused(pixel, five, monkeypatch, capsys, arguments, expected):
+@pytest.mark.parametrize("words", REFUSED)
+def test_what_does_not_fit_is_refused(pixel, five, monkeypatch, capsys, words):
     monkeypatch.chdir(five.parent)
     Image.new("L", (5, 5)).save("wrong.png")
     for folder in ("full", "folder.rnn"):
@@ -183,9 +182,9 @@ def test_what_does_not_fit_is_refused(pixel, five, monkeypatch, capsys, argument
         with open(file, "w") as opened:
             opened.write("mine")
     before = tree(five.parent)
-    assert rnngen(*arguments, f"--workdir={pixel}") == 2
+    assert rnngen(*words.split(), f"--workdir={pixel}") == 2
     printed = capsys.readouterr()
-    assert expected in printed.err
+    assert REFUSED[words] in printed.err
     assert len(printed.err.strip().splitlines()) <= 2
     assert tree(five.parent) == before
 
@@ -227,8 +226,8 @@ def test_a_file_of_another_model_is_refused(pixel, row, packed, config, capsys):
         ({"shape": (8, 9, 1)}, "(8, 9, 1) with 17 levels; those of the model", 2),
         ({"levels": 16}, "(8, 8, 1) with 16 levels; those of the model", 2),
         ({"model": b"notmodel"}, "6e6f746d6f64656c", 2),
-        ({"batch_size": 16}, "this model makes no such file", 2),
-        ({"labelled": True}, "this model makes no such file", 2),
+        ({"batch_size": 16}, "this model would not write such a file", 2),
+        ({"labelled": True}, "this model would not write such a file", 2),
         ({"pixels": (b"notpixel",)}, "come out than went in. It was forged, or damaged", 2),
         ({"stream": bytes(400)}, "come out than went in. It was forged, or damaged", 2),
         ({"stream": bytes(8)}, "its stream of 8 bytes ends before its images. It was forged", 2),
@@ -277,23 +276,13 @@ def as_version_1(content, whole):
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_many_batches_come_back_from_files_of_both_versions(row, tmp_path, capsys, version):
+def test_many_batches_come_back_from_files_of_both_versions(row, packed, tmp_path, capsys, version):
     opened = load(row)
     images, labels = TEST[0][:11], TEST[1][:11]
     coder = codec.coder(opened.model, opened.params, {}, 4)
-    content = container.Container(
-        shape=(8, 8, 1),
-        levels=17,
-        num=11,
-        batch_size=4,
-        labelled=True,
-        model=opened.digest,
-        arithmetic=coder.arithmetic,
-        pixels=codec.digests(images, labels, 4),
-        maker=codec.maker(),
-        names=None,
-        stream=coder.encode(images, labels),
-    )
+    pixels, stream = codec.digests(images, labels, 4), coder.encode(images, labels)
+    content = container.unpack(packed, "")._replace(num=11, batch_size=4, labelled=True)
+    content = content._replace(model=opened.digest, pixels=pixels, stream=stream)
     assert len(content.pixels) == 3
     body = container.pack(content)
     wrong = container.pack(content._replace(pixels=(*content.pixels[:2], b"notpixel")))

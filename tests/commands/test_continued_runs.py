@@ -189,7 +189,7 @@ def test_a_config_that_this_version_does_not_know_is_named(train, pixel):
     before = tree(pixel)
     code, _, err = train(pixel, steps(6))
     assert code == 2
-    assert "checkpoints/4 is no config of this version: config.training.patience_of_s" in err
+    assert "checkpoints/4 is not a config of this version: config.training.patience_of_s" in err
     assert tree(pixel) == before
 
 

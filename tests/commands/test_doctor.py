@@ -49,7 +49,7 @@ UNSOUND = {
     ),
     "no config": (
         lambda run: (run / "config.json").unlink(),
-        ["! config: ", "config.json is missing beside checkpoints; give the run's train command"],
+        ["! config: ", "config.json is missing beside checkpoints; repeat the run's train command"],
     ),
     "a field that is none": (
         lambda run: edit_config(run, "model", "layer", 3),
@@ -65,11 +65,11 @@ UNSOUND = {
     ),
     "checkpoints of another model": (
         lambda run: edit_config(run, "model", "features", 16),
-        ["! checkpoint 4: ", "is of another model: model.features is 8 there and 16 here"],
+        ["! checkpoint 4: ", "belongs to another model: model.features is 8 there and 16 here"],
     ),
     "another optimizer": (
         lambda run: edit_config(run, "optimizer", "name", "sgd"),
-        ["checkpoint 4: sound", "! going on from checkpoint 4: ", "another optimizer or ema_decay"],
+        ["checkpoint 4: sound", "! resuming from checkpoint 4: ", "another optimizer or ema_decay"],
     ),
     "no judge": (
         lambda run: edit_config(run, "evaluation", "classifier", "none"),
@@ -81,7 +81,7 @@ UNSOUND = {
     ),
     "a meta that no run goes on from": (
         lambda run: edit_meta(run, lambda meta: meta.pop("sums")),
-        ["checkpoint 4: sound", "! going on from checkpoint 4: ", "lacks sums"],
+        ["checkpoint 4: sound", "! resuming from checkpoint 4: ", "lacks sums"],
     ),
     "a best that is gone": (
         lambda run: edit_meta(run, lambda meta: meta["best"].update(step=2)),
@@ -99,7 +99,7 @@ UNSOUND = {
     ),
     "broken metrics": (
         lambda run: (run / "metrics.jsonl").write_text("{}\n"),
-        ["! metrics: ", "line 1, is no line of metrics"],
+        ["! metrics: ", "line 1, does not hold metrics"],
     ),
 }
 
@@ -147,5 +147,5 @@ def test_without_a_device_the_rest_is_told_all_the_same(pixel, monkeypatch, caps
     out = capsys.readouterr().out
     assert "! devices: " in out
     assert "data digits: 8x8x1" in out
-    assert "without a device its checkpoints cannot be tried" in out
+    assert "without a device its checkpoints cannot be checked" in out
     assert "damaged" not in out

@@ -11,26 +11,15 @@ from rnngen_jax import experiment
 
 def get_config(arg="vae"):
     config = experiment.default(arg)
-    config.model.features = 4
-    config.model.latents = 3
+    config.model.update(features=4, latents=3)
     if arg == "vae":
-        config.model.hidden = 8
-        config.model.kernel = 2
+        config.model.update(hidden=8, kernel=2)
     else:
-        config.model.cell = "rnn"
-        config.model.latent = "deterministic"
-        config.model.attention = "dot"
-        config.model.decoder = "autoregressive"
-    config.training.seed = 3
-    config.training.steps = 2
-    config.training.batch_size = 8
-    config.training.steps_per_call = 2
-    config.training.log_every = 2
-    config.training.validate_every = 2
-    config.training.checkpoint_every = 2
-    config.training.sample_every = 0
-    config.evaluation.batch_size = 40
-    config.evaluation.num_images = 50
+        config.model.update(cell="rnn", latent="deterministic")
+        config.model.update(attention="dot", decoder="autoregressive")
+    config.training.update(seed=3, steps=2, batch_size=8, steps_per_call=2, log_every=2)
+    config.training.update(validate_every=2, checkpoint_every=2, sample_every=0)
+    config.evaluation.update(batch_size=40, num_images=50)
     return config
 """
 LATENTS = {"reconstruction_nats", "mean_squared_error", "active_units"}

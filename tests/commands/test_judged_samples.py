@@ -29,26 +29,14 @@ from rnngen_jax import experiment
 def get_config(arg="classifier"):
     config = experiment.default(arg)
     if arg == "classifier":
-        config.model.features = 4
-        config.model.kernel = 2
-        config.model.hidden = 6
+        config.model.update(features=4, kernel=2, hidden=6)
     elif arg == "mlp_gan":
         config.model.hidden = 8
     else:
-        config.model.features = 4
-        config.model.kernel = 2
-        config.model.latents = 3
-        config.model.hidden = 8
-    config.training.seed = 3
-    config.training.steps = 2
-    config.training.batch_size = 8
-    config.training.steps_per_call = 2
-    config.training.log_every = 2
-    config.training.validate_every = 2
-    config.training.checkpoint_every = 2
-    config.training.sample_every = 0
-    config.evaluation.num_images = 50
-    config.evaluation.num_samples = 40
+        config.model.update(features=4, kernel=2, latents=3, hidden=8)
+    config.training.update(seed=3, steps=2, batch_size=8, steps_per_call=2, log_every=2)
+    config.training.update(validate_every=2, checkpoint_every=2, sample_every=0)
+    config.evaluation.update(num_images=50, num_samples=40)
     return config
 """
 STATIC = "--config.data.binarisation=static"
@@ -117,6 +105,29 @@ def test_a_judge_is_what_its_evaluations_say(judge):
     assert second.name == f"digits-classifier-{load(judge).digest.hex()[:8]}"
 
 
+def test_an_evaluation_of_a_part_of_a_split_is_no_accuracy_of_a_judge(judge):
+    data_set = data.load(DataConfig())
+    whole = judging.open_judge(judge, data_set, "--classifier").accuracy
+    part = evaluated(judge, "--num=7")
+    assert part["metrics"]["accuracy"] != whole["test"]
+    evaluated(judge, "--split=train", "--num=1296")
+    assert judging.open_judge(judge, data_set, "--classifier").accuracy == whole
+    (judge / "evaluations.jsonl").write_text(json.dumps(part) + "\n")
+    with pytest.raises(UserError, match=unknown_accuracy(judge)) as error:
+        judging.open_judge(judge, data_set, "--classifier")
+    assert "\n" not in str(error.value)
+    whole_again = evaluated(judge, "--num=300")  # all there are
+    found = judging.open_judge(judge, data_set, "--classifier").accuracy
+    assert found == {"test": whole_again["metrics"]["accuracy"]} == whole
+
+
+def unknown_accuracy(judge):
+    return (
+        "has not been evaluated on the whole test split, so its accuracy is unknown; "
+        f"run rnngen evaluate --workdir={judge} first."
+    )
+
+
 def test_other_parameters_than_the_evaluated_are_refused(root, judge, tmp_path, capsys):
     other = ("--config.training.seed=4", f"--workdir={tmp_path}/other")
     assert rnngen("train", f"--config={root}/tiny.py", *other) == 0
@@ -125,7 +136,7 @@ def test_other_parameters_than_the_evaluated_are_refused(root, judge, tmp_path, 
     capsys.readouterr()
     assert rnngen("evaluate", f"--workdir={root}/gan", f"--classifier={judge}") == 2
     error = capsys.readouterr().err
-    assert f"how well it does is not known; rnngen evaluate --workdir={judge} measures it" in error
+    assert unknown_accuracy(judge) in error
     assert error.count("\n") == 1
     evaluated(judge)
     evaluated(root / "gan", f"--classifier={judge}", "--samples=4", "--seed_index=0")
@@ -281,7 +292,7 @@ JUDGE = "--classifier=ROOT/judge"
             "--inception=none.pth: there is no such file; give",
         ),
         (["gan", "--classifier=none"], "none holds no run: there is no config.json. Give the --wo"),
-        (["gan", "--classifier=ROOT/vae"], "holds a run of vae; a judge has to classify"),
+        (["gan", "--classifier=ROOT/vae"], "must hold a run of classifier, got vae"),
         (["vae", "--samples=5"], "--samples=5 has no effect without --classifier"),
         (["vae", "--seed=5"], "--seed=5 has no effect without"),
         (["gan", JUDGE, "--samples=3"], "--samples must be ≥ 4, got 3"),

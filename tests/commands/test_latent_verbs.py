@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from tiny_runs import rnngen, tree
 
-from rnngen_jax.commands import base, complete, interpolate, reconstruct, sample
+from rnngen_jax.commands import base, complete, flags, interpolate, reconstruct, sample
 from rnngen_jax.evaluation import animations, pictures, sampling
 from rnngen_jax.models.latent import Objective, latent_model
 from rnngen_jax.models.latent_networks import Network, independent
@@ -123,7 +123,7 @@ def test_expected_and_drawn_samples_share_their_latents():
     model = latent_model("toy", spec, False, network, likelihood, (1, 4), Objective())
     key = jax.random.key(0)
     drawn = sampling.sampler(model)({}, {}, key, 70, None, 1.0)
-    latents = sampling.imaginer(model)({}, {}, key, 70, None, 1.0)
+    latents = sampling.prior_sampler(model)({}, {}, key, 70, None, 1.0)
     assert latents.shape == (70, 1, 4)
     expected = sampling.decoder(model)({}, {}, latents, None)
     np.testing.assert_allclose(expected * 8, drawn, atol=1e-4)
@@ -283,7 +283,7 @@ def test_few_images_make_few_paths(call):
 
 
 def test_how_images_were_completed_is_said(call, runs):
-    latent = opened(str(runs / "vae"), None, 0).model.latent
+    latent = opened(flags.Which(str(runs / "vae"), None, 0)).model.latent
     said, out = call("complete", "vae", "--num=2", "--completions=1", "--out=c.npz")
     assert said.startswith("completed given all known pixels, by ")
     assert latent.completion in said
@@ -293,105 +293,66 @@ def test_how_images_were_completed_is_said(call, runs):
     np.testing.assert_array_equal(stored["completed"][:, 0][known], stored["image"][known])
 
 
-WITHOUT_RUN = [
-    ("interpolate", ["--kind=pair"], "did you mean 'pairs'"),
-    ("interpolate", ["--steps=1"], "--steps must be ≥ 2, got 1"),
-    ("interpolate", ["--num=0"], "--num must be ≥ 1, got 0"),
-    ("interpolate", ["--path=sperical"], "did you mean 'spherical'"),
-    ("interpolate", ["--indices=1,x"], "--indices must be comma-separated integers ≥ 0, got"),
-    ("interpolate", ["--indices=1,-2"], "--indices must be comma-separated integers ≥ 0, got"),
-    (
-        "interpolate",
-        ["--indices=1,99999999999"],
-        "--indices must be comma-separated integers ≥ 0, got",
+REFUSED = {
+    "interpolate --workdir=draw --indices=0,300": (
+        "--indices must be in [0, 299] for --split=test, got 300."
     ),
-    ("interpolate", ["--indices=1"], "must be a list of two or more for --kind=pairs"),
-    ("interpolate", ["--kind=grid", "--indices=1,2,3"], "must be a list of four for --kind=grid"),
-    (
-        "interpolate",
-        ["--kind=latent", "--latent=0", "--indices=1,2"],
-        "must be a list of one for --kind=latent",
+    "interpolate --workdir=draw --input=one.png": "has 1 image; --kind=pairs needs two or more",
+    "interpolate --workdir=draw --input=one.png --indices=0,1": (
+        "--indices must be in [0, 0] for --input=one.png, got 1."
     ),
-    ("interpolate", ["--kind=latent"], "--latent is missing"),
-    ("interpolate", ["--latent=1"], "--latent=1 is for --kind=latent, not for pairs"),
-    ("interpolate", ["--kind=grid", "--num=3"], "--num=3 is for --kind=pairs, not for grid"),
-    ("interpolate", ["--kind=latent", "--path=linear"], "--path=linear is not for --kind=latent"),
-    ("interpolate", ["--out=a.jpg"], ".png, .npz or .gif, got"),
-    ("reconstruct", ["--out=folder/"], ".png, .npz or .gif, got"),
-    ("reconstruct", ["--num=0"], "--num must be ≥ 1, got 0"),
-    ("reconstruct", ["--split=tests"], "did you mean 'test'"),
-    ("sample", ["--out=a.jpg"], ".png, .npz or .gif, or a folder/"),
-    ("sample", ["--pixels=means"], "did you mean 'mean'"),
-]
-
-
-@pytest.mark.parametrize(("verb", "flags", "expected"), WITHOUT_RUN)
-def test_flags_are_looked_at_before_the_run(tmp_path, monkeypatch, capsys, verb, flags, expected):
-    monkeypatch.chdir(tmp_path)
-    assert rnngen(verb, "--workdir=none", *flags) == 2
-    err = capsys.readouterr().err
-    assert expected in err
-    assert len(err.splitlines()) == 1
-
-
-WITH_RUN = [
-    ("interpolate", "draw", ["--indices=0,300"], "no image 300; allowed: 0 to 299"),
-    ("interpolate", "draw", ["--input=one.png"], "has 1 image; --kind=pairs needs two or more"),
-    ("interpolate", "draw", ["--input=one.png", "--indices=0,1"], "no image 1; allowed: 0 to 0"),
-    ("interpolate", "draw", ["--kind=latent", "--latent=6"], "in [0, 5] (3 steps of 2), got 6"),
-    ("interpolate", "vae", ["--kind=latent", "--latent=-1"], "must be in [0, 2], got -1"),
-    ("interpolate", "vae", ["--label=10"], "--label must be a class in [0, 9], got '10'"),
-    ("interpolate", "vae", ["--input=one.png"], "give --label, 0 to 9"),
-    (
-        "interpolate",
-        "draw",
-        ["--kind=grid", "--steps=101"],
-        "paths times --steps must be ≤ 10000 for images",
+    "interpolate --workdir=draw --kind=latent --latent=6": "in [0, 5] (3 steps of 2), got 6",
+    "interpolate --workdir=vae --kind=latent --latent=-1": "must be in [0, 2], got -1",
+    "interpolate --workdir=vae --label=10": "--label must be a class in [0, 9], got '10'",
+    "interpolate --workdir=vae --input=one.png": "give --label, 0 to 9",
+    "interpolate --workdir=draw --kind=grid --steps=101": (
+        "paths times --steps must be ≤ 10000 for images"
     ),
-    ("reconstruct", "draw", ["--label=1"], "not class-conditional"),
-    ("reconstruct", "vae", ["--out=new.gif"], "vae has no canvases for a .gif"),
-    ("sample", "vae", ["--out=new.gif"], "such as draw"),
-    ("sample", "draw", ["--out=new.gif", "--num=1001"], "must be ≤ 1000 for images"),
-]
+    "reconstruct --workdir=draw --label=1": "not class-conditional",
+    "reconstruct --workdir=vae --out=new.gif": "vae has no canvases for a .gif",
+    "sample --workdir=vae --out=new.gif": "such as draw",
+    "sample --workdir=draw --out=new.gif --num=1001": "must be ≤ 1000 for images",
+}
 
 
-def refused(runs, capsys, verb, run, flags):
-    """The one line that a verb says, having written nothing."""
+def refused(runs, capsys, words):
+    """The one line that a command says, having written nothing."""
+    verb, workdir, *flags = words.split()
+    folder = runs / workdir.removeprefix("--workdir=")
     Image.new("L", (8, 8)).save("one.png")
-    before = tree(runs / run)
-    out = [] if any("--out" in flag for flag in flags) else ["--out=new.png"]
-    assert rnngen(verb, f"--workdir={runs / run}", *flags, *out) == 2
-    assert tree(runs / run) == before
+    before = tree(folder)
+    out = [] if "--out" in words else ["--out=new.png"]
+    assert rnngen(verb, f"--workdir={folder}", *flags, *out) == 2
+    assert tree(folder) == before
     assert os.listdir() == ["one.png"]
     (line,) = capsys.readouterr().err.splitlines()
     return line
 
 
-@pytest.mark.parametrize(("verb", "run", "flags", "expected"), WITH_RUN)
-def test_what_does_not_fit_the_run_is_refused(call, runs, capsys, verb, run, flags, expected):
-    assert expected in refused(runs, capsys, verb, run, flags)
+@pytest.mark.parametrize("words", REFUSED)
+def test_what_the_run_cannot_do_is_refused(call, runs, capsys, words):
+    assert REFUSED[words] in refused(runs, capsys, words)
 
 
-LACKING = [
-    ("reconstruct", [], "vae has no latents to rebuild images from."),
-    ("interpolate", [], "vae has no latents to go between images through."),
-    ("sample", ["--pixels=mean"], "vae has no latents to make images from."),
-    ("sample", ["--out=new.gif"], "vae has no canvases for a .gif"),
-]
+LACKING = {
+    "reconstruct --workdir=vae": "vae has no latents to rebuild images from.",
+    "interpolate --workdir=vae": "vae has no latents to interpolate.",
+    "sample --workdir=vae --pixels=mean": "vae has no latents to make images from.",
+    "sample --workdir=vae --out=new.gif": "vae has no canvases for a .gif",
+}
 
 
-@pytest.mark.parametrize(("verb", "flags", "expected"), LACKING)
-def test_models_without_latents_say_so(call, runs, monkeypatch, capsys, verb, flags, expected):
+@pytest.mark.parametrize("words", LACKING)
+def test_models_without_latents_say_so(call, runs, monkeypatch, capsys, words):
     lacking(monkeypatch, lambda model: model._replace(latent=None))
-    assert expected in refused(runs, capsys, verb, "vae", flags)
+    assert LACKING[words] in refused(runs, capsys, words)
 
 
 def test_a_code_without_a_prior_says_so(call, runs, monkeypatch, capsys):
     lacking(monkeypatch, lambda m: m._replace(latent=m.latent._replace(prior=None)))
-    flags = ["--kind=latent", "--latent=0"]
-    line = refused(runs, capsys, "interpolate", "vae", flags)
-    assert "vae has no prior, by which --kind=latent goes" in line
-    line = refused(runs, capsys, "sample", "vae", ["--pixels=mean"])
+    line = refused(runs, capsys, "interpolate --workdir=vae --kind=latent --latent=0")
+    assert "vae has no prior, which sets the scale of --kind=latent" in line
+    line = refused(runs, capsys, "sample --workdir=vae --pixels=mean")
     assert "vae has no prior over its latents to draw from" in line
 
 

@@ -1,4 +1,4 @@
-"""Tiny adversarial models with numbers filled in, and their networks written out in NumPy.
+"""Tiny adversarial models with fixed parameters, and their networks written out in NumPy.
 
 Everything in NumPy is float64. Parameters and running moments are random, biases and scales
 included, so that nothing is left out unnoticed.
@@ -64,16 +64,16 @@ def wide(tree):
     return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), tree)
 
 
-# What is random, from the keys that the models promise to use.
+# Random values, from the keys that the models are documented to use.
 
 
 def each_key(player, purpose, index, key=None):
-    """One key an example, of one purpose."""
+    """One key per example, for one purpose."""
     return keys.per_example(keys.named(KEY if key is None else key, purpose), index)
 
 
 def noise_of(each, fields, steps=1):
-    """Vectors `[B, S, Z']`, categories and continuous codes from one key an image."""
+    """Vectors `[B, S, Z']`, categories and continuous codes from one key per image."""
     size, codes, traits = fields["noise"], fields.get("codes", 0), fields.get("traits", 0)
     found = []
     for key in each:
@@ -96,7 +96,7 @@ def with_class(vectors, label, classes):
 
 
 def seen(image, purpose, fields, spec=SPEC, key=None):
-    """What the discriminator sees of real levels or of generated images in [-1, 1]."""
+    """Images as shown to the discriminator, from real levels or generated images in [-1, 1]."""
     image = 2.0 * image / (spec.levels - 1) - 1 if purpose == "augment/real" else image
     policy = fields.get("augmentation", "")
     if not policy:
@@ -128,7 +128,7 @@ def dense(p, x):
 
 
 def batch_norm(p, x, label, moments=None):
-    """By the batch's own moments, which come along, or by running ones."""
+    """Normalised by the batch's own moments, returned too, or by running moments."""
     axes = tuple(range(x.ndim - 1))
     mean, variance = (x.mean(axes), x.var(axes)) if moments is None else moments
     scale, bias = p["scale"], p["bias"]
@@ -140,7 +140,7 @@ def batch_norm(p, x, label, moments=None):
 
 
 def moved(running, *each):
-    """Running moments after the moments of several batches, one after the other."""
+    """Running moments after updates with the moments of several batches, in turn."""
     for now in each:
         running = tuple(
             MOMENTUM * old + (1 - MOMENTUM) * new for old, new in zip(running, now, strict=True)
@@ -149,7 +149,7 @@ def moved(running, *each):
 
 
 def halve(p, x, kernel):
-    """A convolution of stride 2 of sides that are even; the kernel is even, too."""
+    """A convolution of stride 2, for even sides and even kernels."""
     size, blocks, before = x.shape[-1], kernel // 2, kernel // 2 - 1
     weights = p["kernel"].reshape(blocks, blocks, 2, 2, size, -1)
     weights = np.swapaxes(weights, 1, 2).reshape(kernel, kernel, size, -1)
@@ -164,7 +164,7 @@ def halve(p, x, kernel):
 
 
 def double(p, x, kernel):
-    """The transpose: every place spreads a kernel's weight over the larger map."""
+    """The transpose: each pixel adds its multiple of the kernel to the larger map."""
     count, rows, columns, size = x.shape
     before, out = kernel // 2 - 1, p["bias"].shape[0]
     weights = p["kernel"].reshape(size, kernel, kernel, out)
@@ -176,7 +176,7 @@ def double(p, x, kernel):
 
 
 def same(p, x, side=3):
-    """A convolution of stride 1 with zeros around."""
+    """A convolution of stride 1 with zero padding."""
     reach = side // 2
     around = np.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
     weights = p["kernel"].reshape(side, side, x.shape[-1], -1)
@@ -189,7 +189,7 @@ def same(p, x, side=3):
 
 
 def attended(p, x):
-    """Self-attention as Zhang et al. 2019 have it, place by place."""
+    """Self-attention (Zhang et al. 2019), pixel by pixel."""
     flat = x.reshape(len(x), -1, x.shape[-1])
     query, key, value = (flat @ p[name]["kernel"] for name in ("query", "key", "value"))
     scores = np.exp(query @ np.swapaxes(key, 1, 2))
@@ -201,7 +201,7 @@ def attended(p, x):
 
 
 def mlp_generator(p, z, label, spec=SPEC, running=None):
-    """Images, and the moments that each batch norm saw."""
+    """Images, and the moments of each batch norm's inputs."""
     x, moments = z.reshape(len(z), -1), []
     layers = len([name for name in p if name.startswith("Dense")]) - 1
     for n in range(layers):
@@ -215,7 +215,7 @@ def mlp_generator(p, z, label, spec=SPEC, running=None):
 
 
 def mlp_body(p, image, label, drop=None):
-    """Features, the moments that each batch norm saw, and where each layer is above 0."""
+    """Features, the moments of each batch norm's inputs, and where each layer is above 0."""
     x, moments, above = image.reshape(len(image), -1), [], []
     for n in range(len([name for name in p if name.startswith("Dense")])):
         x = dense(p[f"Dense_{n}"], x)
@@ -255,12 +255,12 @@ def log_softmax(logits):
 
 
 def picked(logits, index):
-    """log p of the categories picked."""
+    """log p of the given categories."""
     return log_softmax(logits)[np.arange(len(index)), index]
 
 
 def information(said, code, traits):
-    """The bound of what images tell of the codes, nats, the mean over images."""
+    """The bound on the images' information about the codes, nats, the mean over images."""
     total = picked(said["code"], code) + np.log(said["code"].shape[-1])
     mean, log_scale = said["trait"], said["trait_log_scale"]
     density = -0.5 * ((traits - mean) / np.exp(log_scale)) ** 2 - log_scale
@@ -324,7 +324,7 @@ def dcgan_body(p, image, label, kernel=4, stages=2):
 
 
 def one_iteration(weights, vectors):
-    """The discriminator's kernels over σ after one iteration from the vectors, and the vectors."""
+    """The discriminator's kernels divided by σ after one power iteration, and its vectors."""
     after = {}
     for path, u in vectors.items():
         *above, last = path.split("/")
@@ -339,7 +339,7 @@ def one_iteration(weights, vectors):
 
 
 def blocks(images, side):
-    """The mean of each block of so many places, at its places."""
+    """The mean of each block of that many pixels, repeated over the block."""
     count, height, width, channels = images.shape
     cut = images.reshape(count, height // side, side, width // side, side, channels)
     means = np.broadcast_to(cut.mean((2, 4), keepdims=True), cut.shape)

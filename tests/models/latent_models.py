@@ -1,4 +1,4 @@
-"""Small models of latent variables with drawn parameters, and how their noise is drawn."""
+"""Small latent-variable models with random parameters, and the noise that they use."""
 
 import functools
 import importlib
@@ -26,14 +26,14 @@ LABELLED = ImageSpec(3, 3, levels=4, classes=3)
 
 
 def case_name(case: Case) -> str:
-    """What a test's report calls it."""
+    """The case's id in test reports."""
     name, fields, spec = case
     parts = [str(value) for value in fields.values()]
     return "-".join([name, *parts, f"{spec.channels}x{spec.levels}"])
 
 
 def built(case: Case, seed: int = 0, gain: float = 1.0) -> tuple[Model, dict, dict]:
-    """The model with random parameters, biases included; in NumPy, for it compiles nothing."""
+    """The model with random parameters, biases included; in NumPy, which compiles nothing."""
     name, fields, spec = case
     model = models.build(name, SMALL[name] | fields, spec)
     shapes, extra = jax.eval_shape(model.init, jax.random.key(0))
@@ -78,16 +78,23 @@ def random_images(spec: ImageSpec, seed: int = 0, num: int = 6) -> np.ndarray:
 
 
 def noise_of(key: jax.Array, index: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """The noise of a bound's latents `[B, S, Z]`: of each image, by its index alone."""
+    """The noise of a bound's latents, `[B, S, Z]`, which depends on each image's index alone."""
     key = jax.random.fold_in(key, zlib.crc32(b"latents"))
     each = [jax.random.normal(jax.random.fold_in(key, number), shape) for number in index]
     return np.stack(each)
 
 
+def sampled(model: Model, params: dict, num: int) -> np.ndarray:
+    """How often each of the 16 binary 2x2 images is among `num` samples, `[16]`."""
+    sample = jax.jit(model.sample, static_argnames="num")
+    drawn = np.asarray(sample(params, {}, jax.random.key(7), num=num))
+    return np.bincount(drawn.reshape(num, -1) @ [8, 4, 2, 1], minlength=16)
+
+
 def completed(
     model: Model, params: dict, p: np.ndarray, num: int, **options: Any
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Completes binary 2x2 images of which one row is known, each value of each row `num` times.
+    """Completes binary 2x2 images with one known row, each value of each row `num` times.
 
     Args:
       model, params: to complete with.

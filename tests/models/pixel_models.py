@@ -1,4 +1,4 @@
-"""Small models with drawn parameters, for the tests of what autoregressive models promise."""
+"""Small autoregressive models with random parameters, for tests."""
 
 from typing import Any
 
@@ -25,14 +25,14 @@ ON_A_GRID = ("row_lstm", "diagonal_bilstm", "pixel_cnn")
 
 
 def case_name(case: Case) -> str:
-    """What a test's report calls it."""
+    """The case's id in test reports."""
     name, fields, spec = case
     parts = [str(value) for value in fields.values()]
     return "-".join([name, *parts, f"{spec.channels}x{spec.levels}"])
 
 
 def built(case: Case, seed: int = 0) -> tuple[Model, dict, dict]:
-    """The model with random parameters, biases included; in NumPy, for it compiles nothing."""
+    """The model with random parameters, biases included; in NumPy, which compiles nothing."""
     name, fields, spec = case
     model = models.build(name, SMALL[name] | fields, spec)
     shapes, extra = jax.eval_shape(model.init, jax.random.key(0))

@@ -1,4 +1,4 @@
-"""What adversarial models draw, how they grow, and power iteration, against NumPy."""
+"""Samples of adversarial models, growing, and power iteration, against NumPy."""
 
 import adversarial_problems as problems
 import jax
@@ -44,7 +44,7 @@ def test_after_many_steps_the_largest_singular_values_are_those_divided_by(name,
 
 
 def test_a_converged_power_iteration_judges_with_kernels_of_norm_1():
-    """Of the loss itself: the kernels over their largest singular values by NumPy's SVD."""
+    """Of the loss itself, with the largest singular values from NumPy's SVD."""
     model, params, extra = made("mlp_gan", spectral=True)
     vectors = wide(extra["spectral"])
     for _ in range(60):
@@ -76,7 +76,7 @@ def test_resolutions_come_in_one_after_the_other():
     ("step", "shares"), [(0, (0, 0)), (5, (2 / 3, 0)), (10, (1, 1 / 3)), (12, (1, 1))]
 )
 def test_a_growing_pair_blends_its_resolutions(step, shares):
-    """At first all is the doubled smallest image, real ones too; at last the full network's."""
+    """At first images are the smallest one doubled, real images too; at last the network's own."""
     model, params, extra = made("dcgan", LARGE, **GROW)
     data, p = problems.batch(LARGE), wide(params)
     each = problems.each_key(None, "noise", data["index"])
@@ -98,7 +98,7 @@ def test_a_growing_pair_blends_its_resolutions(step, shares):
     np.testing.assert_allclose(
         value, (softplus(-scores[0]) + softplus(scores[1])).mean(), rtol=2e-5
     )
-    # The generator and the sampler go by the shares that the discriminator has left.
+    # The generator and the sampler use the weights of the discriminator's last update.
     value, _ = loss("generator", model, params, aux.extra, data, step)
     np.testing.assert_allclose(value, softplus(-scores[1]).mean(), rtol=2e-5)
     z, _, _ = problems.noise_of(jax.random.split(KEY, B), problems.TINY["dcgan"])
@@ -112,7 +112,7 @@ def levels(images):
 
 
 def sampled(name, label=None, key=KEY, temperature=1.0, gain=1.0, **fields):
-    """Images of parameters times `gain`: the larger, the more they differ."""
+    """Samples with parameters times `gain`; the larger it is, the more they differ."""
     model, params, extra = made(name, **fields)
     params = jax.tree.map(lambda leaf: gain * leaf, params)
     return np.asarray(model.sample(params, extra, key, B, label, temperature))

@@ -15,8 +15,8 @@ PLAYERS = ("discriminator", "generator")
 BATCH = problems.batch()
 LABEL = BATCH["label"]
 
-# By name: what the discriminator minimises of real and generated scores (with α, how far the label
-# of real images is below 1), and what the generator does.
+# By name: the discriminator's loss of real and generated scores (α is how far the label of real
+# images is below 1), and the generator's.
 FORMULAS = {
     "minimax": (
         lambda r, f, a: (1 - a) * softplus(-r) + a * softplus(r) + softplus(f),
@@ -118,7 +118,7 @@ def by_hand(fields):
 
 
 def after_update(player, fields, extra, seen):
-    """What `extra` is after one player's update."""
+    """`extra` after one player's update."""
     shelf = extra.get(player, {}).get("batch_stats", {})
     shelf = shelf.get("body", shelf)
     for n in range(len(shelf)):
@@ -141,8 +141,8 @@ def test_the_mlp_gan_is_the_one_written_out(case, player):
     assert set(aux.metrics) == set(metrics[player])
     for name, wanted in metrics[player].items():
         np.testing.assert_allclose(aux.metrics[name], wanted, rtol=2e-5, atol=1e-6, err_msg=name)
-    # The discriminator's update alone moves the power iteration, and only its own running moments:
-    # towards those of the real images, then towards those of the generated ones.
+    # Only the discriminator's update moves the power iteration, and it moves only its own running
+    # moments: towards those of the real images, then towards those of the generated ones.
     if player == "generator":
         moved = {**moved, **({"spectral": extra["spectral"]} if "spectral" in extra else {})}
     expected = after_update(player, fields, moved, seen)
@@ -156,6 +156,15 @@ def test_every_loss_is_among_the_cases():
     assert {fields.get("loss") for fields in CASES.values()} >= set(LOSSES) == set(FORMULAS)
 
 
+def non_saturating(params, body, real, fake):
+    """Both players' losses, of images as the discriminator sees them (Goodfellow et al. 2014)."""
+    real, fake = (problems.verdict(params, body, images, LABEL)[0] for images in (real, fake))
+    return {
+        "discriminator": (softplus(-real) + softplus(fake)).mean(),
+        "generator": softplus(-fake).mean(),
+    }
+
+
 @pytest.mark.parametrize("each", [True, False])
 def test_the_gru_gan_is_the_one_written_out(each):
     fields = {"noise_each": each, "step": "row" if each else "patch"}
@@ -165,14 +174,7 @@ def test_the_gru_gan_is_the_one_written_out(each):
     vectors, _, _ = problems.noise_of(keys, problems.TINY["gru_gan"], steps if each else 1)
     generated = problems.rnn_generator(p["generator"], vectors, steps, (2, 2))
     image = problems.seen(BATCH["image"], "augment/real", {})
-    real, fake = (
-        problems.verdict(p["discriminator"], problems.rnn_judge, x, LABEL)[0]
-        for x in (image, generated)
-    )
-    wanted = {
-        "discriminator": (softplus(-real) + softplus(fake)).mean(),
-        "generator": softplus(-fake).mean(),
-    }
+    wanted = non_saturating(p["discriminator"], problems.rnn_judge, image, generated)
     for player in PLAYERS:
         got, _ = loss(player, model, params, extra)
         np.testing.assert_allclose(got, wanted[player], rtol=2e-5)
@@ -188,24 +190,17 @@ def test_dcgan_is_the_one_written_out(attention):
     vectors, _, _ = problems.noise_of(each, problems.TINY["dcgan"])
     generated = problems.dcgan_generator(p["generator"], vectors, LABEL)
     image = problems.seen(data["image"], "augment/real", {}, LARGE)
-    real, fake = (
-        problems.verdict(p["discriminator"], problems.dcgan_body, x, LABEL)[0]
-        for x in (image, generated)
-    )
-    wanted = {
-        "discriminator": (softplus(-real) + softplus(fake)).mean(),
-        "generator": softplus(-fake).mean(),
-    }
+    wanted = non_saturating(p["discriminator"], problems.dcgan_body, image, generated)
     for player in PLAYERS:
         got, _ = loss(player, model, params, extra, data)
         np.testing.assert_allclose(got, wanted[player], rtol=5e-5)
 
 
-# What is trained by whom.
+# Which player trains what.
 
 
 def gradient(player, model, params, extra):
-    """Of a player's loss, with respect to everybody's parameters."""
+    """The gradient of a player's loss with respect to both players' parameters."""
     return jax.jit(jax.grad(lambda p: loss(player, model, p, extra)[0]))(params)
 
 
@@ -236,7 +231,7 @@ def test_the_discriminators_loss_has_no_gradient_in_the_generator(name, fields):
     ],
 )
 def test_a_player_who_does_not_move_stays_bit_equal(name, frozen, fields):
-    """With the kernels that it lends to the other one, who moves in all that is its own."""
+    """Also the kernels that it lends; the other player is trained in all of its own parameters."""
     model, params, extra = made(name, **fields)
     chains = {p: optax.set_to_zero() if p == frozen else optax.sgd(0.1) for p in PLAYERS}
     state = create(model, chains, 0)._replace(params=params, extra=extra)
@@ -259,8 +254,8 @@ def test_both_players_use_the_owners_kernels(owner):
     (other,) = set(PLAYERS) - {owner}
     lent = {name: shelf(params[owner], owner)[name] for name in ("near_0", "near_1")}
     assert not set(lent) & set(shelf(params[other], other))
-    # The same numbers as with a copy for the other player, and its owner's gradient is the same:
-    # what the borrower does with the kernels adds nothing to it.
+    # The same numbers as with a copy for the other player, and the same gradient for the owner: the
+    # borrower's use of the kernels adds nothing to it.
     whole = {**shelf(params[other], other), **lent}
     whole = {**params[other], "body": whole} if other == "discriminator" else whole
     apart = {**params, other: whole}

@@ -36,7 +36,7 @@ def elu(x):
 
 
 def expected(params, image):
-    """With a kernel of 2 the convolution sees the image's blocks of 2x2 one by one."""
+    """With a kernel of 2, the convolution is over separate blocks of 2x2 pixels."""
     p = jax.tree.map(lambda a: np.asarray(a, np.float64), params["model"])
     blocks = image.astype(np.float64).reshape(B, 2, 2, 3, 2, 2) / (SPEC.levels - 1)
     blocks = blocks.transpose(0, 1, 3, 2, 4, 5).reshape(B, 2, 3, 8)

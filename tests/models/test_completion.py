@@ -1,4 +1,4 @@
-"""Autoregressive completion, against the distribution of all images of a tiny size."""
+"""Autoregressive completion, against the exact distribution over all images of a tiny size."""
 
 import functools
 import itertools
@@ -49,7 +49,7 @@ def scored(model, params, extra, temperature):
 
 
 def distances(case, candidates, temperature, num=1500):
-    """Total variation to p(first row | rest), of four images of which all but that row is known."""
+    """Total variation from p(first row | rest), for four images with all but that row known."""
     model, params, extra = built(case)
     spec = model.spec
     images, p = scored(model, params, extra, temperature)
@@ -70,7 +70,7 @@ def distances(case, candidates, temperature, num=1500):
     return np.abs(seen - wanted).sum(1) / 2, np.asarray(got.effective)
 
 
-# The values of an untrained PixelCNN hardly hang together, so one candidate would do for it.
+# An untrained PixelCNN's values hardly depend on each other: one candidate would do for it.
 @pytest.mark.parametrize(
     ("case", "temperature"),
     [(CASES[0], 0.7), (CASES[1], 1.0)],

@@ -16,21 +16,37 @@ SPEC = ImageSpec(4, 4, levels=3, classes=2)
 BINARY = SPEC._replace(levels=2)
 
 # For each model and field: another value, and what else must be set for the field to matter.
+READOUT = {
+    "class_conditional": (True, {}),
+    "readout": ("logistic_mixture", {}),
+    "mixtures": (2, {"readout": "logistic_mixture"}),
+}
+PIXELS = {**READOUT, "pixels": ("scalar", {}), "position": (False, {}), "dropout": (0.5, {})}
 GRID = {
+    **PIXELS,
     "features": (9, {}),
     "layers": (3, {}),
     "residual": (False, {}),
     "first_kernel": (3, {}),
-    "pixels": ("scalar", {}),
-    "position": (False, {}),
-    "class_conditional": (True, {}),
     "order": ("reverse", {}),
-    "readout": ("logistic_mixture", {}),
-    "mixtures": (2, {"readout": "logistic_mixture"}),
     "readout_hidden": (0, {}),
+}
+CELL = {
+    "cell": ("lstm", {}),
+    "features": (9, {}),
+    "layers": (2, {}),
+    "residual": (True, {"layers": 2}),
+    "learned_carry": (True, {}),
+}
+HALVING = {
+    "features": (9, {}),
+    "stages": (2, {}),
+    "kernel": (4, {}),
+    "hidden": (9, {}),
+    "activation": ("tanh", {}),
     "dropout": (0.5, {}),
 }
-# How the same numbers are computed.
+# Fields that change how the same numbers are computed.
 WAYS = {"remat": (3, {}), "strategy": ("sequential:gradient=autodiff", {})}
 ADVERSARIAL = {
     "noise": (4, {}),
@@ -51,43 +67,31 @@ ADVERSARIAL = {
     "traits": (2, {}),
     "information": (0.5, {"codes": 2}),
 }
-BOUND = {"beta": (0.5, {}), "beta_warmup": (4, {}), "free_bits": (3.0, {})}
+BOUND = {
+    **READOUT,
+    "latents": (3, {}),
+    "beta": (0.5, {}),
+    "beta_warmup": (4, {}),
+    "free_bits": (3.0, {}),
+}
 CHANGES = {
     "pixel_rnn": {
-        "cell": ("lstm", {}),
-        "features": (9, {}),
-        "layers": (2, {}),
-        "residual": (True, {"layers": 2}),
-        "learned_carry": (True, {}),
+        **CELL,
+        **PIXELS,
         "input_features": (9, {}),
-        "pixels": ("scalar", {}),
         "previous": (2, {}),
         "above": (2, {}),
-        "position": (False, {}),
-        "class_conditional": (True, {}),
         "order": ("serpentine", {}),
-        "readout": ("logistic_mixture", {}),
-        "mixtures": (2, {"readout": "logistic_mixture"}),
         "readout_hidden": (5, {}),
-        "dropout": (0.5, {}),
         **WAYS,
     },
     "row_rnn": {
-        "cell": ("lstm", {}),
-        "features": (9, {}),
-        "layers": (2, {}),
-        "residual": (True, {"layers": 2}),
-        "learned_carry": (True, {}),
+        **CELL,
+        **PIXELS,
         "input_features": (9, {}),
-        "pixels": ("scalar", {}),
-        "position": (False, {}),
-        "class_conditional": (True, {}),
         "within": ("autoregressive", {}),
         "within_features": (9, {"within": "autoregressive"}),
         "tied_readout": (True, {}),
-        "readout": ("logistic_mixture", {}),
-        "mixtures": (2, {"readout": "logistic_mixture"}),
-        "dropout": (0.5, {}),
         **WAYS,
     },
     "row_lstm": {
@@ -104,27 +108,8 @@ CHANGES = {
         **WAYS,
     },
     "pixel_cnn": {**GRID, "gated": (True, {}), "kernel": (5, {})},
-    "vae": {
-        **BOUND,
-        "latents": (3, {}),
-        "features": (9, {}),
-        "stages": (2, {}),
-        "kernel": (4, {}),
-        "hidden": (9, {}),
-        "activation": ("tanh", {}),
-        "class_conditional": (True, {}),
-        "readout": ("logistic_mixture", {}),
-        "mixtures": (2, {"readout": "logistic_mixture"}),
-        "dropout": (0.5, {}),
-    },
-    "classifier": {
-        "features": (9, {}),
-        "stages": (2, {}),
-        "kernel": (4, {}),
-        "hidden": (9, {}),
-        "activation": ("tanh", {}),
-        "dropout": (0.0, {}),
-    },
+    "vae": {**BOUND, **HALVING},
+    "classifier": {**HALVING, "dropout": (0.0, {})},
     "mlp_gan": {**ADVERSARIAL, "hidden": (6, {}), "layers": (2, {})},
     "dcgan": {
         **ADVERSARIAL,
@@ -152,40 +137,27 @@ CHANGES = {
     },
     "draw": {
         **BOUND,
+        **CELL,
         "cell": ("gru", {}),
-        "features": (9, {}),
-        "layers": (2, {}),
-        "residual": (True, {"layers": 2}),
         "learned_carry": (False, {}),
         "steps": (3, {}),
-        "latents": (3, {}),
         "read_size": (0, {}),
         "write_size": (3, {}),
-        "class_conditional": (True, {}),
         "readout": ("gaussian", {}),
-        "mixtures": (2, {"readout": "logistic_mixture"}),
         "remat": (1, {}),
     },
     "rnn_autoencoder": {
         **BOUND,
-        "cell": ("lstm", {}),
-        "features": (9, {}),
-        "layers": (2, {}),
-        "residual": (True, {"layers": 2}),
-        "learned_carry": (True, {}),
+        **CELL,
         "bidirectional": (True, {}),
         "input_features": (9, {}),
         "pixels": ("onehot", {}),
         "sequence": ("columns", {}),
         "patch": (1, {"sequence": "patches"}),
         "latent": ("deterministic", {}),
-        "latents": (3, {}),
         "attention": ("additive", {"attention": "dot"}),
         "attend": ("embedding", {"attention": "dot"}),
         "decoder": ("autoregressive", {}),
-        "class_conditional": (True, {}),
-        "readout": ("logistic_mixture", {}),
-        "mixtures": (2, {"readout": "logistic_mixture"}),
         "dropout": (0.5, {}),
         "remat": (3, {"attention": "dot"}),
         "strategy": ("sequential:gradient=autodiff", {}),
@@ -222,7 +194,7 @@ class Program:
             "index": np.arange(4, dtype=np.int32),
         }
         self.shapes = jax.tree.map(jnp.shape, shapes)
-        # The same numbers whatever the initialisation is: that alone does not count as a change.
+        # The same parameters whatever the initialisation, which alone does not count as a change.
         self.params, waves = jax.tree.map(
             lambda leaf: np.sin(np.arange(leaf.size, dtype=np.float32)).reshape(leaf.shape),
             (shapes, extra),
@@ -272,7 +244,7 @@ def test_changing_a_field_changes_the_computation(name, field):
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_the_same_config_gives_the_same_program(name):
-    """So that a difference above is one of the field."""
+    """So that a difference above is due to the field."""
     assert Program(name, {}).forward == before(name).forward
 
 
@@ -297,7 +269,7 @@ def test_the_tied_readout_is_the_transpose_of_the_input_weights():
         np.testing.assert_allclose(raw[:, t, :, 0, 0], h @ w.T + p["bias"], atol=1e-5)
 
 
-# With all cells that a model may have.
+# With all the cells that a model can have.
 ALL_CELLS = {
     "diagonal_bilstm": {},
     "gru_gan": {"cell": "gru", "discriminator": "recurrent"},
@@ -310,7 +282,7 @@ ALL_CELLS = {
 
 @pytest.mark.parametrize("name", ALL_CELLS)
 def test_a_strategy_is_that_of_all_cells(name):
-    """Of gated ones: with autodiff there is no gradient of their own, in training or in drawing."""
+    """Gated cells have no gradient of their own with autodiff, in training or in sampling."""
 
     def programs(strategy):
         fields = SMALL[name] | ALL_CELLS[name] | {"strategy": strategy}

@@ -1,4 +1,4 @@
-"""Models of latent variables whose latents can be integrated: bounds, samples and completion."""
+"""Latent-variable models whose latents can be integrated: bounds, samples and completion."""
 
 import itertools
 
@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from latent_models import batch_of, built, completed
+from latent_models import batch_of, built, completed, sampled
 from scipy import special, stats
 
 from rnngen_jax.models.latent import Objective, latent_model
 from rnngen_jax.models.latent_networks import Inference, Network, independent
-from rnngen_jax.ops import gaussians, likelihoods
+from rnngen_jax.ops import likelihoods
 from rnngen_jax.ops.gaussians import Gaussian
 from rnngen_jax.shapes import ImageSpec
 
@@ -31,7 +31,7 @@ PRIOR = stats.norm.pdf(GRID).prod(1) * (AT[1] - AT[0]) ** 2
 
 
 def tamed(params, strong):
-    """A posterior not too far from the prior, and a decoder that tells its latents apart."""
+    """A posterior not too far from the prior, and a decoder that depends on its latents."""
 
     def scaled(path, leaf):
         path = jax.tree_util.keystr(path)
@@ -81,10 +81,7 @@ def test_bounds_rise_to_the_integral_over_the_latents(tiny):
 
 def test_samples_are_drawn_from_the_integral_over_the_latents(tiny):
     model, params, p = tiny
-    num = 4000
-    drawn = np.asarray(jax.jit(model.sample, static_argnames="num")(params, {}, KEY, num=num))
-    counts = np.bincount(drawn.reshape(num, -1) @ [8, 4, 2, 1], minlength=16)
-    assert stats.chisquare(counts, num * p / p.sum()).pvalue > 1e-3
+    assert stats.chisquare(sampled(model, params, 4000), 4000 * p / p.sum()).pvalue > 1e-3
 
 
 @pytest.mark.parametrize("tiny", TINY[:1], ids=lambda case: case[0], indirect=True)
@@ -95,13 +92,13 @@ def test_completing_draws_from_the_conditional_distribution(tiny):
 
 
 def test_completing_does_not_depend_on_how_good_the_encoder_is():
-    """Its means lie beside the posterior's, and its scales are a third too large."""
+    """Its means are off the posterior's, and its scales are a third too large."""
     temperature = 0.7
     out = np.array([[4.0, 3.0, 4.0, -2.0], [-2.0, 3.0, 1.0, 4.0]])
     bias = np.array([0.3, 0, -0.5, 0])
 
     def joint(temperature):
-        """p(x, z), each pixel's logit and the prior's scale being those of the temperature."""
+        """p(x, z), with the temperature applied to each pixel's logit and the prior's scale."""
         light = special.expit((temperature * GRID @ out + bias) / temperature)
         return np.where(IMAGES.reshape(16, 1, 4) == 1, light, 1 - light).prod(2) * PRIOR
 
@@ -114,7 +111,7 @@ def test_completing_does_not_depend_on_how_good_the_encoder_is():
     def decode(params, latents, label):
         return (latents[:, 0] @ np.float32(out) + np.float32(bias)).reshape(-1, 2, 2, 1, 1)
 
-    def infer(params, image, label, noise, train, pick=gaussians.reparameterised):
+    def infer(params, image, label, noise, train, pick):
         state = image.reshape(-1, 4) @ np.array([8, 4, 2, 1])
         posterior = Gaussian(*(jnp.asarray(part)[state][:, None] for part in table))
         latents = pick(posterior, noise)

@@ -1,4 +1,4 @@
-"""What models of latent variables promise, whatever their networks are."""
+"""The contract of latent-variable models, whatever their networks are."""
 
 import jax
 import jax.numpy as jnp
@@ -20,26 +20,29 @@ from rnngen_jax import cells
 from rnngen_jax.models.latent import Objective, latent_model
 from rnngen_jax.models.latent_networks import Inference, Network, independent
 from rnngen_jax.ops import gaussians, likelihoods
-from rnngen_jax.ops.gaussians import Gaussian
+from rnngen_jax.ops.gaussians import Gaussian, reparameterised
 from rnngen_jax.shapes import ImageSpec
 
 KEY = jax.random.key(7)
 BOUND = Objective()
 
-# Each model with each readout, on images of every kind; each cell that DRAW treats in its own way.
+# Each model with each readout, on images of every kind, and each kind of cell for DRAW.
 CASES = [
     ("vae", {"readout": "gaussian", "class_conditional": True}, LABELLED),
     ("vae", {"readout": "logistic_mixture", "mixtures": 2}, COLOUR),
     ("draw", {"readout": "bernoulli"}, ImageSpec(4, 3, levels=2)),
     ("draw", {"readout": "categorical", "read_size": 3, "write_size": 0}, COLOUR),
-    ("draw", {"readout": "logistic_mixture", "cell": "layer_norm_lstm"}, COLOUR),
-    ("draw", {"class_conditional": True, "read_size": 0, "cell": "gru", "layers": 2}, LABELLED),
+    (
+        "draw",
+        {"readout": "logistic_mixture", "class_conditional": True, "read_size": 0, "cell": "gru"},
+        LABELLED,
+    ),
 ]
 NUM = 6
 
 
 class Programs:
-    """A model at fixed parameters, and all that it tells of a batch as one program."""
+    """A model at fixed parameters, and all its outputs for a batch as one program."""
 
     def __init__(self, case):
         self.model, self.params, extra = built(case)
@@ -105,7 +108,7 @@ def test_the_loss_is_minus_the_bound_and_trains_every_parameter(programs):
 def test_what_is_said_of_an_image_does_not_depend_on_its_batch(programs):
     batch = batch_of(random_images(programs.spec), 1, first=30)
     whole = programs.told(batch)
-    # Three of the images at other places of a batch, with other neighbours.
+    # Three of the images at other positions of another batch.
     part = batch_of(random_images(programs.spec, seed=1), 1, first=90)
     part = {name: np.concatenate([x[[4, 1, 3]], part[name][:3]]) for name, x in batch.items()}
     moved = programs.told({**batch, "index": batch["index"] + 1})
@@ -113,7 +116,7 @@ def test_what_is_said_of_an_image_does_not_depend_on_its_batch(programs):
     for name in ("bound", "weighted"):
         np.testing.assert_array_equal(programs.told(batch)[name], whole[name])
         np.testing.assert_allclose(told[name][:3], whole[name][np.array([4, 1, 3])], rtol=1e-5)
-        # Another key or number, and there is other noise.
+        # Another key or number gives other noise.
         for elsewhere in (moved, other):
             assert (np.abs(elsewhere[name] - whole[name]) > 1e-6).all()
     np.testing.assert_allclose(moved["latents"], whole["latents"], rtol=1e-6)
@@ -126,11 +129,11 @@ def test_images_are_encoded_and_decoded(programs):
     assert latents.shape == (NUM, *model.latent.shape)
     assert got.shape == images.shape
     assert ((got >= 0) & (got <= 1)).all()
-    # What is inspected is the posterior's mean, and what that decodes to.
+    # `inspect` reports the posterior's mean, and the error of its decoding.
     np.testing.assert_allclose(told["found"].mean, latents, rtol=1e-5, atol=1e-6)
     error = np.square(got - images / (programs.spec.levels - 1)).mean((1, 2, 3))
     np.testing.assert_allclose(told["found"].squared_error, error, rtol=1e-4)
-    # The latents matter, and so does the label of a conditional model alone.
+    # The latents matter; the label matters for conditional models only.
     assert (np.abs(told["moved"] - got).max((1, 2, 3)) > 1e-4).all()
     differ = np.abs(told["relabelled"] - got).max((1, 2, 3)) > 1e-4
     assert (differ == model.conditional).all()
@@ -143,12 +146,12 @@ def test_samples_are_grey_levels_and_temperature_matters(programs):
     assert drawn.shape == (40, *programs.spec.shape)
     assert drawn.max() < programs.spec.levels
     assert len({image.tobytes() for image in drawn}) > 5
-    # Near temperature 0 the prior's mode and the most likely values: one image.
+    # Near temperature 0 all samples are one image, the most likely values at the prior's mode.
     cold = programs.drawn(1e-5)
     assert (cold == cold[:1]).all()
 
 
-@pytest.mark.parametrize("case", [CASES[2], CASES[5]], ids=case_name)
+@pytest.mark.parametrize("case", [CASES[2], CASES[4]], ids=case_name)
 def test_the_last_canvas_is_the_decoded_image(case):
     model, params, extra = built(case)
     images, label = random_images(case[2]), jnp.ones(NUM, jnp.int32)
@@ -165,7 +168,7 @@ def test_the_last_canvas_is_the_decoded_image(case):
     np.testing.assert_allclose(seen.mean[-1], decoded, atol=1e-6)
     assert (np.abs(np.diff(seen.mean, axis=0)).max((1, 2, 3, 4)) > 1e-3).all()
     assert seen.write.shape == (steps, NUM, 4)
-    assert (seen.read is None) == (case is CASES[5])  # which reads the whole image
+    assert (seen.read is None) == (case is CASES[4])  # which reads the whole image
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
@@ -212,7 +215,7 @@ def weighted(model, params, batch, samples, chunk):
 
 
 def by_hand(raw, images, noise, mean, log_scale):
-    """log p(x|z), KL and log-weight of each image in float64; raw outputs are categorical's."""
+    """log p(x|z), KL and log-weight of each image in float64, from categorical raw outputs."""
     log_p = special.log_softmax(np.float64(raw), axis=-1)
     log_p = np.take_along_axis(log_p, images[..., None].astype(int), -1).sum((1, 2, 3, 4))
     mean, scale = np.float64(mean), np.exp(np.float64(log_scale))
@@ -223,13 +226,13 @@ def by_hand(raw, images, noise, mean, log_scale):
 
 
 def toy(objective=BOUND):
-    """A linear encoder and decoder of 2 latents in each of 3 steps, and no more than that."""
+    """A linear encoder and decoder, with 2 latents in each of 3 steps."""
     spec, shape = ImageSpec(2, 3, levels=3), (3, 2)
     rng = np.random.default_rng(0)
     into = [rng.standard_normal((6, 6)).astype(np.float32) for _ in range(2)]
     out = rng.standard_normal((6, 18)).astype(np.float32)
 
-    def infer(params, image, label, noise, train, pick=gaussians.reparameterised):
+    def infer(params, image, label, noise, train, pick):
         x = image.reshape(len(image), -1).astype(jnp.float32) - 1
         posterior = Gaussian(*((x @ w / 4).reshape(-1, *shape) for w in into))
         latents = pick(posterior, noise)
@@ -270,8 +273,8 @@ def test_bounds_are_those_of_noise_drawn_by_hand():
     ("objective", "step", "weight"),
     [
         (Objective(beta=0.5), 0, 0.5),
-        (Objective(beta=4.0, warmup=10), 4, 2.0),
-        (Objective(beta=4.0, warmup=10, free_bits=0.3), 50, 4.0),
+        (Objective(beta=4.0, beta_warmup=10), 4, 2.0),
+        (Objective(beta=4.0, beta_warmup=10, free_bits=0.3), 50, 4.0),
     ],
 )
 def test_the_objective_weighs_the_divergence_and_pays_for_free_bits(objective, step, weight):
@@ -283,7 +286,7 @@ def test_the_objective_weighs_the_divergence_and_pays_for_free_bits(objective, s
     paid = np.maximum(np.float64(each), objective.free_bits).sum((1, 2))
     assert (paid.sum() > kl.sum() + 0.1) == (objective.free_bits > 0)
     np.testing.assert_allclose(value, (weight * paid - log_p).mean() / 6, rtol=1e-5)
-    # Whatever is trained, what is told is the bound.
+    # Whatever the objective, the metrics report the bound.
     np.testing.assert_allclose(aux.metrics["nats_per_image"], (kl - log_p).mean(), rtol=1e-5)
     np.testing.assert_allclose(aux.metrics["kl"], kl.mean(), rtol=1e-5)
     assert aux.metrics["beta"] == weight
@@ -320,7 +323,8 @@ def test_given_latents_are_inferred_as_if_noise_had_made_them(case):
     image, label = np.int32(random_images(spec)), np.ones(6, np.int32)
     shape = built(case)[0].latent.shape
     noise = np.random.default_rng(1).standard_normal((6, *shape)).astype(np.float32)
-    found = jax.jit(network.infer, static_argnums=(4, 5))(params, image, label, noise, None)
+    infer = jax.jit(network.infer, static_argnums=5)
+    found = infer(params, image, label, noise, None, reparameterised)
 
     @jax.jit
     def given(params, latents):
@@ -348,7 +352,7 @@ def test_completing_keeps_what_is_known(case):
     np.testing.assert_array_equal(got[known], images[known])
     assert got.max() < spec.levels
     assert (got[1] != images[1]).any()
-    # What stands where nothing is known makes no difference.
+    # The values at unknown pixels make no difference.
     blank = np.where(known[..., None], images, 0)
     np.testing.assert_array_equal(complete(params, extra, KEY, blank, known, label).image, got)
     assert found.effective is None
@@ -357,14 +361,14 @@ def test_completing_keeps_what_is_known(case):
 
 
 def test_completing_finds_the_latents_that_explain_what_is_known():
-    """The sign of one latent says which of two opposite images it is; a quarter of it is known."""
+    """The sign of one latent selects one of two opposite images; a quarter of it is known."""
     spec, half = ImageSpec(2, 4, levels=2), np.array([1, 0] * 4).reshape(2, 4, 1)
 
     def decode(params, latents, label):
         sign = jnp.sign(latents[:, 0, 0])[:, None, None, None, None]
         return 12 * sign * (2.0 * half[..., None] - 1)
 
-    def infer(params, image, label, noise, train, pick=gaussians.reparameterised):
+    def infer(params, image, label, noise, train, pick):
         agree = jnp.where(image == half, 1.0, -1.0).mean((1, 2, 3))[:, None, None]
         posterior = Gaussian(2 * agree, jnp.zeros_like(agree))
         latents = pick(posterior, noise)
@@ -381,7 +385,7 @@ def test_completing_finds_the_latents_that_explain_what_is_known():
 
 
 def test_dropout_masks_both_hidden_layers_in_training_alone():
-    """At a rate near 1 the code tells nothing of the image, and the decoder nothing of the code."""
+    """At a rate near 1, codes do not depend on images, nor raw outputs on codes."""
     spec = ImageSpec(4, 4, levels=3)
     model, params, extra = built(("vae", {"dropout": 0.99999}, spec))
     images = random_images(spec)

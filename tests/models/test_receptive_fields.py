@@ -1,4 +1,4 @@
-"""Which earlier pixels each pixel's distribution depends on: exactly those that the papers say.
+"""Each pixel's distribution depends on exactly the earlier pixels that the papers state.
 
 The expected sets come from the papers' figures, as set equations over places; the models' own are
 found by changing one pixel at a time. Places are those of the model's order, as if it were raster.
@@ -45,7 +45,7 @@ def over(spec, rule, order=None):
 
 
 def seen_by(field, i, j, taps):
-    """What place (i, j) sees of a map through a kernel."""
+    """What position (i, j) depends on through a kernel."""
     return frozenset().union(*(field[i + up, j + aside] for up, aside in taps))
 
 
@@ -198,7 +198,7 @@ def test_the_row_lstm_sees_a_triangle():
 
 
 def test_the_diagonal_bilstm_sees_the_whole_past_but_for_the_last_pixel_of_the_row_above():
-    """No state of the row above has seen that row's last pixel: it would come after it."""
+    """No state of the row above depends on that row's last pixel, which would come after it."""
     field = diagonal_bilstm(SPEC, 3)
     for i, j in places(SPEC):
         out_of_reach = {(i - 1, SPEC.width - 1)} if i and j + 1 < SPEC.width - 1 else set()

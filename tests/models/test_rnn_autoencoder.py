@@ -1,29 +1,20 @@
-"""The recurrent autoencoder: what each part may see, its equations by hand, and its bounds."""
-
-import itertools
-from typing import Any, NamedTuple
-from unittest import mock
+"""The recurrent autoencoder: what each part may see, and its equations by hand."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from latent_models import LABELLED, batch_of, completed, random_images
-from scipy import special, stats
+from autoencoders import TOLD, made, name_of
+from latent_models import LABELLED, batch_of, random_images
+from scipy import special
 
-from rnngen_jax import models
-from rnngen_jax.models import rnn_autoencoder
-from rnngen_jax.models.base import Model
-from rnngen_jax.models.latent import latent_model
-from rnngen_jax.models.latent_networks import Given, Network
+from rnngen_jax.models.base import Given
+from rnngen_jax.ops.gaussians import reparameterised
 from rnngen_jax.shapes import ImageSpec
 
 GREY = ImageSpec(4, 3, levels=3)
 COLOUR = ImageSpec(4, 6, channels=3, levels=5, classes=2)
-BINARY = ImageSpec(2, 2, levels=2)
 KEY, NUM = jax.random.key(7), 3
-SMALL = {"cell": "gru", "features": 5, "input_features": 6, "latents": 2}
-TOLD = {"decoder": "autoregressive"}
 SQUARES = {"sequence": "patches", "patch": 2}
 DEEP = {"cell": "lstm", "layers": 2, "residual": True, "learned_carry": True}
 
@@ -57,45 +48,12 @@ FREE = [
 ]
 
 
-def name_of(value):
-    if isinstance(value, ImageSpec):
-        return f"{value.height}x{value.width}x{value.channels}"
-    return "-".join(map(str, value.values())) if isinstance(value, dict) else None
-
-
 EACH_AUTOREGRESSIVE = pytest.mark.parametrize(("fields", "spec"), AUTOREGRESSIVE, ids=name_of)
 EACH = pytest.mark.parametrize(("fields", "spec"), AUTOREGRESSIVE + FREE, ids=name_of)
 
 
-class Made(NamedTuple):
-    """A model with drawn parameters, and the encoder and the decoder that it is made of."""
-
-    model: Model
-    network: Network
-    params: dict[str, Any]
-
-
-def made(fields, spec, seed=0, gain=1.5):
-    networks = []
-
-    def kept(name, spec, conditional, network, *rest):
-        networks.append(network)
-        return latent_model(name, spec, conditional, network, *rest)
-
-    with mock.patch.object(rnn_autoencoder, "latent_model", kept):
-        model = models.build("rnn_autoencoder", SMALL | fields, spec)
-    shapes, _ = jax.eval_shape(model.init, jax.random.key(0))
-    rng = np.random.default_rng(seed)
-
-    def draw(leaf):
-        scale = 0.4 if leaf.ndim < 2 else gain / np.sqrt(leaf.shape[-2])
-        return scale * rng.standard_normal(leaf.shape, np.float32)
-
-    return Made(model, networks[0], jax.tree.map(draw, shapes))
-
-
 def blind(params):
-    """The same parameters, but for an encoder that says the same of every image."""
+    """The same parameters, except that the encoder's output is the same for every image."""
     own = params["model"]
     head = jax.tree.map(lambda leaf: leaf * (leaf.ndim < 2), own["head"])
     return {"model": {**own, "head": head}}
@@ -132,11 +90,11 @@ def test_drawing_patch_by_patch_is_what_is_scored_at_once(fields, spec):
         return network.draw(params, latents, label, KEY, greedy, Given(images, known))
 
     infer = jax.jit(network.infer, static_argnums=5)
-    found = infer(params, images, label, noise, None)
+    found = infer(params, images, label, noise, None, reparameterised)
     given = infer(params, images, label, found.latents, None, lambda _, latents: latents)
     np.testing.assert_array_equal(given.latents, found.latents)
     np.testing.assert_allclose(given.raw, found.raw, rtol=1e-4, atol=1e-5)
-    # Whatever would be chosen, what is given stands, and is told to the next step.
+    # Given patches replace drawn ones, and are the next step's input.
     raw, image = draw(params, found.latents, images, everything)
     np.testing.assert_array_equal(image, images)
     np.testing.assert_allclose(raw, found.raw, rtol=1e-4, atol=1e-5)
@@ -145,22 +103,23 @@ def test_drawing_patch_by_patch_is_what_is_scored_at_once(fields, spec):
     assert (image != images).any()
     raw, image = draw(params, found.latents, images, ~everything)
     np.testing.assert_array_equal(image, greedy(None, raw))
-    assert (np.abs(raw - found.raw) > 1e-3).any()  # since other patches are told
+    assert (np.abs(raw - found.raw) > 1e-3).any()  # since the inputs are other patches
     raw_again, _ = draw(params, found.latents, image, everything)
     np.testing.assert_allclose(raw_again, raw, rtol=1e-4, atol=1e-5)
 
 
 @EACH
 def test_a_decoder_sees_its_latents_and_no_patch_but_those_before(fields, spec):
-    """The encoder is blind here, so that images come in through the decoder alone."""
+    """The encoder ignores the image here, so that only the decoder sees it."""
     model, network, params = made(fields, spec)
     images, label = random_images(spec, num=NUM), np.array([1, 0, 1])
     noise = np.random.default_rng(1).standard_normal((NUM, *model.latent.shape))
     where = patch_of(fields, spec)
-    infer = jax.jit(network.infer)
+    infer = jax.jit(network.infer, static_argnums=5)
 
     def raw_of(images, noise=noise, label=label):
-        return np.asarray(infer(blind(params), np.int32(images), label, noise, None).raw)
+        given = blind(params), np.int32(images), label, noise
+        return np.asarray(infer(*given, None, reparameterised).raw)
 
     base = raw_of(images)
     assert base.shape[:4] == images.shape
@@ -178,7 +137,7 @@ def test_a_decoder_sees_its_latents_and_no_patch_but_those_before(fields, spec):
 
 
 def slope(fields, spec):
-    """A model's loss at drawn parameters, its metrics, and its gradient."""
+    """A model's loss, metrics and gradient at random parameters."""
     model, _, params = made(fields, spec)
     loss = jax.jit(jax.value_and_grad(model.losses["model"], has_aux=True))
     (value, aux), found = loss(params, {}, batch_of(random_images(spec, num=NUM), 1), KEY, 0)
@@ -320,7 +279,8 @@ def test_it_is_what_its_equations_say(fields, spec):
     p = jax.tree.map(np.float64, params["model"])
     images, label = random_images(spec, num=NUM), np.array([1, 0, 1])
     noise = np.random.default_rng(1).standard_normal((NUM, *model.latent.shape))
-    found = jax.jit(network.infer)(params, np.int32(images), label, noise, None)
+    infer = jax.jit(network.infer, static_argnums=5)
+    found = infer(params, np.int32(images), label, noise, None, reparameterised)
     close = {"rtol": 1e-4, "atol": 1e-5}
     nats = []
     for n in range(NUM):
@@ -353,71 +313,3 @@ def test_dropout_is_for_training_alone():
     bound = jax.jit(wet.log_prob)(params, {}, batch, KEY).mean()
     np.testing.assert_allclose(-bound / GREY.dims, dry, rtol=1e-5)
     assert abs(other - dry) > 1e-3
-
-
-# Two latent variables at most, over which p(x|z) p(z) is integrated on a grid.
-TINY = [
-    {**TOLD, "latents": 1, "readout": "bernoulli"},
-    {**TOLD, "latents": 1, "readout": "bernoulli", "attention": "additive"},
-]
-IMAGES = np.array(list(itertools.product(range(2), repeat=4)), np.uint8).reshape(16, 2, 2, 1)
-
-
-@pytest.fixture(scope="module", params=TINY, ids=name_of)
-def tiny(request):
-    """A model and p(x) of the 16 images, each drawn step by step at every place of the grid."""
-    model, network, params = made(request.param, BINARY, seed=3, gain=1.8)
-    # A posterior that is not far from the prior, so that few draws say much.
-    params["model"]["head"] = jax.tree.map(lambda leaf: 0.4 * leaf, params["model"]["head"])
-    codes = model.latent.shape[0]
-    at = np.linspace(-5.5, 5.5, 97 if codes == 1 else 49)
-    grid = np.stack(np.meshgrid(*[at] * codes), -1).reshape(-1, codes, 1)
-    prior = stats.norm.pdf(grid).prod((1, 2)) * (at[1] - at[0]) ** codes
-    known, label = np.ones((len(grid), 2, 2), bool), np.zeros(len(grid), np.int32)
-
-    @jax.jit
-    def given_z(params, image):
-        given = Given(jnp.broadcast_to(image, (len(grid), 2, 2, 1)), known)
-        latents = jnp.asarray(grid, jnp.float32)
-        raw, _ = network.draw(params, latents, label, KEY, lambda key, raw: 0, given)
-        return jax.nn.sigmoid(jnp.where(given.image == 1, raw[..., 0], -raw[..., 0]))
-
-    light = np.stack([np.float64(given_z(params, np.int32(image))) for image in IMAGES])
-    return model, params, (light.prod((2, 3, 4)) * prior).sum(1)
-
-
-def test_bounds_rise_to_the_integral_over_the_latents(tiny):
-    model, params, p = tiny
-    np.testing.assert_allclose(p.sum(), 1.0, atol=1e-5)
-    assert p.max() > 3 * p.min()
-    num, exact = 100, np.log(p)
-    batch = batch_of(np.repeat(IMAGES, num, axis=0))
-    weigh = jax.jit(model.latent.importance, static_argnums=(4, 5))
-
-    def found(nats):
-        each = np.asarray(nats, np.float64).reshape(16, num)
-        return each.mean(1), each.std(1) / np.sqrt(num)
-
-    less, one = found(jax.jit(model.log_prob)(params, {}, batch, KEY))
-    more, other = found(weigh(params, {}, batch, KEY, 200, 50))
-    assert (less < more + 4.5 * np.hypot(one, other)).all()
-    assert (more < exact + 4.5 * other).all()
-    assert (exact - less).mean() > 0.1
-    np.testing.assert_allclose(more, exact, atol=0.15)
-    assert (exact - more).mean() < 0.03
-
-
-def test_samples_are_drawn_from_the_integral_over_the_latents(tiny):
-    model, params, p = tiny
-    num = 4000
-    drawn = np.asarray(jax.jit(model.sample, static_argnames="num")(params, {}, KEY, num=num))
-    counts = np.bincount(drawn.reshape(num, -1) @ [8, 4, 2, 1], minlength=16)
-    assert stats.chisquare(counts, num * p / p.sum()).pvalue > 1e-3
-
-
-@pytest.mark.parametrize("tiny", TINY[:1], ids=name_of, indirect=True)
-def test_completing_draws_from_the_conditional_distribution(tiny):
-    """Also of the first row given the second, which the decoder is not told before it draws."""
-    model, params, p = tiny
-    counts, wanted = completed(model, params, p, 400)
-    assert stats.chisquare(counts.ravel(), wanted.ravel(), ddof=7).pvalue > 1e-3

@@ -11,7 +11,7 @@ from rnngen_jax.shapes import ImageSpec
 
 T, B, Z, F = 3, 2, 2, 4
 
-# Images, filters a side of reading and of writing, whether the class is known, the readout.
+# Images, filters per side of the read and write windows, whether conditional, the readout.
 SETTINGS = [
     (ImageSpec(4, 5, 1, levels=2), 2, 3, False, "bernoulli"),
     (ImageSpec(3, 4, 3, levels=5, classes=3), 2, 1, True, "categorical"),
@@ -82,7 +82,7 @@ def lstm(params, x, state):
 
 
 class Grid:
-    """The filters of one window, from what a linear map makes of h (eqs. 19-26)."""
+    """The filters of one window, from a linear map of h (eqs. 19-26)."""
 
     def __init__(self, raw, height, width, size):
         g_x, g_y, log_variance, log_stride, log_intensity = raw
@@ -108,7 +108,7 @@ class Grid:
 
 
 def by_hand(setting, params, image, label, noise):
-    """One image, as the paper goes: everything it has after each step, and the last canvas."""
+    """One image in the order of the paper: all values after each step, and the last canvas."""
     spec, read_size, write_size, conditional, readout = setting
     height, width, channels = spec.shape
     x = image / (spec.levels - 1)
@@ -174,7 +174,7 @@ def test_inference_and_drawing_are_the_papers_equations(setting):
                 if boxes is not None:
                     close(boxes[t, b], step[part])
         close(raw[b], steps[-1]["canvas"])
-    # Drawing from the latents that were found ends at the same canvas.
+    # Decoding the inferred latents ends at the same canvas.
     np.testing.assert_array_equal(redrawn.latents, trace.latents)
     close(last, raw)
     np.testing.assert_array_equal(redrawn.canvases[-1], last)
@@ -192,7 +192,7 @@ def test_each_step_has_noise_of_its_own_and_nothing_looks_ahead():
         other = noise.copy()
         other[t] += 1.0
         changed, _ = run(params, image, label, other)
-        # The posterior of step t is made before its noise, and those of the next ones after it.
+        # The posterior of step t is computed before its noise, and the next ones after it.
         for before, after in zip(trace.posterior, changed.posterior, strict=True):
             np.testing.assert_array_equal(after[: t + 1], before[: t + 1])
             assert (np.abs(after[t + 1 :] - before[t + 1 :]).max((1, 2)) > 1e-6).all()

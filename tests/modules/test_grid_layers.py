@@ -1,9 +1,10 @@
-"""Each layer over pixels against its paper's equations, a pixel at a time or as a convolution."""
+"""Layers over pixels against their papers' equations, pixel by pixel or as a convolution."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn_layers import applied
 
 from rnngen_jax import cells
 from rnngen_jax.modules.grid import diagonal_bilstm
@@ -22,18 +23,8 @@ def groups(features, channels):
 
 
 def mask_b(sources, targets, channels):
-    """Features see those of their own and of earlier channels."""
+    """Features depend on those of their own and of earlier channels."""
     return groups(sources, channels)[:, None] <= groups(targets, channels)
-
-
-def applied(layer, *inputs):
-    """Drawn parameters and the module's outputs with them, in float64."""
-    rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda: layer.init(jax.random.key(0), *inputs))["params"]
-    params = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape) / 2, shapes)
-    with jax.enable_x64(True):
-        outputs = jax.jit(lambda p, inputs: layer.apply({"params": p}, *inputs))(params, inputs)
-    return params, outputs
 
 
 def a_map(height, width, features=D, seed=1):
@@ -53,7 +44,7 @@ def relu(x):
 
 
 def lstm(params, mask, x, h, state):
-    """One pixel: its inputs, what it takes of states h, both side by side, and (h, c) before."""
+    """One pixel, from its inputs, the states h of its neighbours, and the previous (h, c)."""
     w, u, b = params["input"], params["recurrent"], params["bias"]
     a = {gate: x @ (w[gate] * mask) + h @ u[gate] + b[gate] for gate in "ifgo"}
     c = sigmoid(a["f"]) * state[1] + sigmoid(a["i"]) * np.tanh(a["g"])
@@ -93,7 +84,9 @@ def out(params, x, y, channels):
 def test_row_lstm_takes_its_state_from_the_row_above(cell, height, width, channels):
     radius = 2 if channels == 1 else 1
     x = a_map(height, width)
-    layer = RowLSTM(cells.from_spec(cell, F), D, width, channels, radius, learned=True)
+    layer = RowLSTM(
+        cells.from_spec(cell, F), radius, learned=True, width=D, columns=width, channels=channels
+    )
     params, (_, y) = applied(layer, None, x)
     aside = range(-radius, radius + 1)
     taps = [(0, n) for n in range(-radius, 1)]
@@ -121,10 +114,12 @@ def test_row_lstm_takes_its_state_from_the_row_above(cell, height, width, channe
 def test_diagonal_bilstm_takes_its_states_from_the_left_the_right_and_above(
     cell, height, width, channels, in_line, monkeypatch
 ):
-    # So many images follow one another along the diagonals.
+    # Concatenates `in_line` images along the diagonals.
     monkeypatch.setattr(diagonal_bilstm, "_CPU_PLACES", height * B // in_line)
     x = a_map(height, width)
-    layer = DiagonalBiLSTM(cells.from_spec(cell, F), D, width, channels, learned=True)
+    layer = DiagonalBiLSTM(
+        cells.from_spec(cell, F), learned=True, width=D, columns=width, channels=channels
+    )
     params, (_, y) = applied(layer, None, x)
     taps = [(0, 0)] if cell == "lstm" else [(0, 0), (0, -1), (-1, 0)]
 
@@ -168,7 +163,7 @@ def convolution(x, kernel, padding):
 @pytest.mark.parametrize(("channels", "radius"), [(3, 1), (1, 2)])
 def test_pixel_cnns_block_is_a_masked_convolution(channels, radius):
     x = a_map(H, W)
-    params, (_, y) = applied(ConvBlock(F, D, W, channels, radius), None, x)
+    params, (_, y) = applied(ConvBlock(F, radius, width=D, columns=W, channels=channels), None, x)
     narrow, conv = params["narrow"]["dense"], params["conv"]
     inner = relu(relu(x) @ (narrow["kernel"] * mask_b(D, F, channels)) + narrow["bias"])
     side = 2 * radius + 1
@@ -189,7 +184,8 @@ def gated(both):
 @pytest.mark.parametrize(("channels", "radius"), [(3, 1), (1, 2)])
 def test_the_gated_layer_is_two_masked_convolutions(channels, radius):
     above, x = a_map(H, W), a_map(H, W, seed=2)
-    params, (above_out, y) = applied(GatedConv(F, D, W, channels, radius), above, x)
+    layer = GatedConv(F, radius, width=D, columns=W, channels=channels)
+    params, (above_out, y) = applied(layer, above, x)
     vertical, horizontal = params["vertical"], params["horizontal"]
     give, rest = params["give"]["dense"], params["vertical_out"]["dense"]
     side = 2 * radius + 1

@@ -1,4 +1,4 @@
-"""Halving and doubling of maps against the compiler's own convolution and its transpose."""
+"""Halving and doubling of maps against XLA's convolution and its transpose."""
 
 import jax
 import numpy as np
@@ -25,7 +25,7 @@ def a_map(height, width, features):
 
 
 def convolution(x, kernel):
-    """Of stride 2, with padding as `Halve` tells: of an odd kernel, one more after the map."""
+    """XLA's with stride 2, padded as in `Halve`: with an odd kernel, by one more at the end."""
     odd = kernel.shape[0] % 2
     before = (kernel.shape[0] + odd) // 2 - 1 - odd
     borders = [(before, side % 2 + odd + before) for side in x.shape[1:3]]
@@ -35,7 +35,7 @@ def convolution(x, kernel):
 
 
 def adjoint(y, kernel, like):
-    """Of `convolution`, which is linear, by the chain rule; the result is like `like`."""
+    """The transpose of `convolution`, by the chain rule; the result has the shape of `like`."""
     return jax.vjp(lambda x: convolution(x, kernel), like)[1](y)[0]
 
 
@@ -43,7 +43,7 @@ def places(parameter, kernel):
     """The parameter of `Halve` as a kernel `[K, K, D, F]`."""
     if kernel % 2:
         return parameter.reshape(kernel, kernel, D, F)
-    # Rows of the parameter: the 2x2 block, then the place in it, then the feature.
+    # Rows of the parameter: the 2x2 block, then the pixel in it, then the feature.
     blocks = kernel // 2
     weights = parameter.reshape(blocks, blocks, 2, 2, D, F)
     return np.swapaxes(weights, 1, 2).reshape(kernel, kernel, D, F)
@@ -75,7 +75,7 @@ def test_doubling_is_the_adjoint_of_a_convolution(height, width, kernel):
 
 @pytest.mark.parametrize("kernel", [2, 3, 4, 5])
 def test_maps_of_even_sides_are_padded_as_tensorflow_pads_them(kernel):
-    """So that a kernel of 5 does what Keras's layers with padding "same" do."""
+    """A kernel of 5 then does the same as Keras's layers with padding "same"."""
     x, layer = a_map(6, 8, D), Halve(F, kernel)
     params = drawn(layer, x)
     numbers = ("NHWC", "HWIO", "NHWC")

@@ -1,4 +1,4 @@
-"""Layers over feature maps: against Flax's and the compiler's own, and NumPy."""
+"""Layers over feature maps against Flax's, XLA's and NumPy."""
 
 import functools
 
@@ -25,7 +25,7 @@ def close(left, right, rtol=1e-5):
 
 
 def start():
-    """Parameters, and running moments as they are at first."""
+    """Parameters, and initial running moments."""
     state = LAYER.init(jax.random.key(0), BATCHES[0], LABEL, True)["batch_stats"]
     close(state, {"mean": np.zeros(4), "variance": np.ones(4)})
     return {"scale": SCALE, "bias": BIAS}, state
@@ -80,7 +80,7 @@ def test_by_class_scale_and_offset_are_those_of_the_images_class(train):
 
 
 def turn(params, state, x, label):
-    """Outputs, gradient of a mean loss and running moments, as a training step takes them."""
+    """Outputs, gradient of a mean loss and running moments, as in a training step."""
 
     def loss(params):
         y, after = LAYER.apply(
@@ -136,7 +136,7 @@ def test_attention_is_the_one_written_out_and_nothing_at_first():
     for image, told in zip(np.float64(x), want, strict=True):
         places = image.reshape(-1, 3)
         for j, to in np.ndenumerate(np.arange(6)):
-            # s_ij = f(x_i)ᵀ g(x_j), and place j attends to all i.
+            # s_ij = f(x_i)ᵀ g(x_j), and position j attends to all i.
             s = np.exp([(places[i] @ f) @ (places[to] @ g) for i in range(6)])
             o = sum(weight * (places[i] @ h) for i, weight in enumerate(s / s.sum()))
             told[np.unravel_index(j[0], (2, 3))] += 0.7 * (o @ p["out"]["kernel"])

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn_layers import applied
 
 from rnngen_jax.modules.vae import Decoder, Encoder, sizes
 from rnngen_jax.shapes import ImageSpec
@@ -11,25 +12,15 @@ from rnngen_jax.shapes import ImageSpec
 B = 2
 
 
-def drawn(layer, *inputs):
-    """Drawn parameters and the module's outputs with them, in float64."""
-    rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda: layer.init(jax.random.key(0), *inputs))["params"]
-    params = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape) / 2, shapes)
-    with jax.enable_x64(True):
-        outputs = jax.jit(lambda p, inputs: layer.apply({"params": p}, *inputs))(params, inputs)
-    return params, outputs
-
-
 def places(rows, columns, kernel):
-    """Where each place of a kernel lies, for every place of the smaller map: (i, j, u, v, y, x)."""
+    """The position of each kernel weight at every pixel of the smaller map: (i, j, u, v, y, x)."""
     before = kernel // 2 - 1
     for i, j, u, v in np.ndindex(rows, columns, kernel, kernel):
         yield i, j, u, v, 2 * i + u - before, 2 * j + v - before
 
 
 def halved(params, x, kernel):
-    """Each place is the sum over the kernel's places about it, two apart."""
+    """Each pixel is the sum over the kernel's positions around it, with a stride of 2."""
     rows, columns = -(-x.shape[1] // 2), -(-x.shape[2] // 2)
     half = kernel // 2
     weights = params["kernel"].reshape(half, half, 2, 2, x.shape[3], -1)
@@ -42,7 +33,7 @@ def halved(params, x, kernel):
 
 
 def doubled(params, x, kernel, height, width):
-    """Each place gives its share to the kernel's places about it."""
+    """Each pixel contributes to the kernel's positions around it."""
     weights = params["kernel"].reshape(x.shape[3], kernel, kernel, -1)
     y = np.zeros((len(x), height, width, weights.shape[-1])) + params["bias"]
     for i, j, u, v, row, column in places(*x.shape[1:3], kernel):
@@ -99,7 +90,7 @@ def test_the_encoder_is_convolutions_and_a_hidden_layer(setting):
     label, mask = np.array([2, 0]), np.random.default_rng(3).uniform(0, 2, (B, 5))
     encoder, _ = modules(*setting)
     for given in ((image, label), (image, label, mask)):
-        params, got = drawn(encoder, *given)
+        params, got = applied(encoder, *given)
         x = 2 * image / (spec.levels - 1) - 1
         for stage in range(stages):
             x = elu(halved(params[f"Halve_{stage}"], x, kernel))
@@ -120,7 +111,7 @@ def test_the_decoder_is_its_mirror(setting):
     mask = np.random.default_rng(3).uniform(0, 2, (B, 5))
     _, decoder = modules(*setting)
     for given in ((z, label), (z, label, mask)):
-        params, got = drawn(decoder, *given)
+        params, got = applied(decoder, *given)
         x = dense(params["Dense_0"], z)
         x = elu(x + params["Table_0"]["table"][label] if conditional else x)
         x = x * mask if len(given) == 3 else x
@@ -135,7 +126,7 @@ def test_the_decoder_is_its_mirror(setting):
 
 @pytest.mark.parametrize(("height", "width"), [(7, 9), (4, 4), (2, 2), (1, 6)])
 def test_images_that_are_small_already_are_decoded_too(height, width):
-    """Where nobody says how often to halve them."""
+    """With the number of halvings left at 0."""
     spec = ImageSpec(height, width, levels=3)
     _, decoder = modules(spec, 0, 2, False)
     z, label = jnp.zeros((B, 2)), jnp.zeros(B, jnp.int32)

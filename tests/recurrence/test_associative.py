@@ -27,14 +27,15 @@ CELLS = {
 WAYS = [("min_gru", "chunk=3", mode) for mode in MODES]
 WAYS += [("min_lstm", "chunk=3", FULL[0])]
 WAYS += [("learned_rg_lru_stack", "chunk=3", Mode(reverse=True, reset=True))]
-WAYS += [
+WAYS += [  # every pair of choices
     (
         "min_gru",
-        f"chunk={chunk},solver={solver},gradient={gradient},gates={GATES[n % 3 > 0]}",
-        FULL[(n + n // 2 + n // 4) % 2],
+        f"chunk={3 * chunk},solver={('prefix', 'steps')[solver]},"
+        f"gradient={('adjoint', 'autodiff')[(chunk + solver) % 2]},gates={gates}",
+        FULL[solver],
     )
-    for n, (chunk, solver, gradient) in enumerate(
-        itertools.product([0, 3], ["prefix", "steps"], ["adjoint", "autodiff"])
+    for (chunk, solver), gates in zip(
+        itertools.product(range(2), repeat=2), [*GATES, *GATES[::-1]], strict=True
     )
 ]
 WAYS += [("min_gru", f"chunk={chunk},solver=prefix", FULL[1]) for chunk in (1, T + 2)]
@@ -49,7 +50,10 @@ def by_the_loop(name, mode):
     return problems.solve(problem(name, mode), strategy="loop")
 
 
-@pytest.mark.parametrize(("name", "options", "mode"), WAYS)
+@pytest.mark.parametrize(
+    ("name", "options", "mode"),
+    [pytest.param(*WAYS[2], marks=pytest.mark.optimised), *WAYS[:2], *WAYS[3:]],
+)
 def test_associative_is_the_python_loop_in_value_and_gradient(name, options, mode):
     with jax.enable_x64(True):
         fast = problems.solve(problem(name, mode), strategy=f"associative:{options}")

@@ -47,7 +47,10 @@ def plain(cell, xs):
     return Sequence(xs, zeros, zeros, None, False)
 
 
-@pytest.mark.parametrize(("name", "options", "mode"), WAYS)
+@pytest.mark.parametrize(
+    ("name", "options", "mode"),
+    [pytest.param(*WAYS[0], marks=pytest.mark.optimised), *WAYS[1:]],
+)
 def test_newton_is_the_python_loop_in_value_and_gradient(name, options, mode):
     with jax.enable_x64(True):
         problem = problems.draw(CELLS[name](), (T, B, D), mode)

@@ -66,7 +66,14 @@ def by_the_loop(name, mode, width):
     return problems.solve(problem(name, mode, width), strategy="loop")
 
 
-@pytest.mark.parametrize(("name", "options", "mode", "width"), WAYS)
+# The default, with every option and with none, and gates that are rematerialised.
+OPTIMISED = [WAYS[0], ("lstm", {}, FULL[1], D), WAYS[len(MODES) + 1]]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "mode", "width"),
+    [pytest.param(*way, marks=[pytest.mark.optimised] if way in OPTIMISED else []) for way in WAYS],
+)
 def test_unroll_is_the_python_loop_in_value_and_gradient(name, options, mode, width):
     with jax.enable_x64(True):
         fast = problems.solve(problem(name, mode, width), **options)

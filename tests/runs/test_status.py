@@ -15,12 +15,8 @@ from rnngen_jax.training.preemption import Interruption
 def settings(**fields):
     config = experiment.default("pixel_rnn")
     config.model.features = 8
-    config.training.steps, config.training.batch_size = 4, 8
-    config.training.steps_per_call = config.training.log_every = 2
-    config.training.validate_every = config.training.sample_every = 0
-    config.training.checkpoint_every = 0
-    for name, value in fields.items():
-        config.training[name] = value
+    config.training.update(steps=4, batch_size=8, steps_per_call=2, log_every=2)
+    config.training.update(validate_every=0, sample_every=0, checkpoint_every=0, **fields)
     return config
 
 

@@ -15,6 +15,7 @@ from rnngen_jax.training import sinks
 
 HERE = pathlib.Path(__file__).parent
 SETTINGS = {"steps": 20, "validate_every": 10}
+SLOW = [("device", 1), ("stream", 2), ("device", 3)]
 
 HOST = """
 import sys
@@ -43,9 +44,12 @@ def read(workdir):
     return [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("placement", "seeds"), [("device", 1), ("stream", 1), ("stream", 2), ("device", 3)]
+    ("placement", "seeds"),
+    [
+        ("stream", 1),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in SLOW),
+    ],
 )
 def test_two_hosts_give_the_numbers_of_one(tmp_path, placement, seeds):
     with socket.socket() as free:

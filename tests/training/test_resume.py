@@ -1,6 +1,7 @@
 """A run that is killed with SIGKILL and started again ends bit-equal to one that was not."""
 
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -95,8 +96,17 @@ def whole(tmp_path_factory):
     return content(workdir)
 
 
-def test_killed_between_two_checkpoints(tmp_path, whole):
-    kill(tmp_path, at=35)
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """A run that was killed at step 35; its newest checkpoint is that of step 30."""
+    workdir = tmp_path_factory.mktemp("killed") / "run"
+    kill(workdir, at=35)
+    return workdir
+
+
+@pytest.mark.optimised
+def test_killed_between_two_checkpoints(tmp_path, killed, whole):
+    tmp_path = shutil.copytree(killed, tmp_path / "run")
     lines = sinks.read(tmp_path / "metrics.jsonl")
     assert [line["step"] for line in lines] == [15, 20, 30]
     with open(tmp_path / "metrics.jsonl", "a") as file:
@@ -122,8 +132,10 @@ def test_killed_before_the_first_checkpoint(tmp_path, whole):
 
 
 @pytest.mark.parametrize("harm", ["empty", "truncated"])
-def test_a_newest_checkpoint_that_is_not_whole_is_walked_over(tmp_path, whole, harm, capsys):
-    kill(tmp_path, at=35)
+def test_a_newest_checkpoint_that_is_not_whole_is_walked_over(
+    tmp_path, killed, whole, harm, capsys
+):
+    tmp_path = shutil.copytree(killed, tmp_path / "run")
     newest = tmp_path / "checkpoints" / "30"
     files = [file for file in newest.rglob("*") if file.is_file()]
     for file in files:

@@ -141,8 +141,8 @@ def networks(kind: str, shape: Shape) -> list[Layer]:
 
     found = [layer("ours", model, params, _as_numpy)]
     for name, hoisted in TEXTBOOKS.items():
-        textbook = [TextbookLayer(kind, spec.channels, hoisted) for _ in range(config.layers)]
-        other = grid_model(kind, config, spec, lambda _, found=textbook: found)
+        textbook = functools.partial(TextbookLayer, kind, spec.channels, hoisted)
+        other = grid_model(kind, config, spec, lambda make=textbook, **_: make())
         found.append(layer(name, other, jax.jit(convert)(params), _in_our_layout(convert, params)))
     return found
 

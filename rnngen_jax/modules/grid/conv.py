@@ -6,11 +6,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from rnngen_jax.modules.grid.parts import MaskedDense, TapDense
+from rnngen_jax.modules.grid.parts import GridLayer, MaskedDense, TapDense
 from rnngen_jax.ops import grids
 
 
-class ConvBlock(nn.Module):
+class ConvBlock(GridLayer):
     """PixelCNN's residual block (van den Oord et al. 2016, figure 5, left).
 
     With square kernels the layers leave a blind spot to the right: earlier pixels that are never
@@ -18,33 +18,25 @@ class ConvBlock(nn.Module):
 
     Attributes:
       features: F within the block.
-      width: features D of the map.
-      columns: W.
-      channels: C.
       radius: the square kernel's side is `2·radius + 1`.
-      residual: adds the block's input to its output.
     """
 
     features: int
-    width: int
-    columns: int
-    channels: int
     radius: int
-    residual: bool = True
 
     def setup(self) -> None:
         """Declares the layers."""
+        super().setup()
         self.taps = (*grids.before(self.radius), (0, 0))
         self.narrow = MaskedDense(self.features, self.channels)
         self.conv = TapDense(self.features, self.channels, self.taps)
-        self.out = MaskedDense(self.width, self.channels)
 
     def __call__(
         self, above: Array | None, x: Array, mask: Array | None = None
     ) -> tuple[Array | None, Array]:
         """Whole maps `[H, W, B, D]`; `mask [B, F]` is the dropout mask."""
         y = nn.relu(self.conv(grids.gather(self._inner(x), self.taps)))
-        return above, self._out(x, y if mask is None else y * mask)
+        return above, self.project(x, y if mask is None else y * mask)
 
     def first(self, batch: int) -> Array:
         """The state before the first row."""
@@ -58,13 +50,10 @@ class ConvBlock(nn.Module):
         """One pixel `[B, D]`."""
         state = grids.put(state, self.taps, self._inner(x), column)
         y = nn.relu(self.conv(grids.look(state, self.taps, column)))
-        return state, self._out(x, y)
+        return state, self.project(x, y)
 
     def _inner(self, x: Array) -> Array:
         return nn.relu(self.narrow(nn.relu(x)))
-
-    def _out(self, x: Array, y: Array) -> Array:
-        return x + self.out(y) if self.residual else self.out(y)
 
 
 class GatedState(NamedTuple):
@@ -81,7 +70,7 @@ class GatedState(NamedTuple):
     given: Array
 
 
-class GatedConv(nn.Module):
+class GatedConv(GridLayer):
     """A layer of the Gated PixelCNN (van den Oord et al. 2016b, eq. 2 and figure 2).
 
         y = tanh(a) σ(b),  a and b from a convolution
@@ -90,24 +79,19 @@ class GatedConv(nn.Module):
     pixel's own row up to itself, so there is no blind spot. Place (i, j) of the map `above` depends
     on rows before i only.
 
+    Both maps have `width` features; only the horizontal stack is residual.
+
     Attributes:
       features: F of the gated units.
-      width: features D of both maps.
-      columns: W.
-      channels: C.
       radius: kernels are `2·radius + 1` wide.
-      residual: adds the horizontal stack's input to its output.
     """
 
     features: int
-    width: int
-    columns: int
-    channels: int
     radius: int
-    residual: bool = True
 
     def setup(self) -> None:
-        """Declares the layers."""
+        """Declares the layers of both stacks."""
+        super().setup()
         radius, both = self.radius, 2 * self.features
         aside = range(-radius, radius + 1)
         self.vertical_taps = tuple((-up, n) for up in range(radius, -1, -1) for n in aside)
@@ -116,14 +100,13 @@ class GatedConv(nn.Module):
         self.vertical_out = MaskedDense(self.width, 1)
         self.give = MaskedDense(both, 1)
         self.horizontal = TapDense(both, self.channels, self.taps, parts=2)
-        self.out = MaskedDense(self.width, self.channels)
 
     def __call__(self, above: Array, x: Array, mask: Array | None = None) -> tuple[Array, Array]:
         """Whole maps `[H, W, B, D]`; `mask [B, F]` is the dropout mask."""
         found = self.vertical(grids.gather(above, self.vertical_taps))
         y = _gate(self.horizontal(grids.gather(x, self.taps)) + self.give(found))
         y = y if mask is None else y * mask
-        return self.vertical_out(_gate(found)), self._out(x, y)
+        return self.vertical_out(_gate(found)), self.project(x, y)
 
     def first(self, batch: int) -> GatedState:
         """The state before the first row."""
@@ -142,10 +125,7 @@ class GatedConv(nn.Module):
         """One pixel `[B, D]`."""
         rows = grids.put(state.rows, self.taps, x, column)
         y = _gate(self.horizontal(grids.look(rows, self.taps, column)) + state.given[column])
-        return state._replace(rows=rows), self._out(x, y)
-
-    def _out(self, x: Array, y: Array) -> Array:
-        return x + self.out(y) if self.residual else self.out(y)
+        return state._replace(rows=rows), self.project(x, y)
 
 
 def _gate(both: Array) -> Array:

@@ -4,24 +4,23 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from jax import Array
 
 from rnngen_jax import recurrence
 from rnngen_jax.cells.base import Carry, Cell, Inputs, Params, gated_step, initial_carry
 from rnngen_jax.cells.convolved import convolved
 from rnngen_jax.cells.learned_carry import learned_carry
-from rnngen_jax.modules.grid.parts import MaskedDense
+from rnngen_jax.modules.grid.parts import GridLayer
+from rnngen_jax.modules.recurrent import Run
 from rnngen_jax.ops import grids
 from rnngen_jax.ops.devices import compiled_for
-from rnngen_jax.recurrence.base import Strategy
 
-# On the previous diagonal, the same place is the pixel to the left, the place before it the pixel
-# above.
+# On the previous diagonal, the same position is the pixel to the left, the position before it the
+# pixel above.
 _OFFSETS = (0, -1)
 
-# Minimum places (rows times concatenated images) per step on a CPU: with fewer, the fixed cost of a
-# step exceeds that of the places outside the images.
+# Minimum positions (rows times concatenated images) per step on a CPU: with fewer, the fixed cost
+# of a step exceeds that of the positions outside the images.
 _CPU_PLACES = 100
 
 
@@ -43,7 +42,7 @@ class DiagonalState(NamedTuple):
     right: Array
 
 
-class DiagonalBiLSTM(nn.Module):
+class DiagonalBiLSTM(GridLayer):
     """Diagonal BiLSTM (van den Oord et al. 2016, section 3.2), with any convolvable cell.
 
     A pixel's state depends on the states to its left and above it, and on its own input; skewed, a
@@ -53,25 +52,17 @@ class DiagonalBiLSTM(nn.Module):
 
     Attributes:
       cell: gated or linear.
-      width: features D of the map.
-      columns: W.
-      channels: C.
       learned: learns the carries beyond the left and the right edge.
-      residual: adds the layer's input to its output.
-      strategy, remat: as in `recurrence.unroll`; `remat` 0 for `None`.
+      run: how the cell is run over diagonals.
     """
 
     cell: Cell
-    width: int
-    columns: int
-    channels: int
     learned: bool = False
-    residual: bool = True
-    strategy: str | Strategy = "auto"
-    remat: int = 0
+    run: Run = Run()
 
     def setup(self) -> None:
         """Declares the layers."""
+        super().setup()
         self.taps = ((0, 0),) if self.cell.linear is None else ((0, 0), (0, -1), (-1, 0))
         shape = self.channels, self.taps, self.width, self.cell.features
         # The row above is complete: the recurrence from the right needs no mask.
@@ -86,7 +77,6 @@ class DiagonalBiLSTM(nn.Module):
             side: self.param(side, cell.init, len(self.taps) * self.width)
             for side, cell in self.cells.items()
         }
-        self.out = MaskedDense(self.width, self.channels)
 
     def __call__(
         self, above: Array | None, x: Array, mask: Array | None = None
@@ -94,7 +84,7 @@ class DiagonalBiLSTM(nn.Module):
         """Whole maps `[H, W, B, D]`; `mask [B, F]` is the dropout mask."""
         right = self._over_diagonals("right", x[:, ::-1])[:, ::-1]
         y = self._over_diagonals("left", x) + grids.moved(right, -1, 0)
-        return above, self._out(x, y if mask is None else y * mask)
+        return above, self.project(x, y if mask is None else y * mask)
 
     def first(self, batch: int) -> DiagonalState:
         """The state before the first row."""
@@ -114,7 +104,7 @@ class DiagonalBiLSTM(nn.Module):
             self._params("right"),
             jnp.concatenate([seen, state.right], axis=-1),
             self._first_carry("right", seen.shape[1]),
-            strategy=self.strategy,
+            strategy=self.run.strategy,
         )
         return DiagonalState(
             rows=grids.next_row(state.rows),
@@ -135,7 +125,7 @@ class DiagonalBiLSTM(nn.Module):
         carry, y = cell.step(params, carry, cell.inputs(params, inputs))
         carries = jax.tree.map(lambda old, new: old.at[column + 1].set(new), state.carries, carry)
         y = y + state.right[self.columns - 1 - column]
-        return state._replace(rows=rows, carries=carries), self._out(x, y)
+        return state._replace(rows=rows, carries=carries), self.project(x, y)
 
     def _over_diagonals(self, side: str, x: Array) -> Array:
         """One direction over a whole map, `[H, W, B, D]` to `[H, W, B, F]`."""
@@ -143,20 +133,14 @@ class DiagonalBiLSTM(nn.Module):
         count = _images_in_line(height, batch)
         line = grids.side_by_side(grids.gather(x, self.taps), count)
         xs = grids.skew(line)
-        # Each row is reset at an image's first column; earlier states at its place lie outside,
+        # Each row is reset at an image's first column; earlier states in its row are outside,
         # except for the column between two images, where the row below still needs the first
         # image's last.
         column = jnp.arange(xs.shape[0])[:, None] - jnp.arange(height)
         begins = (column % (columns + 1) == 0) | (column < 0)
         reset = jnp.broadcast_to(begins[..., None], xs.shape[:3])
-        _, ys = recurrence.unroll(
-            self.cells[side],
-            self.params[side],
-            xs,
-            strategy=self.strategy,
-            reset=reset,
-            remat=self.remat or None,
-        )
+        cell, params = self.cells[side], self.params[side]
+        _, ys = recurrence.unroll(cell, params, xs, reset=reset, **self.run.options)
         return grids.batched(grids.unskew(ys, line.shape[1]), count)
 
     def _first_carry(self, side: str, batch: int) -> Carry:
@@ -165,14 +149,11 @@ class DiagonalBiLSTM(nn.Module):
     def _params(self, side: str) -> Params:
         return self.params[side]["cell"] if self.learned else self.params[side]
 
-    def _out(self, x: Array, y: Array) -> Array:
-        return x + self.out(y) if self.residual else self.out(y)
-
 
 def _images_in_line(height: int, batch: int) -> int:
     """How many images are concatenated along the diagonals.
 
-    About half the places of a single image's W + H - 1 diagonals lie outside it. With the next
+    About half the positions of a single image's W + H - 1 diagonals are outside it. With the next
     image right behind it, only those before the first and after the last image remain, at the price
     of more and smaller steps, which pays on a CPU only.
     """

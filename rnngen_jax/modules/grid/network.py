@@ -1,4 +1,4 @@
-"""The network around the layers: from values to a distribution over every value."""
+"""The network around layers over pixels: from values to a distribution over every value."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,33 +8,23 @@ from flax import linen as nn
 from jax import Array
 
 from rnngen_jax.modules.grid.parts import FirstConv, Head
-from rnngen_jax.modules.pixels import PixelDense, Table
-from rnngen_jax.shapes import ImageSpec
+from rnngen_jax.modules.pixels import PixelDense, PixelNetwork, Table
 
 
-class GridNetwork(nn.Module):
+class GridNetwork(PixelNetwork):
     """A masked convolution of the values, layers, and a head.
 
     Attributes:
       layers: modules with the two evaluations of `modules.grid`.
-      spec: the images.
       width: features D of the map.
-      encoding: of pixel values, as in `PixelDense`.
       position: adds embeddings of the pixel's row and column.
-      conditional: adds an embedding of the class.
-      readout_size: raw outputs P per value.
       readout_hidden: units of the head's hidden layer, 0 for none.
       above: number of the first convolution's values from rows above a pixel, for layers with a
         separate map of them; 0 for one map.
     """
 
     layers: Sequence[nn.Module]
-    spec: ImageSpec
     width: int
-    encoding: str
-    position: bool
-    conditional: bool
-    readout_size: int
     readout_hidden: int
     above: int = 0
 
@@ -109,7 +99,7 @@ class GridNetwork(nn.Module):
         return self.vertical(context[..., : self.above]) + extra if self.above else None
 
     def _extra(self, row: Array, column: Array, label: Array) -> Array | float:
-        """Embeddings of a pixel's place and the image's class."""
+        """Embeddings of a pixel's position and of the image's class."""
         extra: Array | float = 0.0
         if self.position:
             extra = self.row_table(row) + self.column_table(column)

@@ -11,6 +11,30 @@ from rnngen_jax.ops.grids import Taps
 from rnngen_jax.ops.products import product
 
 
+class GridLayer(nn.Module, kw_only=True):
+    """Base of the layers over pixels: sizes of the map, and the projection back to its width.
+
+    Attributes:
+      width: features D of the map.
+      columns: W.
+      channels: C.
+      residual: adds the layer's input to its output.
+    """
+
+    width: int
+    columns: int
+    channels: int
+    residual: bool = True
+
+    def setup(self) -> None:
+        """Declares the projection; subclasses add their own layers."""
+        self.out = MaskedDense(self.width, self.channels)
+
+    def project(self, x: Array, y: Array) -> Array:
+        """The layer's output `[..., D]` from its input `x [..., D]` and features `y [..., F]`."""
+        return x + self.out(y) if self.residual else self.out(y)
+
+
 class MaskedDense(nn.Module):
     """A linear map of a pixel's features: a 1x1 convolution with mask B.
 
@@ -34,7 +58,7 @@ class TapDense(nn.Module):
     Attributes:
       features: F.
       channels: groups of features.
-      taps: K places.
+      taps: K positions, as row and column offsets.
       parts: number of parts of the F features, each with its own groups; 2 for a gated unit.
     """
 

@@ -3,17 +3,15 @@
 from typing import NamedTuple
 
 import jax
-from flax import linen as nn
 from jax import Array
 
 from rnngen_jax.cells.base import Carry, Cell, preactivations
 from rnngen_jax.cells.convolved import convolved
 from rnngen_jax.cells.learned_carry import learned_carry
-from rnngen_jax.modules.grid.parts import MaskedDense
-from rnngen_jax.modules.recurrent import Recurrent
+from rnngen_jax.modules.grid.parts import GridLayer
+from rnngen_jax.modules.recurrent import Recurrent, Run
 from rnngen_jax.ops import grids
 from rnngen_jax.ops.products import multiplier
-from rnngen_jax.recurrence.base import Strategy
 
 
 class RowState(NamedTuple):
@@ -32,7 +30,7 @@ class RowState(NamedTuple):
     here: Carry
 
 
-class RowLSTM(nn.Module):
+class RowLSTM(GridLayer):
     """Row LSTM (van den Oord et al. 2016, section 3.1), with any cell that can be convolved.
 
     A pixel's state depends on the states of the row above, `radius` to each side, and on the inputs
@@ -41,27 +39,19 @@ class RowLSTM(nn.Module):
 
     Attributes:
       cell: gated or linear.
-      width: features D of the map.
-      columns: W.
-      channels: C.
       radius: the kernels are `2·radius + 1` wide.
       learned: learns the carry above the first row.
-      residual: adds the layer's input to its output.
-      strategy, remat: as in `Recurrent`.
+      run: how the cell is run over rows.
     """
 
     cell: Cell
-    width: int
-    columns: int
-    channels: int
     radius: int
     learned: bool = False
-    residual: bool = True
-    strategy: str | Strategy = "auto"
-    remat: int = 0
+    run: Run = Run()
 
     def setup(self) -> None:
         """Declares the layers."""
+        super().setup()
         radius = self.radius
         aside = range(-radius, radius + 1)
         taps = (*grids.left(radius), (0, 0))
@@ -70,15 +60,14 @@ class RowLSTM(nn.Module):
         mask = grids.tap_mask("B", self.channels, taps, self.width, self.cell.features)
         self.taps, self.inner = taps, convolved(self.cell, tuple(aside), mask)
         cell = learned_carry(self.inner) if self.learned else self.inner
-        self.recurrent = Recurrent(cell, len(taps) * self.width, self.strategy, self.remat)
-        self.out = MaskedDense(self.width, self.channels)
+        self.recurrent = Recurrent(cell, len(taps) * self.width, self.run)
 
     def __call__(
         self, above: Array | None, x: Array, mask: Array | None = None
     ) -> tuple[Array | None, Array]:
         """Whole maps `[H, W, B, D]`; `mask [B, F]` is the dropout mask."""
         y = self.recurrent(grids.gather(x, self.taps))
-        return above, self._out(x, y if mask is None else y * mask)
+        return above, self.project(x, y if mask is None else y * mask)
 
     def first(self, batch: int) -> RowState:
         """The state before the first row."""
@@ -104,7 +93,7 @@ class RowLSTM(nn.Module):
             carry = cell.gated.combine(carry, a)
             y = carry[0]
         here = jax.tree.map(lambda old, new: old.at[column].set(new), state.here, carry)
-        return state._replace(rows=rows, here=here), self._out(x, y)
+        return state._replace(rows=rows, here=here), self.project(x, y)
 
     def _params(self) -> dict:
         return self.recurrent.params["cell"] if self.learned else self.recurrent.params
@@ -114,6 +103,3 @@ class RowLSTM(nn.Module):
         if gated is None:
             return {}
         return multiplier(gated.kernels(self._params()))(gated.spread(carry[0]))
-
-    def _out(self, x: Array, y: Array) -> Array:
-        return x + self.out(y) if self.residual else self.out(y)

@@ -15,11 +15,7 @@ from rnngen_jax.ops import likelihoods
 
 @dataclass(frozen=True)
 class Config:
-    """Choices of the toy.
-
-    Attributes:
-      rank: R.
-    """
+    """The toy's only choice, R."""
 
     rank: int = 4
 

@@ -18,11 +18,7 @@ from rnngen_jax.shapes import ImageSpec
 
 @dataclass(frozen=True)
 class Config:
-    """Choices of the toy.
-
-    Attributes:
-      codes: K.
-    """
+    """The toy's only choice, K."""
 
     codes: int = 5
 
