@@ -24,6 +24,10 @@ NUMBER = re.compile(r"[-+]?\d[\d.,]*(e[-+]?\d+)?")
 # What makes the longest trainings short: what the code says, and what is run in its place. As they
 # stand they run behind the marker `slow`.
 SHORTER = {
+    "08_from_python": (
+        "config.training.steps, config.training.batch_size = 200, 32",
+        "config.training.steps, config.training.batch_size = 80, 32",
+    ),
     "07_gan": ("ROUNDS, PER_ROUND, BATCH = 6, 150, 32", "ROUNDS, PER_ROUND, BATCH = 6, 30, 16"),
 }
 

@@ -125,9 +125,16 @@ def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     return arrays
 
 
+def briefly(array: np.ndarray) -> object:
+    """An array for an error message: its value if it is a number, otherwise its dtype and shape."""
+    if array.shape == () and array.dtype.kind in "iuf":
+        return array.item()
+    return f"{array.dtype} of shape {array.shape}"
+
+
 def _levels(stored: np.ndarray | None, path: pathlib.Path) -> int:
     if stored is None:
         return 256
     right = stored.shape == () and stored.dtype.kind in "iu" and 2 <= stored <= MOST_LEVELS
-    require(right, f"{path}: 'levels'", stored.tolist(), f"an integer in [2, {MOST_LEVELS}]")
+    require(right, f"{path}: 'levels'", briefly(stored), f"an integer in [2, {MOST_LEVELS}]")
     return int(stored)

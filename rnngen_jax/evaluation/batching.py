@@ -7,6 +7,8 @@ import jax
 import numpy as np
 
 from rnngen_jax.data.base import Split
+from rnngen_jax.evaluation.spread import Function, spread
+from rnngen_jax.models.base import Extra, Params
 
 Track = Callable[[range], Iterable[int]]  # wraps the range over batches, such as a progress bar
 Batches = Iterable[tuple[int, dict[str, np.ndarray]]]  # as `split_batches` yields them
@@ -42,18 +44,23 @@ def split_batches(
 
 
 def map_batches(
-    function: Callable[..., Any],
+    function: Function,
+    params: Params,
+    extra: Extra,
+    common: Any,
     num: int,
     size: int,
     *arrays: np.ndarray | None,
     track: Track = iter,
     axis: int = 0,
 ) -> Any:
-    """Applies a function to arrays batch by batch, and joins what it returns.
+    """Applies a function to arrays batch by batch, over all devices, and joins what it returns.
 
     Args:
-      function: `function(number, *batch)`: the batch's number, from 0, and `[size, ...]` of each
-        array. It returns a tree of arrays.
+      function: `function(params, extra, (number, *batch), common)`: the batch's number, from 0,
+        int32, and `[size, ...]` of each array. It returns a tree of arrays. It is compiled once,
+        so it has to be the same object in every call.
+      params, extra, common: as for `function`.
       num: number of rows N.
       size: rows in a batch; the last batch is filled up.
       *arrays: `[N, ...]`; `None` is passed on as it is.
@@ -63,9 +70,12 @@ def map_batches(
     Returns:
       The tree with NumPy arrays that have N rows along `axis`.
     """
-    parts = []
-    for number, start in enumerate(track(range(0, num, size))):
-        batch = [None if a is None else filled(a[start : start + size], size) for a in arrays]
-        parts.append(jax.tree.map(np.asarray, function(number, *batch)))
+
+    def batches() -> Iterator[tuple[int, Any]]:
+        for number, start in enumerate(track(range(0, num, size))):
+            rows = [None if a is None else filled(a[start : start + size], size) for a in arrays]
+            yield size, (np.int32(number), *rows)
+
+    parts = [found for _, found in spread(function)(params, extra, batches(), common)]
     rows = (slice(None),) * axis + (slice(num),)
     return jax.tree.map(lambda *each: np.concatenate(each, axis)[rows], *parts)

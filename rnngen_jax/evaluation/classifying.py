@@ -22,6 +22,7 @@ from rnngen_jax.evaluation import sampling
 from rnngen_jax.evaluation.batching import Batches, Track, filled
 from rnngen_jax.evaluation.fidelity import Features, Fidelity, compare
 from rnngen_jax.evaluation.likelihood import SEED, Transform
+from rnngen_jax.evaluation.spread import spread
 from rnngen_jax.models.base import Batch, Extra, Model, Params
 from rnngen_jax.shapes import ImageSpec
 
@@ -262,8 +263,7 @@ def measure(score: Score, params: Params, extra: Extra, batches: Batches) -> dic
     """
     key = jax.random.key(SEED)
     sums, total = np.zeros(2), 0
-    for num, batch in batches:
-        found = score(params, extra, batch, key)
+    for num, found in spread(score)(params, extra, batches, key):
         sums += [np.asarray(values, np.float64)[:num].sum() for values in found]
         total += num
     return {"cross_entropy": float(sums[0] / total), "accuracy": float(sums[1] / total)}

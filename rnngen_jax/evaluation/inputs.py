@@ -11,7 +11,7 @@ from rnngen_jax import keys
 from rnngen_jax.config import nearest, require
 from rnngen_jax.data.base import Dataset
 from rnngen_jax.data.folder import read_image
-from rnngen_jax.data.npz import read_arrays
+from rnngen_jax.data.npz import briefly, read_arrays
 from rnngen_jax.data.transforms import evaluation_transform
 from rnngen_jax.errors import UserError
 from rnngen_jax.evaluation.likelihood import SEED
@@ -173,7 +173,7 @@ def _read_npz(
     whole = levels.shape == () and levels.dtype.kind in "iu"
     right = whole and int(levels) in (spec.levels, max(spec.levels, 256))
     allowed = f"{spec.levels}, the model's" + ", or 256" * (spec.levels < 256)
-    require(right, f"{where}: 'levels'", levels.tolist(), allowed)
+    require(right, f"{where}: 'levels'", briefly(levels), allowed)
     images = np.stack([_fitting(image, spec, str(path)) for image in images])
     if int(levels) != spec.levels:
         if exact:
@@ -187,9 +187,10 @@ def _read_npz(
         return images, None
     labels, most = labels[:num], max(spec.classes, 1) - 1
     right = labels.shape == (len(images),) and labels.dtype.kind in "iu"
-    right = right and labels.min() >= 0 and labels.max() <= most
-    allowed = f"{len(images)} integers in [0, {most}]"
-    require(right, f"{where}: 'label'", labels.tolist(), allowed)
+    require(right, f"{where}: 'label'", briefly(labels), f"{len(images)} integers")
+    span = int(labels.min()), int(labels.max())
+    right = span[0] >= 0 and span[1] <= most
+    require(right, f"{where}: the least and the greatest label", span, f"in [0, {most}]")
     return images, labels.astype(np.int32)
 
 

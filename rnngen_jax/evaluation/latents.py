@@ -11,6 +11,7 @@ from rnngen_jax import keys
 from rnngen_jax.errors import UserError
 from rnngen_jax.evaluation.batching import Batches
 from rnngen_jax.evaluation.likelihood import SEED, Transform
+from rnngen_jax.evaluation.spread import spread
 from rnngen_jax.models.base import Batch, Extra, Inspection, Model, Params
 
 # A latent variable is active if the variance of its posterior mean over images exceeds this (Burda
@@ -84,8 +85,7 @@ def measure(inspect: Inspect, params: Params, extra: Extra, batches: Batches) ->
     sums: dict[str, Any] = dict.fromkeys(("log_likelihood", "squared_error", "kl", "mean"), 0.0)
     squares: Any = 0.0
     total = 0
-    for num, batch in batches:
-        found = inspect(params, extra, batch, key)
+    for num, found in spread(inspect)(params, extra, batches, key):
         arrays = {
             name: np.asarray(value, np.float64)[:num]
             for name, value in found._asdict().items()

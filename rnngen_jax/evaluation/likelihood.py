@@ -16,6 +16,7 @@ from rnngen_jax.data.base import DataConfig
 from rnngen_jax.data.binarise import DRAW
 from rnngen_jax.errors import UserError
 from rnngen_jax.evaluation.batching import Batches
+from rnngen_jax.evaluation.spread import spread
 from rnngen_jax.models.base import Batch, Extra, Model, Params
 
 Transform = Callable[[Batch, Array], Batch]
@@ -156,19 +157,8 @@ def nats_of_each(score: Score, params: Params, extra: Extra, batches: Batches) -
       The negative log-likelihood of each image in nats, float64 `[N]`.
     """
     key = jax.random.key(SEED)
-    nats: list[np.ndarray] = []
-    pending: list[tuple[int, Array]] = []
-
-    def read() -> None:
-        num, values = pending.pop(0)
-        nats.append(np.asarray(values, np.float64)[:num])
-
-    for num, batch in batches:
-        pending.append((num, score(params, extra, batch, key)))
-        if len(pending) > 1:  # the device computes the newest batch while this one is read
-            read()
-    read()
-    return np.concatenate(nats)
+    nats = [values[:num] for num, values in spread(score)(params, extra, batches, key)]
+    return np.concatenate(nats).astype(np.float64)
 
 
 def ruler(model: Model, data: DataConfig, samples: int = 0) -> dict[str, Any]:

@@ -72,7 +72,13 @@ def completer(
     if model.complete is None:
         raise UserError(f"{model.name} cannot complete images.")
     candidates = candidates or model.candidates
-    one_batch = jax.jit(functools.partial(model.complete, candidates=candidates))
+    one_batch = functools.partial(model.complete, candidates=candidates)
+
+    def one(params: Params, extra: Extra, batch: Any, common: tuple[Array, Array]) -> Completion:
+        number, image, known, label = batch
+        key, temperature = common
+        own = jax.random.fold_in(key, number)
+        return one_batch(params, extra, own, image, known, label, temperature)
 
     def complete(
         params: Params,
@@ -83,15 +89,9 @@ def completer(
         labels: np.ndarray | None,
         temperature: float,
     ) -> Completion:
-        key = keys.named(key, "complete")
-
-        def one(
-            number: int, image: np.ndarray, known: np.ndarray, label: np.ndarray | None
-        ) -> Completion:
-            own = jax.random.fold_in(key, number)
-            return one_batch(params, extra, own, image, known, label, np.float32(temperature))
-
-        return map_batches(one, len(images), BATCH, images, known, labels, track=track)
+        common = keys.named(key, "complete"), np.float32(temperature)
+        arrays = images, known, labels
+        return map_batches(one, params, extra, common, len(images), BATCH, *arrays, track=track)
 
     return complete
 
@@ -165,7 +165,7 @@ def stepwise_decoder(model: Model, track: Track = iter) -> Callable[..., Canvase
 
 def _sampled(one_batch: Callable[..., Array], track: Track) -> Sampler:
     """Makes any number of samples with a function that makes `num` of them, compiled once."""
-    compiled = jax.jit(one_batch, static_argnames="num")
+    one = sample_function(one_batch, BATCH)
 
     def sample(
         params: Params,
@@ -175,16 +175,27 @@ def _sampled(one_batch: Callable[..., Array], track: Track) -> Sampler:
         labels: np.ndarray | None,
         temperature: float,
     ) -> np.ndarray:
-        key = keys.named(key, "sample")
-        options = {"num": BATCH, "temperature": np.float32(temperature)}
-
-        def one(number: int, label: np.ndarray | None) -> Array:
-            own = jax.random.fold_in(key, number)
-            return compiled(params, extra, own, label=label, **options)
-
-        return map_batches(one, num, BATCH, labels, track=track)
+        common = keys.named(key, "sample"), np.float32(temperature)
+        return map_batches(one, params, extra, common, num, BATCH, labels, track=track)
 
     return sample
+
+
+def sample_function(one_batch: Callable[..., Array], size: int) -> Callable[..., Array]:
+    """`sample(params, extra, (number, label), (key, temperature))`: `size` samples.
+
+    Args:
+      one_batch: a model's `sample`, or one of latents with the same arguments.
+      size: how many it makes at once.
+    """
+
+    def one(params: Params, extra: Extra, batch: Any, common: tuple[Array, Array]) -> Array:
+        number, label = batch
+        key, temperature = common
+        own = jax.random.fold_in(key, number)
+        return one_batch(params, extra, own, num=size, label=label, temperature=temperature)
+
+    return one
 
 
 def _mapped(function: Callable[..., Any], track: Track, axis: int = 0) -> Callable[..., Any]:
@@ -192,13 +203,13 @@ def _mapped(function: Callable[..., Any], track: Track, axis: int = 0) -> Callab
 
     An array may be `None`, except the first. Each array that comes out has N rows along `axis`.
     """
-    compiled = jax.jit(function)
+
+    def one(params: Params, extra: Extra, batch: Any, common: None) -> Any:
+        del common
+        return function(params, extra, *batch[1:])
 
     def mapped(params: Params, extra: Extra, *arrays: np.ndarray | None) -> Any:
-        def one(number: int, *batch: np.ndarray | None) -> Any:
-            del number
-            return compiled(params, extra, *batch)
-
-        return map_batches(one, len(arrays[0]), BATCH, *arrays, track=track, axis=axis)
+        num = len(arrays[0])
+        return map_batches(one, params, extra, None, num, BATCH, *arrays, track=track, axis=axis)
 
     return mapped

@@ -16,6 +16,21 @@ from tiny_runs import evaluated, rnngen, tree
 
 from rnngen_jax.evaluation import pictures
 
+REFUSED = {
+    "sample --label=3": "not class-conditional",
+    "complete --label=3": "not class-conditional",
+    "sample --checkpoint=7": "there is no checkpoint '7'",
+    "evaluate --checkpoint=newest": "allowed: best, latest, 4",
+    "complete --mask=lowre": "did you mean 'lower'",
+    "complete --mask=none.png": "no such file",
+    "complete --mask=wrong.png": "is 5x5 pixels; the model's images are 8x8",
+    "complete --input=none": "no such file or folder",
+    "complete --input=wrong.png": "5x5 grey; the model's images are 8x8 grey",
+    "sample --out=a/b.png": "cannot write",
+    "sample --num=10001": "--num must be ≤ 10000 for images of this size in 'new.png', got",
+    "complete --num=10 --completions=1001": "--num times --completions must be ≤ 10000 for images",
+}
+
 
 def test_a_run_leaves_what_other_tools_rely_on(pixel):
     assert json.loads((pixel / "config.json").read_text())["model"]["features"] == 8
@@ -172,22 +187,6 @@ def test_own_samples_can_be_completed(row, tmp_path, capsys):
     assert rnngen("complete", *flags) == 2
     assert "give --label, 0 to 9" in capsys.readouterr().err
     assert rnngen("complete", *flags, "--label=2") == 0
-
-
-REFUSED = {
-    "sample --label=3": "not class-conditional",
-    "complete --label=3": "not class-conditional",
-    "sample --checkpoint=7": "there is no checkpoint '7'",
-    "evaluate --checkpoint=newest": "allowed: best, latest, 4",
-    "complete --mask=lowre": "did you mean 'lower'",
-    "complete --mask=none.png": "no such file",
-    "complete --mask=wrong.png": "is 5x5 pixels; the model's images are 8x8",
-    "complete --input=none": "no such file or folder",
-    "complete --input=wrong.png": "5x5 grey; the model's images are 8x8 grey",
-    "sample --out=a/b.png": "cannot write",
-    "sample --num=10001": "--num must be ≤ 10000 for images of this size in 'new.png', got",
-    "complete --num=10 --completions=1001": "--num times --completions must be ≤ 10000 for images",
-}
 
 
 @pytest.mark.parametrize("words", REFUSED)

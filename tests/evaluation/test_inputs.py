@@ -109,8 +109,14 @@ def test_grey_pictures_saved_as_rgb_are_grey(tmp_path):
             {"image": images(2) + np.uint8(9), "levels": np.int32(17)},
             r"level must be in \[0, 16\], got \(9, 25\)",
         ),
-        ({"image": images(2), "label": np.array([0, 3])}, r"must be 2 integers in \[0, 2\], got"),
-        ({"image": images(2), "label": np.array([0])}, r"must be 2 integers in \[0, 2\], got"),
+        (
+            {"image": images(2), "label": np.array([0, 3])},
+            r"label must be in \[0, 2\], got \(0, 3\)",
+        ),
+        (
+            {"image": images(2), "label": np.array([0])},
+            r"must be 2 integers, got 'int64 of shape \(1,\)'",
+        ),
         ({"image": np.array([object()])}, "plain arrays"),
     ],
 )

@@ -22,20 +22,31 @@ CASES = [
 ]
 
 
+def compiled(kind, levels, mixtures):
+    """A likelihood whose functions are one program each, not one for every operation in them."""
+    made = likelihoods.make(kind, levels, mixtures)
+    functions = ("log_prob", "log_probs", "draw", "mean")
+    return made._replace(**{name: jax.jit(getattr(made, name)) for name in functions})
+
+
 def raw_for(likelihood, key, batch=40, scale=2.0):
     return scale * jax.random.normal(key, (batch, likelihood.size))
 
 
 def probabilities(likelihood, raw, levels, temperature=1.0):
-    def of_level(value):
-        return likelihood.log_prob(raw, jnp.full(raw.shape[:-1], value), temperature)
+    @jax.jit
+    def of_all(raw):
+        def of_level(value):
+            return likelihood.log_prob(raw, jnp.full(raw.shape[:-1], value), temperature)
 
-    return jnp.exp(jax.vmap(of_level)(jnp.arange(levels)))
+        return jnp.exp(jax.vmap(of_level)(jnp.arange(levels)))
+
+    return of_all(raw)
 
 
 @pytest.mark.parametrize(("kind", "levels"), CASES)
 def test_probabilities_sum_to_one(kind, levels):
-    likelihood = likelihoods.make(kind, levels, 5)
+    likelihood = compiled(kind, levels, 5)
     for scale in (0.1, 2.0, 10.0):
         raw = raw_for(likelihood, jax.random.key(0), scale=scale)
         total = probabilities(likelihood, raw, levels).sum(0)
@@ -45,7 +56,7 @@ def test_probabilities_sum_to_one(kind, levels):
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
 @pytest.mark.parametrize(("kind", "levels"), [c for c in CASES if c[1] < 256])
 def test_draws_follow_the_probabilities(kind, levels, temperature):
-    likelihood = likelihoods.make(kind, levels, 3)
+    likelihood = compiled(kind, levels, 3)
     raw = raw_for(likelihood, jax.random.key(1), batch=1, scale=1.0)[0]
     num = 20_000
     every = jnp.broadcast_to(raw, (num, likelihood.size))
@@ -62,7 +73,7 @@ def test_draws_follow_the_probabilities(kind, levels, temperature):
 
 def test_logistic_mixture_is_the_difference_of_cdfs_in_float64():
     levels, mixtures = 256, 4
-    likelihood = likelihoods.logistic_mixture(levels, mixtures)
+    likelihood = compiled("logistic_mixture", levels, mixtures)
     raw = np.asarray(raw_for(likelihood, jax.random.key(3), batch=8, scale=1.5), np.float64)
     logit, mean, log_scale = np.split(raw, 3, axis=-1)
     weight = np.exp(logit) / np.exp(logit).sum(-1, keepdims=True)
@@ -105,14 +116,13 @@ def test_a_gaussians_mass_on_a_bin_is_that_of_the_normal_distribution_in_float64
 def test_a_gaussians_two_ways_to_a_bins_mass_meet():
     """Neither the value nor its gradient jumps at the threshold for narrow bins."""
     likelihood = likelihoods.gaussian(256)
+    both = jax.jit(jax.vmap(jax.value_and_grad(likelihood.log_prob), in_axes=(0, None)))
     threshold = np.log(2 / 255 / 0.05)
     log_scale = threshold + np.array([-1e-4, 1e-4], np.float32)
     for mean in (0.0, 0.4, -0.9):
         raw = jnp.stack([jnp.full(2, mean), log_scale], axis=-1)
         for value in (100, 128, 200):
-            number, slope = jax.vmap(
-                jax.value_and_grad(lambda r, v=value: likelihood.log_prob(r, jnp.asarray(v)))
-            )(raw)
+            number, slope = both(raw, jnp.asarray(value))
             np.testing.assert_allclose(number[0], number[1], rtol=2e-3, atol=2e-4)
             np.testing.assert_allclose(slope[0], slope[1], rtol=1e-2, atol=1e-2)
 
@@ -137,7 +147,7 @@ def test_gradients_are_finite_at_extremes(kind):
 @pytest.mark.parametrize(("kind", "levels"), [*CASES, ("gaussian", 5)])
 def test_the_mean_is_the_expected_value_over_the_highest_level(kind, levels):
     """The levels' mean or, for continuous families, the continuous mean clipped to [0, 1]."""
-    likelihood = likelihoods.make(kind, levels, 3)
+    likelihood = compiled(kind, levels, 3)
     raw = raw_for(likelihood, jax.random.key(5), scale=1.0)
     got = likelihood.mean(raw)
     assert got.shape == raw.shape[:-1]
@@ -158,7 +168,7 @@ def test_the_mean_is_the_expected_value_over_the_highest_level(kind, levels):
     rng = np.random.default_rng(0)
     narrow = {"mean": rng.uniform(-0.6, 0.6, (20, 1)), "scale": np.full((20, 1), np.log(0.08))}
     narrow = np.concatenate([*narrow.values()], -1).astype(np.float32)
-    one = likelihoods.make(kind, levels, 1)
+    one = compiled(kind, levels, 1)
     narrow = narrow if kind == "gaussian" else np.concatenate([0 * narrow[:, :1], narrow], -1)
     p = np.exp(np.float64(one.log_probs(narrow)))
     if levels > 5:
