@@ -11,15 +11,15 @@ from rnngen_jax import experiment
 from rnngen_jax.config import nearest
 from rnngen_jax.errors import UserError
 
-# The first word of a preset's name; without one of these, images keep their 256 levels.
+# The first word of a preset's name; without any of these, images keep their 256 levels.
 BINARISATIONS = {"binary": "static", "dynamic": "dynamic", "threshold": "threshold"}
 
 
 def begin(model: str, preset: str, presets: Sequence[str]) -> ConfigDict:
-    """The default config of a model, if `preset` is one of its config file's.
+    """The default config of a model, for a preset of its config file.
 
     Raises:
-      UserError: it is not.
+      UserError: `preset` is not one of `presets`.
     """
     if preset not in presets:
         raise UserError(f"{model}:{preset} is not a preset; {nearest(preset, presets)}")
@@ -27,7 +27,7 @@ def begin(model: str, preset: str, presets: Sequence[str]) -> ConfigDict:
 
 
 def adamw(config: ConfigDict, learning_rate: float, steps: int) -> None:
-    """AdamW with decoupled decay, a short warm-up and a half cosine, and averaged parameters.
+    """AdamW with decoupled decay, a short warm-up, a half cosine and averaged parameters.
 
     For thousands of steps on few images, which models would memorise without regularisation.
     """
@@ -104,10 +104,10 @@ def every(config: ConfigDict, lines: int, pictures: int) -> None:
 
 
 def adversarial(config: ConfigDict, preset: str, steps: int) -> ConfigDict:
-    """Two players with Adam, its first decay at a half, R1 on real images, averaged parameters.
+    """Two players with Adam (b1 = 0.5), R1 on real images, and averaged parameters.
 
-    R1 keeps the discriminator's slope small, so that learning rates several times those of Radford
-    et al. (2016) are stable, also on few images.
+    R1 keeps the discriminator's gradients small, so that learning rates several times those of
+    Radford et al. (2016) are stable, even on few images.
 
     Args:
       config: of an adversarial model.

@@ -64,11 +64,11 @@ def run(which: Which, chosen: Chosen, out: str) -> None:
     require(fits, "--out", out, f"a file that ends in {container.ENDING}")
     opened = open_run(which)
 
-    from rnngen_jax.evaluation import codec
+    from rnngen_jax.evaluation import codec, coding_steps
     from rnngen_jax.files import replacing
 
     model, params = opened.model, opened.params
-    codec.stages_of(model)
+    coding_steps.stages_of(model)
     if chosen.input is None:
         source = dataset_of(opened).splits[chosen.split]
         check_amount("--num", min(chosen.num or source.num, source.num), model.spec, out)

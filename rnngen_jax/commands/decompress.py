@@ -92,9 +92,9 @@ def _is_folder(out: str) -> bool:
 
 def _check_model(opened: "Run", content: "Container", input: str) -> None:
     """Raises a `UserError` unless the file was made with the run's model."""
-    from rnngen_jax.evaluation import codec
+    from rnngen_jax.evaluation import codec, coding_steps
 
-    codec.stages_of(opened.model)
+    coding_steps.stages_of(opened.model)
     spec = opened.model.spec
     images = f"{content.shape} with {content.levels} levels"
     if (content.shape, content.levels) != (spec.shape, spec.levels):

@@ -114,8 +114,8 @@ def _imagined(
 
     from rnngen_jax.evaluation import sampling
 
-    draw, key = sampling.imaginer(opened.model), jax.random.key(seed)
-    return draw(opened.params, opened.extra, key, num, labels, temperature)
+    sample, key = sampling.prior_sampler(opened.model), jax.random.key(seed)
+    return sample(opened.params, opened.extra, key, num, labels, temperature)
 
 
 def _write_canvases(

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import numpy as np
 from PIL import Image
 
+from rnngen_jax.config import require
 from rnngen_jax.data.base import SPLITS, DataConfig, Split
 from rnngen_jax.data.source import (
     Source,
@@ -86,7 +87,7 @@ def _layout(root: pathlib.Path) -> dict[str, list[tuple[pathlib.Path, str]]]:
     for entry in entries:  # else "Train" would count as a class, and Test as training images
         if entry.is_dir() and entry.name.lower() in SPLITS and entry.name not in SPLITS:
             raise UserError(
-                f"{entry}: folders of splits are called {', '.join(SPLITS)}; rename it to "
+                f"{entry}: the folder of a split must be one of {', '.join(SPLITS)}; rename it to "
                 f"{entry.name.lower()}."
             )
     if not any(entry.is_dir() and entry.name in SPLITS for entry in entries):
@@ -94,7 +95,7 @@ def _layout(root: pathlib.Path) -> dict[str, list[tuple[pathlib.Path, str]]]:
     for entry in entries:
         if not entry.is_dir() or entry.name not in SPLITS:
             raise UserError(
-                f"{entry}: stands beside folders of splits; allowed there: {', '.join(SPLITS)}."
+                f"{entry}: is beside folders of splits; only {', '.join(SPLITS)} may be there."
             )
     found = [entry.name for entry in entries]
     if "train" not in found:
@@ -110,10 +111,10 @@ def _classes(folder: pathlib.Path, root: pathlib.Path) -> list[tuple[pathlib.Pat
     listed = []
     for entry in entries:
         if not entry.is_dir():
-            raise UserError(f"{entry}: stands beside folders of classes; move it into one of them.")
+            raise UserError(f"{entry}: is beside folders of classes; move it into one of them.")
         for path in _entries(entry, root):
             if path.is_dir():
-                raise UserError(f"{path}: is a folder within a class; only images may stand there.")
+                raise UserError(f"{path}: is a folder within a class; only images may be there.")
             listed.append((path, entry.name))
     return listed
 
@@ -127,7 +128,7 @@ def _entries(folder: pathlib.Path, root: pathlib.Path) -> list[pathlib.Path]:
     within = os.path.realpath(root)
     entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     if not entries:
-        raise UserError(f"{folder}: the folder is empty; allowed: {', '.join(ENDINGS)} files.")
+        raise UserError(f"{folder}: the folder is empty; put {', '.join(ENDINGS)} files there.")
     for entry in entries:
         if not pathlib.Path(os.path.realpath(entry)).is_relative_to(within):
             raise UserError(f"{entry}: is a link that leaves {root}; put the file itself there.")
@@ -145,10 +146,8 @@ def _entries(folder: pathlib.Path, root: pathlib.Path) -> list[pathlib.Path]:
 def _labels(listed: Sequence[tuple[pathlib.Path, str]], class_names: Sequence[str]) -> np.ndarray:
     """Class indices, int32 `[N]`, into the names of train's classes."""
     for path, name in listed:
-        if name not in class_names:
-            raise UserError(
-                f"{path}: is of no class of train; allowed: {', '.join(class_names) or 'no class'}."
-            )
+        allowed = f"one of train's, {', '.join(class_names) or 'which has none'}"
+        require(name in class_names, f"{path}: the class", name, allowed)
     number = {name: place for place, name in enumerate(class_names)}
     return np.array([number[name] for _, name in listed], np.int32)
 
@@ -164,8 +163,8 @@ def _common_shape(paths: Sequence[pathlib.Path]) -> tuple[int, int, int]:
             first = shape
         elif shape != first:
             raise UserError(
-                f"{path}: is {_words(shape)} but {paths[0]} is {_words(first)}; "
-                "all must be of one size, and all grey or all RGB: cut or scale them first."
+                f"{path} must be {_words(first)}, as {paths[0]} is, got {_words(shape)}. "
+                "All must have one size, and be all grey or all RGB: crop or resize them first."
             )
     assert first is not None  # _entries refuses an empty folder
     return first
@@ -194,17 +193,20 @@ def _lazy(paths: Sequence[pathlib.Path], labels: np.ndarray, shape: tuple[int, i
 
 @contextmanager
 def _opened(path: pathlib.Path) -> Iterator[Image.Image]:
-    """A supported image, not yet decoded; decoding errors name the file, too."""
+    """A supported image, not yet decoded; errors inside the `with` block name the file."""
     require_file(path, "replace or remove it")
     try:
         with open(path, "rb") as file, Image.open(file, formats=FORMATS) as image:
             _check(image, path)
             yield image
     except Image.DecompressionBombError:
-        raise UserError(f"{path}: has more than {MAX_PIXELS} pixels; make it smaller.") from None
+        raise UserError(
+            f"{path}: the number of pixels must be ≤ {MAX_PIXELS}; make it smaller."
+        ) from None
     except (OSError, SyntaxError, ValueError, EOFError):
         raise UserError(
-            f"{path}: is truncated, damaged or no {', '.join(FORMATS)} image; replace or remove it."
+            f"{path}: is truncated, damaged or not a {', '.join(FORMATS)} image; replace or remove "
+            "it."
         ) from None
 
 
@@ -215,16 +217,13 @@ def _check(image: Image.Image, path: pathlib.Path) -> None:
     # Pillow silently opens 16-bit RGB as 8-bit RGB, so the file's own header is checked.
     deep = image.mode.startswith("I") or (header.startswith(_PNG) and header[_PNG_DEPTH] == 16)
     if deep or image.mode not in ("L", "RGB"):
-        kind = "has 16 bits per channel" if deep else f"is of mode {image.mode}"
+        kind = "16 bits per channel" if deep else f"mode {image.mode}"
         raise UserError(
-            f"{path}: {kind}; allowed: 8-bit grey (L) or RGB. "
+            f"{path} must be 8-bit grey (L) or RGB, got {kind}. "
             "Convert it, such as with ImageMagick: convert IN -depth 8 -type TrueColor OUT."
         )
     if "transparency" in image.info:
         raise UserError(f"{path}: has a transparent colour; save it without, as grey or RGB.")
-    if getattr(image, "n_frames", 1) > 1:
-        raise UserError(f"{path}: has {image.n_frames} frames; allowed: still images.")  # type: ignore[attr-defined]
-    if image.width * image.height > MAX_PIXELS:
-        raise UserError(
-            f"{path}: has {image.width}x{image.height} pixels; allowed: up to {MAX_PIXELS}."
-        )
+    frames, pixels = getattr(image, "n_frames", 1), image.width * image.height
+    require(frames == 1, f"{path}: the number of frames", frames, "1")
+    require(pixels <= MAX_PIXELS, f"{path}: the number of pixels", pixels, f"≤ {MAX_PIXELS}")

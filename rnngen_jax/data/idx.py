@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from rnngen_jax.config import require
 from rnngen_jax.data.base import DataConfig
 from rnngen_jax.data.source import (
     MAX_BYTES,
@@ -54,11 +55,9 @@ def load_source(argument: str, config: DataConfig) -> Source:
     arrays = {}
     for split, (images_path, labels_path) in paths.items():
         images, labels = read_idx(images_path, axes=3), read_idx(labels_path, axes=1)
-        if len(images) != len(labels):
-            raise UserError(
-                f"{labels_path}: {len(labels)} labels for {len(images)} images; "
-                "the counts must be equal."
-            )
+        allowed = f"{len(images)}, one per image"
+        counted = f"{labels_path}: the number of labels"
+        require(len(labels) == len(images), counted, len(labels), allowed)
         arrays[split] = (images, labels)
     return from_arrays(arrays, levels=256, where=str(folder))
 
@@ -93,19 +92,16 @@ def _read_idx(file: BinaryIO, axes: int, path: pathlib.Path) -> np.ndarray:
     magic = b"\0\0\x08" + bytes([axes])
     if header[:4] != magic:
         raise UserError(
-            f"{path}: the magic number is 0x{header[:4].hex()}; "
-            f"allowed: 0x{magic.hex()}, IDX of unsigned bytes with {axes} axes."
+            f"{path}: the magic number must be 0x{magic.hex()}, IDX of unsigned bytes with {axes} "
+            f"axes, got 0x{header[:4].hex()}."
         )
     if len(header) < 4 + 4 * axes:
         raise UserError(f"{path}: the file ends within its header; fetch it again.")
     shape = struct.unpack(f">{axes}I", header[4:])
     size = math.prod(shape)
-    if size == 0:
-        raise UserError(f"{path}: the file holds nothing, its shape is {shape}.")
-    if size > MAX_BYTES:
-        raise UserError(
-            f"{path}: the header claims {size} bytes, shape {shape}; allowed: up to {MAX_BYTES}."
-        )
+    require(size > 0, f"{path}: the shape in the header", shape, "of no length 0")
+    allowed = f"of at most {MAX_BYTES} bytes"
+    require(size <= MAX_BYTES, f"{path}: the shape in the header", shape, allowed)
     content = _at_most(file, size + 1)  # one more byte, to detect trailing data
     if len(content) != size:
         found = "more" if len(content) > size else f"only {len(content)}"

@@ -16,7 +16,7 @@ import zlib
 
 import numpy as np
 
-from rnngen_jax.config import nearest
+from rnngen_jax.config import nearest, require
 from rnngen_jax.data.base import SPLITS, DataConfig
 from rnngen_jax.data.source import (
     MAX_BYTES,
@@ -67,11 +67,10 @@ def load_source(argument: str, config: DataConfig) -> Source:
     levels = _levels(stored.pop("levels", None), path)
     key = FRAMES if any(name.endswith(FRAMES) for name in stored) else IMAGE
     for name, array in stored.items():
-        if name.endswith(key) and (array.ndim == 5) != (key == FRAMES):
-            raise UserError(
-                f"{path}: {name!r} is of shape {array.shape}; allowed: [N, T, H, W, C] as "
-                f"'{FRAMES}', [N, H, W] or [N, H, W, C] as '{IMAGE}'."
-            )
+        if name.endswith(key):
+            allowed = "[N, T, H, W, C]" if key == FRAMES else "[N, H, W] or [N, H, W, C]"
+            right = (array.ndim == 5) == (key == FRAMES)
+            require(right, f"{path}: the shape of {name!r}", array.shape, allowed)
     if key in stored:
         split_names = sorted(set(stored) - {key, "label"})
         if split_names:
@@ -109,8 +108,7 @@ def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(member.file_size for member in archive.infolist())
-        if size > MAX_BYTES:
-            raise UserError(f"{path}: unpacks to {size} bytes; allowed: up to {MAX_BYTES}.")
+        require(size <= MAX_BYTES, f"{path}: its unpacked size in bytes", size, f"≤ {MAX_BYTES}")
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except zipfile.BadZipFile:
@@ -119,7 +117,7 @@ def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
             f"{path}: cannot be read as plain arrays ({reason}); "
-            "allowed: uint8 images and integer labels, nothing pickled."
+            "give uint8 images and integer labels, nothing pickled."
         ) from None
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray):  # NumPy returns other files as bytes
@@ -127,12 +125,16 @@ def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     return arrays
 
 
+def briefly(array: np.ndarray) -> object:
+    """An array for an error message: its value if it is a number, otherwise its dtype and shape."""
+    if array.shape == () and array.dtype.kind in "iuf":
+        return array.item()
+    return f"{array.dtype} of shape {array.shape}"
+
+
 def _levels(stored: np.ndarray | None, path: pathlib.Path) -> int:
     if stored is None:
         return 256
-    if stored.shape != () or stored.dtype.kind not in "iu" or not 2 <= stored <= MOST_LEVELS:
-        raise UserError(
-            f"{path}: 'levels' is {stored.dtype} of shape {stored.shape}; "
-            f"allowed: one integer from 2 to {MOST_LEVELS}."
-        )
+    right = stored.shape == () and stored.dtype.kind in "iu" and 2 <= stored <= MOST_LEVELS
+    require(right, f"{path}: 'levels'", briefly(stored), f"an integer in [2, {MOST_LEVELS}]")
     return int(stored)

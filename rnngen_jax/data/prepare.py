@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from rnngen_jax.config import require
 from rnngen_jax.data import load, tfds
 from rnngen_jax.data.base import DataConfig, Dataset, Split
 from rnngen_jax.data.source import path_of
@@ -43,14 +44,11 @@ def prepare(
       The data set's folder, `data_dir/name`.
 
     Raises:
-      UserError: a name that does not fit or exists, a source that cannot be read, a folder that
-        cannot be written to.
+      UserError: an invalid or existing name, a source that cannot be read, or a folder that cannot
+        be written to.
     """
-    if not _NAME.fullmatch(name):
-        raise UserError(
-            f"name={name!r} does not fit; allowed: lower-case letters, digits and underscores, "
-            "a letter first."
-        )
+    allowed = "lower-case letters, digits and underscores, a letter first"
+    require(_NAME.fullmatch(name) is not None, "name", name, allowed)
     folder = (path_of(os.fspath(data_dir)) if data_dir else tfds.data_dir()).absolute()
     target = folder / name
     if os.path.lexists(target):
@@ -64,10 +62,10 @@ def prepare(
     try:
         _build(dataset, source, name, temporary)
         try:
-            # A folder that came into being meanwhile is not empty, and renaming onto it fails.
+            # Fails if a folder of that name has been made in the meantime, as it is not empty.
             (temporary / name).rename(target)
         except OSError as error:
-            raise UserError(f"{target}: cannot be made ({error.strerror}).") from None
+            raise UserError(f"{target}: cannot be created ({error.strerror}).") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
@@ -80,7 +78,7 @@ def _build(dataset: Dataset, source: DataConfig, name: str, folder: pathlib.Path
 
     features = tensorflow_datasets.features
     spec = dataset.spec
-    # Raw bytes: ten times as quick to read as PNG, and what TFDS can write without TensorFlow.
+    # Raw bytes are read ten times as fast as PNG, and TFDS can write them without TensorFlow.
     described: dict[str, Any] = {
         "image": features.Tensor(
             shape=(spec.height, spec.width, spec.channels), dtype=np.uint8, encoding="bytes"
@@ -102,7 +100,7 @@ def _build(dataset: Dataset, source: DataConfig, name: str, folder: pathlib.Path
 
     class Builder(tensorflow_datasets.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tensorflow_datasets.core.Version(VERSION)
-        code_path = None  # no checksums or metadata files lie beside this code
+        code_path = None  # there are no checksum or metadata files beside this code
         pkg_dir_path = folder
 
         def _info(self) -> Any:
@@ -127,6 +125,6 @@ def _build(dataset: Dataset, source: DataConfig, name: str, folder: pathlib.Path
             return examples(split)
 
     Builder.name = name
-    tensorflow_datasets.disable_progress_bar()  # ours counts images, and keeps quiet in log files
+    tensorflow_datasets.disable_progress_bar()  # `bar` counts images, and is silent in log files
     with bar, contextlib.redirect_stdout(io.StringIO()):
         Builder(data_dir=folder, file_format="array_record").download_and_prepare()

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rnngen_jax.config import require
 from rnngen_jax.data.base import SPLITS, Split
 from rnngen_jax.errors import UserError
 from rnngen_jax.shapes import FRAMES, IMAGE, dtype_of
@@ -52,7 +53,7 @@ def from_arrays(
       levels: grey levels or codes.
       where: name of the data in messages, such as the path of its file.
       classes: number of classes if the source knows it; by default the largest label of train plus
-        one, which must be at most the number of its images or `FEW_CLASSES`.
+        one, which must be at most the number of its images, or `FEW_CLASSES` if that is more.
 
     Raises:
       UserError: arrays of wrong type or shape, splits of different image sizes or only partly with
@@ -60,12 +61,11 @@ def from_arrays(
     """
     fitting = {name: checked(*pair, f"{where}: {name}", levels) for name, pair in arrays.items()}
     if "train" not in fitting:
-        raise UserError(f"{where}: there is no train split; give one, beside {', '.join(fitting)}.")
+        raise UserError(f"{where}: has no train split; give one, beside {', '.join(fitting)}.")
     shapes = {images.shape[1:] for images, _ in fitting.values()}
     if len(shapes) > 1:
         raise UserError(
-            f"{where}: the splits hold images of different sizes, {sorted(shapes)}; "
-            "all splits need one shape."
+            f"{where}: the images of all splits must have one shape, got {sorted(shapes)}."
         )
     labelled = {name for name, (_, labels) in fitting.items() if labels is not None}
     if labelled and labelled != set(fitting):
@@ -76,16 +76,11 @@ def from_arrays(
     elif classes is None:
         classes = _inferred_classes(fitting["train"][1], where)  # type: ignore[arg-type]
     for name, (images, labels) in fitting.items():
-        if images.max() >= levels:
-            raise UserError(
-                f"{where}: {name} holds the grey level {images.max()}; "
-                f"allowed: 0 to {levels - 1}, for {levels} levels."
-            )
-        if labels is not None and labels.max() >= classes:
-            raise UserError(
-                f"{where}: {name} holds the label {labels.max()}; "
-                f"allowed: 0 to {classes - 1}, the labels of train."
-            )
+        largest, allowed = int(images.max()), f"in [0, {levels - 1}]"
+        require(largest < levels, f"{where}: the grey levels of {name}", largest, allowed)
+        if labels is not None:
+            greatest, allowed = int(labels.max()), f"in [0, {classes - 1}], as those of train"
+            require(greatest < classes, f"{where}: the labels of {name}", greatest, allowed)
     splits = {name: array_split(*fitting[name]) for name in SPLITS if name in fitting}
     return Source(splits, fitting["train"][0].shape[1:], levels, classes)  # type: ignore[arg-type]
 
@@ -106,37 +101,28 @@ def checked(
       UserError: arrays of another type or shape, or values out of range.
     """
     codes = levels > 256
-    if images.dtype.kind not in "iu" if codes else images.dtype != np.uint8:
-        allowed = "integers" if codes else "uint8"
-        raise UserError(f"{where}: images are of type {images.dtype}; allowed: {allowed}.")
+    right = images.dtype.kind in "iu" if codes else images.dtype == np.uint8
+    allowed = "integer" if codes else "uint8"
+    require(right, f"{where}: the images' dtype", images.dtype.name, allowed)
     if images.ndim == 3:
         images = images[..., None]
     channels = (1, 3) if levels == 256 else range(1, MOST_CHANNELS + 1)
-    if images.ndim not in (4, 5) or images.shape[-1] not in channels:
-        many = "1 or 3" if levels == 256 else f"1 to {MOST_CHANNELS}"
-        raise UserError(
-            f"{where}: images have the shape {images.shape}; allowed: [N, H, W] or "
-            f"[N, H, W, C] with C of {many}, for sequences [N, T, H, W, C]."
-        )
-    if images.size == 0:
-        raise UserError(f"{where}: there are no images, the shape is {images.shape}.")
-    if images.min() < 0:
-        raise UserError(f"{where}: holds {images.min()}; allowed: 0 to {levels - 1}.")
-    if (
-        codes and images.max() < levels
-    ):  # other values are kept for the caller's check of the levels
+    right = images.ndim in (4, 5) and images.shape[-1] in channels and images.size > 0
+    many = "1 or 3" if levels == 256 else f"in [1, {MOST_CHANNELS}]"
+    allowed = f"[N, H, W], [N, H, W, C] or [N, T, H, W, C] with C {many} and no axis of length 0"
+    require(right, f"{where}: the images' shape", images.shape, allowed)
+    least = int(images.min())
+    require(least >= 0, f"{where}: the grey levels", least, f"in [0, {levels - 1}]")
+    if codes and images.max() < levels:  # the caller refuses larger values
         images = images.astype(dtype_of(levels))
     if labels is None:
         return images, None
-    if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
-        raise UserError(
-            f"{where}: labels are {labels.dtype} of shape {labels.shape}; "
-            f"allowed: integers of shape ({len(images)},), one for each image."
-        )
-    if labels.min() < 0 or labels.max() >= 2**31 - 1:
-        raise UserError(
-            f"{where}: labels range from {labels.min()} to {labels.max()}; allowed: 0 to 2^31 - 2."
-        )
+    require(labels.dtype.kind in "iu", f"{where}: the labels' dtype", labels.dtype.name, "integer")
+    allowed = f"({len(images)},), one label per image"
+    require(labels.shape == images.shape[:1], f"{where}: the labels' shape", labels.shape, allowed)
+    span = int(labels.min()), int(labels.max())
+    right = span[0] >= 0 and span[1] < 2**31 - 1
+    require(right, f"{where}: the least and the greatest label", span, "in [0, 2^31 - 2]")
     return images, labels.astype(np.int32)
 
 
@@ -144,7 +130,7 @@ def check_classes(classes: int, where: str) -> None:
     """Raises a `UserError` for more than `MOST_CLASSES` classes."""
     if classes > MOST_CLASSES:
         raise UserError(
-            f"{where}: has {classes} classes; allowed: up to {MOST_CLASSES}. "
+            f"{where}: the number of classes must be ≤ {MOST_CLASSES}, got {classes}. "
             "Number the labels 0 to K - 1, without gaps."
         )
 
@@ -158,8 +144,8 @@ def _inferred_classes(labels: np.ndarray, where: str) -> int:
     greatest, most = int(labels.max()), max(FEW_CLASSES, len(labels))
     if greatest >= most:
         raise UserError(
-            f"{where}: train holds the label {greatest}; allowed: 0 to {most - 1}, for "
-            f"{len(labels)} images. Number the labels 0 to K - 1, without gaps."
+            f"{where}: the labels of train must be in [0, {most - 1}] for {len(labels)} images, "
+            f"got {greatest}. Number the labels 0 to K - 1, without gaps."
         )
     return greatest + 1
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from rnngen_jax.config import nearest
+from rnngen_jax.config import nearest, require
 from rnngen_jax.data.base import SPLITS, DataConfig, Split
 from rnngen_jax.data.source import Source, need_argument, path_of, resolved
 from rnngen_jax.errors import UserError
@@ -72,16 +72,16 @@ def load_source(argument: str, config: DataConfig) -> Source:
     if file_format is None or file_format.value != "array_record":
         given = file_format.value if file_format else "nothing"
         raise UserError(
-            f"{folder}: its files are {given}; allowed: array_record. "
+            f"{folder}: the file format must be array_record, got {given}. "
             "Prepare it again with TFDS's file_format='array_record'."
         )
     shape, classes = _image_shape(features, folder), _classes(features, folder)
     levels = metadata.get("levels", 256)
-    if type(levels) is not int or not 2 <= levels <= 256:
-        raise UserError(f"{folder}: metadata.json says levels={levels!r}; allowed: 2 to 256.")
+    right = type(levels) is int and 2 <= levels <= 256
+    require(right, f"{folder}: levels in metadata.json", levels, "an integer in [2, 256]")
     if "train" not in found:
         raise UserError(
-            f"{folder}: has the splits {', '.join(found) or 'none'}; a split 'train' is needed."
+            f"{folder}: must have a split 'train', got {', '.join(found) or 'no split'}."
         )
     splits = {}
     for name in SPLITS:
@@ -114,15 +114,12 @@ def _split(
         except Exception as error:
             raise _damaged(folder, error) from error
         labels = np.array([example["label"] if classes else 0 for example in examples])
-        if images.max() >= levels:
-            raise UserError(
-                f"{folder}: {name} holds the grey level {images.max()}; allowed: 0 to {levels - 1}."
-            )
-        if classes and not 0 <= labels.min() <= labels.max() < classes:
-            raise UserError(
-                f"{folder}: {name} holds labels from {labels.min()} to {labels.max()}; "
-                f"allowed: 0 to {classes - 1}."
-            )
+        largest, allowed = int(images.max()), f"in [0, {levels - 1}]"
+        require(largest < levels, f"{folder}: the grey levels of {name}", largest, allowed)
+        if classes:
+            span, allowed = (int(labels.min()), int(labels.max())), f"in [0, {classes - 1}]"
+            right = 0 <= span[0] <= span[1] < classes
+            require(right, f"{folder}: the least and the greatest label of {name}", span, allowed)
         return images, labels.astype(np.int32)
 
     read(np.array([0, num - 1]))  # detects missing or truncated files now
@@ -207,17 +204,15 @@ def _image_shape(features: Mapping[str, Any], folder: pathlib.Path) -> tuple[int
     """The images' shape `(H, W, C)` in the data set's description."""
     if "image" not in features:
         given = ", ".join(features) or "unnamed"
-        raise UserError(f"{folder}: its features are {given}; a feature 'image' is needed.")
+        raise UserError(f"{folder}: must have a feature 'image', got {given}.")
     image = features["image"]
-    shape = image.shape
-    if np.dtype(image.np_dtype) != np.uint8 or len(shape) != 3 or shape[-1] not in (1, 3):
-        raise UserError(
-            f"{folder}: images are {np.dtype(image.np_dtype)} of shape {shape}; "
-            "allowed: uint8 of [H, W, C] with C of 1 or 3."
-        )
+    dtype, shape = np.dtype(image.np_dtype), image.shape
+    require(dtype == np.uint8, f"{folder}: the images' dtype", dtype.name, "uint8")
+    right = len(shape) == 3 and shape[-1] in (1, 3)
+    require(right, f"{folder}: the images' shape", shape, "(H, W, C) with C 1 or 3")
     if None in shape:
         raise UserError(
-            f"{folder}: images are of mixed sizes, shape {shape}; resize them to one size."
+            f"{folder}: the images must have one size, got the shape {shape}. Resize them first."
         )
     return tuple(shape)
 
@@ -226,12 +221,10 @@ def _classes(features: Mapping[str, Any], folder: pathlib.Path) -> int:
     """Number of classes, 0 without a feature `label`."""
     if "label" not in features:
         return 0
-    classes = getattr(features["label"], "num_classes", None)
-    if not classes:
-        raise UserError(
-            f"{folder}: 'label' is {type(features['label']).__name__}; "
-            "allowed: a ClassLabel with its number of classes."
-        )
+    label = features["label"]
+    classes = getattr(label, "num_classes", None)
+    allowed = "a ClassLabel with a number of classes"
+    require(bool(classes), f"{folder}: the feature 'label'", type(label).__name__, allowed)
     return int(classes)
 
 

@@ -1,4 +1,4 @@
-"""Animated GIFs: images that change from frame to frame, and boxes drawn on them."""
+"""Animated GIFs of sampling, reconstruction and training, with attention windows as boxes."""
 
 import os
 import pathlib
@@ -12,13 +12,13 @@ from rnngen_jax.evaluation import pictures
 from rnngen_jax.files import replacing
 from rnngen_jax.models.base import Canvases
 
-MILLISECONDS = 160  # that a frame is shown
-HOLD = 2000  # that the last one is, where an animation ends in a result
-LINE = 2  # pixels that a box's outline is wide
+MILLISECONDS = 160  # duration of a frame
+HOLD = 2000  # milliseconds of the last frame, if an animation ends in a result
+LINE = 2  # width of a box's outline in pixels
 READ_COLOUR = (64, 192, 96)
 WRITE_COLOUR = (224, 64, 48)
-MOST_FRAMES = 100  # of an animation of a training
-GREYS = 32  # entries of a colour animation's palette that are kept for greys
+MOST_FRAMES = 100  # in an animation of training
+GREYS = 32  # entries of a colour animation's palette that are reserved for greys
 
 
 def write_gif(
@@ -27,16 +27,16 @@ def write_gif(
     milliseconds: int = MILLISECONDS,
     hold: int | None = None,
 ) -> None:
-    """Writes an animation that begins again for ever; an old file is replaced only by a whole one.
+    """Writes an animation that loops; an existing file is replaced only by a complete one.
 
-    All frames share one palette. Up to 256 colours are kept as they are, greys are greys still. A
-    frame that equals the one before adds its time to it, and is no frame of the file.
+    All frames share one palette. Up to 256 colours are exact, and greys stay grey. A frame that
+    equals the previous one is not stored; its duration is added to that one's.
 
     Args:
       path: the file.
       frames: uint8 RGB `[F, H, W, 3]`.
-      milliseconds: that each frame is shown; GIF counts in tens.
-      hold: that the last one is shown; `None` for as long as the others.
+      milliseconds: duration of each frame, a multiple of 10 in GIF.
+      hold: duration of the last frame; `milliseconds` by default.
     """
     palette, indices = _indexed(frames)
     images = [Image.fromarray(frame, mode="P") for frame in indices]
@@ -55,7 +55,7 @@ def write_gif(
 
 
 def forth_and_back(frames: np.ndarray) -> np.ndarray:
-    """`frames` `[F, ...]`, F at least 2, and back again, showing no end twice: `[2F - 2, ...]`."""
+    """`frames` `[F, ...]`, F ≥ 2, forward and back without repeating the ends: `[2F - 2, ...]`."""
     return np.concatenate([frames, frames[-2:0:-1]])
 
 
@@ -66,21 +66,21 @@ def draw_boxes(
     colour: Sequence[int],
     first: int = 0,
 ) -> np.ndarray:
-    """Outlines a box on each image of each frame; what lies outside the image is cut off.
+    """Outlines a box on each image of each frame, clipped to the image.
 
-    A box goes round the pixels from its top to its bottom and from its left to its right, all four
-    included, and a box of which no pixel lies inside is left out.
+    A box encloses the pixels from its top to its bottom and from its left to its right, inclusive.
+    A box outside its image is not drawn.
 
     Args:
-      frames: pictures as `pictures.tile` makes them, uint8 RGB `[T, H', W', 3]`.
-      boxes: top, left, bottom and right in pixels of the images, from 0, `[T, N, 4]`; parts of
-        pixels count.
-      laid: where the images lie.
+      frames: pictures from `pictures.tile`, uint8 RGB `[T, H', W', 3]`.
+      boxes: top, left, bottom and right in pixels of the images, from 0, `[T, N, 4]`; may be
+        fractional.
+      laid: the layout of the images.
       colour: RGB.
-      first: place of the first of the N images in the table, row after row.
+      first: index of the first of the N images in the table, row by row.
 
     Returns:
-      The frames with boxes; those given stay as they are.
+      New frames with boxes.
     """
     drawn = frames.copy()
     size = np.array([laid.height, laid.width])
@@ -98,7 +98,9 @@ def draw_boxes(
 
 
 def sampled(canvases: Canvases) -> np.ndarray:
-    """How samples come about: the canvases in a grid, with write boxes, and the last one without.
+    """An animation of sampling: the canvases in a grid, with write boxes.
+
+    The last frame repeats the last canvases without boxes.
 
     Args:
       canvases: of N images in T steps.
@@ -113,7 +115,7 @@ def sampled(canvases: Canvases) -> np.ndarray:
 
 
 def reconstructed(images: np.ndarray, canvases: Canvases, levels: int) -> np.ndarray:
-    """How images are rebuilt: above, what is read of them, and below, what is written, and where.
+    """An animation of reconstruction: originals with read boxes above canvases with write boxes.
 
     Args:
       images: the originals, uint8 `[N, H, W, C]`.
@@ -131,14 +133,14 @@ def reconstructed(images: np.ndarray, canvases: Canvases, levels: int) -> np.nda
 
 
 def training(folder: pathlib.Path) -> np.ndarray | None:
-    """The grids of a training in the order of their steps, at most `MOST_FRAMES` spread over it.
+    """An animation of training: its grids of samples in order, at most `MOST_FRAMES` of them.
 
     Args:
       folder: a run's `samples`, with step_STEP.png.
 
     Returns:
-      Frames, uint8 RGB `[F, H', W', 3]`; `None` with fewer than two, or where a run that was gone
-      on with has changed their size.
+      Frames, uint8 RGB `[F, H', W', 3]`, evenly spaced over training; `None` for fewer than two
+      grids, or for grids of different sizes, as a resumed run may have.
     """
     files = sorted(folder.glob("step_*.png"))
     if len(files) > MOST_FRAMES:
@@ -154,7 +156,7 @@ def _with_result(
     laid: pictures.Layout,
     boxes: Sequence[tuple[np.ndarray | None, Sequence[int], int]],
 ) -> np.ndarray:
-    """Frames with boxes, where there are any, then the last frame without."""
+    """Frames with boxes, if there are any, followed by the last frame without."""
     drawn = frames
     for of_images, colour, first in boxes:
         if of_images is not None:
@@ -165,14 +167,14 @@ def _with_result(
 def _outline(
     frame: np.ndarray, top: int, left: int, bottom: int, right: int, colour: Sequence[int]
 ) -> None:
-    """Draws a rectangle's outline into a frame, inside of the rectangle."""
+    """Draws a rectangle's outline, inside the rectangle, into a frame."""
     inside = frame[top:bottom, left:right]
     for line in (inside[:LINE], inside[-LINE:], inside[:, :LINE], inside[:, -LINE:]):
         line[:] = colour
 
 
 def _indexed(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A palette, uint8 `[P, 3]` with up to 256 colours, and each pixel's place in it, uint8."""
+    """A palette, uint8 `[P, 3]` with up to 256 colours, and each pixel's index in it, uint8."""
     packed = frames.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
     found, place, counts = np.unique(packed, return_inverse=True, return_counts=True)
     colours = np.stack([found >> 16, found >> 8 & 255, found & 255], axis=-1)
@@ -184,10 +186,10 @@ def _indexed(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _reduced(colours: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """256 colours for more, `[P, 3]`, and for each of those the place of one near it, `[M]`.
+    """A palette of 256 colours, `[P, 3]`, for M > 256, and the nearest entry of each, `[M]`.
 
-    Greys have entries of their own, evenly spaced: a mean over colours that are near would tint
-    them. A few colours beside greys, such as those of boxes, are kept as they are.
+    Greys have evenly spaced entries of their own, as a mean of near colours would tint them. If
+    there are few other colours, such as those of boxes, they are exact.
     """
     grey = (colours == colours[:, :1]).all(-1)
     others = colours[~grey]
@@ -204,17 +206,17 @@ def _reduced(colours: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def _median_cut(colours: np.ndarray, counts: np.ndarray, num: int) -> np.ndarray:
-    """Up to `num` colours that stand for others, `[num, 3]`, by how often each of those occurs."""
-    often = np.maximum(1, counts * 2**20 // counts.sum())  # as many pixels as Pillow sorts at once
+    """Median cut: up to `num` colours `[num, 3]` for given ones, weighted by their counts."""
+    often = np.maximum(1, counts * 2**20 // counts.sum())  # about 2**20 pixels in all
     pixels = np.repeat(colours, often, axis=0).astype(np.uint8)[None]
     cut = Image.fromarray(pixels).quantize(num, Image.Quantize.MEDIANCUT)
     return np.array(cut.getpalette()[: 3 * num]).reshape(-1, 3)
 
 
 def _nearest(colours: np.ndarray, palette: np.ndarray) -> np.ndarray:
-    """Each colour's nearest entry of a palette, `[M]`."""
+    """The index of each colour's nearest palette entry, `[M]`."""
     parts = [np.zeros(0, int)]
-    for start in range(0, len(colours), 4096):  # so that the table of distances stays small
+    for start in range(0, len(colours), 4096):  # keeps the table of distances small
         away = colours[start : start + 4096, None] - palette
         parts.append(np.square(away).sum(-1).argmin(1))
     return np.concatenate(parts)

@@ -1,8 +1,7 @@
-"""A trained classifier as the judge of images: its accuracy, its features, samples against data.
+"""A trained classifier as the judge of samples: its accuracy, its features, samples against data.
 
-Samples are compared with a split by the classifier's features (`evaluation.fidelity`). Beside them
-stands the baseline: the same figures of as many real images, of another split, in the samples'
-place.
+Samples are compared with a split by the classifier's features (`evaluation.fidelity`). The baseline
+has the same figures for as many real images of another split in the samples' place.
 """
 
 import functools
@@ -16,19 +15,19 @@ from optax.losses import softmax_cross_entropy_with_integer_labels as cross_entr
 
 from rnngen_jax import keys
 from rnngen_jax.data import canonical
-from rnngen_jax.data.base import Dataset, Split
+from rnngen_jax.data.base import Dataset
 from rnngen_jax.data.transforms import evaluation_transform
 from rnngen_jax.errors import UserError
 from rnngen_jax.evaluation import sampling
-from rnngen_jax.evaluation.batching import filled
+from rnngen_jax.evaluation.batching import Batches, Track, filled
 from rnngen_jax.evaluation.fidelity import Features, Fidelity, compare
-from rnngen_jax.evaluation.likelihood import SEED, Transform, batches
+from rnngen_jax.evaluation.likelihood import SEED, Transform
+from rnngen_jax.evaluation.spread import spread
 from rnngen_jax.models.base import Batch, Extra, Model, Params
 from rnngen_jax.shapes import ImageSpec
 
-BATCH = 200  # images that a judge looks at at once; it does not change the numbers
+BATCH = 200  # images that a judge classifies at once; it does not change the numbers
 
-Track = Callable[[range], Iterable[int]]
 Read = Callable[[np.ndarray], np.ndarray]
 Score = Callable[[Params, Extra, Batch, Array], tuple[Array, Array]]
 Sample = Callable[[Params, Extra, int, int, float], np.ndarray]
@@ -39,13 +38,13 @@ class Judge(NamedTuple):
     """A trained classifier.
 
     Attributes:
-      name: such as "digits-classifier-1a2b3c4d": the data set, and the digest's beginning.
-      digest: in hexadecimal, of its parameters and of what it was built from.
+      name: the data set and the start of the digest, such as "digits-classifier-1a2b3c4d".
+      digest: in hexadecimal, of its parameters and its config.
       dataset: name of the data set that it was trained on.
       binarisation: of that data set.
       spec: the images.
-      accuracy: share of right classes, by split.
-      classify: `classify(image) -> (features, logits)`, compiled, of uint8 `[B, H, W, C]`.
+      accuracy: share of correct classes on each whole split, by split.
+      classify: compiled `classify(image) -> (features, logits)`, for uint8 `[B, H, W, C]`.
     """
 
     name: str
@@ -66,7 +65,7 @@ def make_judge(
     digest: str,
     accuracy: Mapping[str, float],
 ) -> Judge:
-    """A judge from a model that classifies, and its parameters.
+    """A judge from a classifier and its parameters.
 
     Args:
       model: the model.
@@ -79,7 +78,7 @@ def make_judge(
 
 
 def name_of(dataset: str, binarisation: str, digest: str) -> str:
-    """What a judge is called: the data set's last name, how it is binarised, and the digest."""
+    """A judge's name: the last part of the data set's name, its binarisation and the digest."""
     kind, _, argument = dataset.partition(":")
     last = (argument or kind).rstrip("/").rpartition("/")[-1].removesuffix(".npz")
     drawn = [] if binarisation == "none" else [binarisation]
@@ -87,12 +86,12 @@ def name_of(dataset: str, binarisation: str, digest: str) -> str:
 
 
 def require_fit(judge: Judge, dataset: Dataset, where: str) -> None:
-    """Raises a `UserError` unless a judge is of a run's images, and of their binarisation.
+    """Raises a `UserError` unless a judge was trained on a run's images, binarised alike.
 
     Args:
       judge: the judge.
-      dataset: the run's.
-      where: what names the judge, such as "--classifier=runs/judge".
+      dataset: the run's data set.
+      where: the judge in messages, such as "--classifier=runs/judge".
     """
 
     def images(name: str, spec: ImageSpec, binarisation: str) -> str:
@@ -112,7 +111,7 @@ def require_fit(judge: Judge, dataset: Dataset, where: str) -> None:
 def reader(dataset: Dataset, split: str) -> Read:
     """`read(index [B]) -> uint8 [B, H, W, C]`: a split's images as a model sees them.
 
-    Under dynamic binarisation that is one draw, the one that likelihoods are measured on.
+    Under dynamic binarisation, this is the draw that likelihoods are measured on.
     """
     transform = jax.jit(evaluation_transform(dataset))
     key = keys.named(jax.random.key(SEED), "transform")
@@ -128,9 +127,9 @@ def reader(dataset: Dataset, split: str) -> Read:
 
 
 def chosen(available: int, num: int, seed: int = SEED) -> np.ndarray:
-    """Numbers of so many images of a split, drawn without replacement; of no more than there are.
+    """Indices of `num` random images of a split, without replacement, or of all if it has fewer.
 
-    By chance, since many data sets lie class by class. A longer choice begins with a shorter one.
+    Random, as many data sets are sorted by class. A longer choice starts with a shorter one.
 
     Returns:
       int64 `[min(num, available)]`.
@@ -139,19 +138,19 @@ def chosen(available: int, num: int, seed: int = SEED) -> np.ndarray:
 
 
 def of_images(classify: Classify, images: np.ndarray, track: Track = iter) -> Features:
-    """What a judge makes of images, uint8 `[N, H, W, C]`."""
+    """A judge's features and logits for images, uint8 `[N, H, W, C]`."""
     starts = track(range(0, len(images), BATCH))
     return _features(classify, (images[start : start + BATCH] for start in starts))
 
 
 def of_split(classify: Classify, read: Read, index: np.ndarray, track: Track = iter) -> Features:
-    """What a judge makes of images that `read` gives by their numbers `[N]`, a batch at a time."""
+    """A judge's features and logits for the images with indices `[N]`, read batch by batch."""
     starts = track(range(0, len(index), BATCH))
     return _features(classify, (read(index[start : start + BATCH]) for start in starts))
 
 
 def pool(read: Read, num: int, track: Track = iter) -> Iterator[tuple[int, np.ndarray]]:
-    """All images of a split of `num`, in pieces, each with the number of its first image."""
+    """The `num` images of a split in pieces, each with the index of its first image."""
     for start in track(range(0, num, BATCH)):
         yield start, read(np.arange(start, min(start + BATCH, num)))
 
@@ -159,8 +158,8 @@ def pool(read: Read, num: int, track: Track = iter) -> Iterator[tuple[int, np.nd
 def sampler(model: Model, dataset: Dataset, track: Track = iter) -> Sample:
     """`sample(params, extra, num, seed, temperature) -> uint8 [num, H, W, C]`: samples to judge.
 
-    A class-conditional model is given the classes of training images that are chosen at random, so
-    that its samples stand for the whole data set.
+    A class-conditional model is given the classes of random training images, so that its samples
+    represent the whole data set.
 
     Raises:
       UserError: the model cannot sample.
@@ -168,10 +167,10 @@ def sampler(model: Model, dataset: Dataset, track: Track = iter) -> Sample:
     sample_labelled = sampling.sampler(model, track)
     split = dataset.splits["train"]
 
-    @functools.cache  # reading labels may mean to read images
+    @functools.cache  # reading labels may read images, too
     def labels(num: int) -> np.ndarray:
         _, found = split.read(chosen(split.num, num))
-        return np.resize(found, num).astype(np.int32)  # from the start again where there are fewer
+        return np.resize(found, num).astype(np.int32)  # repeated if there are fewer
 
     def sample(params: Params, extra: Extra, num: int, seed: int, temperature: float) -> np.ndarray:
         given = labels(num) if model.conditional else None
@@ -181,11 +180,11 @@ def sampler(model: Model, dataset: Dataset, track: Track = iter) -> Sample:
 
 
 class Judged(NamedTuple):
-    """Samples as a judge sees them.
+    """A judge's comparison of samples with real images.
 
     Attributes:
-      samples: figures against real images, of each seed's samples.
-      baseline: of real images of another split in the samples' place.
+      samples: figures of each seed's samples.
+      baseline: figures of real images of another split in the samples' place.
       counts: `num_samples`, `num_real` and `num_baseline`, the numbers of images.
     """
 
@@ -208,14 +207,12 @@ def judge_samples(
     """Compares each seed's samples, of the same noise, with all images of a split.
 
     Args:
-      classify: what judges: `classify(image) -> (features, logits)` of uint8 `[B, H, W, C]`, as a
-        `Judge` has it.
+      classify: `classify(image) -> (features, logits)` for uint8 `[B, H, W, C]`, as in `Judge`.
       sample: from `sampler`.
       states: parameters and state of each seed.
       dataset: the images.
-      split: whose images are the real ones. The baseline is of the train split, for train of test.
-      num: how many samples, and at most for the baseline; `None` for as many as the split has
-        images.
+      split: the real images' split. The baseline is from the train split, or from test for train.
+      num: number of samples, and at most of baseline images; `None` for as many as the split has.
       seed, temperature: of the samples.
       track: wraps the ranges over batches.
 
@@ -253,32 +250,20 @@ def scorer(model: Model, transform: Transform) -> Score:
     return score
 
 
-def measure(
-    score: Score,
-    params: Params,
-    extra: Extra,
-    split: Split,
-    batch_size: int,
-    num_images: int = 0,
-    track: Track = iter,
-) -> dict[str, float]:
+def measure(score: Score, params: Params, extra: Extra, batches: Batches) -> dict[str, float]:
     """How well a classifier does on a split; each image counts once, sums are float64.
 
     Args:
       score: from `scorer`.
       params, extra: the model's parameters and state.
-      split: the images.
-      batch_size: images at once; it does not change the numbers.
-      num_images: how many images, from the split's start; 0 for them all.
-      track: wraps the range over batches.
+      batches: from `split_batches`; their size does not change the numbers.
 
     Returns:
-      `cross_entropy`, nats an image, and `accuracy`, in [0, 1].
+      `cross_entropy` in nats per image, and `accuracy` in [0, 1].
     """
     key = jax.random.key(SEED)
     sums, total = np.zeros(2), 0
-    for num, batch in batches(split, batch_size, num_images, track):
-        found = score(params, extra, batch, key)
+    for num, found in spread(score)(params, extra, batches, key):
         sums += [np.asarray(values, np.float64)[:num].sum() for values in found]
         total += num
     return {"cross_entropy": float(sums[0] / total), "accuracy": float(sums[1] / total)}
@@ -286,12 +271,12 @@ def measure(
 
 def _classifying(model: Model) -> Callable[..., tuple[Array, Array]]:
     if model.classify is None:
-        raise UserError(f"{model.name} is no classifier.")
+        raise UserError(f"{model.name} is not a classifier.")
     return model.classify
 
 
 def _features(classify: Classify, parts: Iterable[np.ndarray]) -> Features:
-    """Of images part by part; each is filled up with copies of its first, which do not count."""
+    """Features and logits of images given in parts of at most `BATCH`."""
     found: list[Any] = []
     for images in parts:
         whole = classify(filled(images, BATCH))

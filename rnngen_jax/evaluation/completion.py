@@ -1,4 +1,4 @@
-"""What completed images were drawn from, in one line."""
+"""Describes in one line what completed images were sampled from."""
 
 from collections.abc import Mapping
 
@@ -10,19 +10,19 @@ from rnngen_jax.models.autoregressive import Steps
 from rnngen_jax.models.base import Completion, Model
 from rnngen_jax.shapes import ImageSpec
 
-WORTH_IT = 0.75  # share of the known pixels left out, up to which another order is named
-FEW = 2.0  # an effective sample size below which choosing among draws does little
+WORTH_IT = 0.75  # another order is named if it leaves out at most this fraction of known pixels
+FEW = 2.0  # effective sample size below which choosing among draws has little effect
 
 
 def come_later(steps: Steps, known: np.ndarray, channels: int) -> float:
-    """How many known pixels are not before a missing one, the mean over missing pixels.
+    """The number of known pixels that do not precede a missing one, averaged over missing pixels.
 
-    Those of a missing pixel's own turn are not before it.
+    Pixels of a missing pixel's own turn do not precede it.
 
     Args:
       steps: a model's order.
       known: bool `[N, H, W]`.
-      channels: C of a pixel.
+      channels: channels C of a pixel.
     """
     turn = autoregressive.turn_of_each(steps)
     later = missing = 0
@@ -37,11 +37,11 @@ def come_later(steps: Steps, known: np.ndarray, channels: int) -> float:
 def of_orders(
     name: str, fields: Mapping[str, object], spec: ImageSpec, known: np.ndarray
 ) -> dict[str, float]:
-    """`come_later` of each order of pixels that a model could have been trained with.
+    """`come_later` for each order of pixels that a model could be trained with.
 
     Args:
       name: the model's name.
-      fields: of its `Config`.
+      fields: the fields of its `Config`.
       spec: the images.
       known: bool `[N, H, W]`.
     """
@@ -58,14 +58,14 @@ def described(
     completion: Completion,
     orders: Mapping[str, float],
 ) -> str:
-    """Says of completed images which known pixels each missing one was drawn from.
+    """A line on which known pixels each missing pixel of completed images was sampled from.
 
     Args:
-      model: completed them.
+      model: the model that completed them.
       known: bool `[N, H, W]`.
-      candidates: how many draws there were to choose from; `None` for the model's own number.
+      candidates: number of draws to choose from; `None` for the model's own number.
       completion: the completed images.
-      orders: as `of_orders` gives them.
+      orders: from `of_orders`.
     """
     candidates = candidates or model.candidates
     if model.steps is None:
@@ -91,7 +91,7 @@ def described(
 
 
 def _other_order(later: float, orders: Mapping[str, float]) -> str:
-    """Which order leaves out fewer known pixels, if one leaves out far fewer."""
+    """The order that leaves out the fewest known pixels, if far fewer than this one."""
     best = min(orders, key=orders.__getitem__, default=None)
     if best is None or orders[best] > WORTH_IT * later:
         return "no other order of this model leaves out far fewer"
@@ -100,7 +100,7 @@ def _other_order(later: float, orders: Mapping[str, float]) -> str:
 
 
 def _chain(model: Model, candidates: int, completion: Completion) -> str:
-    """Says how a model of latent variables completed images."""
+    """How a latent-variable model completed images."""
     draws = f"{candidates} draws" if candidates > 1 else "1 draw"
     return (
         f"completed given all known pixels, by {model.latent.completion} with {draws} of the "
@@ -110,5 +110,5 @@ def _chain(model: Model, candidates: int, completion: Completion) -> str:
 
 
 def _number(mean: float) -> str:
-    """A mean number of pixels, with a decimal where it is not whole."""
+    """A mean number of pixels, with one decimal unless it is whole."""
     return f"{mean:.1f}".removesuffix(".0")

@@ -1,4 +1,4 @@
-"""The file format of compressed images: what is in a .rnn file beside the coded stream.
+"""The .rnn file format: compressed images, and what decoding them needs.
 
 Little-endian, in this order:
 
@@ -9,25 +9,26 @@ Little-endian, in this order:
     2, 2    height, width
     1       channels; 2 bytes in version 3
     2       frames of a sequence, 0 for still images and codes; only in version 3
-    1       grey levels or codes, less one; 4 bytes in version 3
+    1       grey levels or codes, minus one; 4 bytes in version 3
     4       number of images
     1       base-2 logarithm of the batch size
     8       digest of the model: its config, its parameters
-    4       digest of the arithmetic: probabilities that the model gave of a made-up image
-    1, n    length and text of what it was made with, such as "0.10.2 cpu x86_64"
-    4, n    length and names, a line each, deflated by zlib; only with flag 2
+    4       digest of the arithmetic: the model's probabilities for a synthetic image
+    1, n    length and text of the software and machine, such as "0.10.2 cpu x86_64"
+    4, n    length and names, one per line, compressed by zlib; only with flag 2
     8·b     digest of the pixels and labels of each batch
     4·n     the stream, 32-bit words
-    8       digest of all the bytes before
+    8       digest of all preceding bytes
 
-Digests are BLAKE2b of 8 bytes, or the first 4 of them. Magic, version and the last digest stay
-where they are in every version, so that a newer file is told from a damaged one. A digest keeps out
-damage, not malice: nothing that a header says is believed until it has been checked.
+Digests are BLAKE2b of 8 bytes, or the first 4 of them. Magic, version and the last digest have the
+same place in every version, so that a newer file can be told from a damaged one. A digest detects
+damage, not malice: every header field is checked before it is used.
 
-What a file makes its reader do is bounded by its size: a stream that is not what it claims to be is
-found out after a batch, and a batch takes 8 bytes. Version 2 is written for still images of up to
-256 levels, version 3 for what it cannot hold. Version 1, which is read too, had in the place of the
-arithmetic's digest one of all pixels and labels, 8 bytes, and the stream's words, 4 bytes.
+The work that a file can cause is bounded by its size: a stream that differs from its header's
+claims is detected within one batch, and a batch takes 8 bytes. Version 2 is written for still
+images of up to 256 levels, version 3 for all others. Version 1 is still read; instead of the
+arithmetic's digest it has one of all pixels and labels, 8 bytes, and the stream's length in words,
+4 bytes.
 """
 
 import hashlib
@@ -39,6 +40,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from rnngen_jax.config import require
 from rnngen_jax.errors import UserError
 from rnngen_jax.files import require_file
 from rnngen_jax.shapes import dtype_of
@@ -50,7 +52,7 @@ MOST_BYTES = 2**31  # of a file, and of the images in it
 MOST_LEVELS = 2**20
 MOST_NAMES = 2**26  # bytes of all names
 MOST_BATCH = 2**16
-LONGEST_NAME = 255  # bytes, as on most file systems, the ending included
+LONGEST_NAME = 255  # bytes, ending included, as on most file systems
 
 _LABELLED, _NAMED = 1, 2
 _DIGEST = 8
@@ -61,11 +63,11 @@ _HEADS = {  # by version
     3: struct.Struct(f"<4sBBHHHHIIB{_DIGEST}s{_ARITHMETIC}s"),
 }
 _LENGTH = struct.Struct("<I")
-_RESERVED = frozenset("/\\:")  # what leads out of a folder, here or on another system
+_RESERVED = frozenset("/\\:")  # would name a place outside a folder, on this or another system
 
 
 class Container(NamedTuple):
-    """What a file holds.
+    """The content of a file.
 
     Attributes:
       shape: `(H, W, C)` of one image, or `(T, H, W, C)` of a sequence.
@@ -74,9 +76,9 @@ class Container(NamedTuple):
       batch_size: images that were coded together, a power of two.
       labelled: whether the stream begins with labels.
       model: digest of the model.
-      arithmetic: digest of probabilities that other floating point would change, 4 bytes; `None` in
-        a file of version 1.
-      pixels: digests of the images and labels of each batch; of all of them in version 1.
+      arithmetic: digest of probabilities, 4 bytes, which differs where floating point does; `None`
+        in a file of version 1.
+      pixels: digests of the images and labels of each batch; one of them all in version 1.
       maker: the JAX version and the machine that coded them.
       names: the images' names without ending, or `None`.
       stream: the coded words.
@@ -96,7 +98,7 @@ class Container(NamedTuple):
 
 
 def digest(parts: Iterable[bytes]) -> bytes:
-    """BLAKE2b of 8 bytes, over all the parts."""
+    """BLAKE2b of 8 bytes over all parts in order."""
     state = hashlib.blake2b(digest_size=_DIGEST)
     for part in parts:
         state.update(part)
@@ -104,28 +106,26 @@ def digest(parts: Iterable[bytes]) -> bytes:
 
 
 def arithmetic(tables: Iterable[bytes]) -> bytes:
-    """What `Container.arithmetic` is, of probabilities as bytes."""
+    """The digest of probabilities, given as bytes, for `Container.arithmetic`."""
     return digest(tables)[:_ARITHMETIC]
 
 
 def pack(content: Container) -> bytes:
-    """The bytes of a file, of the oldest version that is written and can hold it.
+    """The bytes of a file, in the oldest version still written that can hold the content.
 
     Raises:
-      UserError: images that the format cannot hold.
+      UserError: images or names that the format cannot hold.
     """
     *frames, height, width, channels = content.shape
     names = b""
-    fits = max(content.shape) < 2**16 and 2 <= content.levels <= MOST_LEVELS
-    if not (fits and 1 <= content.num < 2**32):
-        raise UserError(
-            f"{content.num} images of shape {content.shape} and {content.levels} levels do not "
-            f"fit; allowed: up to 65535 along each axis, 2 to {MOST_LEVELS} levels."
-        )
+    where = "images to compress"
+    require(max(content.shape) < 2**16, f"the shape of {where}", content.shape, "≤ 65535 per axis")
+    levels = content.levels
+    require(2 <= levels <= MOST_LEVELS, f"the levels of {where}", levels, f"in [2, {MOST_LEVELS}]")
+    require(1 <= content.num < 2**32, f"the number of {where}", content.num, "in [1, 2^32)")
     if content.names is not None:
         text = "\n".join(content.names).encode()
-        if len(text) > MOST_NAMES:
-            raise UserError(f"the names take {len(text)} bytes; allowed: up to {MOST_NAMES}.")
+        require(len(text) <= MOST_NAMES, "the names' bytes", len(text), f"≤ {MOST_NAMES}")
         names = zlib.compress(text, 9)
         names = _LENGTH.pack(len(names)) + names
     maker = content.maker.encode()[:255]
@@ -149,15 +149,17 @@ def pack(content: Container) -> bytes:
 
 
 def read(path: str | os.PathLike[str]) -> Container:
-    """Reads a file, and checks all that can be checked without its model.
+    """Reads a file and checks all that can be checked without its model.
 
     Raises:
-      UserError: missing, no such file, of a newer version, or damaged.
+      UserError: missing, not such a file, of a newer version, or damaged.
     """
     path = pathlib.Path(path)
     require_file(path, "give one that `compress` wrote", f"--input={path}")
     if path.stat().st_size > MOST_BYTES:
-        raise UserError(f"{path} is larger than {MOST_BYTES} bytes; `compress` writes none such.")
+        raise UserError(
+            f"{path} is larger than {MOST_BYTES} bytes; `compress` never writes such a file."
+        )
     return unpack(path.read_bytes(), str(path))
 
 
@@ -171,11 +173,11 @@ def unpack(whole: bytes, path: str) -> Container:
         raise UserError(f"{path} is not a file that `compress` wrote, or its start is damaged.")
     body, stored = whole[:-_DIGEST], whole[-_DIGEST:]
     if len(body) < len(MAGIC) + 1 or digest([body]) != stored:
-        raise UserError(f"{path} is damaged or truncated: its checksum differs; get it anew.")
+        raise UserError(f"{path} is damaged or truncated: its checksum differs; get it again.")
     version = body[len(MAGIC)]
     if version not in _HEADS:
         raise UserError(
-            f"{path} is of format version {version}; this one reads 1 to {VERSION}: "
+            f"{path} has format version {version}, and this version reads 1 to {VERSION}; "
             "update rnngen_jax."
         )
     try:
@@ -185,31 +187,32 @@ def unpack(whole: bytes, path: str) -> Container:
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raises a `ValueError` unless all names are plain, differ, and stay within a folder."""
+    """Raises a `ValueError` unless all names are plain, distinct, and stay within a folder."""
     for name in names:
         plain = name.isprintable() and not _RESERVED & set(name) and not name.startswith(".")
         if not name or not plain or len(name.encode()) > LONGEST_NAME - len(".png"):
-            raise ValueError(f"{name[:80]!r} is no plain file name")
+            raise ValueError(f"{name[:80]!r} is not a plain file name")
     if len(set(names)) != len(names):
         raise ValueError("two images have the same name")
 
 
 def _checked(body: bytes, version: int) -> Container:
-    """The content, each field checked before it is used; else a `ValueError`."""
+    """The content, each field checked before it is used; raises a `ValueError`."""
     rest, head = _Rest(body), _HEADS[version]
     _, _, flags, height, width, channels, *fields = head.unpack(rest.take(head.size))
     frames = fields.pop(0) if version > 2 else 0
     top, num, log_batch, model, *others = fields
     shape = (frames, height, width, channels) if frames else (height, width, channels)
+    levels, batch_size, labelled = top + 1, 2**log_batch, bool(flags & _LABELLED)
     if flags & ~(_LABELLED | _NAMED):
         raise ValueError(f"its flags are {flags}")
     if not (math.prod(shape) and 0 < top < MOST_LEVELS and num):
-        raise ValueError(f"it holds {num} images of shape {shape}, {top + 1} levels")
-    if 2**log_batch > MOST_BATCH:
+        raise ValueError(f"it holds {num} images of shape {shape}, {levels} levels")
+    if batch_size > MOST_BATCH:
         raise ValueError(f"its batch size is 2^{log_batch}")
-    # Version 1 has no digest of each batch, but is held to the size that it would have with them.
-    batches = math.ceil(num / 2**log_batch)
-    size = math.prod(shape) * dtype_of(top + 1).itemsize
+    # Version 1 has no digest per batch, but the size that it would have with them bounds it too.
+    batches = math.ceil(num / batch_size)
+    size = math.prod(shape) * dtype_of(levels).itemsize
     if num * size > MOST_BYTES or batches * _DIGEST > len(body):
         raise ValueError(f"it claims {num} images, too many for {len(body)} bytes")
     maker = rest.take(rest.take(1)[0]).decode()
@@ -228,22 +231,12 @@ def _checked(body: bytes, version: int) -> Container:
     if rest.left:
         raise ValueError(f"{rest.left} bytes follow the stream")
     return Container(
-        shape=shape,
-        levels=top + 1,
-        num=num,
-        batch_size=2**log_batch,
-        labelled=bool(flags & _LABELLED),
-        model=model,
-        arithmetic=arithmetic,
-        pixels=pixels,
-        maker=maker,
-        names=names,
-        stream=stream,
+        shape, levels, num, batch_size, labelled, model, arithmetic, pixels, maker, names, stream
     )
 
 
 def _names(packed: bytes, num: int) -> tuple[str, ...]:
-    """The names of `num` images, unpacked no further than so many can need."""
+    """The names of `num` images; unpacks no more bytes than that many names can take."""
     inflate = zlib.decompressobj()
     try:
         text = inflate.decompress(packed, min(num * (LONGEST_NAME + 1), MOST_NAMES))
@@ -260,18 +253,18 @@ def _names(packed: bytes, num: int) -> tuple[str, ...]:
 
 
 class _Rest:
-    """Bytes that are taken from the front."""
+    """Bytes that are read from the front."""
 
     def __init__(self, body: bytes) -> None:
         self._body, self._at = body, 0
 
     @property
     def left(self) -> int:
-        """How many there are still."""
+        """Number of bytes left."""
         return len(self._body) - self._at
 
     def take(self, num: int) -> bytes:
-        """The next ones; a `ValueError` where there are fewer."""
+        """The next `num` bytes; raises a `ValueError` if there are fewer."""
         if num > self.left:
             raise ValueError(f"it ends {num - self.left} bytes early")
         self._at += num

@@ -1,8 +1,8 @@
-"""How like real images samples are, in the feature space of a classifier.
+"""Similarity of samples to real images, in the feature space of a classifier.
 
-All figures are computed on the host in float64, over all pairs and without chance. They depend on
-the classifier: only figures of one and the same classifier, of the same numbers of images, can be
-compared with each other, and never with those of an Inception network.
+All figures are deterministic, computed on the host in float64 over all pairs. They depend on the
+classifier: only figures from the same classifier and the same numbers of images are comparable, and
+never with those of an Inception network.
 """
 
 from typing import NamedTuple
@@ -16,14 +16,14 @@ from rnngen_jax.evaluation.neighbours import BLOCK, squared_distances
 MANIFOLD_K = 3  # neighbours of precision and recall, as in their paper
 DENSITY_K = 5  # of density and coverage, as in theirs
 MISSING = 0.1  # share of its real share below which a class counts as missing
-TIE = 1e-12  # of the squared lengths, so that a point on a ball's edge is in it despite rounding
+TIE = 1e-12  # relative to squared lengths: despite rounding, a ball holds the points on its edge
 
 
 class Features(NamedTuple):
-    """What a classifier makes of N images.
+    """A classifier's outputs for N images.
 
     Attributes:
-      features: of its last hidden layer, `[N, F]`.
+      features: activations of its last hidden layer, `[N, F]`.
       logits: of its K classes, `[N, K]`.
     """
 
@@ -32,19 +32,19 @@ class Features(NamedTuple):
 
 
 class Fidelity(NamedTuple):
-    """Every figure of `compare`.
+    """All figures of `compare`.
 
     Attributes:
-      frechet: from 0, less is better; biased upwards by small numbers of images.
-      kid: less is better; unbiased, so that it may be below 0.
+      frechet: ≥ 0, lower is better; biased upwards for small numbers of images.
+      kid: lower is better; unbiased, so it may be below 0.
       kid_error: the standard error of `kid`.
-      precision, recall: in [0, 1], more is better.
-      density: from 0, and 1 on average for samples of the real distribution.
-      coverage: in [0, 1], more is better.
+      precision, recall: in [0, 1], higher is better.
+      density: ≥ 0, and 1 on average for samples from the real distribution.
+      coverage: in [0, 1], higher is better.
       confidence: the samples' mean largest probability, in [1/K, 1].
       class_share: the samples' share of each class, `[K]`.
-      effective_classes: in [1, K], as `effective_classes` has it.
-      missing: the classes that `missing_classes` finds, int `[m]`.
+      effective_classes: from `effective_classes`, in [1, K].
+      missing: from `missing_classes`, int `[m]`.
     """
 
     frechet: float
@@ -80,27 +80,22 @@ def compare(real: Features, fake: Features) -> Fidelity:
     Raises:
       UserError: there are fewer, or values that are not finite.
     """
-    kid_value, kid_error = kid_with_error(real.features, fake.features)
-    precision, recall = precision_recall(real.features, fake.features)
-    density, coverage = density_coverage(real.features, fake.features)
+    features = real.features, fake.features
     share = class_histogram(fake.logits)
     return Fidelity(
-        frechet=frechet(real.features, fake.features),
-        kid=kid_value,
-        kid_error=kid_error,
-        precision=precision,
-        recall=recall,
-        density=density,
-        coverage=coverage,
-        confidence=confidence(fake.logits),
-        class_share=share,
-        effective_classes=effective_classes(share),
-        missing=missing_classes(share, class_histogram(real.logits)),
+        frechet(*features),
+        *kid_with_error(*features),
+        *precision_recall(*features),
+        *density_coverage(*features),
+        confidence(fake.logits),
+        share,
+        effective_classes(share),
+        missing_classes(share, class_histogram(real.logits)),
     )
 
 
 def frechet(real: np.ndarray, fake: np.ndarray) -> float:
-    """Squared Fréchet distance of normal distributions with the features' means and covariances.
+    """Squared Fréchet distance between Gaussians with the features' means and covariances.
 
     |m₁ - m₂|² + tr(C₁ + C₂ - 2 (C₁ C₂)^½), Dowson and Landau (1982), Heusel et al. (2017, eq. 6),
     with unbiased covariances.
@@ -113,9 +108,9 @@ def frechet(real: np.ndarray, fake: np.ndarray) -> float:
       UserError: there are fewer, or values that are not finite.
     """
     real, fake = _checked(real, fake, 2, 2)
-    # With C = RᵀR, the trace of (C₁ C₂)^½ is the sum of the singular values of R₁ R₂ᵀ. The R of a
-    # QR decomposition of the data itself serves singular covariances, too, and squares nothing:
-    # the square root of an eigenvalue that is 0 but for rounding would be off by 1e-8.
+    # With C = RᵀR, the trace of (C₁ C₂)^½ is the sum of the singular values of R₁ R₂ᵀ. R from a QR
+    # decomposition of the data also handles singular covariances, and squares nothing: the square
+    # root of an eigenvalue that is 0 up to rounding would be off by 1e-8.
     roots = [np.linalg.qr(x - x.mean(0), mode="r") / np.sqrt(len(x) - 1) for x in (real, fake)]
     common = np.linalg.svd(roots[0] @ roots[1].T, compute_uv=False).sum()
     spread = sum(np.square(root).sum() for root in roots)
@@ -124,15 +119,15 @@ def frechet(real: np.ndarray, fake: np.ndarray) -> float:
 
 
 def kid(real: np.ndarray, fake: np.ndarray, rows: int | None = None) -> float:
-    """The kernel distance: squared maximum mean discrepancy, unbiased, over all pairs.
+    """The kernel distance: unbiased squared maximum mean discrepancy over all pairs.
 
     The estimate of Gretton et al. (2012, eq. 3) with the kernel (x·y / F + 1)³ of Bińkowski et al.
-    (2018, section 4); they average over random subsets, here all images are used at once.
+    (2018, section 4), who average over random subsets; here all images are used at once.
 
     Args:
       real: `[N, F]`, N at least 2.
       fake: `[M, F]`, M at least 2.
-      rows: images at once, by default as many as fit into 32 MiB; it changes nothing.
+      rows: images at once, by default as many as fit into 32 MiB; it does not change the result.
 
     Raises:
       UserError: there are fewer, or values that are not finite.
@@ -145,8 +140,8 @@ def kid_with_error(
 ) -> tuple[float, float]:
     """`kid` and its standard error.
 
-    The error is the jackknife's, each image left out in turn, which the sums over pairs give for
-    nothing. It is too large rather than too small where the distributions are (almost) the same.
+    The error is the jackknife estimate, which leaves out each image in turn and follows from the
+    sums over pairs. It is conservative where the distributions are (almost) the same.
 
     Args:
       real: `[N, F]`, N at least 3.
@@ -173,15 +168,15 @@ def precision_recall(
 ) -> tuple[float, float]:
     """Improved precision and recall (Kynkäänniemi et al. 2019, eqs. 1 and 2).
 
-    Precision is the share of samples that lie in a ball around some real image, out to its k-th
-    nearest real neighbour, edge included. Recall is the share of real images that lie in such a
-    ball around a sample.
+    Precision is the share of samples that lie in a ball around some real image, whose radius is the
+    distance to its k-th nearest real neighbour, edge included. Recall is the share of real images
+    that lie in such a ball around some sample.
 
     Args:
       real: `[N, F]`, N above k.
       fake: `[M, F]`, M above k.
-      k: which neighbour, itself not counted.
-      rows: images at once, by default as many as fit into 32 MiB; it changes nothing.
+      k: which neighbour, the image itself not counted.
+      rows: images at once, by default as many as fit into 32 MiB; it does not change the result.
 
     Returns:
       precision and recall, in [0, 1].
@@ -204,18 +199,18 @@ def density_coverage(
 ) -> tuple[float, float]:
     """Density and coverage (Naeem et al. 2020, section 3).
 
-    Both use balls around the real images only, out to the k-th nearest real neighbour, edge
-    included. Density is how many of them a sample lies in, over k; coverage is the share of them
-    that hold a sample.
+    Both use balls around the real images only, with the distance to the k-th nearest real neighbour
+    as the radius, edge included. Density is the mean number of balls that a sample lies in, over k;
+    coverage is the share of balls that hold a sample.
 
     Args:
       real: `[N, F]`, N above k.
       fake: `[M, F]`.
-      k: which neighbour, itself not counted.
-      rows: images at once, by default as many as fit into 32 MiB; it changes nothing.
+      k: which neighbour, the image itself not counted.
+      rows: images at once, by default as many as fit into 32 MiB; it does not change the result.
 
     Returns:
-      density, from 0, and coverage, in [0, 1].
+      density, ≥ 0, and coverage, in [0, 1].
 
     Raises:
       UserError: there are fewer, or values that are not finite.
@@ -240,7 +235,7 @@ def confidence(logits: np.ndarray) -> float:
 
 
 def effective_classes(histogram: np.ndarray) -> float:
-    """How many classes there are in effect: exp of the shares' entropy, in [1, K], of `[K]`."""
+    """The effective number of classes: exp of the entropy of the shares `[K]`, in [1, K]."""
     present = histogram[histogram > 0]
     return float(np.exp(-(present * np.log(present)).sum()))
 
@@ -248,15 +243,15 @@ def effective_classes(histogram: np.ndarray) -> float:
 def missing_classes(
     histogram: np.ndarray, reference: np.ndarray, share: float = MISSING
 ) -> np.ndarray:
-    """The classes that a generator has all but dropped.
+    """The classes that a generator has (almost) dropped.
 
     Args:
       histogram: shares of the samples, `[K]`.
       reference: shares of the real images, `[K]`.
-      share: of the reference's share, below which a class counts as missing.
+      share: a class is missing below this fraction of its share in the reference.
 
     Returns:
-      their numbers, int64 `[m]`, ascending.
+      Class indices, int64 `[m]`, ascending.
     """
     return np.flatnonzero(histogram < share * reference)
 
@@ -264,7 +259,7 @@ def missing_classes(
 def _checked(
     real: np.ndarray, fake: np.ndarray, least_real: int, least_fake: int, k: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Both in float64, after a look at them."""
+    """Both in float64, after checking them."""
     require(k > 0, "the number of neighbours k", k, "≥ 1")
     require(
         fake.shape[1:] == real.shape[1:],
@@ -286,17 +281,17 @@ def _logits(logits: np.ndarray) -> np.ndarray:
 
 def _require_finite(name: str, values: np.ndarray) -> None:
     if not np.isfinite(values).all():
-        raise UserError(f"{name} hold values that are not finite; there is nothing to compare.")
+        raise UserError(f"{name} must be finite; the samples cannot be compared.")
 
 
 def _centred(real: np.ndarray, fake: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both moved alike, as inner products lose the digits that all vectors have in common."""
+    """Both minus one centre, as inner products lose the digits that all vectors have in common."""
     centre = real.mean(0)
     return real - centre, fake - centre
 
 
 def _parts(num: int, width: int, rows: int | None) -> list[slice]:
-    """Slices of `num` rows, so that a block of each against `width` columns stays small."""
+    """Slices of `num` rows, each small enough for a block of `width` columns."""
     step = rows or max(1, BLOCK // width)
     return [slice(start, start + step) for start in range(0, num, step)]
 
@@ -316,11 +311,11 @@ def _squared_radii(x: np.ndarray, k: int, rows: int | None) -> np.ndarray:
 def _kernel_sums(
     real: np.ndarray, fake: np.ndarray, rows: int | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Sums of the kernel over pairs, by image.
+    """Sums of the kernel over pairs, for each image.
 
     Returns:
-      from each real image to the other real ones, `[N]`; to all samples, `[N]`; from each sample
-      to all real images, `[M]`; to the other samples, `[M]`.
+      For each real image over the other real ones, `[N]`, and over all samples, `[N]`; for each
+      sample over all real images, `[M]`, and over the other samples, `[M]`.
     """
     of_real, of_fake = (_sums_within(x, rows) for x in (real, fake))
     across, across_fake = np.empty(len(real)), np.zeros(len(fake))
@@ -342,7 +337,7 @@ def _sums_within(x: np.ndarray, rows: int | None) -> np.ndarray:
 
 
 def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    # A power of 3 by `**` takes numpy 20 times as long as two products.
+    # In NumPy, `** 3` takes 20 times as long as two products.
     base = x @ y.T / x.shape[1] + 1
     return base * base * base
 

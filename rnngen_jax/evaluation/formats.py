@@ -1,9 +1,10 @@
-"""What PNG and lossless WebP make of images, to compare a model's compression with.
+"""Sizes of images as PNG and lossless WebP, to compare a model's compression with.
 
-Each gets its best: PNG the smallest of 8-bit levels brought to 0..255, 8-bit levels as they are
-and, for up to 16 levels, 1, 2 or 4 bits a pixel; WebP levels as they are, which it packs itself.
-Encoders try their hardest: `optimize` for PNG, quality 100 and method 6 for WebP. As headers weigh
-more than a small image's pixels, all images are also put side by side on one sheet.
+Each format is used at its best. PNG takes the smallest of 8-bit levels scaled to 0..255, 8-bit
+levels as they are and, for up to 16 levels, 1, 2 or 4 bits per pixel. WebP takes levels as they are
+and packs them itself. Encoders use their slowest settings: `optimize` for PNG, quality 100 and
+method 6 for WebP. As headers outweigh the pixels of small images, all images are also compressed
+side by side on one sheet.
 """
 
 import io
@@ -21,26 +22,26 @@ FEW = 16  # levels that fit into 4 bits
 
 
 class Sizes(NamedTuple):
-    """Bytes that images take: each in a file of its own, and all on one sheet."""
+    """Sizes in bytes: of all images in separate files, and on one sheet."""
 
     singles: int
     sheet: int
 
 
 def png(images: np.ndarray, levels: int) -> Sizes:
-    """Bytes as PNG, of uint8 `[N, H, W, C]` with 1 or 3 channels."""
+    """Sizes as PNG of images, uint8 `[N, H, W, C]` with 1 or 3 channels."""
     one = sheet(images)[None]
     return Sizes(_png(images, levels), _png(one, levels))
 
 
 def webp(images: np.ndarray) -> Sizes:
-    """Bytes as lossless WebP, of uint8 `[N, H, W, C]` with 1 or 3 channels."""
+    """Sizes as lossless WebP of images, uint8 `[N, H, W, C]` with 1 or 3 channels."""
     singles = sum(_bytes(_picture(image), WEBP) for image in images)
     return Sizes(singles, _bytes(_picture(sheet(images)), WEBP))
 
 
 def sheet(images: np.ndarray) -> np.ndarray:
-    """All images side by side, about as high as wide; what stays empty is 0.
+    """All images side by side, about as high as wide; empty cells are 0.
 
     Args:
       images: uint8 `[N, H, W, C]`.
@@ -58,7 +59,7 @@ def sheet(images: np.ndarray) -> np.ndarray:
 
 
 def _png(images: np.ndarray, levels: int) -> int:
-    """Bytes of all images, a file each, in the form that takes fewest."""
+    """Total size of all images in separate files, in the form that takes the fewest bytes."""
     forms = [images, to_pixels(images, levels)[..., : images.shape[-1]]]
     sizes = [sum(_bytes(_picture(image), PNG) for image in form) for form in forms]
     if levels <= FEW and images.shape[-1] == 1:
@@ -73,17 +74,17 @@ def _picture(image: np.ndarray) -> Image.Image:
 
 
 def _packed(image: np.ndarray, levels: int) -> Image.Image:
-    """A grey image `[H, W, 1]` of few levels, as a picture that is stored in few bits a pixel."""
+    """A grey image `[H, W, 1]` of few levels, as a picture of few bits per pixel in PNG."""
     if levels == 2:
         return Image.fromarray(image[..., 0] > 0)
     picture = _picture(image)
     greys = to_pixels(np.arange(levels, dtype=np.uint8)[:, None], levels)
-    picture.putpalette(greys.tobytes())  # Pillow takes the bits from the palette's length
+    picture.putpalette(greys.tobytes())  # its length sets Pillow's bits per pixel
     return picture
 
 
 def _bytes(picture: Image.Image, options: dict[str, Any]) -> int:
-    """The size of one file."""
+    """The size of one file in bytes."""
     file = io.BytesIO()
     picture.save(file, **options)
     return file.tell()

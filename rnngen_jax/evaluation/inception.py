@@ -1,11 +1,11 @@
-"""FID: samples in the features of the Inception network, from a file of weights that the user has.
+"""FID: samples in the features of the Inception network, from the user's file of weights.
 
-Heusel et al. (2017, eq. 6) compare 2,048 features of the network that Salimans et al. (2016) took
-for the Inception score. It is a PyTorch module of torch-fidelity here; nothing downloads its
-weights. FID is what the published weights give; with any other file a figure is named after it.
+Heusel et al. (2017, eq. 6) compare 2,048 features of the network that Salimans et al. (2016) used
+for the Inception score. Here it is a PyTorch module of torch-fidelity; nothing downloads its
+weights. Only the published weights give FID; figures from any other file are named after the file.
 
-The network is told uint8 RGB: grey levels are spread over 0 to 255, and one channel is repeated to
-three. It brings images to 299 by 299 pixels itself, as said in `RESIZE`.
+The network takes uint8 RGB: grey levels are scaled to 0 to 255, and one channel is repeated to
+three. It resizes images to 299x299 itself, as described by `RESIZE`.
 """
 
 import hashlib
@@ -17,12 +17,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rnngen_jax.config import require
 from rnngen_jax.errors import UserError
 from rnngen_jax.files import require_file
 
 RESIZE = "bilinear to 299x299 as TensorFlow 1 does, without antialiasing"
-PUBLISHED = "6726825d"  # how the SHA-256 of the weights of 2015-12-05 begins
-LARGEST = 2**29  # bytes of a file of weights; the published ones are 91 MiB
+PUBLISHED = "6726825d"  # start of the SHA-256 of the weights of 2015-12-05
+LARGEST = 2**29  # size limit of a file of weights in bytes; the published one has 91 MiB
 BATCH = 50  # images at once, for memory
 
 CHANNELS = (1, 3)
@@ -32,9 +33,9 @@ class Inception(NamedTuple):
     """The network with its weights.
 
     Attributes:
-      name: "FID" for the published weights, else such as "inception-1a2b3c4d".
+      name: "FID" for the published weights, otherwise such as "inception-1a2b3c4d".
       digest: SHA-256 of the file, in hexadecimal.
-      classify: `classify(image) -> (features [B, 2048], logits [B, 1008])`, float32, of uint8
+      classify: `classify(image) -> (features [B, 2048], logits [B, 1008])`, float32, for uint8
         `[B, H, W, C]` in the data's own levels.
     """
 
@@ -44,26 +45,27 @@ class Inception(NamedTuple):
 
 
 def open_inception(path: str, levels: int, channels: int) -> Inception:
-    """The network of a file of weights.
+    """Opens the network with a file of weights.
 
     Args:
-      path: what torch-fidelity publishes as weights-inception-2015-12-05-6726825d.pth, or the like.
+      path: torch-fidelity's weights-inception-2015-12-05-6726825d.pth, or similar weights.
       levels: grey levels of the images.
-      channels: of the images.
+      channels: channels of the images.
 
     Raises:
-      UserError: no such file, one that is something else, images that are neither grey nor RGB, or
+      UserError: a missing file, one without such weights, images that are neither grey nor RGB, or
         torch-fidelity is not installed.
     """
-    if channels not in CHANNELS:
-        raise UserError(f"--inception takes images of 1 or 3 channels; these have {channels}.")
+    require(channels in CHANNELS, "the number of channels with --inception", channels, "1 or 3")
     file = Path(path)
     require_file(file, "give torch-fidelity's Inception weights", f"--inception={path}")
     if file.stat().st_size > LARGEST:
-        raise UserError(f"--inception={path} is larger than {LARGEST >> 20} MiB; no such weights.")
+        raise UserError(
+            f"--inception={path} is larger than {LARGEST >> 20} MiB; give the network's weights."
+        )
     try:
         import torch_fidelity.feature_extractor_inceptionv3  # noqa: F401
-    except Exception as error:  # torchvision of another build than torch's raises a RuntimeError
+    except Exception as error:  # a torchvision built for another torch raises a RuntimeError
         raise UserError(
             f"--inception needs torch-fidelity, which does not load here ({_first_line(error)}); "
             "pip install 'rnngen_jax[inception]'."
@@ -72,7 +74,7 @@ def open_inception(path: str, levels: int, channels: int) -> Inception:
     digest = hashlib.sha256(content).hexdigest()
     try:
         network = _network(content)
-    except Exception as error:  # of a file that is anything, torch raises anything
+    except Exception as error:  # for an arbitrary file, torch can raise anything
         raise UserError(
             f"--inception={path} does not hold the weights of torch-fidelity's Inception network "
             f"(weights-inception-2015-12-05-{PUBLISHED}.pth)."
@@ -92,12 +94,12 @@ def as_rgb(image: np.ndarray, levels: int) -> np.ndarray:
 
 
 def _network(content: bytes) -> Any:
-    """torch-fidelity's module with these weights, which are read as arrays and nothing else."""
+    """torch-fidelity's module with these weights, which are read as plain arrays only."""
     import torch
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    # The library unpickles what it is given: it gets a file of the arrays alone.
+    # The library unpickles its file, so it is given one that holds only the arrays.
     with tempfile.TemporaryDirectory() as folder:
         safe = Path(folder) / "weights.pth"
         torch.save(dict(weights), safe)

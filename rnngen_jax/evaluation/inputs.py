@@ -1,4 +1,4 @@
-"""Images that a verb works on, of a split or from a user, and masks."""
+"""A verb's images, from a split or from the user, and masks."""
 
 import os
 import pathlib
@@ -8,10 +8,10 @@ import numpy as np
 from jax import Array
 
 from rnngen_jax import keys
-from rnngen_jax.config import nearest
+from rnngen_jax.config import nearest, require
 from rnngen_jax.data.base import Dataset
 from rnngen_jax.data.folder import read_image
-from rnngen_jax.data.npz import read_arrays
+from rnngen_jax.data.npz import briefly, read_arrays
 from rnngen_jax.data.transforms import evaluation_transform
 from rnngen_jax.errors import UserError
 from rnngen_jax.evaluation.likelihood import SEED
@@ -27,7 +27,7 @@ def read_split(dataset: Dataset, split: str, num: int | None) -> tuple[np.ndarra
     Args:
       dataset: the data.
       split: the split's name.
-      num: how many images at most, `None` for all.
+      num: most images to read; `None` for all.
 
     Returns:
       uint8 `[N, H, W, C]` and int32 `[N]`.
@@ -43,10 +43,10 @@ def read_split(dataset: Dataset, split: str, num: int | None) -> tuple[np.ndarra
 
 
 def image_files(path: str, num: int | None) -> list[pathlib.Path]:
-    """The image files that `read_images` reads of a path; none of an npz.
+    """The image files that `read_images` reads from a path; empty for an npz.
 
     Raises:
-      UserError: there is nothing, an empty folder, or one that holds folders.
+      UserError: a missing path, an empty folder, or one that holds folders.
     """
     place = pathlib.Path(path)
     if not os.path.lexists(place):
@@ -71,15 +71,15 @@ def read_images(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The images of a file, a folder or an npz, as grey levels of a model.
 
-    8-bit images are brought to the nearest of the model's levels. An npz holds levels already: its
-    array `levels`, 256 by default, must be the model's, or 256.
+    8-bit images are rounded to the nearest of the model's levels. An npz holds levels: its array
+    `levels`, 256 by default, must be the model's number of levels, or 256.
 
     Args:
       path: an image file, a folder of them (in the order of their names), or an npz with the array
         `image`, and optionally `label`.
       spec: the model's images.
-      num: how many images at most, from the start; `None` for all.
-      exact: refuses 8-bit images that lie between the model's levels.
+      num: most images to read, from the start; `None` for all.
+      exact: refuses 8-bit images with values between the model's levels.
 
     Returns:
       uint8 `[N, H, W, C]`, and the labels int32 `[N]` of an npz that has them.
@@ -92,8 +92,8 @@ def read_images(
         return _read_npz(pathlib.Path(path), spec, num, exact)
     if spec.frames or spec.levels > 256:
         raise UserError(
-            f"--input={path}: the model is of {'sequences' if spec.frames else 'codes'}, which no "
-            f"image file holds; give an npz with the array {spec.key!r}."
+            f"--input={path} must be an npz with the array {spec.key!r}, as the model is of "
+            f"{'sequences' if spec.frames else 'codes'}."
         )
     images = [_fitting(read_image(file), spec, str(file)) for file in files]
     if exact:
@@ -103,18 +103,18 @@ def read_images(
 
 
 def known_pixels(mask: str, key: Array, num: int, spec: ImageSpec) -> np.ndarray:
-    """Which pixels are known, bool `[N, H, W]`; of sequences `[N, T, H, W]`, each frame alike.
+    """Which pixels are known, bool `[N, H, W]`; for sequences `[N, T, H, W]`, all frames alike.
 
     Args:
       mask: "lower", "upper", "centre", "random", or the path of a mask image: white where pixels
         are known, black where they are missing.
-      key: for random masks, one an image.
+      key: for random masks, of which each image has its own.
       num: number of images N.
       spec: the images.
 
     Raises:
-      UserError: an unknown mask, or a mask image of another size, with other colours than black
-        and white, or with nothing missing.
+      UserError: an unknown mask, or a mask image of another size, with colours other than black
+        and white, or with no missing pixel.
     """
     height, width = spec.height, spec.width
     if mask == "random":
@@ -146,9 +146,9 @@ def _read_mask(mask: str, height: int, width: int) -> np.ndarray:
         )
     known = pixels[..., 0] == 255
     if not (np.isin(pixels, (0, 255)).all() and (pixels == pixels[..., :1]).all()):
-        raise UserError(f"--mask={mask} has other values than black (missing) and white (known).")
+        raise UserError(f"--mask={mask} has colours other than black (missing) and white (known).")
     if known.all():
-        raise UserError(f"--mask={mask} is all white: nothing is missing; paint that part black.")
+        raise UserError(f"--mask={mask} is all white: no pixel is missing; paint some black.")
     return known
 
 
@@ -156,53 +156,46 @@ def _read_npz(
     path: pathlib.Path, spec: ImageSpec, num: int | None, exact: bool
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Images and labels of an npz, as grey levels of the model."""
-    stored = read_arrays(path)
+    stored, where = read_arrays(path), f"--input={path}"
     if spec.key not in stored:
         raise UserError(
-            f"--input={path} holds no array {spec.key!r}; save the images by that name."
+            f"--input={path} holds no array {spec.key!r}; save the images under that name."
         )
     images, labels = stored[spec.key][:num], stored.get("label")
-    axes = (len(spec.shape), len(spec.shape) + 1)
-    right = images.dtype.kind in "iu" if spec.levels > 256 else images.dtype == np.uint8
-    if not right or images.ndim not in axes or not images.size:
-        kind = "integers" if spec.levels > 256 else "uint8"
-        allowed = "[N, T, H, W, C]" if spec.frames else "[N, H, W] or [N, H, W, C]"
-        raise UserError(
-            f"--input={path}: {spec.key!r} is {images.dtype} of shape {images.shape}; "
-            f"allowed: {kind} {allowed}."
-        )
+    codes = spec.levels > 256
+    right = images.dtype.kind in "iu" if codes else images.dtype == np.uint8
+    allowed = "integer" if codes else "uint8"
+    require(right, f"{where}: the dtype of {spec.key!r}", images.dtype.name, allowed)
+    right = images.ndim in (len(spec.shape), len(spec.shape) + 1) and images.size > 0
+    allowed = "[N, T, H, W, C]" if spec.frames else "[N, H, W] or [N, H, W, C]"
+    require(right, f"{where}: the shape of {spec.key!r}", images.shape, f"{allowed} with N ≥ 1")
     levels = stored.get("levels", np.int32(256))
     whole = levels.shape == () and levels.dtype.kind in "iu"
-    others = (spec.levels, 256) if spec.levels < 256 else (spec.levels,)
-    if not whole or int(levels) not in others:
-        allowed = f"{spec.levels}, the model's" + ", or 256" * (spec.levels < 256)
-        raise UserError(f"--input={path} has {levels} grey levels; allowed: {allowed}.")
+    right = whole and int(levels) in (spec.levels, max(spec.levels, 256))
+    allowed = f"{spec.levels}, the model's" + ", or 256" * (spec.levels < 256)
+    require(right, f"{where}: 'levels'", briefly(levels), allowed)
     images = np.stack([_fitting(image, spec, str(path)) for image in images])
     if int(levels) != spec.levels:
         if exact:
             _check_exact(images, spec.levels, f"--input={path}")
         images = to_levels(images, spec.levels)
-    if images.max() >= spec.levels:
-        raise UserError(
-            f"--input={path} holds the grey level {images.max()}; allowed: 0 to {spec.levels - 1}."
-        )
-    if images.min() < 0:
-        raise UserError(f"--input={path} holds {images.min()}; allowed: 0 to {spec.levels - 1}.")
+    span, allowed = (int(images.min()), int(images.max())), f"in [0, {spec.levels - 1}]"
+    right = span[0] >= 0 and span[1] < spec.levels
+    require(right, f"{where}: the least and the greatest grey level", span, allowed)
     images = images.astype(spec.dtype)
     if labels is None:
         return images, None
-    labels = labels[:num]
-    fits = labels.shape == (len(images),) and labels.dtype.kind in "iu"
-    if not fits or labels.min() < 0 or labels.max() >= max(spec.classes, 1):
-        raise UserError(
-            f"--input={path}: 'label' does not fit; "
-            f"allowed: {len(images)} integers, 0 to {max(spec.classes, 1) - 1}."
-        )
+    labels, most = labels[:num], max(spec.classes, 1) - 1
+    right = labels.shape == (len(images),) and labels.dtype.kind in "iu"
+    require(right, f"{where}: 'label'", briefly(labels), f"{len(images)} integers")
+    span = int(labels.min()), int(labels.max())
+    right = span[0] >= 0 and span[1] <= most
+    require(right, f"{where}: the least and the greatest label", span, f"in [0, {most}]")
     return images, labels.astype(np.int32)
 
 
 def _fitting(image: np.ndarray, spec: ImageSpec, where: str) -> np.ndarray:
-    """One item in the model's shape, if it is of its size."""
+    """One item in the model's shape; raises a `UserError` if it has another size."""
     image = image if image.ndim == len(spec.shape) else image[..., None]
     # Grey pictures are often saved as RGB.
     if spec.channels == 1 and image.shape[-1] == 3 and (image == image[..., :1]).all():
@@ -215,18 +208,18 @@ def _fitting(image: np.ndarray, spec: ImageSpec, where: str) -> np.ndarray:
 
 
 def _check_exact(pixels: np.ndarray, levels: int, where: str) -> None:
-    """Raises a `UserError` unless 8-bit values are levels of a model, and come back as they are."""
+    """Raises a `UserError` unless 8-bit values are levels of a model, so coding is lossless."""
     back = to_pixels(to_levels(pixels, levels), levels)[..., : pixels.shape[-1]]
     lost = pixels[back != pixels]
     if lost.size:
         raise UserError(
-            f"{where} holds the value {lost[0]}, which is none of the model's {levels} levels "
-            "(0 to 255 in equal steps); it would not come back as it is."
+            f"{where} holds the value {lost[0]}, which is not one of the model's {levels} levels "
+            "(0 to 255 in equal steps), so it cannot be compressed without loss."
         )
 
 
 def _size(shape: tuple[int, ...]) -> str:
-    """A shape in words, of still images such as "8x8 grey"."""
+    """A shape in words, such as "8x8 grey" for still images."""
     *frames, height, width, channels = shape
     kind = {1: "grey", 3: "RGB"}.get(channels, f"of {channels} channels")
     return f"{width}x{height} {kind}" + "".join(f", {number} frames" for number in frames)

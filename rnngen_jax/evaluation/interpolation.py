@@ -1,19 +1,19 @@
-"""Ways through latent space: between images, and along one latent variable."""
+"""Paths through latent space: between images, and along one latent variable."""
 
 import jax.numpy as jnp
 import numpy as np
 
 from rnngen_jax.ops.paths import PATHS
 
-FAR = 3.0  # standard deviations of the prior that a walk along one variable goes to, either way
+FAR = 3.0  # a walk along one variable spans ± this many standard deviations of the prior
 
 
 def pairs(latents: np.ndarray, steps: int, path: str) -> np.ndarray:
-    """A row from each image's latents to the next one's.
+    """One row per pair of consecutive images: the path between their latents.
 
     Args:
-      latents: `[N, S, Z]`; each image's are one vector.
-      steps: points K of each path, the ends included.
+      latents: `[N, S, Z]`; those of an image are interpolated as one vector.
+      steps: points K of each path, ends included.
       path: "linear" or "spherical".
 
     Returns:
@@ -25,11 +25,13 @@ def pairs(latents: np.ndarray, steps: int, path: str) -> np.ndarray:
 
 
 def grid(corners: np.ndarray, steps: int, path: str) -> np.ndarray:
-    """A table between four corners: down its left and right edge, then across; bilinear if linear.
+    """A grid between four corners: paths down its left and right edges, then across.
+
+    With the linear path this is bilinear interpolation.
 
     Args:
       corners: latents of the upper left, upper right, lower left and lower right, `[4, S, Z]`.
-      steps: points K of each path, the ends included.
+      steps: points K of each path, ends included.
       path: "linear" or "spherical".
 
     Returns:
@@ -43,11 +45,11 @@ def grid(corners: np.ndarray, steps: int, path: str) -> np.ndarray:
 
 
 def along(latents: np.ndarray, number: int, steps: int) -> np.ndarray:
-    """One row: one image's latents, with one variable from -3 to 3 instead of its own value.
+    """One row: an image's latents with one variable replaced by values from -3 to 3.
 
     Args:
       latents: `[S, Z]`.
-      number: of the variable, from 0 in the order of steps and variables.
+      number: index of the variable in `[S, Z]`, flattened.
       steps: points K.
 
     Returns:

@@ -1,6 +1,6 @@
-"""What a bound is made of over a whole split, and which latents are in use."""
+"""The terms of a bound over a whole split, and which latent variables are active."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -8,26 +8,29 @@ import numpy as np
 from jax import Array
 
 from rnngen_jax import keys
-from rnngen_jax.data.base import Split
 from rnngen_jax.errors import UserError
-from rnngen_jax.evaluation.likelihood import SEED, Transform, batches
+from rnngen_jax.evaluation.batching import Batches
+from rnngen_jax.evaluation.likelihood import SEED, Transform
+from rnngen_jax.evaluation.spread import spread
 from rnngen_jax.models.base import Batch, Extra, Inspection, Model, Params
 
-# A latent variable is in use if its posterior's mean moves with the image by more than this
-# variance (Burda et al. 2016, section 5.1).
+# A latent variable is active if the variance of its posterior mean over images exceeds this (Burda
+# et al. 2016, section 5.1).
 ACTIVE = 0.01
 
 Inspect = Callable[[Params, Extra, Batch, Array], Inspection]
 
 
 class Usage(NamedTuple):
-    """Means over a split's images.
+    """Reconstruction and use of latent variables, over a split's images.
 
     Attributes:
-      reconstruction_nats: of -log p(x|z), nats an image, at one draw of the latents.
-      squared_error: of the image that the posterior's means stand for, a value in [0, 1].
-      kl: nats of each latent variable, `[S, Z]`; `None` of deterministic codes.
-      variance: over images, of each variable's posterior mean, `[S, Z]`.
+      reconstruction_nats: mean of -log p(x|z) at one draw of the latents, nats per image.
+      squared_error: mean squared error of the expected image given the posterior's mean, over
+        values in [0, 1].
+      kl: mean KL divergence of each latent variable, nats, `[S, Z]`; `None` for deterministic
+        codes.
+      variance: variance over images of each variable's posterior mean, `[S, Z]`.
     """
 
     reconstruction_nats: float
@@ -37,7 +40,7 @@ class Usage(NamedTuple):
 
     @property
     def active(self) -> np.ndarray:
-        """Which latent variables are in use, bool `[S, Z]`."""
+        """Which latent variables are active, bool `[S, Z]`."""
         return self.variance > ACTIVE
 
     def metrics(self) -> dict[str, float]:
@@ -53,7 +56,7 @@ class Usage(NamedTuple):
 def inspector(model: Model, transform: Transform) -> Inspect:
     """The jitted `inspect(params, extra, batch, key) -> Inspection` that `measure` calls.
 
-    With the key of `likelihood.evaluate`, its bound is the one that `log_prob` has.
+    With the key that `likelihood.evaluate` uses, its terms sum to the same bound as `log_prob`.
 
     Raises:
       UserError: the model has no latents.
@@ -70,31 +73,19 @@ def inspector(model: Model, transform: Transform) -> Inspect:
     return of
 
 
-def measure(
-    inspect: Inspect,
-    params: Params,
-    extra: Extra,
-    split: Split,
-    batch_size: int,
-    num_images: int = 0,
-    track: Callable[[range], Iterable[int]] = iter,
-) -> Usage:
-    """Looks at each image of a split exactly once; sums are float64 on the host.
+def measure(inspect: Inspect, params: Params, extra: Extra, batches: Batches) -> Usage:
+    """Measures each image of a split exactly once; sums are float64 on the host.
 
     Args:
       inspect: from `inspector`.
       params, extra: the model's parameters and state.
-      split: the images.
-      batch_size: images at once; it does not change the numbers.
-      num_images: how many images, from the split's start; 0 for them all.
-      track: wraps the range over batches.
+      batches: from `split_batches`; their size does not change the numbers.
     """
     key = jax.random.key(SEED)
     sums: dict[str, Any] = dict.fromkeys(("log_likelihood", "squared_error", "kl", "mean"), 0.0)
     squares: Any = 0.0
     total = 0
-    for num, batch in batches(split, batch_size, num_images, track):
-        found = inspect(params, extra, batch, key)
+    for num, found in spread(inspect)(params, extra, batches, key):
         arrays = {
             name: np.asarray(value, np.float64)[:num]
             for name, value in found._asdict().items()

@@ -1,8 +1,8 @@
-"""The ruler: the likelihood of a whole split, the same for every model, with its protocol."""
+"""The likelihood of a whole split, measured alike for every model, with its protocol."""
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,34 +12,35 @@ from jax import Array
 
 from rnngen_jax import keys
 from rnngen_jax.config import require
-from rnngen_jax.data.base import DataConfig, Split
+from rnngen_jax.data.base import DataConfig
 from rnngen_jax.data.binarise import DRAW
 from rnngen_jax.errors import UserError
-from rnngen_jax.evaluation.batching import filled
+from rnngen_jax.evaluation.batching import Batches
+from rnngen_jax.evaluation.spread import spread
 from rnngen_jax.models.base import Batch, Extra, Model, Params
 
 Transform = Callable[[Batch, Array], Batch]
 Score = Callable[[Params, Extra, Batch, Array], Array]
 
-# Evaluation noise (dynamic binarisation, importance samples) has one fixed seed, so that two
-# evaluations of the same parameters agree to the last digit.
+# The fixed seed of evaluation noise (dynamic binarisation, importance samples): two evaluations of
+# the same parameters agree to the last digit.
 SEED = 0
 
-# Importance samples of each image that are held at once.
+# Importance samples per image that are held in memory at once.
 CHUNK = 10
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """How likelihoods are measured, and samples judged.
+    """Settings for measuring likelihoods and judging samples.
 
     Attributes:
       batch_size: images scored at once; it does not change the numbers.
-      num_images: images at the start of the validation split that are scored during training;
-        0 scores them all. `evaluate` scores the whole split unless its --num says otherwise.
-      classifier: folder of a run of the config `classifier`, by whose features each
-        validation during training compares samples with those images; empty for none.
-      num_samples: how many samples.
+      num_images: images at the start of the validation split that are scored during training; 0
+        for all. `evaluate` scores a whole split unless --num is given.
+      classifier: folder of a run of the config `classifier`, in whose features each validation
+        during training compares samples with those images; empty for none.
+      num_samples: number of samples to compare.
     """
 
     batch_size: int = 200
@@ -60,14 +61,14 @@ class EvaluationConfig:
 
 
 class Result(NamedTuple):
-    """The likelihood of a split; each mean has the standard error of a mean over images.
+    """The likelihood of a split, as means over images with their standard errors.
 
     Attributes:
       nats_per_image: mean negative log-likelihood of an image.
       nats_per_image_error: its standard error; 0 for a single image.
-      bits_per_dim: the same, in bits per pixel and channel.
+      bits_per_dim: the same mean in bits per pixel and channel.
       bits_per_dim_error: its standard error.
-      num_images: how many images were scored.
+      num_images: number of images scored.
     """
 
     nats_per_image: float
@@ -80,16 +81,16 @@ class Result(NamedTuple):
 def scorer(model: Model, transform: Transform, samples: int = 0) -> Score:
     """The jitted `score(params, extra, batch, key) -> nats [B]` that `evaluate` calls.
 
-    Make it once and hand it to every `evaluate` of the same model: each call of `scorer` compiles
-    anew.
+    Make it once and pass it to every `evaluate` of the same model: each call of `scorer` compiles
+    again.
 
     Args:
       model: the model.
-      transform: what evaluation does to a batch first.
-      samples: of the importance-weighted bound; 0 for the model's own `log_prob`.
+      transform: applied to each batch first.
+      samples: number of samples of the importance-weighted bound; 0 for the model's own `log_prob`.
 
     Raises:
-      UserError: the model has no likelihood, or no such bound.
+      UserError: the model has no likelihood, or no importance-weighted bound.
     """
     log_prob = model.log_prob
     if log_prob is None:
@@ -106,14 +107,14 @@ def scorer(model: Model, transform: Transform, samples: int = 0) -> Score:
 
 
 def _instead(model: Model) -> str:
-    """What a model without a likelihood has."""
+    """What can be measured of a model without a likelihood, for a message."""
     if model.latent is None:
         return "only its samples can be looked at"
     return "its latents have no prior, so only its reconstructions can be measured"
 
 
 def _importance(model: Model, samples: int) -> Callable[..., Array]:
-    """The importance-weighted bound in the place of a model's `log_prob`."""
+    """A model's importance-weighted bound, with the signature of `log_prob`."""
     if model.latent is None or model.latent.importance is None:
         raise UserError(
             f"--iw_samples={samples}: the likelihood of {model.name} is {model.likelihood}, "
@@ -122,104 +123,46 @@ def _importance(model: Model, samples: int) -> Callable[..., Array]:
     return functools.partial(model.latent.importance, samples=samples, chunk=CHUNK)
 
 
-def batches(
-    split: Split, batch_size: int, num_images: int, track: Callable[[range], Iterable[int]]
-) -> Iterator[tuple[int, dict[str, Array]]]:
-    """Each image of a split exactly once, in batches of one shape.
-
-    Args:
-      split: the images.
-      batch_size: images in a batch, no more than there are.
-      num_images: how many, from the split's start; 0 for them all.
-      track: wraps the range over batches, such as a progress bar.
-
-    Yields:
-      How many images of the batch count, from its start, and the batch; the last one is filled up
-      with copies of its first image.
-    """
-    total = min(num_images, split.num) if num_images else split.num
-    batch_size = min(batch_size, total)
-    for start in track(range(0, total, batch_size)):
-        index = np.arange(start, min(start + batch_size, total), dtype=np.int32)
-        padded = filled(index, batch_size)
-        image, label = split.read(padded)
-        yield index.size, {split.key: image, "label": label, "index": padded}
-
-
-def evaluate(
-    score: Score,
-    params: Params,
-    extra: Extra,
-    split: Split,
-    dims: int,
-    batch_size: int,
-    num_images: int = 0,
-    track: Callable[[range], Iterable[int]] = iter,
-) -> Result:
+def evaluate(score: Score, params: Params, extra: Extra, batches: Batches, dims: int) -> Result:
     """The likelihood of a split, from `nats_of_each`.
 
     Args:
-      score, params, extra, split, batch_size, num_images, track: as for `nats_of_each`.
+      score, params, extra, batches: as for `nats_of_each`.
       dims: values in one image, `ImageSpec.dims`.
 
     Returns:
       The split's likelihood; not finite if that of any image is not.
     """
-    each = nats_of_each(score, params, extra, split, batch_size, num_images, track)
+    each = nats_of_each(score, params, extra, batches)
     total = len(each)
-    with np.errstate(
-        invalid="ignore"
-    ):  # the caller says what a likelihood that is not finite means
+    with np.errstate(invalid="ignore"):  # callers report a likelihood that is not finite
         mean = float(each.mean())
         error = float(each.std(ddof=1) / math.sqrt(total)) if total > 1 else 0.0
     bits = 1 / (dims * math.log(2))
     return Result(mean, error, mean * bits, error * bits, total)
 
 
-def nats_of_each(
-    score: Score,
-    params: Params,
-    extra: Extra,
-    split: Split,
-    batch_size: int,
-    num_images: int = 0,
-    track: Callable[[range], Iterable[int]] = iter,
-) -> np.ndarray:
+def nats_of_each(score: Score, params: Params, extra: Extra, batches: Batches) -> np.ndarray:
     """Scores each image of a split exactly once, in batches of one shape.
 
-    The last batch is filled up with copies of its first image, which are not counted. Noise is
-    keyed by an image's index, and what comes back is in float64, so that a mean over it does not
+    Noise is keyed by an image's index, and the result is float64, so that a mean over it does not
     depend on the batch size beyond float32 rounding inside the model.
 
     Args:
       score: from `scorer`.
       params, extra: the model's parameters and state.
-      split: the images.
-      batch_size: images scored at once.
-      num_images: how many images, from the split's start; 0 for them all.
-      track: wraps the range over batches, such as a progress bar.
+      batches: from `split_batches`.
 
     Returns:
       The negative log-likelihood of each image in nats, float64 `[N]`.
     """
     key = jax.random.key(SEED)
-    nats: list[np.ndarray] = []
-    pending: list[tuple[int, Array]] = []
-
-    def read() -> None:
-        num, values = pending.pop(0)
-        nats.append(np.asarray(values, np.float64)[:num])
-
-    for num, batch in batches(split, batch_size, num_images, track):
-        pending.append((num, score(params, extra, batch, key)))
-        if len(pending) > 1:  # the device is at work on the newest while this one is read
-            read()
-    read()
-    return np.concatenate(nats)
+    nats = [values[:num] for num, values in spread(score)(params, extra, batches, key)]
+    return np.concatenate(nats).astype(np.float64)
 
 
 def ruler(model: Model, data: DataConfig, samples: int = 0) -> dict[str, Any]:
-    """What the likelihood of any image means: the part of `protocol` that is of no split."""
+    """The part of `protocol` that does not depend on a split, and holds for single images."""
     return {
         "likelihood": f"IW-{samples}" if samples else model.likelihood,
         "dataset": data.name,
@@ -236,13 +179,15 @@ def protocol(
     seeds: int = 1,
     samples: int = 0,
 ) -> dict[str, Any]:
-    """What the likelihood of a split means: numbers whose protocols differ are never compared.
+    """The conditions under which a likelihood was measured.
+
+    Numbers with different protocols are never compared.
 
     Returns:
       `likelihood` ("exact" or the bound's name, such as "ELBO" or "IW-1000"), `levels`,
-      `binarisation`, `dataset`, `split` and `num_images`; under static binarisation also which
-      `draw` it is, under dynamic the `seed` of the one draw that was scored; for the mean over
-      several seeds of a run also how many `seeds`.
+      `binarisation`, `dataset`, `split` and `num_images`; under static binarisation also the
+      version of the `draw`, under dynamic the `seed` of the draw that was scored; for the mean over
+      several seeds of a run also the number of `seeds`.
     """
     facts = {**ruler(model, data, samples), "split": split, "num_images": num_images}
     if data.binarisation == "static":
@@ -255,7 +200,7 @@ def protocol(
 
 
 def describe(facts: Mapping[str, Any]) -> str:
-    """A protocol in one line, for people."""
+    """A protocol as one readable line."""
     kind = facts["likelihood"]
     likelihood = "exact likelihood" if kind == "exact" else f"{kind}, a bound of the likelihood"
     likelihood = "no likelihood" if kind is None else likelihood

@@ -1,6 +1,6 @@
-"""The training images that lie nearest to samples: whether a generator copies what it has seen.
+"""The training images nearest to samples: whether a generator copies its training data.
 
-All is done on the host in float64, a piece of the pool at a time.
+Everything runs on the host in float64, one piece of the pool at a time.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -10,17 +10,16 @@ import numpy as np
 from rnngen_jax.config import require
 from rnngen_jax.evaluation import pictures
 
-BLOCK = 2**22  # numbers of the largest array that is made at once: 32 MiB in float64
+BLOCK = 2**22  # elements of the largest temporary array: 32 MiB in float64
 
 Pool = np.ndarray | Iterable[tuple[int, np.ndarray]]
 
 
 def squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Squared Euclidean distances of all pairs, float64 `[N, M]`, of float64 `[N, D]`, `[M, D]`.
+    """Squared Euclidean distances of all pairs of float64 `[N, D]` and `[M, D]`: float64 `[N, M]`.
 
-    They come from inner products, so exactly where all squares and sums are whole numbers below
-    2^53, such as of uint8 pixels. Else they are right to rounding at the scale of the vectors'
-    squared lengths.
+    They are computed from inner products: exactly if all squares and sums are integers below 2^53,
+    as for uint8 pixels; otherwise up to rounding at the scale of the vectors' squared lengths.
     """
     lengths = np.square(x).sum(1)[:, None] + np.square(y).sum(1)
     return np.maximum(lengths - 2 * (x @ y.T), 0)
@@ -29,21 +28,22 @@ def squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def nearest(
     samples: np.ndarray, pool: Pool, k: int, levels: int = 256, rows: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k images of a pool that are nearest to each sample, pixel by pixel, nearest first.
+    """The k images of a pool that are nearest to each sample in pixel space, nearest first.
 
-    The distance is Euclidean over all pixels of values in [0, 1]. It is exact, and of images that
-    are equally far, the one that came first is taken.
+    The distance is Euclidean over all pixels, with values in [0, 1]. It is exact; ties go to the
+    image with the lower index.
 
     Args:
       samples: uint8 `[N, H, W, C]`.
-      pool: uint8 `[M, H, W, C]`, or such arrays one after another, each with the number that its
-        first image has in the pool.
-      k: how many.
+      pool: uint8 `[M, H, W, C]`, or an iterable of such arrays, each with the index of its first
+        image in the pool.
+      k: number of neighbours.
       levels: number of grey levels of samples and pool.
-      rows: images of the pool at once, by default as many as fit into 32 MiB; it changes nothing.
+      rows: images of the pool at once, by default as many as fit into 32 MiB; it does not change
+        the result.
 
     Returns:
-      numbers in the pool, int64 `[N, k]`, and distances, float64 `[N, k]`.
+      Indices into the pool, int64 `[N, k]`, and distances, float64 `[N, k]`.
 
     Raises:
       UserError: the pool has fewer than k images, or images of another size than the samples.
@@ -68,16 +68,16 @@ def in_features(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k members of a pool that are nearest to each sample in feature space, nearest first.
 
-    The distances of those found are taken from differences: a copy's is exactly 0.
+    Distances of the neighbours are computed from differences, so that a copy's is exactly 0.
 
     Args:
       samples: features `[N, F]`.
       pool: features `[M, F]`.
-      k: how many.
+      k: number of neighbours.
       rows: members of the pool at once, by default as many as fit into 32 MiB.
 
     Returns:
-      numbers in the pool, int64 `[N, k]`, and Euclidean distances, float64 `[N, k]`.
+      Indices into the pool, int64 `[N, k]`, and Euclidean distances, float64 `[N, k]`.
 
     Raises:
       UserError: the pool has fewer than k members, or another number of features.
@@ -103,11 +103,11 @@ def in_features(
 
 
 def picture_rows(samples: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """A row a sample: itself, then its neighbours, nearest first.
+    """One row per sample: the sample, then its neighbours, nearest first.
 
     Args:
       samples: uint8 `[N, H, W, C]`.
-      found: the images that `nearest` gives the numbers of, uint8 `[N, k, H, W, C]`.
+      found: the images with the indices from `nearest`, uint8 `[N, k, H, W, C]`.
 
     Returns:
       uint8 `[N, 1 + k, H, W, C]`.
@@ -121,12 +121,12 @@ def picture(
     read: Callable[[np.ndarray], np.ndarray],
     levels: int,
 ) -> np.ndarray:
-    """Samples in the first column, their neighbours beside them.
+    """A picture with samples in the first column and their neighbours beside them.
 
     Args:
       samples: uint8 `[N, H, W, C]`.
       index: from `nearest`, `[N, k]`.
-      read: `read(numbers [B]) -> uint8 [B, H, W, C]`, images of the pool.
+      read: `read(index [B]) -> uint8 [B, H, W, C]`, images of the pool.
       levels: number of grey levels.
 
     Returns:
@@ -141,7 +141,7 @@ def _flat(images: np.ndarray) -> np.ndarray:
 
 
 def _pieces(pool: Pool, rows: int) -> Iterator[tuple[int, np.ndarray]]:
-    """The pool in pieces of so many at most, each with the number of its first."""
+    """The pool in pieces of at most `rows`, each with the index of its first image."""
     for first, part in [(0, pool)] if isinstance(pool, np.ndarray) else pool:
         for start in range(0, len(part), rows):
             yield first + start, part[start : start + rows]
@@ -150,13 +150,13 @@ def _pieces(pool: Pool, rows: int) -> Iterator[tuple[int, np.ndarray]]:
 def _merge(
     index: np.ndarray, squared: np.ndarray, start: int, new: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k smallest of those kept so far, `[N, K]`, and of new ones `[N, B]`, in order."""
+    """The k smallest, in order, of the distances kept so far, `[N, K]`, and new ones, `[N, B]`."""
     numbers = np.broadcast_to(np.arange(start, start + new.shape[1]), new.shape)
     squared = np.concatenate([squared, new], axis=1)
     index = np.concatenate([index, numbers], axis=1)
     order = np.empty((len(squared), min(k, squared.shape[1])), np.intp)
     left = squared.copy()
-    # A few searches for the least are faster than a stable sort, and settle ties as one would.
+    # A few searches for the minimum are faster than a stable sort, and break ties in the same way.
     for place in range(order.shape[1]):
         order[:, place] = left.argmin(1)
         np.put_along_axis(left, order[:, place, None], np.inf, axis=1)

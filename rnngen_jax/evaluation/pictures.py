@@ -1,4 +1,4 @@
-"""Pictures: uint8 images of grey levels, as grids and single files that people can look at."""
+"""Pictures for people: images of grey levels as grids and as single files."""
 
 import math
 import os
@@ -14,12 +14,12 @@ from rnngen_jax.errors import UserError
 from rnngen_jax.files import filling, replacing
 from rnngen_jax.shapes import FRAMES, IMAGE
 
-CELL = 48  # pixels that the shorter side of an image in a grid has at least
+CELL = 48  # least length of the shorter side of an image in a grid, in pixels
 GAP = 2  # pixels between the images of a grid
 GAP_COLOUR = (40, 40, 40)
-MISSING_COLOUR = (64, 96, 192)  # no grey, so that it is never taken for a pixel's value
+MISSING_COLOUR = (64, 96, 192)  # not a grey, so that it is never taken for a pixel's value
 ENDINGS = (".png", ".npz")
-MOVING = (*ENDINGS, ".gif")  # of the verbs that can show how an image comes about
+MOVING = (*ENDINGS, ".gif")  # of verbs that can write an animation
 
 
 def to_pixels(images: np.ndarray, levels: int) -> np.ndarray:
@@ -39,7 +39,7 @@ def to_pixels(images: np.ndarray, levels: int) -> np.ndarray:
 
 
 def strips(images: np.ndarray) -> np.ndarray:
-    """Sequences `[N, T, H, W, C]` as images `[N, H, T·W, C]`, frame beside frame; others as is."""
+    """Sequences `[N, T, H, W, C]` as images `[N, H, T·W, C]`, frame beside frame; images as is."""
     if images.ndim != 5:
         return images
     num, frames, height, width, channels = images.shape
@@ -47,22 +47,22 @@ def strips(images: np.ndarray) -> np.ndarray:
 
 
 def to_levels(pixels: np.ndarray, levels: int) -> np.ndarray:
-    """The nearest grey levels to 8-bit values: undoes the scaling of `to_pixels` exactly."""
+    """The nearest grey levels to 8-bit values; exactly inverts the scaling of `to_pixels`."""
     return np.rint(pixels.astype(np.float64) * ((levels - 1) / 255)).astype(np.uint8)
 
 
 def to_bytes(images: np.ndarray) -> np.ndarray:
-    """Values in [0, 1], float `[...]`, as the nearest of 256 grey levels, uint8."""
+    """Float values `[...]` in [0, 1] as the nearest of 256 grey levels, uint8."""
     return np.rint(np.clip(images, 0, 1).astype(np.float64) * 255).astype(np.uint8)
 
 
 class Layout(NamedTuple):
-    """Where the images of a table lie in its picture.
+    """The layout of a table of images in a picture.
 
     Attributes:
       rows, columns: of the table.
-      height, width: of an image, enlarged.
-      scale: pixels that one pixel of an image takes, down and across.
+      height, width: of an enlarged image, in pixels.
+      scale: the factor by which images are enlarged.
     """
 
     rows: int
@@ -72,18 +72,18 @@ class Layout(NamedTuple):
     scale: int
 
     def corner(self, row: int, column: int) -> tuple[int, int]:
-        """The uppermost and leftmost pixel of an image."""
+        """The top and left pixel of an image."""
         return row * (self.height + GAP) + GAP, column * (self.width + GAP) + GAP
 
 
 def layout(rows: int, columns: int, height: int, width: int) -> Layout:
-    """A table of images `[H, W]`, each enlarged by whole steps to at least 48 pixels."""
+    """The layout of images `[H, W]`, each enlarged by an integer factor to at least 48 pixels."""
     scale = max(1, math.ceil(CELL / min(height, width)))
     return Layout(rows, columns, height * scale, width * scale, scale)
 
 
 def table(num: int) -> tuple[int, int]:
-    """Rows and columns of so many images, about as many columns as rows."""
+    """Rows and columns of a table of `num` images, about as many columns as rows."""
     columns = math.ceil(math.sqrt(num))
     return math.ceil(num / columns), columns
 
@@ -109,10 +109,10 @@ def tile(cells: np.ndarray) -> np.ndarray:
 
 
 def grid(images: np.ndarray, levels: int) -> np.ndarray:
-    """Images side by side, about as many columns as rows; row after row, the rest left empty.
+    """A picture with images side by side, row by row, in about as many columns as rows.
 
     Args:
-      images: integers `[N, H, W, C]`, or sequences `[N, T, H, W, C]`, each a row of its own.
+      images: integers `[N, H, W, C]`, or sequences `[N, T, H, W, C]`, one per row.
       levels: number of grey levels.
 
     Returns:
@@ -130,11 +130,11 @@ def grid(images: np.ndarray, levels: int) -> np.ndarray:
 def completions(
     images: np.ndarray, known: np.ndarray, completed: np.ndarray, levels: int
 ) -> np.ndarray:
-    """A column an image: the original, the damaged image, then its completions.
+    """One column per image: the original, the damaged image, then its completions.
 
     Args:
       images: the originals, uint8 `[N, H, W, C]`.
-      known: bool `[N, H, W]`; missing pixels are shown in a flat blue.
+      known: bool `[N, H, W]`; missing pixels are shown in blue.
       completed: uint8 `[N, K, H, W, C]`.
       levels: number of grey levels.
 
@@ -150,11 +150,11 @@ def completions(
 
 
 def reconstructions(images: np.ndarray, rebuilt: np.ndarray, levels: int) -> np.ndarray:
-    """A column an image: the original, and below it what was made of it.
+    """One column per image: the original above its reconstruction.
 
     Args:
       images: the originals, uint8 `[N, H, W, C]`.
-      rebuilt: float `[N, H, W, C]` in [0, 1].
+      rebuilt: the reconstructions, float `[N, H, W, C]` in [0, 1].
       levels: number of grey levels of the originals.
 
     Returns:
@@ -164,19 +164,19 @@ def reconstructions(images: np.ndarray, rebuilt: np.ndarray, levels: int) -> np.
 
 
 def write_png(path: str | os.PathLike[str], pixels: np.ndarray) -> None:
-    """Writes a PNG, uint8 `[H, W]` or `[H, W, 3]`; an old one is replaced only by a whole one."""
+    """Writes a PNG of uint8 `[H, W]` or `[H, W, 3]`; replaces a file only by a complete one."""
     with replacing(path) as temporary:
         Image.fromarray(np.ascontiguousarray(pixels)).save(temporary, format="PNG")
 
 
 def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes arrays by name, compressed; an old file is replaced only by a whole one."""
+    """Writes arrays by name, compressed; replaces a file only by a complete one."""
     with replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
 def numbered(num: int) -> list[str]:
-    """Names without ending that are numbers: 00000, 00001 and so on."""
+    """Numbers as names without ending: 00000, 00001 and so on."""
     digits = max(5, len(str(num - 1)))
     return [f"{number:0{digits}}" for number in range(num)]
 
@@ -187,13 +187,13 @@ def write_singles(
     levels: int,
     names: Sequence[str] | None = None,
 ) -> None:
-    """Writes each image, in its own size, to `FOLDER/00000.png` and so on.
+    """Writes each image at its own size, to `FOLDER/00000.png` and so on.
 
     Args:
       folder: made if missing; files of the same names are replaced.
       images: integers `[N, H, W, C]`, or sequences `[N, T, H, W, C]`, frame beside frame.
-      levels: number of grey levels, scaled to 0..255.
-      names: the files' names without ending, if not numbers.
+      levels: number of grey levels, which are scaled to 0..255.
+      names: the files' names without ending; numbers by default.
     """
     images = strips(images)
     pixels = to_pixels(images, levels)
@@ -207,8 +207,8 @@ def write_singles(
 
 
 def ending(out: str) -> str:
-    """What `--out` asks for: a file's ending in small letters, or "/" for a folder."""
-    # An empty --out, such as of an unset shell variable, would be the current folder.
+    """The ending of the file that `--out` names, in lower case, or "/" for a folder."""
+    # An empty --out, as from an unset shell variable, must not mean the current folder.
     if out.endswith(("/", os.sep)) or (out != "" and pathlib.Path(out).is_dir()):
         return "/"
     return pathlib.Path(out).suffix.lower()
@@ -218,23 +218,23 @@ def require_out(out: str, folder: bool, endings: Sequence[str] = ENDINGS) -> Non
     """Checks the ending of `--out` before any work is done.
 
     Args:
-      out: a file with one of the endings, or a folder: it ends in "/" or exists.
+      out: a file with one of the endings, or a folder, which ends in "/" or exists.
       folder: whether a folder is allowed.
-      endings: what the file may end in.
+      endings: the file's allowed endings.
 
     Raises:
-      UserError: another ending, or a folder where none is allowed.
+      UserError: another ending, or a folder if none is allowed.
     """
     given = ending(out)
     named = f"{', '.join(endings[:-1])} or {endings[-1]}"
     allowed = f"a file that ends in {named}" + (", or a folder/" if folder else "")
     require(folder if given == "/" else given in endings, "--out", out, allowed)
     if given == "/" and pathlib.Path(out).is_file():
-        raise UserError(f"--out={out} is a file, not a folder; allowed: {allowed}.")
+        raise UserError(f"--out must be {allowed}, got {out!r}, which names a file.")
 
 
 def write_samples(out: str, images: np.ndarray, labels: np.ndarray | None, levels: int) -> None:
-    """Writes samples as `--out` asks: a grid, arrays, or a folder of single PNGs.
+    """Writes samples to `--out`: a grid, arrays, or a folder of single PNGs.
 
     Args:
       out: as `require_out` allows.

@@ -1,4 +1,4 @@
-"""A run's evaluations on disk: evaluations.jsonl, which only grows, and the newest of them."""
+"""A run's evaluations on disk: evaluations.jsonl, which only grows, and the newest record."""
 
 import json
 import pathlib
@@ -10,15 +10,15 @@ from rnngen_jax.files import append_line, read_regular, replacing
 
 ALL = "evaluations.jsonl"
 NEWEST = "evaluation.json"
-FORMAT = 2  # of a record; format 1 said "replica" for a seed, and did not name itself
+FORMAT = 2  # of a record; format 1 said "replica" for a seed, and had no field for itself
 
 Record = dict[str, Any]
 
 
 def add(workdir: pathlib.Path, record: Mapping[str, Any]) -> None:
-    """Appends a line to evaluations.jsonl, and makes the record evaluation.json.
+    """Appends a record to evaluations.jsonl, and replaces evaluation.json by it.
 
-    Evaluations that end at the same time are all kept.
+    Concurrent evaluations are all kept.
 
     Raises:
       OSError, UserError: the folder cannot be written to.
@@ -29,12 +29,12 @@ def add(workdir: pathlib.Path, record: Mapping[str, Any]) -> None:
 
 
 def read(workdir: pathlib.Path) -> list[Record]:
-    """The records of evaluations.jsonl, oldest first; none where there is no such file.
+    """The records of evaluations.jsonl, oldest first; none if there is no such file.
 
-    A line that is no record was torn by the end of the process that wrote it, and is left out.
+    A line that is not a record was left incomplete by the end of its process, and is skipped.
 
     Raises:
-      OSError, UserError: the file cannot be read, or a record is of a newer format.
+      OSError, UserError: the file cannot be read, or a record has a newer format.
     """
     try:
         lines = read_regular(workdir / ALL).splitlines()
@@ -52,7 +52,7 @@ def read(workdir: pathlib.Path) -> list[Record]:
 
 
 def _parsed(line: bytes) -> Record | None:
-    """A line's record, or `None`."""
+    """The record in a line, or `None`."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):

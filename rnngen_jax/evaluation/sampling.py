@@ -1,7 +1,7 @@
 """Sampling, completing and rebuilding any number of images in batches of one compiled shape."""
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,61 +10,51 @@ from jax import Array
 
 from rnngen_jax import keys
 from rnngen_jax.errors import UserError
-from rnngen_jax.evaluation.batching import filled
+from rnngen_jax.evaluation.batching import Track, map_batches
 from rnngen_jax.models.base import Canvases, Completion, Extra, Latent, Model, Params
 
 # Images per call of a model. Batch number i has the key `fold_in(key, i)` and always this shape, so
-# that the first n of many images are those of a few with the same seed.
+# the first n of many images are the n images of a smaller number with the same seed.
 BATCH = 64
 
-Draw = Callable[..., np.ndarray]
-Track = Callable[[range], Iterable[int]]  # wraps the range over batches, such as a progress bar
+Sampler = Callable[..., np.ndarray]
 
 
 def cycled(model: Model, num: int) -> np.ndarray | None:
-    """Labels that go round all classes, int32 `[num]`; `None` for an unconditional model."""
+    """Labels that cycle through the classes, int32 `[num]`; `None` for an unconditional model."""
     if not model.conditional:
         return None
     return np.arange(num, dtype=np.int32) % model.spec.classes
 
 
-def sampler(model: Model, track: Track = iter) -> Draw:
+def sampler(model: Model, track: Track = iter) -> Sampler:
     """`sample(params, extra, key, num, labels, temperature) -> uint8 [num, H, W, C]`.
 
     `labels` is int32 `[num]`, or `None` for an unconditional model. Make it once and call it often:
-    each call of `sampler` compiles anew.
+    each call of `sampler` compiles again.
 
     Raises:
       UserError: the model cannot sample.
     """
     if model.sample is None:
         raise UserError(f"{model.name} cannot draw samples.")
-    one_batch = jax.jit(model.sample, static_argnames="num")
+    return _sampled(model.sample, track)
 
-    def sample(
-        params: Params,
-        extra: Extra,
-        key: Array,
-        num: int,
-        labels: np.ndarray | None,
-        temperature: float,
-    ) -> np.ndarray:
-        key = keys.named(key, "sample")
-        parts = []
-        for number, start in enumerate(track(range(0, num, BATCH))):
-            label = None if labels is None else filled(labels[start : start + BATCH], BATCH)
-            images = one_batch(
-                params,
-                extra,
-                jax.random.fold_in(key, number),
-                num=BATCH,
-                label=label,
-                temperature=np.float32(temperature),
-            )
-            parts.append(np.asarray(images))
-        return np.concatenate(parts)[:num]
 
-    return sample
+def prior_sampler(model: Model) -> Sampler:
+    """`sample(params, extra, key, num, labels, temperature) -> float32 [num, S, Z]`: latents.
+
+    With the same arguments, they are the latents of the images that `sampler` returns.
+
+    Raises:
+      UserError: the model has no prior.
+    """
+    prior = prior_of(model, "to draw from")
+
+    def sample(params: Params, extra: Extra, key: Array, **options: Any) -> Array:
+        return prior(params, extra, keys.named(key, "prior"), **options)
+
+    return _sampled(sample, iter)
 
 
 def completer(
@@ -72,9 +62,9 @@ def completer(
 ) -> Callable[..., Completion]:
     """`complete(params, extra, key, images, known, labels, temperature) -> Completion`.
 
-    `images` is uint8 `[N, H, W, C]`, `known` bool `[N, H, W]`, `labels` int32 `[N]` or `None`; what
-    comes back is of NumPy arrays. There are `candidates` draws to choose each image from; `None`
-    stands for the model's own number.
+    `images` is uint8 `[N, H, W, C]`, `known` bool `[N, H, W]`, `labels` int32 `[N]` or `None`; the
+    `Completion` has NumPy arrays. Each image is chosen from `candidates` draws, by default the
+    model's own number.
 
     Raises:
       UserError: the model cannot complete images.
@@ -82,7 +72,13 @@ def completer(
     if model.complete is None:
         raise UserError(f"{model.name} cannot complete images.")
     candidates = candidates or model.candidates
-    one_batch = jax.jit(functools.partial(model.complete, candidates=candidates))
+    one_batch = functools.partial(model.complete, candidates=candidates)
+
+    def one(params: Params, extra: Extra, batch: Any, common: tuple[Array, Array]) -> Completion:
+        number, image, known, label = batch
+        key, temperature = common
+        own = jax.random.fold_in(key, number)
+        return one_batch(params, extra, own, image, known, label, temperature)
 
     def complete(
         params: Params,
@@ -93,30 +89,19 @@ def completer(
         labels: np.ndarray | None,
         temperature: float,
     ) -> Completion:
-        key = keys.named(key, "complete")
-        parts = []
-        for number, start in enumerate(track(range(0, len(images), BATCH))):
-            batch = slice(start, start + BATCH)
-            completed = one_batch(
-                params,
-                extra,
-                jax.random.fold_in(key, number),
-                filled(images[batch], BATCH),
-                filled(known[batch], BATCH),
-                None if labels is None else filled(labels[batch], BATCH),
-                np.float32(temperature),
-            )
-            parts.append(jax.tree.map(np.asarray, completed))
-        return jax.tree.map(lambda *each: np.concatenate(each)[: len(images)], *parts)
+        common = keys.named(key, "complete"), np.float32(temperature)
+        arrays = images, known, labels
+        return map_batches(one, params, extra, common, len(images), BATCH, *arrays, track=track)
 
     return complete
 
 
 def latents_of(model: Model, purpose: str) -> Latent:
-    """What a model of latent variables can do.
+    """The latent capabilities of a model.
 
     Raises:
-      UserError: the model has none; `purpose` ends the message, such as "to rebuild images from".
+      UserError: the model has no latents; `purpose` ends the message, such as "to rebuild images
+        from".
     """
     if model.latent is None:
         raise UserError(f"{model.name} has no latents {purpose}.")
@@ -127,7 +112,7 @@ def prior_of(model: Model, purpose: str) -> Callable[..., Array]:
     """The prior of a model's latents.
 
     Raises:
-      UserError: the model has no latents, or a code without a prior.
+      UserError: the model has no latents, or a deterministic code without a prior.
     """
     prior = latents_of(model, purpose).prior
     if prior is None:
@@ -140,47 +125,11 @@ def require_canvases(model: Model) -> None:
     if model.latent is None or model.latent.canvases is None:
         raise UserError(
             f"{model.name} has no canvases for a .gif; "
-            "it takes a model that draws its images step by step, such as draw."
+            "use a model that draws its images step by step, such as draw."
         )
 
 
-def imaginer(model: Model) -> Draw:
-    """`draw(params, extra, key, num, labels, temperature) -> float32 [num, S, Z]`, from the prior.
-
-    They are the latents that `sampler` draws images from, with the same arguments.
-
-    Raises:
-      UserError: the model has no prior.
-    """
-    prior = jax.jit(prior_of(model, "to draw from"), static_argnames="num")
-
-    def draw(
-        params: Params,
-        extra: Extra,
-        key: Array,
-        num: int,
-        labels: np.ndarray | None,
-        temperature: float,
-    ) -> np.ndarray:
-        key = keys.named(key, "sample")
-        parts = []
-        for number, start in enumerate(range(0, num, BATCH)):
-            label = None if labels is None else filled(labels[start : start + BATCH], BATCH)
-            latents = prior(
-                params,
-                extra,
-                keys.named(jax.random.fold_in(key, number), "prior"),
-                num=BATCH,
-                label=label,
-                temperature=np.float32(temperature),
-            )
-            parts.append(np.asarray(latents))
-        return np.concatenate(parts)[:num]
-
-    return draw
-
-
-def encoder(model: Model, track: Track = iter) -> Draw:
+def encoder(model: Model, track: Track = iter) -> Callable[..., np.ndarray]:
     """`encode(params, extra, images, labels) -> float32 [N, S, Z]`: the posterior's means.
 
     `images` is uint8 `[N, H, W, C]`, `labels` int32 `[N]` or `None`.
@@ -191,7 +140,7 @@ def encoder(model: Model, track: Track = iter) -> Draw:
     return _mapped(latents_of(model, "to bring images to").encode, track)
 
 
-def decoder(model: Model, track: Track = iter) -> Draw:
+def decoder(model: Model, track: Track = iter) -> Callable[..., np.ndarray]:
     """`decode(params, extra, latents, labels) -> float32 [N, H, W, C]`: the expected images.
 
     `latents` is float32 `[N, S, Z]`, `labels` int32 `[N]` or `None`; images are in [0, 1].
@@ -214,22 +163,53 @@ def stepwise_decoder(model: Model, track: Track = iter) -> Callable[..., Canvase
     return _mapped(model.latent.canvases, track, axis=1)
 
 
+def _sampled(one_batch: Callable[..., Array], track: Track) -> Sampler:
+    """Makes any number of samples with a function that makes `num` of them, compiled once."""
+    one = sample_function(one_batch, BATCH)
+
+    def sample(
+        params: Params,
+        extra: Extra,
+        key: Array,
+        num: int,
+        labels: np.ndarray | None,
+        temperature: float,
+    ) -> np.ndarray:
+        common = keys.named(key, "sample"), np.float32(temperature)
+        return map_batches(one, params, extra, common, num, BATCH, labels, track=track)
+
+    return sample
+
+
+def sample_function(one_batch: Callable[..., Array], size: int) -> Callable[..., Array]:
+    """`sample(params, extra, (number, label), (key, temperature))`: `size` samples.
+
+    Args:
+      one_batch: a model's `sample`, or one of latents with the same arguments.
+      size: how many it makes at once.
+    """
+
+    def one(params: Params, extra: Extra, batch: Any, common: tuple[Array, Array]) -> Array:
+        number, label = batch
+        key, temperature = common
+        own = jax.random.fold_in(key, number)
+        return one_batch(params, extra, own, num=size, label=label, temperature=temperature)
+
+    return one
+
+
 def _mapped(function: Callable[..., Any], track: Track, axis: int = 0) -> Callable[..., Any]:
     """`function(params, extra, *arrays)`, compiled once, over arrays `[N, ...]` batch by batch.
 
-    An array may be `None`. N is axis number `axis` of each array that comes out.
+    An array may be `None`, except the first. Each array that comes out has N rows along `axis`.
     """
-    compiled = jax.jit(function)
 
-    def mapped(params: Params, extra: Extra, first: np.ndarray, *more: np.ndarray | None) -> Any:
-        parts = []
-        for start in track(range(0, len(first), BATCH)):
-            batch = [
-                None if array is None else filled(array[start : start + BATCH], BATCH)
-                for array in (first, *more)
-            ]
-            parts.append(jax.tree.map(np.asarray, compiled(params, extra, *batch)))
-        whole = (slice(None),) * axis + (slice(len(first)),)
-        return jax.tree.map(lambda *each: np.concatenate(each, axis)[whole], *parts)
+    def one(params: Params, extra: Extra, batch: Any, common: None) -> Any:
+        del common
+        return function(params, extra, *batch[1:])
+
+    def mapped(params: Params, extra: Extra, *arrays: np.ndarray | None) -> Any:
+        num = len(arrays[0])
+        return map_batches(one, params, extra, None, num, BATCH, *arrays, track=track, axis=axis)
 
     return mapped

@@ -5,7 +5,7 @@ back is the same however many devices there are.
 """
 
 import functools
-import math
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -15,55 +15,67 @@ from jax import Array
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from rnngen_jax.models.base import Extra, Params
 from rnngen_jax.ops.batch import BATCH_AXIS
 
-# `function(shared, batch) -> results`, trees of arrays; a batch's arrays have a leading axis.
-Function = Callable[[Any, Any], Any]
-Spread = Callable[[Any, Iterable[Any], int], Iterator[Any]]
+# `function(params, extra, batch, common) -> results`: trees of arrays. Those of `batch` and of the
+# results belong to one batch; `common`, such as a key, is the same for all.
+Function = Callable[[Params, Extra, Any, Any], Any]
+Run = Callable[[Params, Extra, Iterable[tuple[int, Any]], Any], Iterator[tuple[int, Any]]]
 
 
-def spread(function: Function) -> Spread:
-    """Makes the function that runs over all batches; each call of `spread` compiles anew.
+@functools.lru_cache(maxsize=32)
+def spread(function: Function) -> Run:
+    """Makes the function that runs over all batches, compiled once per `function`.
 
     Args:
-      function: `function(shared, batch) -> results`, pure and of one example at a time, so without
-        `ops.batch`: trees of arrays.
+      function: pure, and of one example at a time, so without `ops.batch`.
 
     Returns:
-      `run(shared, batches, count)` yields each batch's results as NumPy arrays, in order. `shared`,
-      such as parameters and a key, goes to every device once. The `count` batches are of NumPy
-      arrays of one shape, and are read while the devices are at work on those before. They are
-      spread over all devices of all processes, of which each must run this alike; one process uses
-      no more devices than there are batches.
+      `run(params, extra, batches, common)` takes pairs of a number of rows and a batch, and yields
+      pairs of that number and the batch's results as NumPy arrays, in order. The batches are of
+      NumPy arrays of one shape, and are read while the devices compute those before. They are
+      spread over all devices of all processes, each of which has to run this alike; a single
+      process uses no more devices than there are batches.
     """
+    alone = jax.jit(function)
     compiled = functools.cache(lambda devices: on_each(function, make_mesh(devices)))
 
-    def run(shared: Any, batches: Iterable[Any], count: int) -> Iterator[Any]:
-        devices = chosen(count)
-        if len(devices) == 1:
-            place, call = (lambda group: group[0]), alone
-        else:
+    def run(
+        params: Params, extra: Extra, batches: Iterable[tuple[int, Any]], common: Any
+    ) -> Iterator[tuple[int, Any]]:
+        remaining, every = iter(batches), all_devices()
+        first = list(itertools.islice(remaining, len(every)))
+        if not first:
+            return
+        devices = every[: len(first)] if jax.process_count() == 1 else every
+        shared = params, extra, common
+        if len(devices) > 1:
             mesh = make_mesh(devices)
             shared = _replicated(shared, mesh)
-            place, call = functools.partial(_stacked, mesh=mesh), compiled(devices)
-        waiting: list[tuple[int, Any]] = []
-        for group in _groups(batches, len(devices)):
-            full = group + group[-1:] * (len(devices) - len(group))
-            waiting.append((len(group), call(shared, place(full))))
-            if len(waiting) > 1:  # the devices are at work on the newest while this one is read
+        groups = itertools.chain([first], iter(lambda: _take(remaining, len(devices)), []))
+        waiting: list[tuple[list[int], Any]] = []
+        for group in groups:
+            counts, each = [num for num, _ in group], [batch for _, batch in group]
+            if len(devices) == 1:
+                results = alone(*shared[:2], each[0], shared[2])
+            else:
+                each += each[-1:] * (len(devices) - len(each))
+                results = compiled(devices)(shared, _stacked(each, mesh))
+            waiting.append((counts, results))
+            if len(waiting) > 1:  # the devices compute the newest while this one is read
                 yield from _read(*waiting.pop(0), len(devices))
-        for each in waiting:
-            yield from _read(*each, len(devices))
+        yield from _read(*waiting.pop(), len(devices))
 
-    alone = jax.jit(function)
     return run
 
 
 def on_each(function: Function, mesh: Mesh) -> Callable[[Any, Any], Any]:
-    """`call(shared, stacked)`, jitted: one device per batch of `[devices, ...]`, likewise back."""
+    """`call((params, extra, common), stacked)`, jitted: a device per batch of `[devices, ...]`."""
 
-    def one(shared: Any, batch: Any) -> Any:
-        results = function(shared, jax.tree.map(lambda x: x[0], batch))
+    def one(shared: tuple[Params, Extra, Any], batch: Any) -> Any:
+        params, extra, common = shared
+        results = function(params, extra, jax.tree.map(lambda x: x[0], batch), common)
         return jax.tree.map(lambda x: x[None], results)
 
     across = PartitionSpec(BATCH_AXIS)
@@ -75,13 +87,9 @@ def on_each(function: Function, mesh: Mesh) -> Callable[[Any, Any], Any]:
     return jax.jit(mapped, in_shardings=(whole, sharded), out_shardings=sharded)
 
 
-def chosen(count: int) -> tuple[jax.Device, ...]:
-    """The devices for so many batches: of one process, those that make the fewest rounds."""
-    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
-    if jax.process_count() > 1:
-        return tuple(devices)
-    rounds = math.ceil(count / len(devices))
-    return tuple(devices[: math.ceil(count / max(rounds, 1)) or 1])
+def all_devices() -> tuple[jax.Device, ...]:
+    """The devices of all processes, those of each side by side."""
+    return tuple(sorted(jax.devices(), key=lambda device: (device.process_index, device.id)))
 
 
 def make_mesh(devices: tuple[jax.Device, ...]) -> Mesh:
@@ -89,16 +97,9 @@ def make_mesh(devices: tuple[jax.Device, ...]) -> Mesh:
     return Mesh(np.array(devices), (BATCH_AXIS,), axis_types=(AxisType.Auto,))
 
 
-def _groups(batches: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    """`size` batches at a time, at the end fewer."""
-    group: list[Any] = []
-    for batch in batches:
-        group.append(batch)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group
+def _take(batches: Iterator[tuple[int, Any]], size: int) -> list[tuple[int, Any]]:
+    """The next `size` batches, at the end fewer."""
+    return list(itertools.islice(batches, size))
 
 
 def _stacked(group: list[Any], mesh: Mesh) -> Any:
@@ -130,13 +131,13 @@ def _replicated(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(put, tree)
 
 
-def _read(num: int, results: Any, devices: int) -> Iterator[Any]:
+def _read(counts: list[int], results: Any, devices: int) -> Iterator[tuple[int, Any]]:
     """The results of the batches that count, one after the other."""
     if devices == 1:
-        yield jax.tree.map(np.asarray, results)
+        yield counts[0], jax.tree.map(np.asarray, results)
         return
     if jax.process_count() > 1:
         results = multihost_utils.process_allgather(results, tiled=True)
     host = jax.tree.map(np.asarray, results)
-    for place in range(num):
-        yield jax.tree.map(lambda x: x[place], host)  # noqa: B023, read at once
+    for place, count in enumerate(counts):
+        yield count, jax.tree.map(lambda x: x[place], host)  # noqa: B023, read at once

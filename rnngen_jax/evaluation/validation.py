@@ -1,20 +1,20 @@
-"""What is measured on the validation split in training."""
+"""Measurements on the validation split during training."""
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from rnngen_jax.data.base import Dataset
 from rnngen_jax.evaluation import classifying, fidelity, latents, likelihood
+from rnngen_jax.evaluation.batching import Track, split_batches
 from rnngen_jax.evaluation.classifying import Judge
 from rnngen_jax.evaluation.likelihood import SEED, EvaluationConfig, Transform
 from rnngen_jax.models.base import Extra, Model, Params
 
 Validate = Callable[[Params, Extra], dict[str, float]]
-Track = Callable[[range], Iterable[int]]  # wraps each range over batches, such as a progress bar
 
-# Of `Fidelity.metrics`, what each validation writes down, with the classes' shares besides.
+# The entries of `Fidelity.metrics` that each validation records, beside the classes' shares.
 JUDGED = ("frechet", "precision", "recall", "confidence", "missing_classes")
 
 
@@ -30,49 +30,49 @@ def validator(
     """`validate(params, extra) -> metrics` on the validation split, for the training loop.
 
     The first metric decides which checkpoint is best: `bits_per_dim`, the `cross_entropy` of a
-    classifier, the `reconstruction_nats` of a model that rebuilds images but has no likelihood, or
-    the `frechet` of one that can only sample. Models of latent variables have the metrics of
-    `latents.Usage` besides, and with a judge all that sample have those of `JUDGED` and
-    `class_share/<k>`: `config.num_samples` samples, of the same noise each time, against the images
-    of the validation.
+    classifier, the `reconstruction_nats` of a model that reconstructs images but has no likelihood,
+    or the `frechet` of one that can only sample. Latent-variable models add the metrics of
+    `latents.Usage`. With a judge, models that sample add those of `JUDGED` and `class_share/<k>`:
+    `config.num_samples` samples, of the same noise each time, against the validation images.
 
     Args:
       model: the model.
-      transform: what evaluation does to a batch first.
+      transform: applied to each batch first.
       dataset: the data.
-      config: how much is measured; its `classifier` is for whoever opens the judge.
-      judge: of the samples, `None` to leave them alone.
-      warn: takes a line about each validation whose samples lack classes.
-      track: wraps each range over batches; it may end the validation by raising.
+      config: how much is measured; the caller opens the judge that its `classifier` names.
+      judge: judges the samples; `None` for no samples.
+      warn: called with a line for each validation whose samples lack classes.
+      track: wraps each range over batches; it may raise to end the validation.
 
     Returns:
       `None` for a model with nothing to measure.
 
     Raises:
-      UserError: a judge is given, but the model cannot sample.
+      UserError: a judge is given and the model cannot sample.
     """
     split = dataset.splits["validation"]
-    where = {"batch_size": config.batch_size, "num_images": config.num_images, "track": track}
+    batches = functools.partial(
+        split_batches, split, config.batch_size, config.num_images, track=track
+    )
     parts: list[Validate] = []
     if model.log_prob is not None:
         score = likelihood.scorer(model, transform)
-        measure = functools.partial(
-            likelihood.evaluate, score, split=split, dims=model.spec.dims, **where
-        )
 
         def of_likelihood(params: Params, extra: Extra) -> dict[str, float]:
-            result = measure(params, extra)
+            result = likelihood.evaluate(score, params, extra, batches(), model.spec.dims)
             return {"bits_per_dim": result.bits_per_dim, "nats_per_image": result.nats_per_image}
 
         parts.append(of_likelihood)
     if model.classify is not None:
         classified = classifying.scorer(model, transform)
-        parts.append(functools.partial(classifying.measure, classified, split=split, **where))
-    if model.latent is not None:
-        look = functools.partial(
-            latents.measure, latents.inspector(model, transform), split=split, **where
+        parts.append(
+            lambda params, extra: classifying.measure(classified, params, extra, batches())
         )
-        parts.append(lambda params, extra: look(params, extra).metrics())
+    if model.latent is not None:
+        inspect = latents.inspector(model, transform)
+        parts.append(
+            lambda params, extra: latents.measure(inspect, params, extra, batches()).metrics()
+        )
     if judge is not None:
         parts.append(_of_samples(model, dataset, config, judge, warn, track))
     if not parts:
@@ -92,12 +92,12 @@ def _of_samples(
     warn: Callable[[str], None],
     track: Track,
 ) -> Validate:
-    """The samples' part of a validation."""
+    """The part of a validation that judges samples."""
     sample = classifying.sampler(model, dataset, track=track)
     available = dataset.splits["validation"].num
     num_real = min(config.num_images or available, available)
 
-    @functools.cache  # once, and only when there is a validation
+    @functools.cache  # computed once, by the first validation
     def real() -> fidelity.Features:
         read = classifying.reader(dataset, "validation")
         return classifying.of_split(judge.classify, read, np.arange(num_real))
@@ -115,7 +115,7 @@ def _of_samples(
 
 
 def collapse(missing: Sequence[int]) -> str:
-    """The line that warns of missing classes, one or more of them."""
+    """The line that warns of one or more missing classes."""
     which = f"class {missing[0]} is" if len(missing) == 1 else None
     which = which or f"classes {', '.join(map(str, missing))} are"
     return f"mode collapse: {which} less than a tenth as frequent in samples as in the data."

@@ -125,9 +125,9 @@ class AdversarialConfig:
         """Raises a `UserError` for fields that contradict each other."""
         if self.penalty != "none" and self.discriminator_norm == "batch":
             raise UserError(
-                f"config.model.penalty={self.penalty!r} needs scores that depend on one image "
-                "each, and with config.model.discriminator_norm='batch' they depend on the others; "
-                "set that to 'none'."
+                f"config.model.penalty={self.penalty!r} needs each score to depend on one image, "
+                "but with config.model.discriminator_norm='batch' it depends on other images; set "
+                "that to 'none'."
             )
         if self.norm == "conditional_batch" and not self.class_conditional:
             raise UserError(

@@ -5,13 +5,12 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax import Array
 
 from rnngen_jax import experiment
 from rnngen_jax.data.base import Dataset
 from rnngen_jax.data.feed import fetch, lies_on_device
 from rnngen_jax.data.transforms import evaluation_transform, training_transform
-from rnngen_jax.evaluation import likelihood, spread
+from rnngen_jax.evaluation import likelihood, sampling, spread
 from rnngen_jax.experiment import Experiment
 from rnngen_jax.ops.batch import BATCH_AXIS
 from rnngen_jax.training import program
@@ -81,23 +80,17 @@ def programs(settings: Experiment, dataset: Dataset) -> dict[str, Program]:
         score = likelihood.scorer(model, evaluation_transform(dataset))
         lead = (len(devices), batch_size)
         batches = _items(dataset, lead) | {"index": jax.ShapeDtypeStruct(lead, np.int32)}
-        mapped = spread.on_each(
-            lambda shared, batch: score(*shared[:2], batch, shared[2]),
-            spread.make_mesh(tuple(devices)),
-        )
+        mapped = spread.on_each(score, spread.make_mesh(tuple(devices)))
         return mapped.lower((params, extra, key), batches)
 
     def sample(devices: Devices, batch_size: int) -> Any:
-        def draw(shared: Any, batch: tuple[Array, Array | None]) -> Array:
-            params, extra, key = shared
-            number, label = batch
-            return model.sample(params, extra, jax.random.fold_in(key, number), batch_size, label)
-
+        draw = sampling.sample_function(model.sample, batch_size)
         lead = (len(devices), batch_size)
         label = jax.ShapeDtypeStruct(lead, np.int32) if model.conditional else None
         number = jax.ShapeDtypeStruct(lead[:1], np.int32)
         mapped = spread.on_each(draw, spread.make_mesh(tuple(devices)))
-        return mapped.lower((params, extra, key), (number, label))
+        temperature = jax.ShapeDtypeStruct((), np.float32)
+        return mapped.lower((params, extra, (key, temperature)), (number, label))
 
     made = {"train": Program(training.batch_size, train)}
     if model.log_prob is not None:

@@ -12,6 +12,6 @@ The verbs of the command line call it, as can notebooks and other programs:
 from rnngen_jax.runs.evaluating import evaluate
 from rnngen_jax.runs.run import Run, load, load_each
 from rnngen_jax.runs.training import train
-from rnngen_jax.training.loop import Outcome
+from rnngen_jax.training.outcomes import Outcome
 
 __all__ = ["Outcome", "Run", "evaluate", "load", "load_each", "train"]

@@ -13,6 +13,7 @@ from rnngen_jax.data.base import SPLITS
 from rnngen_jax.data.transforms import evaluation_transform
 from rnngen_jax.errors import RunError, UserError
 from rnngen_jax.evaluation import classifying, container, latents, likelihood, records
+from rnngen_jax.evaluation.batching import Batches, split_batches
 from rnngen_jax.evaluation.inception import Inception
 from rnngen_jax.models.base import Model
 from rnngen_jax.runs import judging
@@ -70,9 +71,9 @@ def measure(
 
     Returns:
       The record: its `format`, `step`, `digest` of the model and its parameters, `dataset`,
-      `split`, `num_images`, `metrics` (such as `bits_per_dim` and `bits_per_dim_error`),
-      `protocol`, `versions` and `time`; where they apply `seed`, `seed_index`, `latents` (lists
-      `[S, Z]` per variable), `samples` and `inception`.
+      `split`, `num_images` of the split's `split_images`, `metrics` (such as `bits_per_dim` and
+      `bits_per_dim_error`), `protocol`, `versions` and `time`; where they apply `seed`,
+      `seed_index`, `latents` (lists `[S, Z]` per variable), `samples` and `inception`.
 
     Raises:
       UserError: an invalid argument, a model with nothing to measure or without that bound, or
@@ -100,6 +101,7 @@ def measure(
         "dataset": settings.data.name,
         "split": split,
         "num_images": num_images,
+        "split_images": available,
         "metrics": summarise(gather(each), first.seed),
         "protocol": likelihood.protocol(
             first.model, settings.data, split, num_images, len(opened), iw_samples
@@ -140,9 +142,8 @@ def _measure(
     transform = evaluation_transform(first.dataset)
     if first.model.classify is not None and not iw_samples:
         classified = classifying.scorer(first.model, transform)
-        data, size = first.dataset.splits[split], first.experiment.evaluation.batch_size
         return [
-            classifying.measure(classified, run.params, run.extra, data, size, num, track=run.track)
+            classifying.measure(classified, run.params, run.extra, _batches(first, split, num))
             for run in opened
         ]
     if first.model.log_prob is None and not iw_samples:
@@ -151,16 +152,8 @@ def _measure(
     own = likelihood.scorer(first.model, transform) if iw_samples else None
 
     def evaluated(score: likelihood.Score, run: Run) -> likelihood.Result:
-        result = likelihood.evaluate(
-            score,
-            run.params,
-            run.extra,
-            first.dataset.splits[split],
-            run.spec.dims,
-            run.experiment.evaluation.batch_size,
-            num,
-            track=run.track,
-        )
+        batches = _batches(first, split, num)
+        result = likelihood.evaluate(score, run.params, run.extra, batches, run.spec.dims)
         if not math.isfinite(result.nats_per_image):
             whose = f" of seed {run.seed}" if run.experiment.training.seeds > 1 else ""
             raise RunError(
@@ -184,6 +177,12 @@ def _measure(
     return found
 
 
+def _batches(run: Run, split: str, num: int) -> Batches:
+    """The first `num` images of a run's split in batches; 0 for all."""
+    size = run.experiment.evaluation.batch_size
+    return split_batches(run.dataset.splits[split], size, num, run.track)
+
+
 def _inspect(
     opened: Sequence[Run], split: str, num: int
 ) -> list[tuple[dict[str, float], dict[str, Any]]]:
@@ -192,10 +191,9 @@ def _inspect(
     if first.model.latent is None:
         return [({}, {}) for _ in opened]
     look = latents.inspector(first.model, evaluation_transform(first.dataset))
-    data, batch_size = first.dataset.splits[split], first.experiment.evaluation.batch_size
     found = []
     for run in opened:
-        usage = latents.measure(look, run.params, run.extra, data, batch_size, num, track=run.track)
+        usage = latents.measure(look, run.params, run.extra, _batches(first, split, num))
         arrays = {"variance": usage.variance.tolist()}
         if usage.kl is not None:
             arrays["kl"] = usage.kl.tolist()

@@ -45,7 +45,7 @@ def open_judge(workdir: str | os.PathLike[str], dataset: Dataset, where: str) ->
 
     Raises:
       UserError: not a classifier, one for other images, or one whose parameters have not been
-        evaluated.
+        evaluated on the whole test split.
     """
     folder, where = pathlib.Path(workdir), f"{where}={workdir}"
     try:
@@ -55,15 +55,18 @@ def open_judge(workdir: str | os.PathLike[str], dataset: Dataset, where: str) ->
     if run.model.classify is None:
         raise UserError(f"{where} must hold a run of classifier, got {run.model.name}.")
     digest, data = run.digest.hex(), run.experiment.data
+    # Evaluations of a part of a split, by --num, do not count.
     accuracy = {
         record["split"]: record["metrics"]["accuracy"]
         for record in records.read(folder)
-        if record.get("digest") == digest and "accuracy" in record["metrics"]
+        if record.get("digest") == digest
+        and "accuracy" in record["metrics"]
+        and record["num_images"] == record.get("split_images")
     }
     if "test" not in accuracy:
         raise UserError(
-            f"{where} has not been evaluated on test, so its accuracy is unknown; run "
-            f"rnngen evaluate --workdir={folder} first."
+            f"{where} has not been evaluated on the whole test split, so its accuracy is unknown; "
+            f"run rnngen evaluate --workdir={folder} first."
         )
     judge = classifying.make_judge(
         run.model, run.params, run.extra, data.name, data.binarisation, digest, accuracy

@@ -16,6 +16,7 @@ from rnngen_jax.data.base import Dataset
 from rnngen_jax.data.source import array_split
 from rnngen_jax.errors import UserError
 from rnngen_jax.evaluation import container, likelihood, sampling
+from rnngen_jax.evaluation.batching import Track, split_batches
 from rnngen_jax.experiment import Experiment
 from rnngen_jax.models.base import Completion, Extra, Model, Params
 from rnngen_jax.runs import arguments
@@ -25,8 +26,6 @@ from rnngen_jax.shapes import ImageSpec
 from rnngen_jax.training import digests
 from rnngen_jax.training.checkpoints import open_checkpoints
 from rnngen_jax.training.seeds import pick
-
-Track = Callable[[range], Iterable[int]]  # wraps each range over batches, such as a progress bar
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -193,9 +192,11 @@ class Run:
             score,
             self.params,
             self.extra,
-            array_split(images, labels),
-            self.experiment.evaluation.batch_size,
-            track=self.track,
+            split_batches(
+                array_split(images, labels),
+                self.experiment.evaluation.batch_size,
+                track=self.track,
+            ),
         )
 
     def encode(self, images: np.ndarray, *, labels: np.ndarray | None = None) -> np.ndarray:
@@ -239,7 +240,7 @@ class Run:
     # Each is compiled once, at the first call.
 
     @functools.cached_property
-    def _sampler(self) -> sampling.Draw:
+    def _sampler(self) -> sampling.Sampler:
         return sampling.sampler(self.model, self.track)
 
     @functools.cached_property
@@ -249,11 +250,11 @@ class Run:
         )
 
     @functools.cached_property
-    def _encoder(self) -> sampling.Draw:
+    def _encoder(self) -> Callable[..., np.ndarray]:
         return sampling.encoder(self.model, self.track)
 
     @functools.cached_property
-    def _decoder(self) -> sampling.Draw:
+    def _decoder(self) -> Callable[..., np.ndarray]:
         return sampling.decoder(self.model, self.track)
 
     @functools.cached_property

@@ -25,7 +25,7 @@ from rnngen_jax.runs import status
 from rnngen_jax.runs.backend import start_backend
 from rnngen_jax.runs.judging import open_judge
 from rnngen_jax.training import loop, opening, program
-from rnngen_jax.training.loop import Outcome
+from rnngen_jax.training.outcomes import Outcome
 from rnngen_jax.training.preemption import NEVER, Interruption, stoppable
 from rnngen_jax.training.privacy import epsilon
 

@@ -1,40 +1,36 @@
-"""Checkpoints: written whole, read with care. Orbax is known here and in `stored.py` alone.
+"""A run's checkpoints: saved whole, verified when read. Only `stored.py` and `writer.py` use Orbax.
 
 A checkpoint is a folder `WORKDIR/checkpoints/STEP` with two items. `state` holds the arrays of the
 train state as NumPy arrays by name, such as "params.model.kernel", so that it can be read on any
 number of devices. `meta` is JSON: the step, what the checkpoint belongs to, the run's whole config,
-where the metrics and the validation stand, library versions, and of each array its dtype, shape and
-SHA-256 digest; a digest over all of that stands beside it. Restoring checks every digest of what it
-reads.
+the progress of metrics and validation, library versions, each array's dtype, shape and SHA-256
+digest, and a digest of all that. Restoring checks the digests of everything that it reads.
 
-The newest checkpoints and the best are kept. Whether a checkpoint is the best is written in the
-meta of all later ones: `best` names its step and score.
+The newest checkpoints and the best are kept. The best is recorded in the meta of all later
+checkpoints: `best` has its step and score.
 """
 
-import contextlib
 import os
 import pathlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers
 
-from rnngen_jax.errors import RunError, UserError
+from rnngen_jax.errors import UserError
 from rnngen_jax.models.base import Extra, Model, Params
 from rnngen_jax.training import stored
 from rnngen_jax.training.digests import check_identity, describe, digest, named, versions
-from rnngen_jax.training.quiet import silence_repeated_errors
 from rnngen_jax.training.seeds import with_axis
 from rnngen_jax.training.state import TrainState
 from rnngen_jax.training.stored import DamagedError, Meta, UnreadableError
+from rnngen_jax.training.writer import Writer
 
 
 class Health(NamedTuple):
-    """What is known of one checkpoint: `reason` says what is wrong where `ok` is false."""
+    """Whether one checkpoint is intact; `reason` says what is wrong if not."""
 
     step: int
     ok: bool
@@ -42,10 +38,10 @@ class Health(NamedTuple):
 
 
 class Evaluated(NamedTuple):
-    """What evaluating and sampling need of a checkpoint, as NumPy arrays.
+    """The part of a checkpoint that evaluating and sampling need, as NumPy arrays.
 
-    `params` is the moving average where the run keeps one. With several seeds all arrays have a
-    leading axis of them.
+    `params` is the moving average if the run keeps one. With several seeds all arrays have a
+    leading axis over seeds.
     """
 
     step: int
@@ -57,16 +53,13 @@ class Evaluated(NamedTuple):
 class Checkpoints:
     """The checkpoints of one run; made by `open_checkpoints`.
 
-    As a context manager it waits at its end for the saves that are under way.
+    As a context manager it waits for pending saves at its end.
     """
 
     def __init__(self, folder: str | os.PathLike[str], keep: int | None) -> None:
         """See `open_checkpoints`."""
-        # Orbax takes absolute paths alone.
         self._folder = pathlib.Path(folder).absolute()
-        self._keep = keep
-        self._manager: ocp.CheckpointManager | None = None
-        self._policy = _KeepStep()
+        self._writer = None if keep is None else Writer(self._folder, keep)
 
     def __enter__(self) -> Self:
         return self
@@ -75,46 +68,45 @@ class Checkpoints:
         self.close()
 
     def close(self) -> None:
-        """Waits for the saves under way and releases the folder.
+        """Waits for pending saves and releases the folder.
 
         Raises:
-          RunError: a save could not be written.
+          RunError: a checkpoint could not be written.
         """
-        if self._manager is not None:
-            manager, self._manager = self._manager, None
-            with _writing(self._folder):
-                manager.close()
+        if self._writer is not None:
+            self._writer.close()
 
     def wait(self) -> None:
-        """Waits for the saves under way.
+        """Waits for pending saves.
 
         Raises:
-          RunError: one could not be written.
+          RunError: a checkpoint could not be written.
         """
-        if self._manager is not None:
-            with _writing(self._folder):
-                self._manager.wait_until_finished()
+        if self._writer is not None:
+            self._writer.wait()
 
     def steps(self) -> list[int]:
-        """Steps that have a folder, sound or not, in ascending order."""
+        """Steps that have a folder, intact or not, in ascending order."""
         if not self._folder.is_dir():
             return []
         return sorted(int(p.name) for p in self._folder.iterdir() if p.is_dir() and _is_step(p))
 
     def save(self, step: int, state: TrainState, meta: Meta) -> None:
-        """Starts to write a checkpoint and returns; files get their names when they are whole.
+        """Starts to write a checkpoint and returns; files get their names when complete.
 
-        One of the same step is deleted first: it was written before what falls due at that step.
+        A checkpoint of the same step is replaced: it was written before the work due at that step.
 
         Args:
           step: number of steps done.
-          state: the state as NumPy arrays that nobody writes to.
-          meta: JSON values; `identity` and `best` are read back here: `best` is `None` or
-            `{"step", "score"}`, and the checkpoint of that step is kept.
+          state: the state as NumPy arrays; nothing else may write to them.
+          meta: JSON values, with `identity` and `best`: `None`, or the `{"step", "score"}` of the
+            best checkpoint, which is kept.
 
         Raises:
           RunError: this checkpoint, or the one before, could not be written.
         """
+        if self._writer is None:
+            raise AssertionError("opened for reading")
         arrays = named(state)
         meta = {
             **meta,
@@ -125,16 +117,7 @@ class Checkpoints:
         }
         meta = {**meta, "digest": digest(meta)}
         best = meta.get("best")
-        self._policy.step = best["step"] if best else None
-        # Orbax does not take arrays without elements; their shapes are in the meta.
-        filled = {name: array for name, array in arrays.items() if array.size}
-        items = ocp.args.Composite(state=ocp.args.PyTreeSave(filled), meta=ocp.args.JsonSave(meta))
-        with _writing(self._folder):
-            if step in self.steps():
-                self._writer().delete(step)
-            saved = self._writer().save(step, args=items)
-        if not saved:
-            raise AssertionError(f"step {step} is not after the checkpoints {self.steps()}")
+        self._writer.save(step, arrays, meta, best["step"] if best else None)
 
     def resume(
         self,
@@ -142,22 +125,22 @@ class Checkpoints:
         identity: Mapping[str, Any],
         warn: Callable[[str], None],
     ) -> tuple[TrainState, Meta] | None:
-        """Restores the newest sound checkpoint, for a run to go on from.
+        """Restores the newest intact checkpoint, for a run to resume from.
 
-        Damaged ones that are newer are moved aside, to `STEP.damaged`, since the run comes to
-        their steps again. Nothing is moved where one cannot be read, which may be sound.
+        Newer ones that are damaged are moved to `STEP.damaged`, as the run will reach their steps
+        again. An unreadable one may be intact, so nothing is moved then.
 
         Args:
           abstract: the state's shapes and dtypes.
-          identity: what the checkpoint has to belong to.
-          warn: takes a line for each damaged checkpoint.
+          identity: what the checkpoint must belong to.
+          warn: called with a line for each damaged checkpoint.
 
         Returns:
-          The state as NumPy arrays and the meta, or `None` where there is no checkpoint.
+          The state as NumPy arrays and the meta, or `None` if there is no checkpoint.
 
         Raises:
-          UserError: the newest sound checkpoint belongs to another model or another optimiser, or
-            none of them is sound; nothing is moved then.
+          UserError: the newest intact checkpoint belongs to another model or another optimiser, or
+            none is intact; nothing is moved then.
           UnreadableError: the newest one that is not damaged cannot be read.
         """
         damaged = []
@@ -171,8 +154,8 @@ class Checkpoints:
         if damaged and found is None:
             step, error = damaged[0]
             raise UserError(
-                f"no checkpoint in {self._folder} is sound; the newest, {step}, is damaged "
-                f"({error}). Give another --workdir, or move that folder away to begin anew."
+                f"no checkpoint in {self._folder} is intact; the newest, {step}, is damaged "
+                f"({error}). Give another --workdir, or move that folder away to start over."
             )
         for step, error in damaged:
             if jax.process_index() == 0:
@@ -189,13 +172,13 @@ class Checkpoints:
         Args:
           which: "best", "latest" or a step.
           abstract: the state's shapes and dtypes.
-          identity: what the checkpoint has to belong to.
+          identity: what the checkpoint must belong to.
 
         Returns:
           The state as NumPy arrays and the meta.
 
         Raises:
-          UserError: there is none, it is damaged, or it belongs to another model or optimiser.
+          UserError: it is missing, damaged, or belongs to another model or optimiser.
           UnreadableError: it cannot be read.
         """
         step = self.find(which)
@@ -207,16 +190,16 @@ class Checkpoints:
     def restore_evaluated(
         self, which: str | int, model: Model, identity: Mapping[str, Any], seeds: int = 1
     ) -> Evaluated:
-        """Restores what evaluating and sampling need; no optimiser has to be known.
+        """Restores the part that evaluating and sampling need, whatever the optimiser was.
 
         Args:
           which: "best", "latest" or a step.
           model: the model.
-          identity: what the checkpoint has to belong to.
-          seeds: how many the run has.
+          identity: what the checkpoint must belong to.
+          seeds: number of seeds of the run.
 
         Raises:
-          UserError: there is none, it is damaged, or it belongs to another model.
+          UserError: it is missing, damaged, or belongs to another model.
           UnreadableError: it cannot be read.
         """
         step = self.find(which)
@@ -245,9 +228,12 @@ class Checkpoints:
             return steps[-1]
         if which == "best":
             return self._best(steps)
-        allowed = f"allowed: best, latest, {', '.join(map(str, steps))}"
-        if str(which) not in map(str, steps):
-            raise UserError(f"there is no checkpoint {which!r} in {self._folder}; {allowed}.")
+        known = [str(step) for step in steps]
+        if str(which) not in known:
+            raise UserError(
+                f"there is no checkpoint {which!r} in {self._folder}; "
+                f"allowed: best, latest, {', '.join(known)}."
+            )
         return int(which)
 
     def meta(self, which: str | int) -> Meta:
@@ -257,7 +243,7 @@ class Checkpoints:
           which: "best", "latest" or a step.
 
         Raises:
-          UserError: there is none, or it is damaged.
+          UserError: it is missing or damaged.
           UnreadableError: it cannot be read.
         """
         step = self.find(which)
@@ -267,16 +253,16 @@ class Checkpoints:
             raise self._unusable(step, error) from None
 
     def default(self) -> str:
-        """What verbs take without --checkpoint: "best", or "latest" before any validation."""
+        """The default of --checkpoint: "best", or "latest" before any validation."""
         return "best" if self.has_best() else "latest"
 
     def has_best(self) -> bool:
-        """Whether the run has a best checkpoint by now; false before its first validation."""
+        """Whether the run has a best checkpoint yet; false before its first validation."""
         newest = self.newest_meta()
         return newest is not None and newest["best"] is not None
 
     def newest_meta(self) -> Meta | None:
-        """The meta of the newest checkpoint whose meta can be read, `None` where there is none."""
+        """The meta of the newest checkpoint whose meta is intact; `None` if there is none."""
         for step in reversed(self.steps()):
             try:
                 return stored.meta(self._at(step))
@@ -301,7 +287,7 @@ class Checkpoints:
         return found
 
     def _best(self, steps: Sequence[int]) -> int:
-        """The best step by validation, as the newest readable checkpoint knows it."""
+        """The best step by validation, from the newest meta that is intact."""
         newest = self.newest_meta()
         best = None if newest is None else newest["best"]
         if best is None:
@@ -341,76 +327,30 @@ class Checkpoints:
         advice = f"give --checkpoint={' or '.join(others)}" if others else "train again"
         return UserError(f"checkpoint {self._at(step)} is damaged ({error}); {advice}.")
 
-    def _writer(self) -> ocp.CheckpointManager:
-        """Orbax's manager, opened with the first save, so that reading never makes a file."""
-        if self._manager is None:
-            if self._keep is None:
-                raise AssertionError("opened for reading")
-            silence_repeated_errors()
-            self._manager = ocp.CheckpointManager(
-                self._folder,
-                options=ocp.CheckpointManagerOptions(
-                    preservation_policy=checkpoint_managers.AnyPreservationPolicy(
-                        [checkpoint_managers.LatestN(self._keep), self._policy]
-                    ),
-                    cleanup_tmp_directories=True,
-                ),
-            )
-        return self._manager
-
-
-class _KeepStep:
-    """Keeps the checkpoint of one step, whatever its age: an Orbax preservation policy.
-
-    Orbax's own BestN would need the scores in a file of Orbax's besides the meta.
-    """
-
-    step: int | None = None
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        """Which of the checkpoints stay."""
-        del context
-        return [checkpoint.step == self.step for checkpoint in checkpoints]
-
 
 def open_checkpoints(folder: str | os.PathLike[str], keep: int | None = None) -> Checkpoints:
     """Opens the checkpoints in a folder, which need not exist.
 
     Args:
       folder: usually `WORKDIR/checkpoints`.
-      keep: how many of the newest stay on disk, besides the best; `None` to read only, which
+      keep: how many of the newest stay on disk, beside the best; `None` to only read, which
         changes nothing on disk.
 
     Raises:
-      UserError: a file is in the folder's place.
+      UserError: the path is a file.
     """
     if pathlib.Path(folder).exists() and not pathlib.Path(folder).is_dir():
         raise UserError(f"{folder} is a file; checkpoints need a folder there: move it away.")
     return Checkpoints(folder, keep)
 
 
-@contextlib.contextmanager
-def _writing(folder: pathlib.Path) -> Iterator[None]:
-    """Tells of a checkpoint that could not be written, such as on a full disk.
-
-    Orbax and TensorStore raise errors of many kinds for it.
-    """
-    try:
-        yield
-    except Exception as error:
-        raise RunError(
-            f"a checkpoint could not be written to {folder}: {stored.reason(error)}. Those that "
-            "are there are good; put this right and give the same command again."
-        ) from error
-
-
 def _is_step(path: pathlib.Path) -> bool:
-    """Whether a folder's name is a step; Orbax's unfinished ones and ours set aside are not."""
+    """Whether a folder's name is a step; unfinished and damaged checkpoints have other names."""
     return re.fullmatch("0|[1-9][0-9]*", path.name) is not None
 
 
 def _free_name(path: pathlib.Path) -> pathlib.Path:
-    """`path`, or the first of `path.1`, `path.2`, ... that is not taken."""
+    """`path`, or the first of `path.1`, `path.2`, ... that does not exist."""
     tried, count = path, 0
     while tried.exists():
         count += 1

@@ -11,9 +11,9 @@ DECAYS = ("cosine", "linear", "exponential")
 SCHEDULES = ("constant", *DECAYS)
 PARALLELISMS = ("jit", "pmap")
 MOST_SAMPLES = 10_000  # in one grid of samples, a hundred a side
-MOST_CALLS = 10_000_000  # of the device in one run, which are listed before it begins
+MOST_CALLS = 10_000_000  # dispatches to the device in one run, which are listed before it starts
 
-# Fields of `OptimizerConfig` that only some choices read: (the choosing field, its values).
+# Fields of `OptimizerConfig` that are read only for some values of another: (that field, values).
 _READ_BY = {
     "b1": ("name", ("adam", "adamw")),
     "b2": ("name", ("adam", "adamw")),
@@ -28,42 +28,42 @@ _READ_BY = {
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """The optimiser of a model, or of its players that have no section of their own.
+    """The optimiser of a model, or of its players without a section of their own.
 
-    A field that the chosen optimiser or schedule does not read must stay at its default, so that
-    no setting is without effect.
+    A field that the chosen optimiser or schedule does not read must keep its default, so that every
+    setting has an effect.
 
     Attributes:
       name: "adam", "adamw" (Adam with decoupled weight decay), "rmsprop" or "sgd".
-      learning_rate: its peak, reached after the warm-up.
-      schedule: "constant", or from the warm-up's end to `decay_steps` a half "cosine", a straight
-        line ("linear") or an "exponential" down to `final_fraction`, which later steps keep.
-      warmup_steps: the learning rate grows over this many steps in equal parts, of which the first
-        step takes one already; 0 for none, -1 stands for `warmup_fraction`.
-      warmup_fraction: of the schedule's length, or under "constant" of the steps that a run begins
-        with. So a preset's warm-up is the shorter the shorter the run is.
+      learning_rate: the peak learning rate, reached after the warm-up.
+      schedule: "constant", or a decay from the end of the warm-up to `decay_steps`: half a
+        "cosine", "linear" or "exponential", down to `final_fraction`, which later steps keep.
+      warmup_steps: the learning rate grows linearly over this many steps, of which the first
+        already takes one part; 0 for no warm-up, -1 to use `warmup_fraction`.
+      warmup_fraction: the warm-up's length as a fraction of the schedule's length, or under
+        "constant" of the run's initial number of steps. A shorter run so has a shorter warm-up.
       decay_steps: length of the schedule in training steps, warm-up included; 0 stands for the
-        steps that a run begins with. A run that goes on keeps what it began with, warm-up included.
+        run's initial number of steps. A resumed run keeps its schedule, warm-up included.
       final_fraction: the learning rate at the end of the schedule over `learning_rate`.
-      b1: Adam's decay of the mean of gradients.
-      b2: Adam's decay of the mean of squared gradients.
-      decay: RMSProp's decay of the mean of squared gradients, which starts at 0.
-      momentum: of SGD and of RMSProp's scaled gradients; 0 for none.
+      b1: Adam's decay rate of the mean of gradients.
+      b2: Adam's decay rate of the mean of squared gradients.
+      decay: RMSProp's decay rate of the mean of squared gradients, which starts at 0.
+      momentum: of SGD, and of RMSProp's scaled gradients; 0 for none.
       eps: Adam adds it to the square root of the mean of squared gradients, RMSProp under the root.
       weight_decay: AdamW's; on arrays with two or more axes, so not on biases and scales.
       l1: adds l1 · sign(w) to the gradient of arrays with two or more axes.
       l2: adds l2 · w to the gradient of arrays with two or more axes.
-      clip_norm: gradients, the penalties l1 and l2 included, are scaled down to this global norm
-        (over one player's arrays); 0 for no clipping.
-      clip_weights: after an update all parameters are cut to ± this (Arjovsky et al. 2017,
-        algorithm 1); 0 for never.
-      updates_per_step: updates in a row that the player makes in one training step, each from a
-        batch of its own.
-      private_noise: with more than 0 the gradient is a private one (Abadi et al. 2016, algorithm
-        1): each example's is scaled down to the norm `private_clip`, and their sum gets Gaussian
-        noise of `private_noise` times that norm.
-      private_clip: the norm that each example's gradient is scaled down to; see `private_noise`.
-      private_delta: the δ for which metrics.jsonl tells ε.
+      clip_norm: gradients, penalties l1 and l2 included, are clipped to this global norm (over one
+        player's arrays); 0 for no clipping.
+      clip_weights: after each update all parameters are clipped to ± this value (Arjovsky et al.
+        2017, algorithm 1); 0 for no clipping.
+      updates_per_step: consecutive updates of the player in one training step, each from its own
+        batch.
+      private_noise: above 0, gradients are private (Abadi et al. 2016, algorithm 1): each example's
+        gradient is clipped to the norm `private_clip`, and their sum gets Gaussian noise of scale
+        `private_noise` times that norm.
+      private_clip: the norm that each example's gradient is clipped to; see `private_noise`.
+      private_delta: the δ of the ε in metrics.jsonl.
     """
 
     SECTION: ClassVar[str] = "config.optimizer"
@@ -118,12 +118,12 @@ class OptimizerConfig:
         self._refuse_unread()
 
     def resolved(self, steps: int) -> Self:
-        """The section with the lengths of its schedule and warm-up, of a run that begins.
+        """The section with the lengths of its schedule and warm-up, for a new run.
 
-        What is resolved already comes back as it is. A constant schedule has no length.
+        Lengths that are resolved already are kept. A constant schedule has no length.
 
         Args:
-          steps: of the run.
+          steps: number of training steps of the run.
         """
         length = self.decay_steps or steps
         warmup = self.warmup_steps
@@ -133,7 +133,7 @@ class OptimizerConfig:
         return replace(self, decay_steps=decay_steps, warmup_steps=warmup, warmup_fraction=0.0)
 
     def _refuse_unread(self) -> None:
-        """Raises an `UnreadError` where a field is set that the other choices leave unread."""
+        """Raises an `UnreadError` if a field is set that the other choices leave unread."""
         at = self.SECTION
         for name, (choice, readers) in _READ_BY.items():
             if getattr(self, choice) not in readers:
@@ -150,10 +150,10 @@ class OptimizerConfig:
 
 @functools.cache
 def optimizer_section(name: str) -> type[OptimizerConfig]:
-    """The class of a section that sets an optimiser, whose errors name that section.
+    """The config class of an optimiser's section, whose errors name that section.
 
     Args:
-      name: the section's, such as "optimizer" or "discriminator".
+      name: the section's name, such as "optimizer" or "discriminator".
     """
     path = f"config.{name}"
     if path == OptimizerConfig.SECTION:
@@ -164,29 +164,29 @@ def optimizer_section(name: str) -> type[OptimizerConfig]:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How long, on what and how often.
+    """Length, batches and schedule of training.
 
     Attributes:
-      steps: number of training steps in all.
-      batch_size: images in a step of one seed, over all devices and hosts.
-      micro_batches: parts of a batch whose gradients are accumulated, one after the other, so that
-        activations take that part of the memory; statistics of a batch are those of a part.
-      seed: of the initial parameters, of the order of the images and of all noise.
-      seeds: runs that are trained at once, with the seeds `seed`, `seed + 1` and so on and
-        otherwise alike; the best checkpoint and early stopping go by their mean.
-      steps_per_call: steps that one dispatch to the device runs; the numbers do not depend on it.
-      parallelism: "jit", over all devices of all hosts, or "pmap", over those of one.
-      ema_decay: of the moving average of the parameters, which is what is evaluated; at step t no
-        more than (1 + t) / (10 + t), so that the start is soon forgotten. 0 for none.
-      log_every: steps between two lines of training metrics; a line is the mean over them.
-      validate_every: steps between two validations; 0 for none. Each validation that is better
-        than all before also saves a checkpoint, the best one.
-      checkpoint_every: steps between two checkpoints; 0 for one at the end alone.
-      sample_every: steps between two grids of samples; 0 for none.
+      steps: total number of training steps.
+      batch_size: images per step of one seed, over all devices and hosts.
+      micro_batches: parts of a batch whose gradients are accumulated sequentially, which divides
+        the memory for activations; batch statistics are those of a part.
+      seed: of the initial parameters, the order of the images and all noise.
+      seeds: runs trained at once, with the seeds `seed`, `seed + 1` and so on and otherwise alike;
+        the best checkpoint and early stopping use their mean.
+      steps_per_call: steps per dispatch to the device; the numbers do not depend on it.
+      ema_decay: decay of the moving average of the parameters, which is what is evaluated; at step
+        t at most (1 + t) / (10 + t), so that the start is soon forgotten. 0 for no average.
+      log_every: steps between lines of training metrics; a line is the mean over them.
+      validate_every: steps between validations; 0 for none. The best validation so far also saves
+        a checkpoint, the best one.
+      checkpoint_every: steps between checkpoints; 0 for only one at the end.
+      sample_every: steps between grids of samples; 0 for none.
       num_samples: images in a grid of samples, up to 10,000.
-      keep: how many of the newest checkpoints stay on disk; the best stays besides.
-      patience: training stops after this many validations in a row that are not better than the
-        best one; 0 for never.
+      keep: how many of the newest checkpoints stay on disk, beside the best.
+      patience: training stops after this many validations in a row without improvement; 0 to never
+        stop early.
+      parallelism: "jit", over all devices of all hosts, or "pmap", over those of one host.
     """
 
     steps: int = 2000
@@ -195,7 +195,6 @@ class TrainingConfig:
     seed: int = 0
     seeds: int = 1
     steps_per_call: int = 10
-    parallelism: str = "jit"
     ema_decay: float = 0.0
     log_every: int = 100
     validate_every: int = 100
@@ -204,6 +203,7 @@ class TrainingConfig:
     num_samples: int = 64
     keep: int = 2
     patience: int = 0
+    parallelism: str = "jit"
 
     def __post_init__(self) -> None:
         at = "config.training."
@@ -218,7 +218,7 @@ class TrainingConfig:
         calls = self.steps / self.steps_per_call
         most = f"≤ {MOST_CALLS} times config.training.steps_per_call={self.steps_per_call}"
         require(calls <= MOST_CALLS, f"{at}steps", self.steps, most)
-        last = 2**31 - self.seeds  # so that the last is below 2**31
+        last = 2**31 - self.seeds  # so that the last seed is below 2**31
         require(0 <= self.seed <= last, f"{at}seed", self.seed, f"in [0, {last}]")
         alone = self.seeds == 1 or self.parallelism == "jit"
         allowed = "1 unless config.training.parallelism='jit'"

@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself: its arrays' names and digests, libraries, and its owner."""
+"""A checkpoint's own description: its arrays' names and digests, its libraries, its identity."""
 
 import hashlib
 import importlib.metadata
@@ -52,7 +52,7 @@ def check_identity(
         was, now = stored.get(name, "missing"), given.get(name, "missing")
         if was != now:
             raise UserError(
-                f"{path} is of another model: {name} is {was!r} there and {now!r} here; "
+                f"{path} belongs to another model: {name} is {was!r} there and {now!r} here; "
                 "use the config that it was trained with, or give another --workdir."
             )
 

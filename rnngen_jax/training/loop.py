@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,10 +13,11 @@ import numpy as np
 from rnngen_jax.data.feed import Feed, fetch
 from rnngen_jax.errors import RunError, UserError, refusal
 from rnngen_jax.models.base import Extra, Model, Params
-from rnngen_jax.training import opening, sinks
+from rnngen_jax.training import opening, outcomes, sinks
 from rnngen_jax.training.checkpoints import Checkpoints, open_checkpoints
 from rnngen_jax.training.config import OptimizerConfig, TrainingConfig
 from rnngen_jax.training.digests import named
+from rnngen_jax.training.outcomes import Outcome
 from rnngen_jax.training.parallel import Parallel, make_parallel
 from rnngen_jax.training.preemption import NEVER, Interruption, Stopped, agreed
 from rnngen_jax.training.program import batches_per_step, initial_state, one_step
@@ -27,31 +28,8 @@ from rnngen_jax.training.state import TrainState, evaluated_params
 from rnngen_jax.training.step import Transform
 
 Validate = Callable[[Params, Extra], Mapping[str, float]]
-Draw = Callable[[Params, Extra, int], np.ndarray | None]
+SampleGrid = Callable[[Params, Extra, int], np.ndarray | None]
 Describe = Callable[[int], Mapping[str, float]]
-
-
-class Outcome(NamedTuple):
-    """How a call of `train` ended.
-
-    Attributes:
-      step: number of steps done.
-      state: "done"; "stopped_early", since the validation did not get better for as long as
-        `patience` allows; or "interrupted" or, by SIGTERM, "preempted", since the run was asked to
-        stop before its end, and is saved.
-      best_step: step of the best validation, `None` without one.
-      best_score: its score.
-    """
-
-    step: int
-    state: str = "done"
-    best_step: int | None = None
-    best_score: float | None = None
-
-    @property
-    def ended(self) -> bool:
-        """Whether the run has come to its end, so that the same settings would train no more."""
-        return self.state in ("done", "stopped_early")
 
 
 def train(
@@ -64,7 +42,7 @@ def train(
     identity: Mapping[str, Any],
     *,
     validate: Validate | None = None,
-    draw: Draw | None = None,
+    draw: SampleGrid | None = None,
     describe: Describe | None = None,
     record: Mapping[str, Any] | None = None,
     announced: Sequence[str] = (),
@@ -147,7 +125,7 @@ def train(
             state, standing = found[0], Standing.of(found[1])
         ended = standing.step >= config.steps or _out_of_patience(standing, config)
         if ended and not standing.owed:
-            return _nothing_to_do(standing, config)
+            return outcomes.nothing_to_do(standing, config, _say)
         if found is not None:
             _say(f"going on from step {standing.step}.")
         for line in (
@@ -205,7 +183,7 @@ class _Run:
     sink: sinks.Sink
     progress: Progress
     validate: Validate | None
-    draw: Draw | None
+    draw: SampleGrid | None
     describe: Describe | None
     report: Callable[[int], None]
     standing: Standing
@@ -249,7 +227,7 @@ class _Run:
                 return self.leave(state, interruption.asked())
             if _out_of_patience(standing, config):
                 return self.stop_early()
-        return _outcome(standing)
+        return outcomes.outcome(standing)
 
     def account(self, metrics: Any) -> None:
         """Waits for the metrics of a call and adds them."""
@@ -339,8 +317,8 @@ class _Run:
 
     def stop_early(self) -> Outcome:
         """Ends a run whose validation does not get better; its last state is saved already."""
-        self.progress.say(_stopped_early(self.standing))
-        return _outcome(self.standing, "stopped_early")
+        self.progress.say(outcomes.stopped_early(self.standing))
+        return outcomes.outcome(self.standing, "stopped_early")
 
     def leave(self, state: TrainState, asked: str | None) -> Outcome:
         """Ends a run that is asked to stop."""
@@ -351,7 +329,7 @@ class _Run:
             f"{asked}: saved at step {self.standing.step} of {self.config.steps}; "
             "to go on, give the same command again."
         )
-        return _outcome(self.standing, "preempted" if asked == "SIGTERM" else "interrupted")
+        return outcomes.outcome(self.standing, "preempted" if asked == "SIGTERM" else "interrupted")
 
 
 def _calls(start: int, config: TrainingConfig) -> list[tuple[int, int]]:
@@ -381,33 +359,6 @@ def _due(step: int, config: TrainingConfig) -> bool:
 def _out_of_patience(standing: Standing, config: TrainingConfig) -> bool:
     """Whether early stopping ends the run."""
     return 0 < config.patience <= standing.stale
-
-
-def _nothing_to_do(standing: Standing, config: TrainingConfig) -> Outcome:
-    """Says why a run is at its end before it starts."""
-    if standing.step >= config.steps:
-        _say(
-            f"step {standing.step} is done already and config.training.steps={config.steps}; "
-            "raise it to train on."
-        )
-        return _outcome(standing)
-    _say(f"{_stopped_early(standing)} Raise config.training.patience to train on.")
-    return _outcome(standing, "stopped_early")
-
-
-def _stopped_early(standing: Standing) -> str:
-    """The line that tells of early stopping."""
-    best = standing.best or {}
-    return (
-        f"stopped early at step {standing.step}: {standing.stale} validations in a row were no "
-        f"better than {best['score']:.6g} at step {best['step']}."
-    )
-
-
-def _outcome(standing: Standing, state: str = "done") -> Outcome:
-    """The outcome of a run that stands there."""
-    best = standing.best or {"step": None, "score": None}
-    return Outcome(standing.step, state, best["step"], best["score"])
 
 
 def _sink(

@@ -1,4 +1,4 @@
-"""What a training says before its first step, a line each."""
+"""The lines that training prints before its first step."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,19 +14,19 @@ from rnngen_jax.training.step import Call
 
 
 def data(dataset: Dataset) -> str:
-    """The data set's name, the sizes of its splits, and what an image is."""
+    """The data set's name, the sizes of its splits, and an image's shape and levels."""
     sizes = ", ".join(f"{split.num:,} {name}" for name, split in dataset.splits.items())
     shape = "x".join(map(str, dataset.spec.shape))
     return f"data {dataset.name}: {sizes} images, {shape}, {dataset.spec.levels} levels"
 
 
 def model(name: str, params: Params, seeds: int) -> str:
-    """The number of parameters, of each player where there are several.
+    """The number of parameters, per player if there are several.
 
     Args:
       name: the model's.
-      params: arrays or their shapes; with several seeds they have a leading axis of them.
-      seeds: how many.
+      params: arrays or their shapes; with several seeds they have a leading axis over seeds.
+      seeds: number of seeds.
     """
     counts = {
         player: sum(leaf.size for leaf in jax.tree.leaves(own)) // seeds
@@ -41,7 +41,7 @@ def model(name: str, params: Params, seeds: int) -> str:
 
 
 def devices(used: Sequence[jax.Device]) -> str:
-    """The devices by kind, and their processes where there are several."""
+    """The devices by kind, and the number of processes if there are several."""
     kinds = Counter(device.device_kind for device in used)
     processes = len({device.process_index for device in used})
     where = "" if processes == 1 else f" in {processes} processes"
@@ -51,7 +51,7 @@ def devices(used: Sequence[jax.Device]) -> str:
 def warmups(
     given: Mapping[str, OptimizerConfig], resolved: Mapping[str, OptimizerConfig]
 ) -> list[str]:
-    """How long the warm-ups are that were given as a fraction, for a run that begins."""
+    """The lengths of warm-ups given as a fraction, for a new run."""
     return [
         f"{section.SECTION}.warmup_steps: {section.warmup_steps}, the config's "
         f"{given[player].warmup_fraction:.3g} of its steps"
@@ -61,7 +61,7 @@ def warmups(
 
 
 def ended_schedules(sections: Mapping[str, OptimizerConfig], steps: int) -> list[str]:
-    """Which schedules end before the training does, and at what learning rate."""
+    """The schedules that end before training does, and their last learning rates."""
     return [
         f"{section.SECTION}: the {section.schedule} schedule ends at step {section.decay_steps}; "
         f"up to step {steps} the learning rate stays at its last value, "
@@ -72,7 +72,7 @@ def ended_schedules(sections: Mapping[str, OptimizerConfig], steps: int) -> list
 
 
 def compiling(parallel: Parallel, progress: Progress) -> Parallel:
-    """`parallel`, which shows that its first call is compiled and how long that takes."""
+    """`parallel`, showing progress while its first call compiles."""
     first = True
 
     def compiled(*arguments: object) -> Call:

@@ -1,4 +1,4 @@
-"""Optimisers and learning rate schedules, from their config section to optax."""
+"""Optimisers and learning rate schedules: from a config section to optax."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,12 +15,13 @@ from rnngen_jax.training.config import DECAYS, OptimizerConfig
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     """The optimiser of one player.
 
-    The order is: penalties are added to the gradient, the sum is clipped, the optimiser scales it,
-    the updated parameters are cut. With several updates per step the schedule still counts steps.
+    In this order: penalties are added to the gradient, the sum is clipped, the optimiser scales it,
+    the updated parameters are clipped. With several updates per step the schedule still counts
+    steps.
 
     Raises:
-      UserError: a decaying schedule without a length, one that is no longer than its warm-up,
-        or a warm-up that is still a fraction.
+      UserError: a decaying schedule without a length or no longer than its warm-up, or a warm-up
+        that is still a fraction.
     """
     rate = learning_rate(config)
     parts = []
@@ -72,38 +73,18 @@ def add_penalties(l1: float, l2: float) -> optax.GradientTransformation:
             return gradient
         return gradient + l1 * jnp.sign(weight) + l2 * weight
 
-    def init(params: optax.Params) -> optax.EmptyState:
-        del params
-        return optax.EmptyState()
-
-    def update(
-        updates: optax.Updates, state: optax.EmptyState, params: optax.Params | None = None
-    ) -> tuple[optax.Updates, optax.EmptyState]:
-        return jax.tree.map(penalised, updates, params), state
-
-    return optax.GradientTransformation(init, update)
+    return optax.stateless_with_tree_map(penalised)
 
 
 def keep_within(limit: float) -> optax.GradientTransformation:
-    """Shortens updates so that no parameter leaves [-limit, limit]; comes last in a chain."""
-
-    def init(params: optax.Params) -> optax.EmptyState:
-        del params
-        return optax.EmptyState()
-
-    def update(
-        updates: optax.Updates, state: optax.EmptyState, params: optax.Params | None = None
-    ) -> tuple[optax.Updates, optax.EmptyState]:
-        cut = jax.tree.map(lambda u, w: jnp.clip(w + u, -limit, limit) - w, updates, params)
-        return cut, state
-
-    return optax.GradientTransformation(init, update)
+    """Shortens updates so that no parameter leaves [-limit, limit]; must come last in a chain."""
+    return optax.stateless_with_tree_map(lambda u, w: jnp.clip(w + u, -limit, limit) - w)
 
 
 def _scaling(
     config: OptimizerConfig, rate: Callable[[Array], Array]
 ) -> optax.GradientTransformation:
-    """The optimiser proper."""
+    """The optimiser that the config names, with its learning rate."""
     momentum = config.momentum or None
     match config.name:
         case "adam":

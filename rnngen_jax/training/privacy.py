@@ -1,8 +1,9 @@
-"""Differentially private training: clipped, noised gradients, and what they promise.
+"""Differentially private training: clipped gradients with noise, and privacy accounting.
 
-Abadi et al. 2016 (DP-SGD). Where of an adversarial pair only the discriminator sees data, its
-gradients alone need this: whatever the generator learns from it is as private. A generator whose
-loss reads real images (`AdversarialLoss.reads_real`) or their labels is not covered so.
+Abadi et al. 2016 (DP-SGD). If only the discriminator of an adversarial pair sees data, only its
+gradients need this: the generator, which learns from it, is then as private (post-processing). That
+does not hold for a generator whose loss reads real images (`AdversarialLoss.reads_real`) or their
+labels.
 """
 
 import math
@@ -19,11 +20,11 @@ from rnngen_jax.models.base import Aux, Batch
 
 
 class Privacy(NamedTuple):
-    """How a player's gradients are made private; see `clipped_mean` and `noised`.
+    """Privacy settings of a player's gradients; see `clipped_mean` and `noised`.
 
     Attributes:
-      noise: σ.
-      clip: C.
+      noise: σ, the noise multiplier.
+      clip: C, the largest norm of one example's gradient.
     """
 
     noise: float
@@ -33,17 +34,17 @@ class Privacy(NamedTuple):
 def clipped_value_and_grad(
     loss: Callable[[Any, Batch], tuple[Array, Aux]], own: Any, examples: Batch, clip: float
 ) -> tuple[tuple[Array, Aux], Any]:
-    """What `jax.value_and_grad(loss, has_aux=True)(own, examples)` gives, with clipped gradients.
+    """`jax.value_and_grad(loss, has_aux=True)(own, examples)` with clipped per-example gradients.
 
-    The gradient is `clipped_mean` of the examples'; with noise it is private. Loss and metrics are
-    reported as they are, so they are not private.
+    The gradient is the `clipped_mean` of the examples' gradients; with noise it is private. The
+    loss and the metrics are not.
 
     Args:
-      loss: a mean over examples of which none sees another. The `extra` of its `Aux` must not
-        depend on the examples, since nothing hides it: that of the first is kept.
+      loss: a mean over examples that do not interact. The `extra` of its `Aux` must not depend on
+        the examples, as it is not private; the first example's is kept.
       own: the player's parameters.
       examples: leaves `[B, ...]`.
-      clip: C, the greatest norm.
+      clip: C, the largest norm.
     """
 
     def of_one(example: Batch) -> tuple[tuple[Array, Aux], Any]:
@@ -57,34 +58,33 @@ def clipped_value_and_grad(
 
 
 def clipped_mean(gradients: Any, clip: float) -> Any:
-    """The mean of clipped gradients of single examples: `Σ_i clipped g_i / B`.
+    """The mean of clipped per-example gradients: `Σ_i g_i / max(1, |g_i| / C) / B`.
 
-    Each example's gradient is scaled down to the norm `clip`, over all leaves together, where it is
-    longer.
+    The norm of an example's gradient is over all leaves together.
 
     Args:
       gradients: leaves `[B, ...]`, one gradient per example, each from that example alone (so no
-        batch normalisation); such as `jax.vmap(jax.grad(loss), in_axes=(None, 0))` gives.
-      clip: C, the greatest norm.
+        batch normalisation), as from `jax.vmap(jax.grad(loss), in_axes=(None, 0))`.
+      clip: C, the largest norm.
 
     Returns:
       A tree like one example's gradient.
     """
-    # Products of lower precision would let a clipped gradient be longer than the noise covers.
+    # At lower precision a clipped gradient could be longer than the noise allows for.
     with jax.default_matmul_precision("highest"):
         total, _ = optax.per_example_global_norm_clip(gradients, clip)
-    held = len(jax.tree.leaves(gradients)[0])
-    return jax.tree.map(lambda leaf: leaf / held, total)
+    size = len(jax.tree.leaves(gradients)[0])
+    return jax.tree.map(lambda leaf: leaf / size, total)
 
 
 def noised(mean: Any, privacy: Privacy, size: int, key: Array) -> Any:
     """The private gradient `mean + noise · clip · N(0, 1) / B` (Abadi et al. 2016, algorithm 1).
 
     Args:
-      mean: `clipped_mean` of a whole batch: over devices, the mean of theirs.
+      mean: the `clipped_mean` of the whole batch, averaged over devices.
       privacy: noise and clip.
-      size: B, the examples of the whole batch.
-      key: the step's own key for this noise; devices that have the same draw the same.
+      size: B, examples in the whole batch.
+      key: the step's key for this noise; devices with the same key add the same noise.
     """
     leaves, structure = jax.tree.flatten(mean)
     scale = privacy.noise * privacy.clip / size
@@ -94,22 +94,23 @@ def noised(mean: Any, privacy: Privacy, size: int, key: Array) -> Any:
 
 
 def epsilon(noise: float, sample_rate: float, steps: int, delta: float) -> float:
-    """ε of the (ε, δ)-differential privacy that the usual accounting gives a training.
+    """ε of (ε, δ)-differential privacy, by the usual accounting.
 
-    It is a Gaussian mechanism on Poisson samples, composed `steps` times, by the Rényi accountant
-    of Google's dp-accounting; neighbouring data sets differ in one example, added or taken away.
+    Training is accounted for as a Gaussian mechanism on Poisson samples, composed `steps` times, by
+    the Rényi accountant of Google's dp-accounting; neighbouring data sets differ in one example,
+    added or removed.
 
-    The figure is a convention and not a proof. The accounting supposes that each batch holds each
-    example with probability `sample_rate`, independently (Poisson sampling). Batches here are drawn
-    epoch by epoch, of a fixed size, from a shuffled order, as they are in most programs that
-    report such a figure; for those the true ε can be larger. It also covers the gradients alone,
-    and not a choice of settings or of a checkpoint by looking at the data.
+    The figure is a convention, not a proof. The accounting assumes that each batch contains each
+    example independently with probability `sample_rate` (Poisson sampling). Batches here have a
+    fixed size and follow a shuffled order, epoch by epoch, as in most programs that report such a
+    figure; the true ε can then be larger. The figure covers the gradients only, not a choice of
+    settings or of a checkpoint by looking at the data.
 
     Args:
-      noise: σ, as for `noised_mean`; with 0 nothing is private and ε is infinite.
-      sample_rate: batch size over number of training examples, above 0 and at most 1.
-      steps: private steps, 0 or more: for an adversarial pair, those of the discriminator.
-      delta: δ, above 0 and below 1; usually below one over the number of examples.
+      noise: σ, as in `Privacy`; with 0 nothing is private and ε is infinite.
+      sample_rate: batch size over number of training examples, in (0, 1].
+      steps: private steps, ≥ 0; for an adversarial pair, those of the discriminator.
+      delta: δ, in (0, 1); usually below one over the number of examples.
 
     Raises:
       UserError: a value out of range, or dp-accounting is not installed.
@@ -127,8 +128,8 @@ def epsilon(noise: float, sample_rate: float, steps: int, delta: float) -> float
         from dp_accounting import rdp
     except ImportError:
         raise UserError(
-            "The privacy of a training is accounted for by dp-accounting, which is not installed; "
-            "pip install rnngen_jax[privacy]"
+            "private training needs dp-accounting, which is not installed; "
+            "pip install 'rnngen_jax[privacy]'."
         ) from None
     step = dp_accounting.PoissonSampledDpEvent(sample_rate, dp_accounting.GaussianDpEvent(noise))
     accountant = rdp.RdpAccountant().compose(step, steps)

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a progress bar on a terminal, plain lines elsewhere."""
+"""Progress of a run for people: a progress bar on a terminal, plain lines elsewhere."""
 
 import contextlib
 import sys
@@ -13,15 +13,15 @@ from rnngen_jax.training.seeds import Values, mean, standard_error
 
 
 class Progress(NamedTuple):
-    """Shows how far a run is; on processes other than the first it shows nothing.
+    """Shows a run's progress; processes other than the first show nothing.
 
     Attributes:
-      say: prints a line, above the bar where there is one.
-      metrics: `metrics(step, split, values)` prints a line of metrics, of several seeds the
-        mean and its standard error; on a terminal those of training are in the bar instead.
-      advance: `advance(steps, loss)` counts steps that are done.
-      compiling: `with compiling():` shows that the step is compiled, and for how long; the time
-        that is left is measured from its end.
+      say: prints a line, above the bar if there is one.
+      metrics: `metrics(step, split, values)` prints a line of metrics, for several seeds the mean
+        and its standard error; on a terminal, the bar shows training metrics instead.
+      advance: `advance(steps, loss)` counts completed steps.
+      compiling: `with compiling():` shows that the step compiles and how long it took; the
+        remaining time is estimated from its end on.
       close: ends the bar.
     """
 
@@ -33,7 +33,7 @@ class Progress(NamedTuple):
 
 
 def make_progress(start: int, steps: int, batch_size: int) -> Progress:
-    """Shows a run from step `start` to `steps` of `batch_size` images each, of all seeds."""
+    """Shows a run from step `start` to `steps`; `batch_size` images per step, over all seeds."""
     if jax.process_index() != 0:
         return Progress(_nothing, _nothing, _nothing, contextlib.nullcontext, _nothing)
     if sys.stderr.isatty():
@@ -42,7 +42,7 @@ def make_progress(start: int, steps: int, batch_size: int) -> Progress:
 
 
 def _lines(steps: int) -> Progress:
-    """Plain lines; those of metrics end with the time that is left at the pace so far."""
+    """Plain lines; a line of metrics ends with the estimated time left."""
     begin, done = time.perf_counter(), 0
 
     def say(line: str) -> None:
@@ -74,7 +74,7 @@ def _lines(steps: int) -> Progress:
 
 
 def _bar(start: int, steps: int, batch_size: int) -> Progress:
-    """A bar that counts steps and shows images a second, the time left and the loss."""
+    """A bar that counts steps and shows images per second, the time left and the loss."""
     from tqdm import tqdm
 
     bar = tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True, file=sys.stderr)
@@ -110,7 +110,7 @@ def _metrics_line(step: int, steps: int, split: str, values: Mapping[str, Values
 
 
 def _duration(seconds: float) -> str:
-    """A time for people."""
+    """A duration in words."""
     if seconds < 100:
         return f"{seconds:.1f} s"
     minutes = seconds / 60
@@ -118,7 +118,7 @@ def _duration(seconds: float) -> str:
 
 
 def _shown(values: Values) -> str:
-    """A metric, of several seeds the mean and its standard error."""
+    """A metric; for several seeds, their mean and its standard error."""
     error = f" ± {standard_error(values):.2g}" if isinstance(values, list) else ""
     return f"{mean(values):.4g}{error}"
 

@@ -1,4 +1,4 @@
-"""Keeps Orbax and TensorStore from printing errors that they raise as well."""
+"""Keeps Orbax and TensorStore from printing errors that they also raise."""
 
 import functools
 import logging
@@ -10,12 +10,12 @@ from absl import logging as absl_logging
 
 @functools.cache
 def silence_repeated_errors() -> None:
-    """From now on, a checkpoint that cannot be written, such as to a full disk, is told once.
+    """From now on, a failed save of a checkpoint, such as to a full disk, is reported once.
 
     Orbax logs each error of its threads with a traceback, and raises it from the next save or wait.
-    It closes the save's event loop with the first array that fails: of each other array, asyncio
-    logs the error when its task is forgotten, or TensorStore prints that the loop is closed. All
-    of it comes from threads, at any time after the error, so that no `with` block would hold it.
+    The first array that fails closes the save's event loop: for each other array, asyncio logs the
+    error when its task is garbage-collected, or TensorStore prints that the loop is closed. These
+    come from threads at any time after the error, so a `with` block could not catch them.
     Everything else is printed as before.
     """
     absl_logging.get_absl_logger().addFilter(_not_an_error_of_orbax)
@@ -31,10 +31,10 @@ def silence_repeated_errors() -> None:
 
 
 def _not_an_error_of_orbax(record: logging.LogRecord) -> bool:
-    """Whether a record was logged elsewhere, or is no error."""
+    """Whether a record is not an error, or was not logged by Orbax."""
     return record.levelno < logging.ERROR or "orbax" not in record.pathname
 
 
 def _not_a_task_of_orbax(record: logging.LogRecord) -> bool:
-    """Whether a record is of any other task, whose code its message names."""
+    """Whether a record is not about a task of Orbax's; the message names the task's code."""
     return re.search(r"defined at \S*orbax", record.getMessage()) is None

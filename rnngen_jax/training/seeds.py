@@ -1,8 +1,8 @@
-"""Seeds: several runs of one config, that differ in the seed alone, trained in one program.
+"""Training several seeds of one config in one program.
 
-Run r of them is the one that `seed + r` makes: its parameters, its batches and its noise. The
-arrays of N seeds have a leading axis `[N, ...]`, the state as well as the gradients, and one
-program runs over that axis with `jax.vmap`. A run of one seed has no such axis anywhere.
+Run r is the same as a run with `seed + r` alone: its parameters, its batches and its noise. With N
+seeds all arrays, state and gradients, have a leading axis `[N, ...]`, which `jax.vmap` maps over. A
+run of one seed has no such axis.
 """
 
 import math
@@ -15,39 +15,39 @@ import numpy as np
 from rnngen_jax.training.state import TrainState
 from rnngen_jax.training.step import Fetch, Step, many_steps
 
-Values = float | list[float]  # of the one seed, or of each of several
+Values = float | list[float]  # a value, or one per seed of several
 
 
 def create_each(make: Callable[[Any], TrainState], seed: int, seeds: int) -> TrainState:
-    """The states before the first step.
+    """The states of all seeds before the first step.
 
     Args:
       make: `make(seed) -> state` of one seed.
-      seed: the first.
-      seeds: how many, N.
+      seed: the first seed.
+      seeds: number of seeds N.
 
     Returns:
-      The states along a leading axis `[N, ...]`; for one seed its state as it is.
+      The states along a leading axis `[N, ...]`; for one seed, its state without that axis.
     """
     if seeds == 1:
         return make(seed)
-    # One after the other: `vmap` would batch the QR of orthogonal kernels, and on a CPU a batched
-    # factorisation waits for its parts on the thread pool that two of them fill, for ever.
+    # Sequentially: `vmap` would batch the QR decompositions of orthogonal kernels, and on CPU two
+    # batched decompositions can deadlock, each waiting for threads of the same pool.
     return jax.lax.map(make, numbers(seed, seeds))
 
 
 def many_steps_each(step: Step, fetch: Fetch, seeds: int) -> Callable[..., Any]:
-    """Makes the function of one call, as `many_steps` does, for all seeds.
+    """The function of one call, as from `many_steps`, for all seeds.
 
     Args:
       step: one step of one seed.
       fetch: `fetch(resident, item) -> batch` of one seed.
-      seeds: how many, N.
+      seeds: number of seeds N.
 
     Returns:
-      `call(seeds, state, resident, chunk) -> (state, metrics)`: the seeds are `[N]`, as `numbers`
-      gives them, or the shard of them that is run; so are the leading axes of the state's leaves.
-      Chunk leaves and metrics have leading axes `[K, N]`. For one seed it is that of `many_steps`.
+      `call(seeds, state, resident, chunk) -> (state, metrics)`: the seeds are `[N]`, from
+      `numbers`, or a shard of them, and the state's leaves have the same leading axis. Chunk leaves
+      and metrics have leading axes `[K, N]`. For one seed, the function from `many_steps`.
     """
 
     def one(seed: Any, state: TrainState, resident: Any, chunk: Any) -> Any:
@@ -57,19 +57,19 @@ def many_steps_each(step: Step, fetch: Fetch, seeds: int) -> Callable[..., Any]:
 
 
 def with_axis(abstract: Any, seeds: int) -> Any:
-    """The shapes and dtypes of all seeds' arrays, from those of one."""
+    """The shapes and dtypes of all seeds' arrays, given those of one seed."""
     if seeds == 1:
         return abstract
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct((seeds, *x.shape), x.dtype), abstract)
 
 
 def pick(tree: Any, seed_index: int, seeds: int) -> Any:
-    """The arrays of one seed, from those of all."""
+    """The arrays of one seed, given those of all."""
     return tree if seeds == 1 else jax.tree.map(lambda x: x[seed_index], tree)
 
 
 def gather(metrics: Sequence[Mapping[str, float]]) -> dict[str, Values]:
-    """Each metric's value in each seed, from the metrics of the seeds; of one, as it is."""
+    """Each metric's values over seeds, given each seed's metrics; a plain value for one seed."""
     if len(metrics) == 1:
         return dict(metrics[0])
     return {name: [float(one[name]) for one in metrics] for name in metrics[0]}
@@ -81,20 +81,20 @@ def mean(values: Values) -> float:
 
 
 def standard_error(values: Sequence[float]) -> float:
-    """Of the mean over two seeds or more: the sample standard deviation over √N."""
+    """The standard error of the mean over N ≥ 2 seeds: the sample standard deviation over √N."""
     return float(np.std(values, ddof=1)) / math.sqrt(len(values))
 
 
 def summarise(metrics: Mapping[str, Values], seed: int) -> dict[str, float]:
-    """Numbers to write down.
+    """Metrics as they are recorded.
 
     Args:
       metrics: by name, of one seed or of each of several.
-      seed: the first.
+      seed: the first seed.
 
     Returns:
-      The metrics of one seed as they are. Of several, for each metric the mean under its own
-      name, `<metric>/standard_error`, and each one's value as `<metric>/seed_<seed>`.
+      The metrics of one seed as they are. For several, each metric's mean under its own name,
+      `<metric>/standard_error`, and each seed's value as `<metric>/seed_<seed>`.
     """
     summary: dict[str, float] = {}
     for name, values in metrics.items():
@@ -106,21 +106,21 @@ def summarise(metrics: Mapping[str, Values], seed: int) -> dict[str, float]:
 
 
 def first_not_finite(name: str, values: np.ndarray, seeds: int) -> tuple[str, float]:
-    """The first number that is not finite, and what to call it.
+    """The first number that is not finite, and its name for messages.
 
     Args:
       name: of the values.
-      values: with several seeds `[N, ...]`; one of them at least is not finite.
-      seeds: how many, N.
+      values: with several seeds `[N, ...]`; at least one is not finite.
+      seeds: number of seeds N.
 
     Returns:
-      The name, which with several seeds says which one, and the number.
+      The name, with the seed's index if there are several, and the number.
     """
     at = tuple(np.argwhere(~np.isfinite(values))[0])
     return name if seeds == 1 else f"{name} of seed_index {at[0]}", float(values[at])
 
 
 def numbers(seed: int, seeds: int) -> np.ndarray:
-    """The seeds `[N]`, or `[]` of one; each makes the key that the same Python int makes."""
+    """The seeds `[N]`, or `[]` for one; each makes the same key as the same Python int."""
     each = np.arange(seed, seed + seeds, dtype=np.uint32)
     return each if seeds > 1 else each[0]

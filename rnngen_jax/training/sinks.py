@@ -1,4 +1,4 @@
-"""Where metrics go: metrics.jsonl, which is the truth, and TensorBoard's event files."""
+"""Metric sinks: metrics.jsonl, which is authoritative, and TensorBoard's event files."""
 
 import contextlib
 import json
@@ -18,15 +18,15 @@ Line = dict[str, Any]
 
 
 def _no_image(step: int, name: str, picture: np.ndarray) -> None:
-    """Keeps no pictures."""
+    """Discards pictures."""
 
 
 class Sink(NamedTuple):
-    """A place for metrics, and for pictures where it takes them.
+    """A destination for metrics, and optionally pictures.
 
     Attributes:
       write: `write(step, split, metrics)`, split "train" or "validation", metrics finite numbers
-        by name. It raises an `OSError` that names the file where that cannot be written.
+        by name. It raises an `OSError` that names the file if that cannot be written.
       close: releases the file.
       image: `image(step, name, picture)`, uint8 RGB `[H, W, 3]`.
     """
@@ -37,11 +37,11 @@ class Sink(NamedTuple):
 
 
 def jsonl(path: str | os.PathLike[str]) -> Sink:
-    """Appends a JSON object a line: {"step": 100, "split": "train", "loss/model": 1.5, ...}.
+    """Appends one JSON object per line: {"step": 100, "split": "train", "loss/model": 1.5, ...}.
 
     A line is on disk when `write` returns.
     """
-    with open(path, "ab"):  # so that a place that cannot be written to is told before training
+    with open(path, "ab"):  # raises now, before training, if the file cannot be written
         pass
 
     def write(step: int, split: str, metrics: Mapping[str, float]) -> None:
@@ -59,12 +59,12 @@ def tensorboard(
     """Writes an event file: metrics as `<split>/<metric>`, and pictures by their names.
 
     Args:
-      folder: its folder; made if missing.
-      step: where the run stands; what older event files hold after it, TensorBoard leaves out.
-      hyperparameters: by name, for the table of runs, whose metrics are those written.
+      folder: for the file; made if missing.
+      step: the run's current step; TensorBoard hides later entries of older event files.
+      hyperparameters: by name, for TensorBoard's table of runs.
     """
-    # Not its SummaryWriter, whose thread would die of a full disk with a traceback, and which would
-    # make a run of its own for the hyper-parameters, without the metrics.
+    # Not tensorboardX's SummaryWriter: on a full disk its thread dies with a traceback, and it
+    # writes hyper-parameters to a run of their own, without the metrics.
     from tensorboardX import RecordWriter, summary
     from tensorboardX.proto.event_pb2 import Event, SessionLog
 
@@ -89,7 +89,7 @@ def tensorboard(
         put(Event(step=step, summary=summary.image(name, picture, dataformats="HWC")))
 
     def close() -> None:
-        # What was not written has been told by `write`, and would be tried once more.
+        # `write` has already raised for what could not be written, and closing would try again.
         with contextlib.suppress(OSError):
             writer.close()
 
@@ -120,10 +120,10 @@ def together(sinks: Sequence[Sink]) -> Sink:
 
 
 def read(path: str | os.PathLike[str]) -> list[Line]:
-    """The lines of metrics.jsonl, but for a last line that was torn by the end of a process.
+    """The lines of metrics.jsonl, except a last line that the end of a process left incomplete.
 
     Raises:
-      UserError: the file is missing, or a line is no metrics.
+      UserError: the file is missing, or a line does not hold metrics.
     """
     try:
         return [line for line, _ in _lines(pathlib.Path(path))]
@@ -132,12 +132,12 @@ def read(path: str | os.PathLike[str]) -> list[Line]:
 
 
 def truncate_after(path: str | os.PathLike[str], step: int) -> None:
-    """Drops the lines after `step`, and a torn last line, for a run to go on from `step`.
+    """Drops the lines after `step`, and an incomplete last line, for a run to resume from `step`.
 
-    The file is replaced in one piece, or not touched where there is nothing to drop.
+    The file is replaced atomically, or left alone if there is nothing to drop.
 
     Raises:
-      UserError: a line is no metrics.
+      UserError: a line does not hold metrics.
     """
     path = pathlib.Path(path)
     if not path.exists():
@@ -149,10 +149,10 @@ def truncate_after(path: str | os.PathLike[str], step: int) -> None:
 
 
 def shortfall(path: str | os.PathLike[str], logged: int) -> str | None:
-    """What is missing of a run whose metrics have been written up to the step `logged`, if any.
+    """What is missing from metrics.jsonl, if anything, where it should reach the step `logged`.
 
     Raises:
-      UserError: a line is no metrics.
+      UserError: a line does not hold metrics.
     """
     if logged == 0:
         return None
@@ -166,18 +166,18 @@ def shortfall(path: str | os.PathLike[str], logged: int) -> str | None:
 
 
 def _lines(path: pathlib.Path) -> list[tuple[Line, bytes]]:
-    """The whole lines, parsed and as they are."""
+    """The complete lines, parsed and as bytes."""
     lines = []
     for number, raw in enumerate(read_regular(path).splitlines(keepends=True), start=1):
         if not raw.endswith(b"\n"):
-            break  # torn: a whole line ends with its line break
+            break  # incomplete: a complete line ends with its line break
         try:
             line = json.loads(raw)
         except (ValueError, RecursionError):
             line = None
         if not isinstance(line, dict) or not isinstance(line.get("step"), int):
             raise UserError(
-                f"{path}, line {number}, is no line of metrics; remove it, or give another "
+                f"{path}, line {number}, does not hold metrics; remove it, or give another "
                 "--workdir."
             )
         lines.append((line, raw))

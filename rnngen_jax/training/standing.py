@@ -1,4 +1,4 @@
-"""Where a run stands besides its arrays, and how fast it is."""
+"""A run's progress beside its arrays, and its speed."""
 
 import contextlib
 import re
@@ -15,16 +15,16 @@ from rnngen_jax.training.seeds import Values, first_not_finite
 
 @dataclass
 class Standing:
-    """What goes into each checkpoint's meta, so that a resumed run writes the same lines.
+    """Progress that each checkpoint's meta stores, so that a resumed run writes the same lines.
 
     Attributes:
-      step: number of steps whose metrics are counted in.
+      step: number of steps whose metrics have been accounted for.
       best: `{"step", "score"}` of the best validation, `None` before the first.
       stale: validations since then.
       count, sums: number of steps since the last full line of training metrics, and the sums of
-        their metrics, of each seed where there are several: float64, added step by step, so
-        that stopping in between changes no bit.
-      owed: whether what is due at this step is still to be done.
+        their metrics, per seed if there are several. Sums are float64 and added step by step, so
+        that resuming in between is exact to the bit.
+      owed: whether the work due at this step is still to be done.
       saved: step of the newest checkpoint.
     """
 
@@ -38,10 +38,10 @@ class Standing:
 
     @classmethod
     def of(cls, meta: Mapping[str, Any]) -> Self:
-        """As a checkpoint's meta says.
+        """The progress that a checkpoint's meta stores.
 
         Raises:
-          UserError: it does not say all of it.
+          UserError: a field is missing.
         """
         _require_complete(meta)
         standing = cls(meta["step"], saved=meta["step"])
@@ -49,7 +49,7 @@ class Standing:
         return standing
 
     def back_to(self, meta: Mapping[str, Any]) -> None:
-        """Takes on what `meta` gave at this step."""
+        """Restores what `meta` returned at this step."""
         self.best, self.stale = meta["best"], meta["stale"]
         self.count, self.sums = meta["count"], dict(meta["sums"])
         self.owed = meta.get("owed", False)
@@ -60,7 +60,7 @@ class Standing:
         return self.step - self.count
 
     def meta(self) -> dict[str, Any]:
-        """JSON values that `of` reads back; a checkpoint adds the step by itself."""
+        """JSON values that `of` reads; a checkpoint adds the step."""
         return {
             "best": self.best and dict(self.best),
             "stale": self.stale,
@@ -73,9 +73,8 @@ class Standing:
         """Adds the metrics of the steps of one call.
 
         Args:
-          metrics: by name, `[K]`, or `[K, N]` of N seeds.
-          sections: by player the path of its section, in the order in which they are named when
-            something is wrong.
+          metrics: by name, `[K]`, or `[K, N]` for N seeds.
+          sections: the config section of each player, in the order in which errors name them.
 
         Raises:
           DivergedError: a metric is not finite.
@@ -92,7 +91,7 @@ class Standing:
             self.count += 1
 
     def means(self) -> dict[str, Values]:
-        """The mean of each metric since the last full line, of each seed for itself."""
+        """The mean of each metric since the last full line, per seed."""
         sums = sorted(self.sums.items())
         return {name: (np.asarray(total) / self.count).tolist() for name, total in sums}
 
@@ -101,7 +100,7 @@ class Standing:
         self.count, self.sums = 0, {}
 
     def judge(self, score: float) -> bool:
-        """Takes in a validation's score; returns whether it is better than all before."""
+        """Records a validation's score; returns whether it is the best so far."""
         improved = self.best is None or score < self.best["score"]
         if improved:
             self.best, self.stale = {"step": self.step, "score": score}, 0
@@ -116,8 +115,7 @@ class Standing:
 
         Args:
           name, values, seeds: as in `first_not_finite`.
-          sections: by player the path of its section. Where no part of the name is a player's, all
-            are named.
+          sections: the config section of each player. All are named if `name` names no player.
         """
         found = [sections[part] for part in re.split(r"[/. ]", name) if part in sections]
         named = list(dict.fromkeys(found[:1] or sections.values()))
@@ -134,39 +132,39 @@ class Standing:
 
 
 def _require_complete(meta: Mapping[str, Any]) -> None:
-    """Raises a `UserError` unless a checkpoint's meta says where its run stands."""
+    """Raises a `UserError` unless a checkpoint's meta has the run's progress."""
     missing = [name for name in ("stale", "count", "sums") if name not in meta]
     if missing:
         raise UserError(
-            f"the meta of checkpoint {meta['step']} lacks {', '.join(missing)}, so no run can go "
-            "on from it; train with the version that wrote it, or in another --workdir."
+            f"the meta of checkpoint {meta['step']} lacks {', '.join(missing)}, so no run can "
+            "resume from it; train with the version that wrote it, or in another --workdir."
         )
 
 
 class Clock:
-    """Images a second, without the time spent on anything but training."""
+    """Measures images per second, excluding time not spent on training."""
 
     def __init__(self) -> None:
-        """Starts."""
+        """Starts the clock."""
         self.start()
 
     def start(self) -> None:
-        """Starts anew."""
+        """Restarts the clock."""
         self._begin, self._paused, self._images = time.perf_counter(), 0.0, 0
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Leaves the time inside out."""
+        """Excludes the time inside the `with` block."""
         begin = time.perf_counter()
         yield
         self._paused += time.perf_counter() - begin
 
     def count(self, images: int) -> None:
-        """Adds images that have been trained on."""
+        """Adds images trained on."""
         self._images += images
 
     def metrics(self) -> dict[str, float]:
-        """`images_per_second` since the start; nothing where none has been trained on since."""
+        """`images_per_second` since the start; empty if there were no images."""
         if not self._images:
             return {}
         seconds = time.perf_counter() - self._begin - self._paused

@@ -1,6 +1,6 @@
-"""One checkpoint as it lies on disk: its meta and its arrays, no digest of which goes unchecked.
+"""Reads one checkpoint from disk, its meta and its arrays, and checks the digests of all it reads.
 
-What a checkpoint consists of is said in `checkpoints.py`. Nothing here changes a file.
+`checkpoints.py` describes the format. Nothing here changes a file.
 """
 
 import contextlib
@@ -19,30 +19,31 @@ from rnngen_jax.training.digests import describe, digest, named
 
 Meta = dict[str, Any]
 
-# Of the meta and the arrays' names. Format 1 said "replicas" for seeds, and did not name itself.
+# Format of the meta and of the arrays' names. Format 1 said "replicas" for seeds, and had no field
+# for itself.
 FORMAT = 2
 
-# What Orbax, TensorStore and their codecs raise for files that are not whole: JSON that is none or
-# other JSON, broken UTF-8, a chunk that does not decode, a file that is missing.
+# Raised by Orbax, TensorStore and their codecs for damaged files: invalid or unexpected JSON,
+# invalid UTF-8, a chunk that does not decode, a missing file.
 _OF_DAMAGE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 _MISSING = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 
 
 class DamagedError(Exception):
-    """A checkpoint whose files can be read, and whose content is not what was written."""
+    """A checkpoint whose files can be read but differ from what was written."""
 
 
 class UnreadableError(OSError):
-    """A checkpoint that the machine refuses to read, which may well be sound."""
+    """A checkpoint that the operating system refuses to read, and that may be intact."""
 
 
 def meta(path: pathlib.Path) -> Meta:
     """The meta of the checkpoint in the folder `path`, whose name is its step.
 
     Raises:
-      DamagedError: it is not what was written.
+      DamagedError: it differs from what was written.
       UnreadableError: it cannot be read.
-      UserError: it is of another format than `FORMAT`.
+      UserError: its format is not `FORMAT`.
     """
     with _reading(path):
         found = _restored(path, ocp.args.Composite(meta=ocp.args.JsonRestore())).get("meta")
@@ -53,14 +54,17 @@ def meta(path: pathlib.Path) -> Meta:
         _require_format(found, path)
         _require_fields(found)
         if str(found["step"]) != path.name:
-            raise DamagedError(f"its folder was renamed, it is of step {found['step']}")
+            raise DamagedError(f"its folder was renamed: it is of step {found['step']}")
         return found
 
 
 def tree(path: pathlib.Path, meta: Meta, abstract: Any) -> Any:
-    """The arrays in the tree `abstract`, whose shapes and dtypes they have, as NumPy arrays.
+    """The arrays of a checkpoint as a tree like `abstract`, of the same shapes and dtypes.
 
-    Orbax would cast to another dtype without a word.
+    Dtypes are checked here, as Orbax would cast silently.
+
+    Returns:
+      A tree of NumPy arrays.
 
     Raises:
       UserError: the checkpoint has other arrays.
@@ -73,8 +77,8 @@ def tree(path: pathlib.Path, meta: Meta, abstract: Any) -> Any:
         if stored is None or {key: stored[key] for key in given} != given:
             was = "missing" if stored is None else f"{stored['dtype']}{stored['shape']}"
             raise UserError(
-                f"{path} does not fit: {name} is {was} there and {given['dtype']}{given['shape']} "
-                "here; use the model and settings it was trained with."
+                f"{name} in {path} must be {given['dtype']}{given['shape']}, got {was}. "
+                "Use the model and settings that it was trained with."
             )
     found = arrays(path, meta, leaves)
     return jax.tree.unflatten(jax.tree.structure(abstract), [found[name] for name in leaves])
@@ -84,13 +88,13 @@ def arrays(path: pathlib.Path, meta: Meta, template: Mapping[str, Any]) -> dict[
     """The arrays that `template` names, with its shapes and dtypes.
 
     Raises:
-      DamagedError: one is not what was written.
-      UnreadableError: one cannot be read.
+      DamagedError: an array differs from what was written.
+      UnreadableError: an array cannot be read.
     """
     found = {}
     with _reading(path):
         for name, leaf in template.items():
-            # Orbax has not taken those without elements.
+            # Arrays without elements are not stored, as Orbax does not take them.
             array = np.zeros(leaf.shape, leaf.dtype) if leaf.size == 0 else _array(path, name)
             if describe(array) != meta["arrays"][name]:
                 raise DamagedError(f"the digest of {name} differs")
@@ -99,7 +103,7 @@ def arrays(path: pathlib.Path, meta: Meta, template: Mapping[str, Any]) -> dict[
 
 
 def reason(error: Exception) -> str:
-    """Why Orbax failed: what the operating system refused, or the first line of the message."""
+    """Why Orbax failed: the operating system's reason, or the first line of the message."""
     refused = _refused(error)
     if refused is not None and refused.strerror:
         return refused.strerror
@@ -109,9 +113,9 @@ def reason(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _reading(path: pathlib.Path) -> Iterator[None]:
-    """Tells a checkpoint that is damaged from one that the machine refuses to read.
+    """Distinguishes a damaged checkpoint from one that the operating system refuses to read.
 
-    Only the former may be moved aside. What fits neither, such as a lack of memory, passes.
+    Only the former may be moved aside. Other errors, such as a lack of memory, pass through.
     """
     try:
         yield
@@ -126,7 +130,7 @@ def _reading(path: pathlib.Path) -> Iterator[None]:
 
 
 def _refused(error: Exception) -> OSError | None:
-    """What the operating system refused; TensorStore has its code in the message alone."""
+    """The operating system's error, if any; TensorStore gives its code only in the message."""
     if isinstance(error, OSError):
         return error
     found = re.search(r"os_error_code='(\d+)'", str(error))
@@ -134,10 +138,10 @@ def _refused(error: Exception) -> OSError | None:
 
 
 def _require_readable(path: pathlib.Path) -> None:
-    """Raises an `UnreadableError` unless all of a checkpoint's files can be read to their end.
+    """Raises an `UnreadableError` unless all files of a checkpoint can be read to their end.
 
-    Orbax takes a file that it may not read for a missing one, TensorStore one that gives an
-    input/output error for a short one.
+    Orbax reports a file without read permission as missing, and TensorStore one with an
+    input/output error as truncated.
     """
 
     def refuse(error: OSError) -> None:
@@ -154,26 +158,25 @@ def _require_readable(path: pathlib.Path) -> None:
 
 
 def _unreadable(path: pathlib.Path, why: str) -> UnreadableError:
-    """The error for a checkpoint that the machine refuses to read."""
+    """The error for a checkpoint that the operating system refuses to read."""
     return UnreadableError(
-        f"checkpoint {path} cannot be read ({why}); it may be sound all the same, and is left as "
-        "it is"
+        f"checkpoint {path} cannot be read ({why}); it may be intact, and is left as it is"
     )
 
 
 def _require_format(meta: Meta, path: pathlib.Path) -> None:
-    """Raises a `UserError` unless a checkpoint is of the format that this version writes."""
+    """Raises a `UserError` unless a checkpoint has the format that this version writes."""
     given = meta.get("format", 1)
     if given != FORMAT:
         older = given in range(1, FORMAT)
         todo = "train anew, or use the version that wrote it" if older else "update rnngen_jax"
         raise UserError(
-            f"checkpoint {path} is of format {given!r}, and this version reads {FORMAT}; {todo}."
+            f"checkpoint {path} has format {given!r}, and this version reads {FORMAT}; {todo}."
         )
 
 
 def _require_fields(meta: Meta) -> None:
-    """Raises a `DamagedError` unless what is read back of a meta is there, and of its type."""
+    """Raises a `DamagedError` unless a meta has the fields that are read, of the right types."""
 
     def is_count(value: Any) -> bool:
         return isinstance(value, int) and value >= 0
@@ -200,7 +203,7 @@ def _require_fields(meta: Meta) -> None:
         if name not in meta:
             raise DamagedError(f"its meta lacks {name!r}")
         if not fits(meta[name]):
-            raise DamagedError(f"its meta's {name!r} is not what it should be")
+            raise DamagedError(f"its meta's {name!r} is invalid")
 
 
 def _is_dtype(name: Any) -> bool:
@@ -212,7 +215,7 @@ def _is_dtype(name: Any) -> bool:
 
 
 def _array(path: pathlib.Path, name: str) -> np.ndarray:
-    """One array. Where one cannot be read, others under way would print errors of their own."""
+    """One array. Arrays are read one at a time, as parallel reads would each print their errors."""
     args = ocp.args.PyTreeRestore(
         item={name: 0},
         restore_args={name: ocp.RestoreArgs(restore_type=np.ndarray)},
@@ -220,7 +223,7 @@ def _array(path: pathlib.Path, name: str) -> np.ndarray:
     )
     found = _restored(path, ocp.args.Composite(state=args))
     array = (found.get("state") or {}).get(name)
-    # Orbax hands the placeholder back for an array that is not there.
+    # For a missing array, Orbax returns the placeholder.
     if not isinstance(array, np.ndarray):
         raise DamagedError(f"{name} is missing")
     return array

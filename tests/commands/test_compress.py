@@ -17,6 +17,25 @@ from rnngen_jax.runs import load
 ELSEWHERE = {"arithmetic": b"else", "maker": "0.9.9 gpu H200"}
 TEST = data.load(DataConfig()).splits["test"].read(np.arange(300))
 
+REFUSED = {
+    "compress --out=f.zip": "a file that ends in .rnn",
+    "compress --out=folder.rnn": "a file that ends in .rnn",
+    "compress --num=0": "--num must be ≥ 1, got 0",
+    "compress --split=tests": "did you mean 'test'",
+    "compress --label=1": "not class-conditional",
+    "compress --input=none": "no such file or folder",
+    "compress --input=wrong.png": "5x5 grey; the model's images are 8x8 grey",
+    "decompress": "--input missing",
+    "decompress --input=none.rnn": "no such file",
+    "decompress --input=wrong.png": "not a file that `compress` wrote",
+    "decompress --input=five.rnn --out=": "or a folder",
+    "decompress --input=five.rnn --out=a.png": "or a folder",
+    "decompress --input=five.rnn --out=full": "is not empty",
+    "decompress --input=five.rnn --out=full/": "is not empty",
+    "decompress --input=five.rnn --out=file": "is a file",
+    "decompress --input=five.rnn --checkpoint=7": "there is no checkpoint '7'",
+}
+
 
 def compress(workdir, out, *flags):
     assert rnngen("compress", f"--workdir={workdir}", f"--out={out}", *flags) == 0
@@ -146,31 +165,11 @@ def test_images_between_the_levels_are_refused(pixel, tmp_path, capsys, kind):
     flags = (f"--workdir={pixel}", f"--input={name}", f"--out={tmp_path}/f.rnn")
     assert rnngen("compress", *flags) == 2
     err = capsys.readouterr().err
-    assert f"the value {pixels[1, 4, 4]}, which is none of the model's 17 levels" in err
+    assert f"the value {pixels[1, 4, 4]}, which is not one of the model's 17 levels" in err
     assert ("1.png" in err) == (kind == "png")
     assert not (tmp_path / "f.rnn").exists()
     assert rnngen("compress", *flags, "--num=1") == 0  # the first is sound
     assert rnngen("complete", flags[0], flags[1], f"--out={tmp_path}/c.png") == 0
-
-
-REFUSED = {
-    "compress --out=f.zip": "a file that ends in .rnn",
-    "compress --out=folder.rnn": "a file that ends in .rnn",
-    "compress --num=0": "--num must be ≥ 1, got 0",
-    "compress --split=tests": "did you mean 'test'",
-    "compress --label=1": "not class-conditional",
-    "compress --input=none": "no such file or folder",
-    "compress --input=wrong.png": "5x5 grey; the model's images are 8x8 grey",
-    "decompress": "--input missing",
-    "decompress --input=none.rnn": "no such file",
-    "decompress --input=wrong.png": "not a file that `compress` wrote",
-    "decompress --input=five.rnn --out=": "or a folder",
-    "decompress --input=five.rnn --out=a.png": "or a folder",
-    "decompress --input=five.rnn --out=full": "is not empty",
-    "decompress --input=five.rnn --out=full/": "is not empty",
-    "decompress --input=five.rnn --out=file": "is a file",
-    "decompress --input=five.rnn --checkpoint=7": "there is no checkpoint '7'",
-}
 
 
 @pytest.mark.parametrize("words", REFUSED)

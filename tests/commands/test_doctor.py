@@ -65,7 +65,7 @@ UNSOUND = {
     ),
     "checkpoints of another model": (
         lambda run: edit_config(run, "model", "features", 16),
-        ["! checkpoint 4: ", "is of another model: model.features is 8 there and 16 here"],
+        ["! checkpoint 4: ", "belongs to another model: model.features is 8 there and 16 here"],
     ),
     "another optimizer": (
         lambda run: edit_config(run, "optimizer", "name", "sgd"),
@@ -99,7 +99,7 @@ UNSOUND = {
     ),
     "broken metrics": (
         lambda run: (run / "metrics.jsonl").write_text("{}\n"),
-        ["! metrics: ", "line 1, is no line of metrics"],
+        ["! metrics: ", "line 1, does not hold metrics"],
     ),
 }
 

@@ -105,6 +105,29 @@ def test_a_judge_is_what_its_evaluations_say(judge):
     assert second.name == f"digits-classifier-{load(judge).digest.hex()[:8]}"
 
 
+def test_an_evaluation_of_a_part_of_a_split_is_no_accuracy_of_a_judge(judge):
+    data_set = data.load(DataConfig())
+    whole = judging.open_judge(judge, data_set, "--classifier").accuracy
+    part = evaluated(judge, "--num=7")
+    assert part["metrics"]["accuracy"] != whole["test"]
+    evaluated(judge, "--split=train", "--num=1296")
+    assert judging.open_judge(judge, data_set, "--classifier").accuracy == whole
+    (judge / "evaluations.jsonl").write_text(json.dumps(part) + "\n")
+    with pytest.raises(UserError, match=unknown_accuracy(judge)) as error:
+        judging.open_judge(judge, data_set, "--classifier")
+    assert "\n" not in str(error.value)
+    whole_again = evaluated(judge, "--num=300")  # all there are
+    found = judging.open_judge(judge, data_set, "--classifier").accuracy
+    assert found == {"test": whole_again["metrics"]["accuracy"]} == whole
+
+
+def unknown_accuracy(judge):
+    return (
+        "has not been evaluated on the whole test split, so its accuracy is unknown; "
+        f"run rnngen evaluate --workdir={judge} first."
+    )
+
+
 def test_other_parameters_than_the_evaluated_are_refused(root, judge, tmp_path, capsys):
     other = ("--config.training.seed=4", f"--workdir={tmp_path}/other")
     assert rnngen("train", f"--config={root}/tiny.py", *other) == 0
@@ -113,7 +136,7 @@ def test_other_parameters_than_the_evaluated_are_refused(root, judge, tmp_path, 
     capsys.readouterr()
     assert rnngen("evaluate", f"--workdir={root}/gan", f"--classifier={judge}") == 2
     error = capsys.readouterr().err
-    assert f"its accuracy is unknown; run rnngen evaluate --workdir={judge} first." in error
+    assert unknown_accuracy(judge) in error
     assert error.count("\n") == 1
     evaluated(judge)
     evaluated(root / "gan", f"--classifier={judge}", "--samples=4", "--seed_index=0")

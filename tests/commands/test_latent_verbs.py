@@ -123,7 +123,7 @@ def test_expected_and_drawn_samples_share_their_latents():
     model = latent_model("toy", spec, False, network, likelihood, (1, 4), Objective())
     key = jax.random.key(0)
     drawn = sampling.sampler(model)({}, {}, key, 70, None, 1.0)
-    latents = sampling.imaginer(model)({}, {}, key, 70, None, 1.0)
+    latents = sampling.prior_sampler(model)({}, {}, key, 70, None, 1.0)
     assert latents.shape == (70, 1, 4)
     expected = sampling.decoder(model)({}, {}, latents, None)
     np.testing.assert_allclose(expected * 8, drawn, atol=1e-4)

@@ -1,4 +1,4 @@
-"""A static draw belongs to an image's place in its source, whatever is cut from where."""
+"""A static draw depends on an image's position in its source, not on held-out splits."""
 
 import hashlib
 
@@ -42,7 +42,7 @@ def test_an_image_has_one_draw_whatever_is_cut(tmp_path, own):
 
 
 def test_images_that_are_not_cut_keep_the_first_draw(tmp_path):
-    """Pinned by the code of draw 1: the published figures are of these images' like."""
+    """Pinned from the code of draw 1, on whose test images published figures are based."""
     path = tmp_path / "x.npz"
     np.savez(path, train_image=shaded(40), test_image=shaded(12))
     for fraction in (0.1, 0.3):

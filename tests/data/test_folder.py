@@ -1,4 +1,4 @@
-"""Folders of pictures: layouts, and everything that must be refused."""
+"""Folders of images: layouts, and what is refused."""
 
 import os
 import re
@@ -90,7 +90,7 @@ def test_a_large_folder_is_decoded_as_it_is_read(tmp_path, monkeypatch):
 
 
 def mended(data):
-    """Reads the first image well, so that the others fail within the feed's threads."""
+    """The first image is intact, so that the others fail in the feed's threads."""
     good = (np.zeros((1, 3, 4, 1), np.uint8), np.zeros(1, np.int32))
     return lambda indices: good if len(indices) == 1 else data.splits["train"].read(indices)
 
@@ -132,7 +132,7 @@ def truncated(path):
 
 
 def hollow(path):
-    """A PNG that begins and ends well but lacks a byte of its pixels."""
+    """A PNG with a valid start and end that lacks a byte of its pixels."""
     noise = np.random.default_rng(0).integers(0, 256, (3, 4), np.uint8)
     Image.fromarray(noise).save(path)
     content = path.read_bytes()
@@ -160,7 +160,7 @@ def link_to_a_pipe(path):
 
 
 def bound_socket(path):
-    # By a short name, for the names of sockets may not be long.
+    # Under a short name, as the length of socket names is limited.
     with socket.socket(socket.AF_UNIX) as opened:
         opened.bind(path.name)
 
@@ -168,30 +168,46 @@ def bound_socket(path):
 @pytest.mark.parametrize(
     ("name", "make", "message"),
     [
-        ("z.png", truncated, "z.png: is truncated, damaged or no PNG"),
-        ("z.png", hollow, "z.png: is truncated, damaged or no PNG"),
-        ("z.jpg", truncated_jpeg, "z.jpg: is truncated, damaged or no PNG"),
+        ("z.png", truncated, "z.png: is truncated, damaged or not a PNG"),
+        ("z.png", hollow, "z.png: is truncated, damaged or not a PNG"),
+        ("z.jpg", truncated_jpeg, "z.jpg: is truncated, damaged or not a PNG"),
         ("z.png", lambda p: p.write_bytes(b""), "z.png: is truncated, damaged"),
         ("z.png", lambda p: p.write_bytes(b"GIF89a" + bytes(99)), "z.png: is truncated, damaged"),
-        ("z.png", lambda p: Image.new("L", (4, 3)).save(p, "GIF"), "damaged or no PNG, JPEG, WEBP"),
-        ("z.png", lambda p: picture(p, mode="I;16"), "has 16 bits per channel; allowed: 8-bit"),
-        ("z.png", sixteen_bit_rgb, "z.png: has 16 bits per channel"),
-        ("z.jpg", lambda p: picture(p, mode="CMYK"), "z.jpg: is of mode CMYK; .*convert"),
-        ("z.png", lambda p: picture(p, mode="P"), "z.png: is of mode P;"),
-        ("z.png", lambda p: picture(p, mode="RGBA"), "z.png: is of mode RGBA;"),
-        ("z.png", lambda p: picture(p, mode="LA"), "z.png: is of mode LA;"),
-        ("z.png", lambda p: picture(p, mode="1"), "z.png: is of mode 1;"),
+        (
+            "z.png",
+            lambda p: Image.new("L", (4, 3)).save(p, "GIF"),
+            "damaged or not a PNG, JPEG, WEBP",
+        ),
+        ("z.png", lambda p: picture(p, mode="I;16"), "z.png must be 8-bit .*, got 16 bits"),
+        ("z.png", sixteen_bit_rgb, "z.png must be 8-bit .*, got 16 bits"),
+        (
+            "z.jpg",
+            lambda p: picture(p, mode="CMYK"),
+            "z.jpg must be 8-bit .*, got mode CMYK. .*convert",
+        ),
+        ("z.png", lambda p: picture(p, mode="P"), "z.png must be 8-bit .*, got mode P."),
+        ("z.png", lambda p: picture(p, mode="RGBA"), "z.png must be 8-bit .*, got mode RGBA."),
+        ("z.png", lambda p: picture(p, mode="LA"), "z.png must be 8-bit .*, got mode LA."),
+        ("z.png", lambda p: picture(p, mode="1"), "z.png must be 8-bit .*, got mode 1."),
         ("z.png", lambda p: picture(p, transparency=3), "z.png: has a transparent colour"),
-        ("z.png", animated, "z.png: has 2 frames"),
-        ("z.png", bomb, "z.png: has 5000x5000 pixels"),
-        ("z.png", lambda p: picture(p, size=(4, 4)), r"z.png: is 4x4 grey but .*00.png is 4x3 gr"),
-        ("z.png", lambda p: picture(p, mode="RGB"), "4x3 RGB but .*grey; all .*: cut or scale"),
+        ("z.png", animated, "z.png: the number of frames must be 1, got 2"),
+        ("z.png", bomb, "z.png: the number of pixels must be ≤ 16777216, got 25000000"),
+        (
+            "z.png",
+            lambda p: picture(p, size=(4, 4)),
+            r"z.png must be 4x3 grey, as .*00.png is, got 4x4 gr",
+        ),
+        (
+            "z.png",
+            lambda p: picture(p, mode="RGB"),
+            "4x3 grey, .* got 4x3 RGB. All .*: crop or resize",
+        ),
         ("notes.txt", lambda p: p.write_text("x"), "notes.txt: does not end in .png, .*or .webp;"),
         ("z.gif", lambda p: picture(p, mode="P"), "z.gif: does not end in .*; convert it if it is"),
         ("z.png", lambda p: p.symlink_to(p.name), "z.png: is a link that leads nowhere"),
         ("z.png", lambda p: p.symlink_to("gone.png"), "z.png: is a link that leads nowhere"),
-        ("class/z.png", picture, "00.png: stands beside folders of classes"),
-        ("train/z.png", picture, "00.png: stands beside folders of splits"),
+        ("class/z.png", picture, "00.png: is beside folders of classes"),
+        ("train/z.png", picture, "00.png: is beside folders of splits"),
     ],
 )
 def test_files_that_are_refused(tmp_path, name, make, message):
@@ -207,13 +223,19 @@ def test_files_that_are_refused(tmp_path, name, make, message):
     ("paths", "message"),
     [
         (["validation/a.png", "test/b.png"], "holds test and validation but no folder 'train'"),
-        (["train/a.png", "test/x/b.png"], "x/b.png: is of no class of train; allowed: no class"),
-        (["train/x/a.png", "test/y/b.png"], "y/b.png: is of no class of train; allowed: x"),
+        (["train/a.png", "test/x/b.png"], "x/b.png: the class must be one of train's, which has"),
+        (
+            ["train/x/a.png", "test/y/b.png"],
+            "y/b.png: the class must be one of train's, x, got 'y'",
+        ),
         (["x/y/a.png"], "x/y: is a folder within a class"),
         (["x/a.png", "x/z/a.png"], "x/z: is a folder within a class"),
-        (["train/x/a.png", "train/b.png"], "train/b.png: stands beside folders of classes"),
-        (["train/a.png", "other/a.png"], "other: stands beside folders of splits"),
-        (["Train/a.png", "Test/a.png"], "Test: folders of splits are called .*; rename it to test"),
+        (["train/x/a.png", "train/b.png"], "train/b.png: is beside folders of classes"),
+        (["train/a.png", "other/a.png"], "other: is beside folders of splits"),
+        (
+            ["Train/a.png", "Test/a.png"],
+            "Test: the folder of a split must be one of .*; rename it to test",
+        ),
     ],
 )
 def test_folders_that_fit_no_layout(tmp_path, paths, message):

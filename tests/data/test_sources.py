@@ -1,11 +1,14 @@
-"""The door, the embedded digits, npz files: splits, cuts, errors."""
+"""Opening data sets, the embedded digits and npz files: splits and errors."""
 
+import importlib
 import os
 import pickle
+import pkgutil
 
 import numpy as np
 import pytest
 
+from rnngen_jax import data as package
 from rnngen_jax.data import canonical, load, names
 from rnngen_jax.data.base import SPLITS, DataConfig
 from rnngen_jax.data.source import cut, from_arrays, permutation
@@ -17,12 +20,18 @@ def everything(split):
 
 
 def numbered(num):
-    """Images `[num, 3, 2]` that tell their number in every pixel."""
+    """Images `[num, 3, 2]` with their index in every pixel."""
     return np.broadcast_to(np.arange(num).astype(np.uint8)[:, None, None], (num, 3, 2))
 
 
-def test_names_are_the_sources_and_nothing_else():
-    assert names() == ["digits", "folder", "idx", "npz", "tfds"]
+def test_names_are_the_modules_that_load_a_source_and_nothing_else():
+    """Read from syntax trees; here by importing each."""
+    modules = [module.name for module in pkgutil.iter_modules(package.__path__)]
+    imported = {name: importlib.import_module(f"{package.__name__}.{name}") for name in modules}
+    loading = [name for name, module in imported.items() if hasattr(module, "load_source")]
+    assert names() == sorted(loading)
+    assert "digits" in names()
+    assert "feed" in imported.keys() - set(names())
 
 
 def test_digits_have_their_published_sizes_levels_and_classes():
@@ -53,7 +62,7 @@ def test_a_histogram_of_the_digits_gives_2_42_bits_per_dimension():
 
 
 def test_the_splits_of_the_digits_share_no_image():
-    # Of the 1,797 images a few are drawn alike; a wrong cut would repeat hundreds.
+    # A few of the 1,797 images are equal; a wrong cut would repeat hundreds.
     data = load(DataConfig())
     seen = [{image.tobytes() for image in everything(data.splits[s])[0]} for s in SPLITS]
     assert len(seen[0] | seen[1] | seen[2]) == sum(len(s) for s in seen) == 1797
@@ -144,29 +153,38 @@ IMAGES = np.zeros((10, 4, 4), np.uint8)
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"image": IMAGES.astype(np.float32)}, "images are of type float32; allowed: uint8"),
-        ({"image": IMAGES[0]}, r"shape \(4, 4\); allowed: \[N, H, W\] or \[N, H, W, C\]"),
-        ({"image": np.uint8(3)}, r"shape \(\); allowed"),
-        ({"image": np.zeros((10, 3, 4, 4), np.uint8)}, r"\(10, 3, 4, 4\); allowed:"),
-        ({"image": IMAGES[:0]}, "there are no images"),
+        ({"image": IMAGES.astype(np.float32)}, "images' dtype must be uint8, got 'float32'"),
+        ({"image": IMAGES[0]}, r"must be \[N, H, W\], \[N, H, W, C\] .* got \(4, 4\)"),
+        ({"image": np.uint8(3)}, r"images' shape must be .* got \(\)"),
+        (
+            {"image": np.zeros((10, 3, 4, 4), np.uint8)},
+            r"images' shape must be .* C 1 or 3 .* got \(10, 3, 4, 4\)",
+        ),
+        ({"image": IMAGES[:0]}, r"no axis of length 0, got \(0, 4, 4, 1\)"),
         (
             {"image": IMAGES, "label": np.zeros(9, int)},
-            r"\(9,\); allowed: integers of shape \(10,\)",
+            r"labels' shape must be \(10,\), one label per image, got \(9,\)",
         ),
-        ({"image": IMAGES, "label": np.zeros(10)}, "float64 of shape"),
-        ({"image": IMAGES, "label": -np.ones(10, int)}, "range from -1 to -1"),
+        ({"image": IMAGES, "label": np.zeros(10)}, "labels' dtype must be integer, got 'float64'"),
+        ({"image": IMAGES, "label": -np.ones(10, int)}, r"label must be in .*, got \(-1, -1\)"),
         (
             {"image": IMAGES, "lable": np.zeros(10, int)},
             "unknown array 'lable'; did you mean 'labe",
         ),
-        ({"image": IMAGES, "levels": 1}, "allowed: one integer from 2 to 1048576"),
-        ({"image": IMAGES, "levels": np.array([2, 3])}, "allowed: one integer from 2 to 1048576"),
-        ({"image": IMAGES + 9, "levels": 9}, "grey level 9; allowed: 0 to 8, for 9 levels"),
+        ({"image": IMAGES, "levels": 1}, r"'levels' must be an integer in \[2, 1048576\], got 1"),
+        (
+            {"image": IMAGES, "levels": np.array([2, 3])},
+            r"must be an integer in .* got 'int64 of shape \(2,\)'",
+        ),
+        ({"image": IMAGES + 9, "levels": 9}, r"levels of train must be in \[0, 8\], got 9"),
         ({"image": IMAGES, "test_image": IMAGES}, "holds 'image' and test_image"),
         ({"label": np.zeros(10, int)}, "holds label without images"),
         ({"train_image": IMAGES, "test_label": np.zeros(10, int)}, "without images"),
         ({"test_image": IMAGES}, "no train split"),
-        ({"train_image": IMAGES, "test_image": IMAGES[:, :3]}, "images of different sizes"),
+        (
+            {"train_image": IMAGES, "test_image": IMAGES[:, :3]},
+            "images of all splits must have one shape",
+        ),
         (
             {"train_image": IMAGES, "train_label": np.zeros(10, int), "test_image": IMAGES},
             "no labels for test",
@@ -178,7 +196,7 @@ IMAGES = np.zeros((10, 4, 4), np.uint8)
                 "test_image": IMAGES,
                 "test_label": np.ones(10, int),
             },
-            "test holds the label 1; allowed: 0 to 0",
+            r"labels of test must be in \[0, 0\], as those of train, got 1",
         ),
     ],
 )
@@ -190,7 +208,7 @@ def test_npz_arrays_that_do_not_fit(tmp_path, arrays, message):
 
 @pytest.mark.parametrize("form", ["", "train_"])
 def test_labels_far_beyond_the_number_of_images(tmp_path, form):
-    """Tables of a class-conditional model are as long as the greatest label says."""
+    """The greatest label sets the size of a class-conditional model's tables."""
     path = tmp_path / "x.npz"
     for num, greatest, allowed in (
         (100, 999, 999),
@@ -207,7 +225,7 @@ def test_labels_far_beyond_the_number_of_images(tmp_path, form):
         if greatest <= allowed:
             assert load(config).spec.classes == greatest + 1
             continue
-        message = rf"holds the label {greatest}; allowed: 0 to {allowed}, for {num} images\. Number"
+        message = rf"must be in \[0, {allowed}\] for {num} images, got {greatest}\. Number"
         with pytest.raises(UserError, match=message) as caught:
             load(config)
         assert "\n" not in str(caught.value)
@@ -217,9 +235,7 @@ def test_more_classes_than_tables_are_made_for(tmp_path):
     label = np.zeros(2**16 + 2, np.int64)
     label[0] = 2**16
     config = save(tmp_path / "x.npz", image=np.zeros((len(label), 1, 1), np.uint8), label=label)
-    with pytest.raises(
-        UserError, match=r"has 65537 classes; allowed: up to 65536\. Number the lab"
-    ):
+    with pytest.raises(UserError, match=r"classes must be ≤ 65536, got 65537\. Number the lab"):
         load(config)
 
 

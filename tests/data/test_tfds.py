@@ -1,4 +1,4 @@
-"""`prepare` writes what `tfds:` reads: any source, bit for bit, or nothing at all."""
+"""`prepare` writes what `tfds:` reads: any source exactly, or nothing."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def assert_same(one, other):
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A folder of data sets that holds the digits."""
+    """A folder of data sets with the digits."""
     folder = tmp_path_factory.mktemp("home")
     assert prepare(DataConfig(), "my_digits", folder) == folder / "my_digits"
     return folder
@@ -112,7 +112,7 @@ def test_it_streams(home):
 
 @pytest.mark.parametrize("name", ["Digits", "my-digits", "", "../up", "9x", "a/b"])
 def test_names_that_do_not_fit(name, tmp_path):
-    with pytest.raises(UserError, match=r"does not fit; allowed: lower-case"):
+    with pytest.raises(UserError, match=r"name must be lower-case"):
         prepare(DataConfig(), name, tmp_path)
     assert os.listdir(tmp_path) == []
 
@@ -203,23 +203,43 @@ def test_the_newest_complete_version_is_taken(home, tmp_path, monkeypatch):
         ("features.json", lambda text: "", "features.json: is missing or damaged"),
         ("features.json", lambda text: text[:50], "features.json: is missing or damaged"),
         ("features.json", lambda text: '{"type": "x.Y"}', "features.json: has an old format"),
-        ("features.json", lambda text: text.replace("image", "picture"), "'image' is needed"),
-        ("features.json", lambda text: text.replace("uint8", "float32"), "images are float32"),
-        ("features.json", lambda text: text.replace('"8"', '"-1"'), "mixed sizes"),
+        (
+            "features.json",
+            lambda text: text.replace("image", "picture"),
+            "must have a feature 'image', got label, picture",
+        ),
+        (
+            "features.json",
+            lambda text: text.replace("uint8", "float32"),
+            "the images' dtype must be uint8, got 'float32'",
+        ),
+        ("features.json", lambda text: text.replace('"8"', '"-1"'), "must have one size"),
         ("dataset_info.json", lambda text: text[:50], "cannot be read"),
         (
             "dataset_info.json",
             lambda text: text.replace("array_record", "tfrecord"),
-            "allowed: arr",
+            "file format must be array_record, got tfrecord",
         ),
-        ("dataset_info.json", lambda text: text.replace('"train"', '"learn"'), "'train' is needed"),
+        (
+            "dataset_info.json",
+            lambda text: text.replace('"train"', '"learn"'),
+            "must have a split 'train', got .*learn",
+        ),
         (
             "features.json",
             lambda text: text.replace('"10"', '"5"'),
-            "holds labels from . to .; allowed: 0 to 4",
+            r"label of train must be in \[0, 4\], got \(., .\)",
         ),
-        ("metadata.json", lambda text: text.replace("17", '"x"'), "levels='x'; allowed: 2 to 256"),
-        ("metadata.json", lambda text: text.replace("17", "5"), "grey level .*; allowed: 0 to 4"),
+        (
+            "metadata.json",
+            lambda text: text.replace("17", '"x"'),
+            r"levels in .* must be an integer in \[2, 256\], got 'x'",
+        ),
+        (
+            "metadata.json",
+            lambda text: text.replace("17", "5"),
+            r"levels of train must be in \[0, 4\]",
+        ),
     ],
 )
 def test_damaged_descriptions(home, tmp_path, file, change, message):
@@ -234,7 +254,7 @@ def test_damaged_descriptions(home, tmp_path, file, change, message):
 
 
 def test_so_many_classes_that_no_model_can_tell_them_apart(home, tmp_path):
-    """What a few bytes of a description claim, a class-conditional model would allocate."""
+    """A class-conditional model would allocate what a few bytes of a description claim."""
     folder = copy(home, tmp_path)
     path = folder / "features.json"
     text = path.read_text()
@@ -242,7 +262,7 @@ def test_so_many_classes_that_no_model_can_tell_them_apart(home, tmp_path):
     data = load(DataConfig(name=f"tfds:{folder}"))
     assert data.spec.classes == 2**16, "declared classes may be without images"
     path.write_text(text.replace('"10"', f'"{2**24}"'))
-    with pytest.raises(UserError, match=r"has 16777216 classes; allowed: up to 65536\.") as caught:
+    with pytest.raises(UserError, match=r"classes must be ≤ 65536, got 16777216\.") as caught:
         load(DataConfig(name=f"tfds:{folder}"))
     assert "\n" not in str(caught.value)
 

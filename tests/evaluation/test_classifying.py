@@ -1,4 +1,4 @@
-"""A judge's features of images of all kinds, its accuracy, and samples against data."""
+"""A judge's features of images, its accuracy, and its comparison of samples with data."""
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from rnngen_jax.data.base import Dataset, Split
 from rnngen_jax.data.transforms import evaluation_transform
 from rnngen_jax.errors import UserError
 from rnngen_jax.evaluation import classifying, fidelity
+from rnngen_jax.evaluation.batching import split_batches
 from rnngen_jax.models.base import Model
 from rnngen_jax.shapes import ImageSpec
 
@@ -148,7 +149,7 @@ def test_a_judge_of_the_same_images_under_another_spelling_is_taken(tmp_path, mo
 @pytest.mark.parametrize(("batch_size", "num"), [(7, 0), (300, 0), (20, 33)])
 def test_accuracy_and_cross_entropy_of_a_split(batch_size, num):
     score = classifying.scorer(TOY, lambda batch, key: batch)
-    got = classifying.measure(score, PARAMS, {}, SPLITS["test"], batch_size, num)
+    got = classifying.measure(score, PARAMS, {}, split_batches(SPLITS["test"], batch_size, num))
     images, labels = SPLITS["test"].read(np.arange(num or 230))
     logits = features_of(images)[1].astype(np.float64)
     nats = -special.log_softmax(logits, axis=1)[np.arange(len(labels)), labels]
@@ -158,7 +159,7 @@ def test_accuracy_and_cross_entropy_of_a_split(batch_size, num):
 
 
 def test_a_generator_is_no_classifier():
-    with pytest.raises(UserError, match=r"^generator is no classifier"):
+    with pytest.raises(UserError, match=r"^generator is not a classifier"):
         classifying.scorer(sampling_model(None), None)
     with pytest.raises(UserError, match=r"^toy cannot draw samples"):
         classifying.sampler(TOY, dataset())
@@ -177,7 +178,7 @@ def test_conditional_samples_have_the_classes_of_the_data(num):
 
 
 def test_the_baseline_is_what_real_images_get_in_the_samples_place():
-    """A generator that draws the very training images of the baseline is as good as it."""
+    """A generator that returns the training images of the baseline has the same figures."""
     data = dataset()
     stored, _ = data.splits["train"].read(classifying.chosen(480, 64))
 
@@ -194,7 +195,7 @@ def test_the_baseline_is_what_real_images_get_in_the_samples_place():
     ).metrics()
     for found in (*got.samples, got.baseline):
         assert found.metrics() == pytest.approx(want, rel=1e-12)
-    # By default as many as the split has; for the train split the baseline is of test.
+    # By default as many as the split has; for the train split the baseline is from test.
     got = classifying.judge_samples(
         one,
         lambda *how: np.resize(stored, (how[2], *SPEC.shape)),

@@ -1,4 +1,4 @@
-"""The codec gives every image back to the last bit, in as many bits as the likelihood says."""
+"""Coding is lossless and takes as many bits as the likelihood predicts."""
 
 import warnings
 
@@ -37,7 +37,7 @@ def case_name(case):
 
 
 def built(case, scale=1.0, seed=0, small=SMALL):
-    """A model with random parameters, of a likelihood that is the sharper the greater `scale`."""
+    """A model with random parameters; a greater `scale` gives a sharper likelihood."""
     name, fields, spec = case
     model = models.build(name, small | fields, spec)
     shapes, _ = jax.eval_shape(model.init, jax.random.key(0))
@@ -61,7 +61,7 @@ def labels_for(model, num):
 
 
 def bits_of(model, params, images, labels):
-    """The likelihood's bits of all images together."""
+    """Bits of all images together by the likelihood."""
     score = likelihood.scorer(model, lambda batch, key: batch)
     batch = {"image": images, "label": labels, "index": np.arange(len(images))}
     nats = score(params, {}, batch, jax.random.key(0))
@@ -74,7 +74,7 @@ def bits_of(model, params, images, labels):
     ids=case_name,
 )
 def test_images_come_back_to_the_last_bit(case):
-    """Through two coders, compiled each for itself, as in two processes."""
+    """With two coders compiled separately, as in two processes."""
     model, params = built(case)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # such as for arrays that cannot be donated
@@ -89,13 +89,13 @@ def test_images_come_back_to_the_last_bit(case):
             assert got_labels is None
         else:
             np.testing.assert_array_equal(got_labels, labels)
-        # The images that fill up a batch take no bits.
+        # Images that only fill up a batch take no bits.
         assert encoder.encode(images, labels) == stream
 
 
 @pytest.mark.parametrize("name", models.names())
 def test_every_model_with_steps_is_one_of_them(name):
-    """At the smallest size that its config lets itself be set to."""
+    """Every model at a tiny size."""
     small = {**SMALL, "layers": 1, "first_kernel": 3, "readout_hidden": 5}
     small |= {"read_size": 2, "write_size": 2}
     fields = {key: value for key, value in small.items() if hasattr(models.config_class(name), key)}
@@ -111,7 +111,7 @@ def test_every_model_with_steps_is_one_of_them(name):
 @pytest.mark.parametrize("scale", [1.0, 6.0], ids=["flat", "sharp"])
 @pytest.mark.parametrize("case", [CASES[0], CASES[3], CASES[8], CASES[11]], ids=case_name)
 def test_the_stream_is_as_long_as_the_likelihood_says(case, scale):
-    """Of images that the model drew itself; the likelihood is the ruler's, all values at once."""
+    """For the model's own samples, against the likelihood of all values at once."""
     model, params = built(case, scale)
     num = 200
     images = np.asarray(
@@ -171,7 +171,7 @@ def test_any_stream_decodes_to_images_or_is_refused():
 
 
 def no_more_than(most):
-    """A `track` that fails where a decoder goes on to more batches."""
+    """A `track` that fails if a decoder goes on to more batches."""
 
     def track(batches):
         for number, batch in enumerate(batches):
@@ -183,7 +183,7 @@ def no_more_than(most):
 
 @pytest.mark.parametrize("case", [CASES[0], CASES[5], CASES[7]], ids=case_name)
 def test_a_stream_that_claims_more_than_it_holds_is_refused_where_it_ends(case, monkeypatch):
-    """Not after a million images, of zeros that follow every stream."""
+    """Not after a million images decoded from the zeros past the stream's end."""
     model, params = built(case, scale=0.1)  # all values are about as likely
     coder = codec.coder(model, params, {}, 8, no_more_than(2))
     whole = coder.encode(random_images(model.spec, 8), labels_for(model, 8))
@@ -215,7 +215,7 @@ def toy(log_p, width=2, lines=2):
 
 
 def test_images_of_next_to_no_bits_come_back():
-    """All black, to a model that is all but certain of black: a word holds ten thousand."""
+    """Black images and a model that is almost certain of black: a word holds ten thousand."""
     model, params = toy(np.log(np.array([[1 - 1e-9, 1e-9]] * 2, np.float32)))
     coder = codec.coder(model, params, {}, 1024)
     for images in (np.zeros((10_000, 2, 2, 1), np.uint8), np.ones((3, 2, 2, 1), np.uint8)):
@@ -226,7 +226,7 @@ def test_images_of_next_to_no_bits_come_back():
 
 
 def test_a_wrong_batch_is_found_out_at_its_end():
-    """Where no step is: whatever a sure model is told, it takes no bits to speak of."""
+    """Where the stream's length cannot: any values take almost no bits under a certain model."""
     model, params = toy(np.log(np.array([[1 - 1e-9, 1e-9]] * 2, np.float32)))
     coder = codec.coder(model, params, {}, 4, no_more_than(3))
     black = codec.digest(np.zeros((4, 2, 2, 1), np.uint8), None)
@@ -236,7 +236,7 @@ def test_a_wrong_batch_is_found_out_at_its_end():
 
 @pytest.mark.parametrize("case", [CASES[0], CASES[9]], ids=case_name)
 def test_the_arithmetics_digest_is_of_the_probabilities_alone(case):
-    """Equal for each coder of a model, another where floating point differs in the last bits."""
+    """Equal for all coders of a model; different if floating point differs in the last bits."""
     model, params = built(case)
     digest = codec.coder(model, params, {}, 4).arithmetic
     assert len(digest) == 4
@@ -249,7 +249,7 @@ def test_the_arithmetics_digest_is_of_the_probabilities_alone(case):
 
 
 def test_each_compiled_program_has_its_part_in_the_arithmetics_digest():
-    """Red, green and blue are three programs, and a step in time is told of the one before."""
+    """Red, green and blue are three programs, and each step is given the previous one."""
     model, params = built(CASES[3])
     digest = codec.coder(model, params, {}, 4).arithmetic
     for wanted in range(3):
@@ -263,7 +263,7 @@ def test_each_compiled_program_has_its_part_in_the_arithmetics_digest():
 
 
 def test_one_stream_for_all_batches_in_the_order_of_the_steps():
-    """What is written down of the format: decoded by hand, with a toy whose tables are known."""
+    """The documented format, decoded by hand with a toy whose tables are known."""
     log_p = np.log(np.array([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]], np.float32))
     model, (_,) = toy(log_p)
     spec = model.spec
@@ -274,7 +274,7 @@ def test_one_stream_for_all_batches_in_the_order_of_the_steps():
     family = constriction.stream.model.Categorical(perfect=False)
     for batch in (images[:2], images[2:]):
         for line, row in enumerate((1, 0)):
-            # NumPy's own exp differs in the last bit, and nothing could be decoded.
+            # NumPy's exp differs in the last bit, so that decoding would fail.
             table = np.asarray(jnp.exp(log_p))[[line] * batch[:, row].size]
             drawn = decoder.decode(family, table)
             np.testing.assert_array_equal(drawn, batch[:, row].reshape(-1))

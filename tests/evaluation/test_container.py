@@ -1,4 +1,4 @@
-"""The file format: what was packed comes back, and nothing else is ever believed."""
+"""The file format: packing is invertible, and every field is checked when read."""
 
 import os
 import struct
@@ -27,7 +27,7 @@ CONTENT = container.Container(
 SMALL = CONTENT._replace(
     shape=(4, 3, 1), num=3, batch_size=4, pixels=(b"pixelpix",), names=("a", "b.c", "ü d")
 )
-# Version 3 is for these alone.
+# Only these need version 3.
 CODES = SMALL._replace(shape=(4, 3, 2), levels=1024)
 # Two batches, of three images, as version 1 packed them.
 FIRST = bytes.fromhex(
@@ -67,7 +67,7 @@ def test_version_3_is_written_for_what_version_2_cannot_hold():
 
 
 def test_the_bytes_stand_where_the_format_says():
-    """Read by hand, for files outlive the code that wrote them."""
+    """Read by hand, as files outlive the code that wrote them."""
     whole = container.pack(SMALL)
     assert whole[:6] == b"\x89RNN\x02\x03"
     assert struct.unpack_from("<HHBBIB", whole, 6) == (4, 3, 1, 255, 3, 2)
@@ -116,7 +116,7 @@ def test_a_thousand_damaged_files_are_refused():
 
 
 def test_headers_that_lie_under_a_right_digest():
-    """Every byte of the head is set to every value, and the digest made anew."""
+    """Every byte of the head is set to every value, with a new digest."""
     content = SMALL._replace(stream=SMALL.stream[:40])
     body = container.pack(content)[:-8]
     head = len(body) - len(content.stream)
@@ -138,7 +138,7 @@ def test_headers_that_lie_under_a_right_digest():
 
 
 def forged(content, **fields):
-    """A file with other numbers in its head, under a right digest."""
+    """A file with other numbers in its head and a valid digest."""
     whole = bytearray(content if isinstance(content, bytes) else container.pack(content))
     third = {"frames": "<H12", "levels": "<I14", "num": "<I18"}
     places = {"version": "<B4", "num": "<I12", "log_batch": "<B16", "words": "<I33"}
@@ -156,8 +156,8 @@ def forged(content, **fields):
         (b"", "not a file that `compress` wrote"),
         (b"\x89RNN", "damaged or truncated"),
         (b"\x89PNG\r\n\x1a\n" + bytes(100), "not a file that `compress` wrote"),
-        (forged(SMALL, version=4), "format version 4; this one reads 1 to 3: update"),
-        (forged(SMALL, version=0), "format version 0; this one reads 1 to 3: update"),
+        (forged(SMALL, version=4), "format version 4, and this version reads 1 to 3; update"),
+        (forged(SMALL, version=0), "format version 0, and this version reads 1 to 3; update"),
         (forged(CODES, num=2**24), "claims 16777216 images, too many"),
         (forged(CODES, frames=2**16 - 1, num=2**18), "claims 262144 images, too many"),
         (forged(CODES, levels=2**32 - 1), "4294967296 levels"),
@@ -170,18 +170,18 @@ def forged(content, **fields):
         (forged(FIRST, words=9), "4 bytes follow the stream"),
         (forged(SMALL._replace(stream=bytes(41))), "1 bytes follow the stream"),
         (forged(SMALL._replace(stream=b"", pixels=())), "bytes early"),
-        (forged(SMALL._replace(names=("a", "b", "../c"))), "no plain file name"),
-        (forged(SMALL._replace(names=("a", "b", "/etc/c"))), "no plain file name"),
-        (forged(SMALL._replace(names=("a", "b", "..\\c"))), "no plain file name"),
-        (forged(SMALL._replace(names=("a", "b", "C:c"))), "no plain file name"),
-        (forged(SMALL._replace(names=("a", "b", ".."))), "no plain file name"),
-        (forged(SMALL._replace(names=("a", "b", ".hidden"))), "no plain file name"),
-        (forged(SMALL._replace(names=("a", "b", ""))), "no plain file name"),
-        (forged(SMALL._replace(names=("a", "b", "c\0d"))), "no plain file name"),
-        (forged(SMALL._replace(names=("a", "b", "c" * 252))), "no plain file name"),
+        (forged(SMALL._replace(names=("a", "b", "../c"))), "is not a plain file name"),
+        (forged(SMALL._replace(names=("a", "b", "/etc/c"))), "is not a plain file name"),
+        (forged(SMALL._replace(names=("a", "b", "..\\c"))), "is not a plain file name"),
+        (forged(SMALL._replace(names=("a", "b", "C:c"))), "is not a plain file name"),
+        (forged(SMALL._replace(names=("a", "b", ".."))), "is not a plain file name"),
+        (forged(SMALL._replace(names=("a", "b", ".hidden"))), "is not a plain file name"),
+        (forged(SMALL._replace(names=("a", "b", ""))), "is not a plain file name"),
+        (forged(SMALL._replace(names=("a", "b", "c\0d"))), "is not a plain file name"),
+        (forged(SMALL._replace(names=("a", "b", "c" * 252))), "is not a plain file name"),
         (forged(SMALL._replace(names=("a", "b", "a"))), "two images have the same name"),
         (forged(SMALL._replace(names=("a", "b"))), "2 names for 3 images"),
-        (forged(SMALL._replace(names=("a" * 600, "b", "c"))), "no plain file name"),
+        (forged(SMALL._replace(names=("a" * 600, "b", "c"))), "is not a plain file name"),
         (forged(SMALL._replace(names=("a" * 800, "b", "c"))), "cut off, or too long"),
         (forged(SMALL._replace(names=("a", "b", "c\nd"))), "4 names for 3 images"),
         (forged(SMALL._replace(maker="\x1b[31m")), "was made with"),
@@ -193,7 +193,7 @@ def test_files_that_are_refused(whole, expected):
 
 
 def test_a_file_claims_no_more_batches_than_its_size_has_room_for():
-    """For each is work, and is found out by a digest of 8 bytes; version 1 has the same room."""
+    """Each takes work and a digest of 8 bytes; version 1 has the same limit."""
     whole = FIRST[:5] + b"\0" + FIRST[6:55] + FIRST[77:]  # without names
     room = (len(whole) - 8) // 8
     assert container.unpack(forged(whole, num=2 * room), "f").num == 2 * room
@@ -214,18 +214,18 @@ def test_names_that_would_unpack_to_all_memory_take_none():
 
 
 def test_content_that_the_format_cannot_hold_is_refused():
-    for fields in (
-        {"shape": (2**16, 1, 1)},
-        {"shape": (2**16, 1, 1, 1)},
-        {"shape": (1, 1, 2**16)},
-        {"levels": container.MOST_LEVELS + 1},
-        {"levels": 1},
-        {"num": 0},
-        {"num": 2**32},
+    for fields, allowed in (
+        ({"shape": (2**16, 1, 1)}, "≤ 65535 per axis"),
+        ({"shape": (2**16, 1, 1, 1)}, "≤ 65535 per axis"),
+        ({"shape": (1, 1, 2**16)}, "≤ 65535 per axis"),
+        ({"levels": container.MOST_LEVELS + 1}, r"in \[2, "),
+        ({"levels": 1}, r"in \[2, "),
+        ({"num": 0}, r"in \[1, "),
+        ({"num": 2**32}, r"in \[1, "),
     ):
-        with pytest.raises(UserError, match="do not fit"):
+        with pytest.raises(UserError, match=f"images to compress must be {allowed}"):
             container.pack(CONTENT._replace(**fields))
-    with pytest.raises(UserError, match="the names take"):
+    with pytest.raises(UserError, match="the names' bytes must be ≤ "):
         container.pack(SMALL._replace(names=("a" * (container.MOST_NAMES + 1),)))
 
 

@@ -18,7 +18,7 @@ LOGITS = RNG.standard_normal((N, K)) * 3
 
 
 def with_moments(num, mean, covariance):
-    """Points whose mean and unbiased covariance are these, to rounding."""
+    """Points with this mean and unbiased covariance, up to rounding."""
     x = RNG.standard_normal((num, len(mean)))
     x -= x.mean(0)
     white = x @ np.linalg.inv(np.linalg.cholesky(np.cov(x, rowvar=False).reshape(len(mean), -1))).T
@@ -26,7 +26,7 @@ def with_moments(num, mean, covariance):
 
 
 def by_sqrtm(real, fake):
-    """The Fréchet distance as it is usually written."""
+    """The Fréchet distance in its usual form."""
     one, two = np.cov(real, rowvar=False), np.cov(fake, rowvar=False)
     away = real.mean(0) - fake.mean(0)
     return away @ away + np.trace(one + two - 2 * linalg.sqrtm(one @ two).real)
@@ -222,7 +222,7 @@ def test_too_few_images_are_said(measure, least_real, least_fake):
 def test_what_cannot_be_compared_is_said():
     with pytest.raises(UserError, match="number of features"):
         fidelity.frechet(REAL, FAKE[:, 1:])
-    with pytest.raises(UserError, match="samples hold values that are not finite"):
+    with pytest.raises(UserError, match="features of samples must be finite"):
         fidelity.kid(REAL, np.concatenate([FAKE, FAKE[:1] * np.nan]))
     with pytest.raises(UserError, match="neighbours k must be ≥ 1, got 0"):
         fidelity.precision_recall(REAL, FAKE, 0)

@@ -1,4 +1,4 @@
-"""What PNG and WebP are said to take is what lossless files of them take."""
+"""Reported sizes are those of lossless PNG and WebP files."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""The Inception network of a user's file, against torch-fidelity's own call where there is one."""
+"""The Inception network from a user's file, against torch-fidelity's own call if installed."""
 
 import hashlib
 import pickle
@@ -14,7 +14,7 @@ RNG = np.random.default_rng(0)
 
 
 class Harmful:
-    """Pickled, it writes a file when it is read by what trusts it."""
+    """Pickled, it writes a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -52,7 +52,7 @@ def test_what_is_no_file_of_weights_is_said(tmp_path, monkeypatch):
         (tmp_path / "none.pth", 1, "there is no such file; give torch-fidelity's"),
         (tmp_path, 3, "is a folder, not a file"),
         (large, 1, "is larger than 512 MiB"),
-        (some, 2, "images of 1 or 3 channels; these have 2"),
+        (some, 2, "channels with --inception must be 1 or 3, got 2"),
     ):
         with pytest.raises(UserError, match=expected):
             inception.open_inception(str(path), 256, channels)
@@ -63,7 +63,7 @@ def test_what_is_no_file_of_weights_is_said(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """A file of the network's weights, drawn by chance, and that network."""
+    """A file of random weights for the network, and that network."""
     torch = pytest.importorskip("torch")
     pytest.importorskip("torch_fidelity")
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3

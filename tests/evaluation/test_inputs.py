@@ -64,12 +64,12 @@ def test_images_between_the_levels_are_rounded_unless_they_must_be_exact(tmp_pat
         path = str(tmp_path / name)
         np.testing.assert_array_equal(inputs.read_images(path, SPEC, None)[0], drawn)
         np.testing.assert_array_equal(inputs.read_images(path, SPEC, 2, exact=True)[0], drawn[:2])
-        with pytest.raises(UserError, match="none of the model's 17 levels"):
+        with pytest.raises(UserError, match="not one of the model's 17 levels"):
             inputs.read_images(path, SPEC, 3, exact=True)
 
 
 def test_a_splits_images_are_those_that_the_ruler_scores():
-    """Under dynamic binarisation, too, which draws them anew from the same keys."""
+    """Under dynamic binarisation, too, which draws them again from the same keys."""
     grey = images(9)
     split = array_split(grey, np.arange(9, dtype=np.int32) % 3)
     binary = SPEC._replace(levels=2)
@@ -101,13 +101,22 @@ def test_grey_pictures_saved_as_rgb_are_grey(tmp_path):
     ("arrays", "expected"),
     [
         ({"picture": images(2)}, "no array 'image'"),
-        ({"image": images(2).astype(np.float32)}, "allowed: uint8"),
+        ({"image": images(2).astype(np.float32)}, "'image' must be uint8, got 'float32'"),
         ({"image": images(2, shape=(3, 3, 1))}, "the model's images are 6x4 grey"),
-        ({"image": images(0)}, "allowed: uint8"),
-        ({"image": images(2), "levels": np.int32(9)}, "allowed: 17, the model's, or 256"),
-        ({"image": images(2) + np.uint8(9), "levels": np.int32(17)}, "allowed: 0 to 16"),
-        ({"image": images(2), "label": np.array([0, 3])}, "2 integers, 0 to 2"),
-        ({"image": images(2), "label": np.array([0])}, "2 integers, 0 to 2"),
+        ({"image": images(0)}, "with N ≥ 1, got"),
+        ({"image": images(2), "levels": np.int32(9)}, "must be 17, the model's, or 256, got 9"),
+        (
+            {"image": images(2) + np.uint8(9), "levels": np.int32(17)},
+            r"level must be in \[0, 16\], got \(9, 25\)",
+        ),
+        (
+            {"image": images(2), "label": np.array([0, 3])},
+            r"label must be in \[0, 2\], got \(0, 3\)",
+        ),
+        (
+            {"image": images(2), "label": np.array([0])},
+            r"must be 2 integers, got 'int64 of shape \(1,\)'",
+        ),
         ({"image": np.array([object()])}, "plain arrays"),
     ],
 )
@@ -191,7 +200,7 @@ def test_masks_that_do_not_fit(tmp_path):
         "lowre": "did you mean 'lower'",
         "none.png": "no such file",
         grey: "black .missing. and white",
-        white: "nothing is missing",
+        white: "no pixel is missing",
         small: "is 4x6 pixels; the model's images are 6x4",
     }.items():
         with pytest.raises(UserError, match=expected):
@@ -206,9 +215,9 @@ def test_archives_that_are_no_archives_of_arrays(tmp_path):
             inputs.read_images(str(path), SPEC, 1)
 
     np.savez(path, image=images(1), levels=np.array("abc"))
-    refused("allowed: 17, the model's, or 256")
+    refused("must be 17, the model's, or 256, got")
     np.savez(path, image=images(1), levels=np.array(17.5))
-    refused("allowed: 17, the model's, or 256")
+    refused("must be 17, the model's, or 256, got")
     with open(path, "wb") as file:
         np.save(file, images(1))  # an npy under another name
     refused("not an npz file")

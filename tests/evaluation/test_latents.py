@@ -1,4 +1,4 @@
-"""What a bound is made of, against plain means over a split, whatever the batch size."""
+"""The terms of a bound against plain means over a split, for any batch size."""
 
 import jax
 import numpy as np
@@ -8,12 +8,13 @@ from rnngen_jax import keys, models
 from rnngen_jax.data.base import Split
 from rnngen_jax.errors import UserError
 from rnngen_jax.evaluation import latents, likelihood
+from rnngen_jax.evaluation.batching import split_batches
 from rnngen_jax.models.base import Inspection, Latent, Model
 from rnngen_jax.shapes import ImageSpec
 
 SPEC = ImageSpec(3, 2, 1, levels=4, classes=5)
 SHAPE, NUM = (2, 3), 23
-# Of the posterior's means; a variance of 0.01 over images is what a variable in use goes beyond.
+# Standard deviations of the posterior's means; a variable is active above a variance of 0.01.
 SPREAD = np.array([[0.0, 0.09, 0.2], [0.11, 3.0, 0.02]])
 ACTIVE = np.array([[0, 0, 1], [1, 1, 0]], bool)
 PARAMS = {"model": {"spread": SPREAD.astype(np.float32)}}
@@ -37,7 +38,7 @@ def identity(batch, key):
 
 
 def toy_model(generative=True, num=NUM):
-    """Each part of an inspection differs from image to image, and one has noise of its own."""
+    """Each part of an inspection differs between images, and one has noise of its own."""
     values = standardised(num).astype(np.float32)
 
     def inspect(params, extra, batch, key):
@@ -68,7 +69,7 @@ def direct(num_images=NUM):
 
 def measure(batch_size, num_images=0, **changes):
     inspect = latents.inspector(toy_model(**changes), identity)
-    return latents.measure(inspect, PARAMS, {}, toy_split(), batch_size, num_images)
+    return latents.measure(inspect, PARAMS, {}, split_batches(toy_split(), batch_size, num_images))
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 22, 23, 50])
@@ -111,9 +112,10 @@ def test_the_transform_comes_first_and_the_progress_is_told():
         return {**batch, "image": 0 * batch["image"]}
 
     inspect = latents.inspector(toy_model(), dark)
-    got = latents.measure(inspect, PARAMS, {}, toy_split(), 8, track=lambda r: shown.append(r) or r)
+    batches = split_batches(toy_split(), 8, track=lambda r: shown.append(r) or r)
+    got = latents.measure(inspect, PARAMS, {}, batches)
     assert got.squared_error == 0
-    assert [len(batches) for batches in shown] == [3]
+    assert [len(starts) for starts in shown] == [3]
 
 
 def test_a_model_without_latents_is_refused():
@@ -122,7 +124,7 @@ def test_a_model_without_latents_is_refused():
 
 
 def test_its_bound_is_that_of_the_ruler():
-    """At the same draw of the latents, with the noise of evaluation in the images too."""
+    """At the same draw of the latents, with evaluation noise in the images, too."""
     fields = {"features": 2, "hidden": 4, "latents": 2, "kernel": 2, "stages": 1}
     model = models.build("vae", fields, SPEC)
     params, extra = jax.jit(model.init)(jax.random.key(0))
@@ -135,8 +137,9 @@ def test_its_bound_is_that_of_the_ruler():
         return {**batch, "image": jax.numpy.where(flips, 3 - batch["image"], batch["image"])}
 
     score, inspect = likelihood.scorer(model, noisy), latents.inspector(model, noisy)
-    nats = likelihood.evaluate(score, params, extra, toy_split(), SPEC.dims, 8).nats_per_image
-    metrics = latents.measure(inspect, params, extra, toy_split(), 10).metrics()
+    eights, tens = split_batches(toy_split(), 8), split_batches(toy_split(), 10)
+    nats = likelihood.evaluate(score, params, extra, eights, SPEC.dims).nats_per_image
+    metrics = latents.measure(inspect, params, extra, tens).metrics()
     assert metrics["kl"] > 0.1
     assert metrics["reconstruction_nats"] + metrics["kl"] == pytest.approx(nats, rel=1e-5)
     assert 0 < metrics["mean_squared_error"] < 1

@@ -12,7 +12,7 @@ SAMPLES[1] = POOL[17]
 
 
 def by_sorting(samples, pool, k):
-    """Numbers and distances from all differences, ties by number."""
+    """Indices and distances from all differences, ties by index."""
     x, y = (array.reshape(len(array), -1).astype(np.float64) for array in (samples, pool))
     distances = np.sqrt(((x[:, None] - y) ** 2).sum(-1))
     order = np.argsort(distances, axis=1, kind="stable")[:, :k]
@@ -60,7 +60,7 @@ def test_numbers_are_those_that_pieces_say():
 
 
 def test_large_images_stay_exact():
-    # Squares of 64 x 64 x 3 bytes add up beyond what 32-bit floats can tell apart.
+    # Sums of squares over 64x64x3 bytes exceed the precision of float32.
     pool = np.full((2, 64, 64, 3), 253, np.uint8)
     pool[1, 0, 0, 0] = 254
     samples = np.full((1, 64, 64, 3), 255, np.uint8)
@@ -80,7 +80,7 @@ def test_copies_are_at_no_distance_in_feature_space():
 
 @pytest.mark.parametrize("rows", [None, 1, 7])
 def test_in_features(rows):
-    # Far from zero, so that inner products as they are would lose all of the distance.
+    # Far from zero, so that plain inner products would lose the distance entirely.
     pool = RNG.standard_normal((M, 6)) * 1e-3 + 1e3
     samples = RNG.standard_normal((N, 6)) * 1e-3 + 1e3
     samples[2] = pool[31]

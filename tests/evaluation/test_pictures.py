@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from rnngen_jax.errors import UserError
-from rnngen_jax.evaluation import pictures
+from rnngen_jax.evaluation import animations, pictures
 
 
 @pytest.mark.parametrize("levels", [2, 3, 17, 256])
@@ -118,8 +118,15 @@ def test_folders_only_where_they_are_allowed(tmp_path):
             pictures.require_out(out, folder=False)
 
 
-def test_an_old_file_stays_when_writing_fails(tmp_path, monkeypatch):
-    path = tmp_path / "a.png"
+@pytest.mark.parametrize(
+    ("name", "write", "picture"),
+    [
+        ("a.png", pictures.write_png, np.zeros((2, 2, 3), np.uint8)),
+        ("a.gif", animations.write_gif, np.zeros((2, 2, 2, 3), np.uint8)),
+    ],
+)
+def test_an_old_file_stays_when_writing_fails(tmp_path, monkeypatch, name, write, picture):
+    path = tmp_path / name
     path.write_bytes(b"old")
 
     def fail(*_, **__):
@@ -127,9 +134,9 @@ def test_an_old_file_stays_when_writing_fails(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Image.Image, "save", fail)
     with pytest.raises(UserError, match="no space"):
-        pictures.write_png(path, np.zeros((2, 2, 3), np.uint8))
+        write(path, picture)
     assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["a.png"]
+    assert os.listdir(tmp_path) == [name]
 
 
 @pytest.mark.parametrize("folder", [True, False])

@@ -1,4 +1,4 @@
-"""evaluations.jsonl: every evaluation stays, whatever becomes of the process that writes one."""
+"""evaluations.jsonl: every evaluation is kept, even if a process ends while writing one."""
 
 import json
 
@@ -51,7 +51,7 @@ def test_a_newest_that_cannot_be_written_is_in_the_list(tmp_path):
 
 
 def test_a_record_of_a_newer_format_is_refused(tmp_path):
-    """An older one, which does not name its format, is read."""
+    """An older record, without its format, is read."""
     records.add(tmp_path, {"metrics": {}, "format": records.FORMAT})
     records.add(tmp_path, {"metrics": {}})
     assert len(records.read(tmp_path)) == 2

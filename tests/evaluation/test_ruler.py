@@ -1,4 +1,4 @@
-"""The ruler against plain sums over a split, whatever the batch size."""
+"""The likelihood of a split against plain sums, for any batch size."""
 
 import math
 
@@ -11,6 +11,7 @@ from rnngen_jax import keys
 from rnngen_jax.data.base import DataConfig, Split
 from rnngen_jax.errors import UserError
 from rnngen_jax.evaluation import likelihood
+from rnngen_jax.evaluation.batching import split_batches
 from rnngen_jax.models.base import Latent, Model
 from rnngen_jax.shapes import ImageSpec
 
@@ -43,8 +44,12 @@ def identity(batch, key):
 
 
 def measure(num, batch_size, num_images=0, transform=identity):
-    score = likelihood.scorer(toy_model(), transform)
-    return likelihood.evaluate(score, PARAMS, {}, toy_split(num), SPEC.dims, batch_size, num_images)
+    return evaluated(likelihood.scorer(toy_model(), transform), num, batch_size, num_images)
+
+
+def evaluated(score, num, batch_size, num_images=0):
+    batches = split_batches(toy_split(num), batch_size, num_images)
+    return likelihood.evaluate(score, PARAMS, {}, batches, SPEC.dims)
 
 
 def direct(num):
@@ -63,9 +68,7 @@ def direct(num):
 )
 def test_batches_have_one_shape_and_the_last_is_filled_up(batch_size, num_images, nums):
     shown, split = [], toy_split(23)
-    found = list(
-        likelihood.batches(split, batch_size, num_images, lambda r: shown.append(len(r)) or r)
-    )
+    found = list(split_batches(split, batch_size, num_images, lambda r: shown.append(len(r)) or r))
     assert [num for num, _ in found] == nums
     assert shown == [len(nums)]
     for start, (num, batch) in zip(np.cumsum([0, *nums]), found, strict=False):
@@ -125,7 +128,7 @@ def test_a_likelihood_that_is_not_finite_shows():
         return jnp.where(batch["index"] == 11, -jnp.inf, 0.0)
 
     score = likelihood.scorer(toy_model(log_prob=log_prob), identity)
-    got = likelihood.evaluate(score, PARAMS, {}, toy_split(23), SPEC.dims, 5)
+    got = evaluated(score, 23, 5)
     assert not math.isfinite(got.nats_per_image)
 
 
@@ -148,7 +151,7 @@ def test_an_importance_weighted_bound_takes_the_place_of_the_likelihood():
 
     latent = Latent((1, 2), None, None, None, importance=importance)
     score = likelihood.scorer(toy_model(latent=latent), identity, samples=5)
-    got = likelihood.evaluate(score, PARAMS, {}, toy_split(23), SPEC.dims, 7)
+    got = evaluated(score, 23, 7)
     assert got.nats_per_image == pytest.approx(direct(23).mean() - 5, rel=1e-6)
     assert asked == [(5, likelihood.CHUNK)]
     for exact in (None, latent._replace(importance=None)):

@@ -1,4 +1,4 @@
-"""What is measured on the validation split, of models of every kind."""
+"""Validation of every kind of model."""
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,7 @@ import pytest
 from rnngen_jax.data.base import Dataset, Split
 from rnngen_jax.errors import UserError
 from rnngen_jax.evaluation import classifying, fidelity, latents, likelihood
+from rnngen_jax.evaluation.batching import split_batches
 from rnngen_jax.evaluation.validation import collapse, validator
 from rnngen_jax.models.base import Inspection, Latent, Model
 from rnngen_jax.shapes import ImageSpec
@@ -76,11 +77,12 @@ def test_the_validation_split_is_measured(scored, latent, names):
     wanted, validation = {}, SPLITS["validation"]
     if scored:
         score = likelihood.scorer(toy, identity)
-        result = likelihood.evaluate(score, PARAMS, {}, validation, SPEC.dims, 4, 5)
+        batches = split_batches(validation, 4, 5)
+        result = likelihood.evaluate(score, PARAMS, {}, batches, SPEC.dims)
         wanted = {name: getattr(result, name) for name in LIKELIHOOD}
     if latent:
         inspect = latents.inspector(toy, identity)
-        wanted |= latents.measure(inspect, PARAMS, {}, validation, 4, 5).metrics()
+        wanted |= latents.measure(inspect, PARAMS, {}, split_batches(validation, 4, 5)).metrics()
     assert got == wanted
     # The first five images of that split, and no others.
     light = 2.0 * validation.read(np.arange(5))[0].sum((1, 2, 3))
@@ -100,7 +102,7 @@ def test_a_model_with_nothing_to_measure_is_not_validated():
 
 
 def classify(params, extra, image):
-    """Features are the pixels; the class is how bright the first one is, 0 to 2."""
+    """Features are the pixels; the class is the brightness of the first one, 0 to 2."""
     flat = image.reshape(len(image), -1).astype(jnp.float32)
     bright = jnp.minimum(flat[:, :1], 2)
     return flat, -params["model"] * jnp.square(bright - jnp.arange(3.0))
@@ -112,7 +114,7 @@ def judge():
 
 
 def sampling(toy, collapsed):
-    """A model that draws pixels by chance, or with a first pixel that is always black."""
+    """A model that samples random pixels, or whose first pixel is always black."""
 
     def sample(params, extra, key, num, label=None, temperature=1.0):
         images = jax.random.randint(key, (num, *SPEC.shape), 0, 4).astype(jnp.uint8)
@@ -167,4 +169,5 @@ def test_a_classifier_is_validated_by_its_cross_entropy():
     got = validator(toy, identity, DATASET, CONFIG)(PARAMS, {})
     assert list(got) == ["cross_entropy", "accuracy"]
     score = classifying.scorer(toy, identity)
-    assert got == classifying.measure(score, PARAMS, {}, SPLITS["validation"], 4, 5)
+    batches = split_batches(SPLITS["validation"], 4, 5)
+    assert got == classifying.measure(score, PARAMS, {}, batches)

@@ -68,9 +68,9 @@ def test_what_is_frozen_stays_and_the_prior_learns(made):
 
 
 def test_samples_come_from_the_learned_prior(made):
-    """The latents that `imaginer` gives are those that samples are drawn from."""
+    """The latents that `prior_sampler` gives are those that samples are drawn from."""
     run = rg.load(made / "run")
-    draw = sampling.imaginer(run.model)
+    draw = sampling.prior_sampler(run.model)
     latents = draw(run.params, run.extra, jax.random.key(3), 640, None, 1.0)
     p = np.asarray(jax.nn.softmax(run.params["model"]["logits"]))
     shares = np.bincount(latents.reshape(-1).astype(int), minlength=5) / 640

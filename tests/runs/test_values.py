@@ -143,13 +143,25 @@ def test_completing_keeps_what_is_known(toys, tmp_path, kind):
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [
-        ({"image": np.full((30, 2, 2), 1024), "levels": 1024}, "holds the grey level 1024"),
-        ({"image": np.full((30, 2, 2), -1), "levels": 1024}, "holds -1; allowed: 0 to 1023"),
-        ({"image": np.zeros((30, 2, 2)), "levels": 1024}, "of type float64; allowed: integers"),
-        ({"image": np.zeros((30, 2, 2), int)}, "of type int64; allowed: uint8"),
-        ({"image": np.zeros((30, 2, 2, 2, 1), np.uint8)}, r"'image' is of shape \(30, 2, 2, 2, 1"),
-        ({"frames": np.zeros((30, 2, 2, 1), np.uint8)}, r"'frames' is of shape \(30, 2, 2, 1\)"),
-        ({"image": np.zeros((30, 2, 2), np.uint8), "levels": 2**21}, "one integer from 2 to 1048"),
+        (
+            {"image": np.full((30, 2, 2), 1024), "levels": 1024},
+            "levels of train must be .*, got 1024",
+        ),
+        (
+            {"image": np.full((30, 2, 2), -1), "levels": 1024},
+            r"levels must be in \[0, 1023\], got -1",
+        ),
+        ({"image": np.zeros((30, 2, 2)), "levels": 1024}, "dtype must be integer, got 'float64'"),
+        ({"image": np.zeros((30, 2, 2), int)}, "dtype must be uint8, got 'int64'"),
+        (
+            {"image": np.zeros((30, 2, 2, 2, 1), np.uint8)},
+            r"'image' must be .*, got \(30, 2, 2, 2, 1",
+        ),
+        ({"frames": np.zeros((30, 2, 2, 1), np.uint8)}, r"'frames' must be \[N, T, H, W, C\], got"),
+        (
+            {"image": np.zeros((30, 2, 2), np.uint8), "levels": 2**21},
+            r"integer in \[2, 1048576\], got 2097152",
+        ),
     ],
 )
 def test_what_is_no_item_is_refused(toys, tmp_path, capsys, arrays, said):

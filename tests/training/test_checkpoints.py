@@ -1,4 +1,4 @@
-"""Checkpoints: exact, checked bit by bit, refused where they do not belong."""
+"""Checkpoints: exact, verified bit by bit, refused if they belong to another model."""
 
 import functools
 import json
@@ -56,7 +56,7 @@ def equal(left, right):
 
 
 def damage(path, how):
-    """Harms one checkpoint."""
+    """Damages one checkpoint."""
     if how == "empty":
         for file in [*path.rglob("*")][::-1]:
             file.rmdir() if file.is_dir() else file.unlink()
@@ -179,7 +179,7 @@ def test_where_no_checkpoint_is_sound_nothing_begins_anew(tmp_path, state):
         damage(tmp_path / step, DAMAGES[0])
     with (
         open_checkpoints(tmp_path, 5) as checkpoints,
-        pytest.raises(UserError, match="is sound; the newest, 2, is damaged"),
+        pytest.raises(UserError, match="is intact; the newest, 2, is damaged"),
     ):
         checkpoints.resume(ABSTRACT(), toys.IDENTITY, print)
     assert open_checkpoints(tmp_path).steps() == [1, 2]
@@ -249,8 +249,8 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path, state, field):
 def test_dtypes_and_shapes_are_never_cast(tmp_path, state):
     write(tmp_path, state, [1])
     for model, said in (
-        (toys.autoencoder(dtype=jnp.bfloat16), r"float32\[4\] there and bfloat16\[4\] here"),
-        (toys.autoencoder(features=6), r"float32\[5, 4\] there and float32\[6, 4\] here"),
+        (toys.autoencoder(dtype=jnp.bfloat16), r"must be bfloat16\[4\], got float32\[4\]"),
+        (toys.autoencoder(features=6), r"must be float32\[6, 4\], got float32\[5, 4\]"),
     ):
         with pytest.raises(UserError, match=said):
             open_checkpoints(tmp_path).restore(1, jax.eval_shape(make_state(model)), toys.IDENTITY)

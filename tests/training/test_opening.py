@@ -1,4 +1,4 @@
-"""What a training says before its first step."""
+"""The lines that training prints before its first step."""
 
 import re
 

@@ -19,7 +19,7 @@ GRADIENTS = [{k: RNG.normal(size=v.shape) for k, v in START.items()} for _ in ra
 
 
 def trained(config):
-    """Parameters after the four gradients, as optax moves them, in float64."""
+    """Parameters after optax's updates for the four gradients, in float64."""
     with jax.enable_x64(True):
         optimizer = make_optimizer(config.resolved(STEPS))
         params = jax.tree.map(jnp.asarray, START)
@@ -149,7 +149,7 @@ def test_schedules(schedule, middle):
 
 @pytest.mark.parametrize("name", ["adam", "sgd", "rmsprop"])
 def test_clipped_weights_stay_inside_after_every_update(name):
-    """In float32 as it is trained in; weights that begin outside are brought in by the first."""
+    """In float32, as in training; the first update brings in weights that start outside."""
     limit = 0.3
     optimizer = make_optimizer(OptimizerConfig(name=name, learning_rate=0.2, clip_weights=limit))
     params = jax.tree.map(jnp.float32, START)
@@ -165,7 +165,7 @@ def test_clipped_weights_stay_inside_after_every_update(name):
 
 
 def test_a_schedule_counts_steps_whatever_the_updates_per_step():
-    """Three updates of a step have one rate: after 2 of 4 steps it is half way down."""
+    """Three updates of a step have one learning rate: after 2 of 4 steps it is half way down."""
     config = OptimizerConfig(
         name="sgd",
         learning_rate=1.0,

@@ -71,7 +71,7 @@ def test_noise_is_normal_independent_and_scaled_by_the_clip():
 
 
 def test_devices_share_one_batch_and_one_noise():
-    """As the trainer goes about it: the mean over devices of what each has."""
+    """As in the trainer: the mean over devices of each device's mean."""
 
     def part(gradients):
         mean = mean_over_devices(privacy.clipped_mean(gradients, CLIP))

@@ -48,7 +48,7 @@ def test_a_bar_on_a_terminal(monkeypatch, capsys, start):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that stands still but for what is added to `clock[0]`, in seconds."""
+    """A clock that advances only by adding seconds to `clock[0]`."""
     now = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     return now

@@ -1,4 +1,4 @@
-"""What Orbax and TensorStore print besides raising it is dropped, and nothing else."""
+"""Errors that Orbax and TensorStore print and also raise are dropped, and nothing else."""
 
 import asyncio
 import logging
@@ -13,7 +13,7 @@ from rnngen_jax.training.quiet import silence_repeated_errors
 
 @pytest.fixture
 def passed_on(monkeypatch):
-    """What reaches the hook that was there before."""
+    """The calls that reach the previous hook."""
     seen = []
     monkeypatch.setattr(sys, "unraisablehook", seen.append)
     silence_repeated_errors.__wrapped__()
@@ -47,7 +47,7 @@ def test_only_tasks_of_orbax_are_dropped(passed_on, caplog):
     asyncio.run(forget())
     assert "on no account to be lost" in caplog.text
     caplog.clear()
-    # As asyncio words it.
+    # In asyncio's words.
     logging.getLogger("asyncio").error(
         "Task exception was never retrieved\nfuture: <Task finished name='Task-30' "
         "coro=<NumpyHandler._open_and_write() done, defined at "

@@ -1,4 +1,4 @@
-"""What a machine refuses to read is no damage: it is told as what it is, and nothing is moved."""
+"""A checkpoint that cannot be read is not damaged: the error says so, and nothing is moved."""
 
 import errno
 import json
@@ -58,7 +58,7 @@ def names(folder):
 
 
 def uses(folder):
-    """All that reads a checkpoint, but for `health`."""
+    """All functions that read a checkpoint, except `health`."""
     reading = open_checkpoints(folder)
     return [
         lambda: resume(folder),
@@ -68,7 +68,7 @@ def uses(folder):
 
 
 def require_refused(folder, said):
-    """That nothing calls the checkpoint 2 damaged, or moves it."""
+    """Asserts that checkpoint 2 is neither called damaged nor moved."""
     before = names(folder)
     for use in uses(folder):
         with pytest.raises(stored.UnreadableError) as error:
@@ -87,7 +87,7 @@ def require_refused(folder, said):
 @pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="needs Linux")
 @pytest.mark.parametrize("item", ["meta", "state"])
 def test_an_input_output_error_is_no_damage(folder, item):
-    """A link to a file whose first byte cannot be read, which TensorStore takes for an end."""
+    """A link to a file whose first byte cannot be read, which TensorStore takes for its end."""
     file = folder / "2" / "meta" / "metadata"
     if item == "state":
         file = max((folder / "2" / "state").rglob("d/*"), key=lambda path: path.stat().st_size)
@@ -108,7 +108,7 @@ def test_a_lack_of_rights_is_no_damage(folder, part):
         path.chmod(mode)
 
 
-# As TensorStore says it, between its own words and the specification of the array.
+# TensorStore's message, between its own words and the specification of the array.
 DENIED = "PERMISSION_DENIED: Error opening: Permission denied [os_error_code='13'] [spec='{}']"
 
 
@@ -155,7 +155,7 @@ def test_a_folder_that_is_gone_is_no_damage(folder, monkeypatch):
 
 
 def rewrite(folder, change):
-    """Another meta with a digest that fits, as of another version."""
+    """Another meta with a valid digest, as another version would write."""
     path = folder / "2" / "meta" / "metadata"
     meta = json.loads(path.read_text())
     del meta["digest"]
@@ -174,14 +174,14 @@ def set_to(name, value):
         (lambda meta: meta.pop("identity"), "lacks 'identity'"),
         (lambda meta: meta.pop("arrays"), "lacks 'arrays'"),
         (lambda meta: meta.pop("best"), "lacks 'best'"),
-        (set_to("step", "2"), "'step' is not"),
-        (set_to("identity", None), "'identity' is not"),
-        (set_to("arrays", []), "'arrays' is not"),
-        (set_to("arrays", {"step": {"dtype": "int32"}}), "'arrays' is not"),
-        (set_to("arrays", {"step": {"dtype": "int31", "shape": []}}), "'arrays' is not"),
-        (set_to("arrays", {"step": {"dtype": "int32", "shape": [-1]}}), "'arrays' is not"),
-        (set_to("best", 2), "'best' is not"),
-        (set_to("best", {"step": 2}), "'best' is not"),
+        (set_to("step", "2"), "'step' is invalid"),
+        (set_to("identity", None), "'identity' is invalid"),
+        (set_to("arrays", []), "'arrays' is invalid"),
+        (set_to("arrays", {"step": {"dtype": "int32"}}), "'arrays' is invalid"),
+        (set_to("arrays", {"step": {"dtype": "int31", "shape": []}}), "'arrays' is invalid"),
+        (set_to("arrays", {"step": {"dtype": "int32", "shape": [-1]}}), "'arrays' is invalid"),
+        (set_to("best", 2), "'best' is invalid"),
+        (set_to("best", {"step": 2}), "'best' is invalid"),
     ],
 )
 def test_a_meta_that_lacks_what_is_read_of_it(folder, change, said):
@@ -200,13 +200,13 @@ def test_a_meta_that_lacks_what_is_read_of_it(folder, change, said):
 def test_a_meta_that_does_not_say_where_the_run_stands(folder, name):
     rewrite(folder, lambda meta: meta.pop(name))
     _, meta = resume(folder)
-    with pytest.raises(UserError, match=f"checkpoint 2 lacks {name}, so no run can go on"):
+    with pytest.raises(UserError, match=f"checkpoint 2 lacks {name}, so no run can resume"):
         Standing.of(meta)
 
 
 @pytest.mark.parametrize("room", [16, 20_000])
 def test_a_checkpoint_that_cannot_be_written_is_told_once(tmp_path, room):
-    """Of each array that fails, Orbax, asyncio and TensorStore have more to say."""
+    """Orbax, asyncio and TensorStore would print more about each array that fails."""
     code = f"""
 import resource, signal, sys
 sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r})

@@ -1,4 +1,4 @@
-"""A schedule has a length of its own: training longer changes nothing of what came before."""
+"""A schedule has its own length: training longer does not change earlier steps."""
 
 import dataclasses
 
@@ -22,12 +22,12 @@ SHORT, LONG = 300, 400
 
 
 def rates(section, steps):
-    """The learning rate of each of so many steps, as the device computes it."""
+    """The learning rate at each of the first steps, as the device computes it."""
     return np.asarray(jax.jit(jax.vmap(learning_rate(section)))(jnp.arange(steps)))
 
 
 def last(section):
-    """The value that a schedule ends at."""
+    """The last value of a schedule."""
     fraction = 1.0 if section.schedule == "constant" else section.final_fraction
     return np.float32(section.learning_rate * fraction)
 
@@ -48,7 +48,7 @@ def test_a_longer_schedule_is_its_own(schedule):
     """400 steps from the start, of which a run does 300 first."""
     given = OptimizerConfig(schedule=schedule, warmup_steps=0, decay_steps=LONG)
     assert given.resolved(SHORT) == given.resolved(LONG) == given
-    # As a run that began with 400 steps has them.
+    # As in a run that began with 400 steps.
     whole = OptimizerConfig(schedule=schedule).resolved(LONG)
     np.testing.assert_array_equal(rates(given, SHORT), rates(whole, LONG)[:SHORT])
     assert rates(given, LONG)[SHORT] > 1.5 * last(given)

@@ -1,4 +1,4 @@
-"""Several seeds in one program start every time: nothing in it waits for itself."""
+"""Creating several seeds in one program never deadlocks."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ from rnngen_jax import cells
 from rnngen_jax.training.seeds import create_each
 
 # The program that makes the states, over and over, with the compiler's and the machine's own
-# settings, in a process of its own: one that hangs can be ended by nothing but its end.
+# settings, in a process of its own, as only the end of the process ends a deadlock.
 CHILD = """
 import os, sys, jax
 from rnngen_jax import cells
@@ -47,7 +47,7 @@ def test_several_seeds_start_again_and_again(seeds):
 
 
 def test_no_factorisation_is_batched():
-    """On a CPU two batched ones wait for each other on one thread pool, for ever."""
+    """On CPU two batched ones can deadlock on one thread pool."""
     cell = cells.build("gru", features=8, layers=2)
 
     def make(seed):

@@ -1,4 +1,4 @@
-"""metrics.jsonl and TensorBoard's files: written at once, cut back on resuming."""
+"""metrics.jsonl and TensorBoard's files: written immediately, truncated on resuming."""
 
 import errno
 import io
@@ -175,7 +175,7 @@ def test_tensorboard_has_pictures(tmp_path):
 
 
 def hyperparameters(folder):
-    """Those of the run in a folder of event files."""
+    """The hyper-parameters of the run in a folder of event files."""
     from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
     (data,) = [

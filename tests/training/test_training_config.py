@@ -1,4 +1,4 @@
-"""The config sections refuse what does not fit, and say what does."""
+"""The config sections refuse invalid fields and say what is allowed."""
 
 import pytest
 
