@@ -24,6 +24,7 @@ NUMBER = re.compile(r"[-+]?\d[\d.,]*(e[-+]?\d+)?")
 # What makes the longest trainings short: what the code says, and what is run in its place. As they
 # stand they run behind the marker `slow`.
 SHORTER = {
+    "06_draw": ("HALF, BATCH = 600, 32", "HALF, BATCH = 400, 32"),
     "08_from_python": (
         "config.training.steps, config.training.batch_size = 200, 32",
         "config.training.steps, config.training.batch_size = 80, 32",
