@@ -102,6 +102,7 @@ def test_a_word_is_a_config_and_so_is_the_flag(page, config):
         (("vae", "draw"), "'draw' is not a flag; did you mean --config=draw?"),
         (("pixlrnn",), "--config=pixlrnn: there is no file 'pixlrnn'; did you mean pixel_rnn?"),
         (("vae", "--config.model.features=0"), "config.model.features"),
+        (("row_rnn", "--config.model.cell=gruu"), "got 'gruu'; did you mean 'gru'?"),
     ],
 )
 def test_what_is_no_config_is_refused_in_one_line(arguments, said, capsys):
