@@ -25,7 +25,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from rnngen_jax.commands.base import CONFIG, OUT, Flag
+from rnngen_jax.commands.flags import CONFIG, OUT, Flag
 from rnngen_jax.config import require, require_choice
 
 if TYPE_CHECKING:
