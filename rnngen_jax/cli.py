@@ -11,7 +11,7 @@ from typing import Any
 
 from absl import flags as absl_flags
 
-from rnngen_jax import commands, config_files
+from rnngen_jax import __version__, commands, config_files
 from rnngen_jax.commands.flags import Flag, arguments_of, flags_of
 from rnngen_jax.config import closest, nearest
 from rnngen_jax.errors import UserError
@@ -42,6 +42,9 @@ def run_verb(argv: list[str]) -> int:
     if len(argv) < 2:
         raise UserError(f"a verb is missing; give one of {', '.join(commands.names())}.")
     name, arguments = argv[1], argv[2:]
+    if name == "--version":
+        print(f"rnngen {__version__}")
+        return 0
     if name in _HELP:
         print(_verb_help(_verb(arguments[0])) if arguments else _general_help())
         return 0

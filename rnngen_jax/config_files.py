@@ -1,10 +1,16 @@
 """Config files: those that ship, and finding the one that `--config` names."""
 
+import importlib.machinery
+import importlib.util
 import pathlib
+from typing import TYPE_CHECKING
 
 from rnngen_jax.config import closest
 from rnngen_jax.discovery import definitions
 from rnngen_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
 
 def folder() -> pathlib.Path:
@@ -41,6 +47,25 @@ def find(given: str) -> str:
     close = closest(path.stem, known)
     hint = f"did you mean {known[close]}?" if close else allowed
     raise UserError(f"there is no file {given!r}; {hint}")
+
+
+def load(given: str) -> "ConfigDict":
+    """The config that `--config=GIVEN` starts from, for `train` in Python.
+
+    Its fields can be set before training: `config.model.cell = "lstm"`.
+
+    Args:
+      given: a Python file, or the name of a config that ships, with `:PRESET` if it has any:
+        "pixel_rnn", "row_lstm:mnist", "my_config.py".
+
+    Raises:
+      UserError: no such file, or none of its presets.
+    """
+    name, colon, preset = given.partition(":")
+    loader = importlib.machinery.SourceFileLoader("rnngen_config", find(name))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
+    loader.exec_module(module)
+    return module.get_config(preset) if colon else module.get_config()
 
 
 def _configs(folder: pathlib.Path) -> list[pathlib.Path]:

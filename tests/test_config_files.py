@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+import rnngen_jax as rg
 from rnngen_jax import config_files, models
 from rnngen_jax.errors import UserError
 
@@ -15,6 +16,19 @@ ROOT = pathlib.Path(__file__).parent.parent
 def test_the_shipped_configs_are_those_of_the_source_tree():
     assert config_files.folder() == ROOT / "configs"
     assert config_files.names() == models.names()
+
+
+def test_a_config_from_python_is_that_of_the_flag(tmp_path):
+    config = rg.load_config("row_rnn:mnist")
+    assert config.data.name == "idx:datasets/mnist"
+    config.model.cell = "lstm"
+    again = rg.load_config(str(ROOT / "configs" / "row_rnn.py"))
+    assert (again.model.cell, again.data.name) == ("gru", "digits")
+    for given, said in (("row_rn", "did you mean row_rnn"), ("row_rnn:mnits", "'mnist'")):
+        with pytest.raises(UserError, match=said):
+            rg.load_config(given)
+    (tmp_path / "mine.py").write_text("def get_config(arg='a'):\n    return arg\n")
+    assert rg.load_config(f"{tmp_path}/mine.py:b") == "b"
 
 
 def test_a_name_is_that_of_a_shipped_config_unless_a_file_has_it(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import textwrap
 import pytest
 import tiny_runs
 
+import rnngen_jax
 from rnngen_jax import cli, commands, main
 from rnngen_jax.commands.flags import flags_of
 from rnngen_jax.errors import RunError
@@ -216,6 +217,10 @@ def test_a_bug_keeps_its_traceback(rnngen, monkeypatch):
     monkeypatch.setattr(doctor, "run", lambda config, workdir: [][0])
     with pytest.raises(IndexError):
         rnngen("doctor")
+
+
+def test_version(rnngen):
+    assert rnngen("--version") == (0, f"rnngen {rnngen_jax.__version__}\n", "")
 
 
 def test_help_names_every_verb_and_flag(rnngen):

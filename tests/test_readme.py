@@ -139,6 +139,7 @@ def test_every_block_of_a_page_works(page, place, monkeypatch, capsys):
     names = {}  # of the page's Python, which goes on from block to block
     for block in blocks(PAGES[page]):
         if block.file is not None:
+            (place / block.file).parent.mkdir(parents=True, exist_ok=True)
             (place / block.file).write_text(block.text)
         elif block.language == "python":
             exec(block.text.replace(*SMALLER.get(page, ("", ""))), names)

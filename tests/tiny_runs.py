@@ -25,8 +25,6 @@ SIZES = {
     "features": 8,
     "layers": 1,
     "input_features": 8,
-    "within_features": 8,
-    "mixtures": 2,
     "steps": 2,
     "latents": 2,
     "hidden": 8,

@@ -28,6 +28,7 @@ from rnngen_jax.models.base import (
     completer,
     labels_for,
     require_dropout,
+    require_mixture_read,
     sampler,
 )
 from rnngen_jax.modules.pixels import require_encoding
@@ -63,6 +64,7 @@ class PixelConfig:
     def __post_init__(self) -> None:
         require_encoding(self.pixels)
         require_dropout(self.dropout)
+        require_mixture_read(self)
 
     def inputs(self) -> dict[str, Any]:
         """The fields of a `modules.pixels.PixelNetwork` that describe its inputs."""

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnngen_jax import keys
-from rnngen_jax.config import require
+from rnngen_jax.config import refuse_unread, require
 from rnngen_jax.ops import dropout
 from rnngen_jax.shapes import ImageSpec
 
@@ -253,6 +253,13 @@ def dropout_masks(train: Train, sizes: tuple[int, int], rate: float) -> tuple[Ar
 def require_dropout(rate: float) -> None:
     """Raises a `UserError` unless `rate` is a dropout rate."""
     require(0 <= rate < 1, "config.model.dropout", rate, "in [0, 1)")
+
+
+def require_mixture_read(section: Any) -> None:
+    """Raises an `UnreadError` if `mixtures` is set and `readout` is no mixture."""
+    if section.readout != "logistic_mixture":
+        remedy = ", or set config.model.readout to logistic_mixture"
+        refuse_unread(section, "config.model", "mixtures", ("readout",), remedy=remedy)
 
 
 def require_classes(conditional: bool, spec: ImageSpec) -> None:

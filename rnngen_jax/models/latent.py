@@ -28,6 +28,7 @@ from rnngen_jax.models.base import (
     Scalar,
     Train,
     labels_for,
+    require_mixture_read,
     sampler,
 )
 from rnngen_jax.models.latent_networks import Inference, Network, log_ratio
@@ -79,6 +80,7 @@ class LatentConfig:
 
     def __post_init__(self) -> None:
         require_at_least(self, "config.model", 1, "latents")
+        require_mixture_read(self)
         self.objective()
 
     def objective(self) -> Objective:

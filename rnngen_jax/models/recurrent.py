@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from rnngen_jax import cells, recurrence
 from rnngen_jax.cells.base import Cell
-from rnngen_jax.config import require, require_at_least
+from rnngen_jax.config import refuse_unread, require, require_at_least
 from rnngen_jax.modules.recurrent import Run
 
 
@@ -32,6 +32,8 @@ class RecurrentConfig:
         recurrence.refuse_suffix(self.cell, "config.model", hasattr(self, "strategy"))
         require_at_least(self, "config.model", 1, "features", "layers")
         require(self.remat >= 0, "config.model.remat", self.remat, "≥ 0")
+        if self.cell != "none":  # the GRU-GAN's choice of no cell
+            cells.from_spec(self.cell, self.features)
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,11 @@ def cell_of(config: RecurrentConfig) -> Cell:
     """The cell that a config describes; a stack if it has several layers.
 
     Raises:
-      UserError: an unknown cell or option.
+      UserError: an unknown cell or option, or residual connections around no layer.
     """
+    if config.layers == 1:
+        remedy = ", or set config.model.layers above 1"
+        refuse_unread(config, "config.model", "residual", ("layers",), remedy=remedy)
     return cells.build(
         config.cell,
         config.features,

@@ -14,7 +14,7 @@ from jax import Array
 
 from rnngen_jax import cells
 from rnngen_jax.cells.base import Carry
-from rnngen_jax.config import require, require_at_least, require_choice
+from rnngen_jax.config import refuse_unread, require, require_at_least, require_choice
 from rnngen_jax.models.autoregressive import PixelConfig, Steps, autoregressive_model
 from rnngen_jax.models.base import Extra, Model, Params, Train, dropout_masks, require_classes
 from rnngen_jax.models.recurrent import UnrolledConfig, cell_of, run_of
@@ -60,6 +60,9 @@ class Config(PixelConfig, UnrolledConfig):
         UnrolledConfig.__post_init__(self)
         require_choice("config.model.within", self.within, WITHIN)
         require_at_least(self, "config.model", 1, "input_features", "within_features")
+        if self.within == "independent":
+            remedy = ", or set config.model.within to autoregressive"
+            refuse_unread(self, "config.model", "within_features", ("within",), remedy=remedy)
         if self.tied_readout:
             fits = {("scalar", "bernoulli"), ("onehot", "categorical")}
             require(

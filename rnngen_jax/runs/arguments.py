@@ -1,5 +1,8 @@
 """Checks of the numbers and arrays given to a run, before anything is computed."""
 
+import operator
+from typing import Any
+
 import numpy as np
 
 from rnngen_jax.config import require
@@ -10,14 +13,21 @@ from rnngen_jax.shapes import ImageSpec
 TEMPERATURES = (1e-6, 1e6)  # outside, float32 logits overflow and draws are not samples
 
 
+def check_count(name: str, count: int, least: int) -> None:
+    """Raises a `UserError` unless `count` is an integer ≥ `least`."""
+    require(_is_integer(count) and count >= least, name, count, f"an integer ≥ {least}")
+
+
 def check_seed(seed: int, name: str = "seed") -> None:
     """Raises a `UserError` unless JAX accepts `seed` on every platform."""
+    require(_is_integer(seed), name, seed, "an integer")
     require(0 <= seed < 2**31, name, seed, "in [0, 2147483647]")
 
 
 def check_temperature(temperature: float, name: str = "temperature") -> None:
     """Raises a `UserError` unless float32 logits stay finite when divided by `temperature`."""
     low, high = TEMPERATURES
+    require(_is_number(temperature), name, temperature, "a number")
     require(low <= temperature <= high, name, temperature, f"in [{low:g}, {high:g}]")
 
 
@@ -93,3 +103,18 @@ def check_labels(labels: np.ndarray | None, num: int, model: Model) -> np.ndarra
     if not fits:
         raise UserError(f"labels must be {num} integers in [0, {classes - 1}], got {given}.")
     return found.astype(np.int32)
+
+
+def _is_integer(value: Any) -> bool:
+    """Whether `value` is an integer, of Python or a scalar array."""
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return True
+
+
+def _is_number(value: Any) -> bool:
+    """Whether `value` is a real number, of Python or a scalar array."""
+    found = np.asarray(value)
+    return found.ndim == 0 and found.dtype.kind in "iuf"

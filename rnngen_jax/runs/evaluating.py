@@ -81,6 +81,8 @@ def measure(
       RunError: a likelihood that is not finite.
     """
     opened = [run] if isinstance(run, Run) else list(run)
+    opens = "a Run, such as load(WORKDIR), or a sequence of them"
+    require(bool(opened) and all(isinstance(each, Run) for each in opened), "run", run, opens)
     require_choice("split", split, SPLITS)
     require(num >= 0, "num", num, "≥ 1, or 0 for all")
     first = opened[0]

@@ -28,7 +28,7 @@ from rnngen_jax.training.checkpoints import open_checkpoints
 from rnngen_jax.training.seeds import pick
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Run:
     """One checkpoint of a run, opened by `load`.
 
@@ -40,8 +40,9 @@ class Run:
       workdir: the run's folder.
       experiment: its checked config.
       model: the model, a set of pure functions (`models.base.Model`).
-      params, extra: the checkpoint's parameters (their moving average if the run keeps one) and
-        state, on the default device.
+      params: the checkpoint's parameters (their moving average if the run keeps one), on the
+        default device.
+      extra: the checkpoint's state, likewise.
       step: the checkpoint's step.
       seed_index: index of the seed, counted from 0; 0 for a run of one seed.
       track: wraps each range over batches, such as a progress bar.
@@ -55,6 +56,13 @@ class Run:
     step: int
     seed_index: int = 0
     track: Track = iter
+
+    def __repr__(self) -> str:
+        """The folder, model, step and seed; not the parameters, which fill pages in a notebook."""
+        return (
+            f"Run({str(self.workdir)!r}, model={self.model.name!r}, step={self.step}, "
+            f"seed_index={self.seed_index})"
+        )
 
     @property
     def seed(self) -> int:
@@ -118,7 +126,7 @@ class Run:
         Raises:
           UserError: an invalid argument, or a model that cannot sample.
         """
-        require(num >= 1, "num", num, "≥ 1")
+        arguments.check_count("num", num, 1)
         arguments.check_seed(seed)
         arguments.check_temperature(temperature)
         draw = self._sampler  # refuses a model that cannot sample, before labels are checked
@@ -159,8 +167,8 @@ class Run:
         labels = arguments.check_labels(labels, len(images), self.model)
         arguments.check_seed(seed)
         arguments.check_temperature(temperature)
-        fits = candidates is None or candidates >= 1
-        require(fits, "candidates", candidates, "≥ 1")
+        if candidates is not None:
+            arguments.check_count("candidates", candidates, 1)
         complete = self._completer(candidates)
         key = jax.random.key(seed)
         return complete(self.params, self.extra, key, images, known, labels, temperature).image
@@ -184,7 +192,7 @@ class Run:
         Raises:
           UserError: an invalid argument, or a model without a likelihood or without that bound.
         """
-        require(iw_samples >= 0, "iw_samples", iw_samples, "≥ 0")
+        arguments.check_count("iw_samples", iw_samples, 0)
         score = self._scorer(iw_samples)
         images = arguments.check_images(images, self.spec)
         labels = arguments.check_labels(labels, len(images), self.model)

@@ -21,7 +21,7 @@ def as_numpy(params):
     return jax.tree.map(lambda a: np.asarray(a, np.float64), params)
 
 
-@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("spec", sorted(EQUATIONS))
 def test_cell_is_its_equations(spec):
     cell = cells.from_spec(spec, F)
     params = randomised(cell.init(jax.random.key(0), D), jax.random.key(1))

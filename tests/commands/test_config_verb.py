@@ -65,7 +65,9 @@ def test_every_field_is_shown_and_those_that_differ_are_marked(page):
     cell = found["model.cell"]
     assert re.match(r"\* cell lstm str a cell .* Default: gru\.$", cell), cell
     steps = found["training.steps"]
-    assert re.match(r"\* steps 9 int number of training steps .* Default: 2000\.$", steps), steps
+    assert re.match(r"\* steps 9 int total number of training steps\. Default: 2000\.$", steps), (
+        steps
+    )
     assert re.match(r"batch_size 200 int images scored .*", found["evaluation.batch_size"])
     assert re.match(r'classifier "" str ', found["evaluation.classifier"])
     assert re.match(r"position true bool ", found["model.position"])
@@ -100,6 +102,7 @@ def test_a_word_is_a_config_and_so_is_the_flag(page, config):
         (("vae", "draw"), "'draw' is not a flag; did you mean --config=draw?"),
         (("pixlrnn",), "--config=pixlrnn: there is no file 'pixlrnn'; did you mean pixel_rnn?"),
         (("vae", "--config.model.features=0"), "config.model.features"),
+        (("row_rnn", "--config.model.cell=gruu"), "got 'gruu'; did you mean 'gru'?"),
     ],
 )
 def test_what_is_no_config_is_refused_in_one_line(arguments, said, capsys):

@@ -134,11 +134,31 @@ def test_labels_are_cycled_or_given(run):
     np.testing.assert_array_equal(run.sample(12, seed=2, labels=zeros), want)
 
 
+def test_scalar_arrays_are_numbers(run):
+    first = run.sample(2, seed=1, temperature=0.5)
+    again = run.sample(np.int64(2), seed=np.uint8(1), temperature=np.float32(0.5))
+    np.testing.assert_array_equal(first, again)
+
+
+def test_a_run_is_shown_without_its_parameters(run):
+    shown = f"Run({str(run.workdir)!r}, model='row_rnn', step={run.step}, seed_index=0)"
+    assert repr(run) == shown
+
+
 def test_what_does_not_fit_is_said(run):
     images = np.zeros((2, 8, 8, 1), np.uint8)
     classes = np.zeros(2, int)
     for call, said in (
-        (lambda: run.sample(0), "num must be ≥ 1, got 0"),
+        (lambda: run.sample(0), "num must be an integer ≥ 1, got 0"),
+        (lambda: run.sample(2.5), "num must be an integer ≥ 1, got 2.5"),
+        (lambda: run.sample("3"), "num must be an integer ≥ 1, got '3'"),
+        (lambda: run.sample(1, seed=1.5), "seed must be an integer, got 1.5"),
+        (lambda: run.sample(1, temperature="1"), "temperature must be a number, got '1'"),
+        (
+            lambda: run.complete(images, images[..., 0] > 0, labels=classes, candidates=1.5),
+            "candidates must be an integer ≥ 1, got 1.5",
+        ),
+        (lambda: rg.evaluate(str(run.workdir)), r"run must be a Run, such as load\(WORKDIR\)"),
         (lambda: run.sample(1, seed=-1), r"seed must be in \[0, 2147483647\], got -1"),
         (lambda: run.sample(1, temperature=0.0), "temperature must be .*got 0.0"),
         (lambda: run.sample(1, labels=np.array([10])), r"1 integers in \[0, 9\], got 10"),
