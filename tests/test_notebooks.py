@@ -24,6 +24,12 @@ NUMBER = re.compile(r"[-+]?\d[\d.,]*(e[-+]?\d+)?")
 # What makes the longest trainings short: what the code says, and what is run in its place. As they
 # stand they run behind the marker `slow`.
 SHORTER = {
+    "02_how_far_a_gradient_reaches": (
+        "T, F, STEPS, IMAGES = 64, 24, 150, 8",
+        "T, F, STEPS, IMAGES = 64, 24, 75, 8",
+    ),
+    "05_vae": ("STEPS, BATCH = 500, 32", "STEPS, BATCH = 250, 32"),
+    "06_draw": ("HALF, BATCH = 600, 32", "HALF, BATCH = 400, 32"),
     "08_from_python": (
         "config.training.steps, config.training.batch_size = 200, 32",
         "config.training.steps, config.training.batch_size = 80, 32",

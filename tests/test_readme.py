@@ -113,6 +113,8 @@ def sizes(words):
     fields = models.config_class(pathlib.Path(config.split(":")[0]).stem).__dataclass_fields__
     tiny = [f"--config.model.{name}={SIZES[name]}" for name in SIZES.keys() & fields.keys()]
     given = {word.split("=")[0] for word in words}
+    if "--config.model.input_features" in given:  # which may have to be equal
+        given.add("--config.model.features")
     return sorted(flag for flag in tiny if flag.split("=")[0] not in given)
 
 

@@ -7,6 +7,7 @@ import importlib
 import inspect
 
 import jax
+import numpy as np
 
 from rnngen_jax import cells
 
@@ -44,9 +45,15 @@ def is_convolvable(spec):
 
 def randomised(params, key):
     """Random parameters, also biases and scales, where an error may not show at zero or one."""
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(key, len(leaves))
-    drawn = [
-        leaf + 0.5 * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, keys, strict=True)
-    ]
-    return jax.tree.unflatten(tree, drawn)
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))  # it compiles nothing
+
+    def moved(leaf):
+        return np.asarray(leaf) + 0.5 * rng.standard_normal(leaf.shape, np.float32)
+
+    return jax.tree.map(moved, params)
+
+
+def drawn(cell, in_features, key):
+    """Parameters that are random alone, for which nothing is compiled."""
+    shapes = jax.eval_shape(lambda: cell.init(jax.random.key(0), in_features))
+    return randomised(jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes), key)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cell_problems import SPECS, B, D, F, T, randomised
+from cell_problems import SPECS, B, D, F, T, drawn
 
 from rnngen_jax import cells
 from rnngen_jax.cells.base import initial_carry, stepper
@@ -21,7 +21,7 @@ def test_a_stepper_takes_the_cells_steps(spec, known):
     """For inputs that begin with the known ones: values, and gradients of all parameters."""
     kinds = {"stack": {"layers": 2}, "learned": {"learned": True}}
     cell = cells.build("lstm" if spec in kinds else spec, F, **kinds.get(spec, {}))
-    params = randomised(cell.init(jax.random.key(0), known + D), jax.random.key(1))
+    params = drawn(cell, known + D, jax.random.key(1))
     told = jax.random.normal(jax.random.key(2), (B, known))
     xs = jax.random.normal(jax.random.key(3), (T, B, D))
     first = initial_carry(cell, params, (B,), jnp.float32)

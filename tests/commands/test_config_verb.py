@@ -65,7 +65,9 @@ def test_every_field_is_shown_and_those_that_differ_are_marked(page):
     cell = found["model.cell"]
     assert re.match(r"\* cell lstm str a cell .* Default: gru\.$", cell), cell
     steps = found["training.steps"]
-    assert re.match(r"\* steps 9 int total number of training steps\. Default: 2000\.$", steps), steps
+    assert re.match(r"\* steps 9 int total number of training steps\. Default: 2000\.$", steps), (
+        steps
+    )
     assert re.match(r"batch_size 200 int images scored .*", found["evaluation.batch_size"])
     assert re.match(r'classifier "" str ', found["evaluation.classifier"])
     assert re.match(r"position true bool ", found["model.position"])
