@@ -110,7 +110,7 @@ REFUSED = {
     "sample --workdir=w --temperature=inf": "must be in [1e-06, 1e+06], got",
     "sample --workdir=w --seed=-1": "must be in [0, 2147483647], got -1",
     "sample --workdir=w --out=x.jpg": ".png, .npz or .gif",
-    "sample --workdir=w --out=c.py/": "is a file",
+    "sample --workdir=w --out=c.py/": "which names a file",
     "complete --workdir=w --completions=0": "must be ≥ 1, got 0",
     "complete --workdir=w --out=folder/": ".png or .npz",
     "prepare --name=x": "--input missing",
