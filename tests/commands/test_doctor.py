@@ -60,8 +60,8 @@ UNSOUND = {
         ["! data folder:none: ", "there is no model to open it with"],
     ),
     "a model that does not fit": (
-        lambda run: edit_config(run, "model", "cell", "gur"),
-        ["! model: ", "'gur'", "there is no model to open it with"],
+        lambda run: edit_config(run, "model", "readout", "bernoulli"),
+        ["! model: ", "bernoulli", "there is no model to open it with"],
     ),
     "checkpoints of another model": (
         lambda run: edit_config(run, "model", "features", 16),
