@@ -53,7 +53,7 @@ def run(
     programs: str | None,
     items: str | None,
     out: str | None,
-) -> int:
+) -> None:
     """Compiles.
 
     Args:
@@ -63,9 +63,6 @@ def run(
       programs: names with commas between, `None` for all that the model has.
       items: six numbers, or `None` for the config's data.
       out: a JSON file to write, or `None`.
-
-    Returns:
-      0.
 
     Raises:
       UserError: a flag that does not fit, or data that are not there.
@@ -112,7 +109,6 @@ def run(
         with replacing(out) as temporary:
             temporary.write_text(json.dumps(record, indent=2) + "\n")
         print(out)
-    return 0
 
 
 def _numbers(items: str) -> list[int]:
@@ -163,6 +159,8 @@ def _page(settings: "Experiment", machine: "Machine", found: "dict[str, Figures]
     lines = [line.rstrip() for line in lines]
     if machine.chip is not None:
         lines.append("Predictions are from published peaks, not measured.")
+    if any(each.unknown_loops for each in found.values()):
+        lines.append("Loops of unknown length are counted as if they ran once: the least there is.")
     if not all(each.fits for each in found.values()):
         lines.append("A program that does not fit needs a smaller --batch_size, or remat.")
     return lines

@@ -26,6 +26,8 @@ class Figures(NamedTuple):
       cycles: the compiler's estimate, 0 where it makes none.
       seconds_one_device, seconds: predictions from published peaks, 0 of a CPU: the longer of
         arithmetic and memory traffic, for one device, and for all with the network after it.
+      unknown_loops: loops that are counted as if they ran once, since the compiler does not say how
+        often they do.
       compile_seconds: what the larger compilation took.
     """
 
@@ -39,6 +41,7 @@ class Figures(NamedTuple):
     cycles: float
     seconds_one_device: float
     seconds: float
+    unknown_loops: int
     compile_seconds: float
 
     @property
@@ -83,6 +86,7 @@ def figures(program: Program, machine: Machine, batch_size: int = 0) -> Figures:
         every.cycles,
         alone,
         together,
+        every.unknown_loops,
         seconds,
     )
 

@@ -22,7 +22,7 @@ COLLECTIVES = (
     "ragged-all-to-all",
 )
 
-_BITS = {"pred": 8, "bf16": 16, "s4": 4, "u4": 4, "token": 0, "opaque": 0}
+_BITS = {"pred": 8, "token": 0, "opaque": 0}  # of dtypes that do not name theirs, as f8e4m3fn does
 _ARITHMETIC = frozenset(
     {
         *("add", "subtract", "multiply", "divide", "remainder", "power", "negate", "abs"),
@@ -39,6 +39,7 @@ _FREE = frozenset(
 )
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*)$")
+_WIDTH = re.compile(r"[a-z]+(\d+)")
 _ARRAY = re.compile(r"([a-z]\w*)\[([\d,]*)\]")
 _CALLED = re.compile(r"\b(calls|to_apply|body|condition)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
@@ -71,7 +72,7 @@ class Costs(NamedTuple):
       bytes: read and written in memory by what is not fused with its neighbours, at most.
       cycles: the compiler's estimate, 0 where it makes none.
       collectives: by kind, named as in HLO; those that there are.
-      unknown_loops: loops whose trip count is not known, counted as if they ran once.
+      unknown_loops: loops whose trip count is unknown, counted as if they ran once.
     """
 
     flops: float
@@ -207,7 +208,7 @@ def _arrays(shape: str) -> list[tuple[str, tuple[int, ...]]]:
 def _bytes(shape: str) -> int:
     total = 0
     for dtype, sizes in _arrays(shape):
-        bits = _BITS[dtype] if dtype in _BITS else int(re.sub(r"\D", "", dtype)[:2] or 8)
+        bits = _BITS[dtype] if dtype in _BITS else int(_WIDTH.match(dtype)[1])
         total += math.prod(sizes) * bits // 8
     return total
 

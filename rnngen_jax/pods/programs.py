@@ -16,8 +16,6 @@ from rnngen_jax.ops.batch import BATCH_AXIS
 from rnngen_jax.training import program
 from rnngen_jax.training.parallel import make_mesh, make_parallel
 
-NAMES = ("train", "evaluate", "sample")
-
 Devices = Sequence[jax.Device]
 
 
@@ -35,7 +33,7 @@ class Program(NamedTuple):
 
 
 def programs(settings: Experiment, dataset: Dataset) -> dict[str, Program]:
-    """The programs of a config by name: those of `NAMES` that its model has.
+    """The programs of a config by name: "train", and "evaluate" and "sample" if its model has them.
 
     A training step takes the config's batch on each device, as a run on a machine that is larger
     would: at equal work for each.
@@ -96,7 +94,7 @@ def programs(settings: Experiment, dataset: Dataset) -> dict[str, Program]:
     if model.log_prob is not None:
         made["evaluate"] = Program(settings.evaluation.batch_size, evaluate)
     if model.sample is not None:
-        made["sample"] = Program(training.num_samples, sample)
+        made["sample"] = Program(sampling.BATCH, sample)
     return made
 
 

@@ -119,11 +119,14 @@ def virtual(count: int) -> tuple[jax.Device, ...]:
 def _refusal(name: str, error: Exception) -> UserError | RunError:
     """The TPU compiler's error in one line."""
     text = str(error)
-    if "not installed" in text or "libtpu" in text.lower():
-        return RunError(f"--topology={name} needs the TPU's compiler; pip install rnngen_jax[pods]")
     if "lockfile" in text or "already in use" in text:
         return RunError(
-            "the TPU's compiler is at work in another process; wait for it, it takes one at a time."
+            "the TPU's compiler is in use by another process, and only one can use it at a time; "
+            "try again when that has ended."
+        )
+    if "not installed" in text:
+        return RunError(
+            f"--topology={name} needs the TPU's compiler; pip install 'rnngen_jax[pods]'."
         )
     line = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
-    return UserError(f"--topology={name} cannot be had: {line}")
+    return UserError(f"--topology={name} is refused by the TPU's compiler: {line}")

@@ -50,9 +50,9 @@ def train_step(
     number i, i + n, i + 2 n, ... make it up, where n is `most_updates(updates)`.
 
     Where the batch is sharded over devices, each of them runs this on its shard, and an update's
-    loss, metrics and gradient are averaged over devices in one all-reduce. The parameters and
-    `extra` are the same on all devices and are not: a model takes what its `extra` keeps of a batch
-    from `ops.batch`.
+    loss, metrics and gradient are averaged over devices in one all-reduce. `extra` is not averaged,
+    since it is the same on all devices: a model computes what its `extra` keeps of a batch with
+    `ops.batch`.
 
     Args:
       model: the model.

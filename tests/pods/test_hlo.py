@@ -111,6 +111,15 @@ def test_collectives_are_counted_with_what_a_device_hands_in():
     }
 
 
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [("f32[2,3]{1,0}", 24), ("bf16[4]", 8), ("pred[3]", 3), ("f8e4m3fn[5]", 5), ("c128[2]", 32)],
+)
+def test_bytes_of_a_shape(shape, size):
+    text = f"ENTRY %main (a: f32[]) -> f32[] {{\n  %a = {shape} parameter(0)\n"
+    assert hlo.costs(text + f"  ROOT %b = {shape} copy(%a)\n}}\n").bytes == 2 * size
+
+
 TPU = """HloModule tpu, is_scheduled=true
 
 %body.1 (p.1: (s32[], f32[4,8])) -> (s32[], f32[4,8]) {
