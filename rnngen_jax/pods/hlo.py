@@ -34,7 +34,7 @@ _ARITHMETIC = frozenset(
 _FREE = frozenset(
     {
         *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all"),
-        *("while", "conditional", "call"),
+        *("while", "conditional", "call", "call-start", "async-start"),
     }
 )
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
@@ -46,6 +46,7 @@ _BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
 _EITHER = re.compile(r"\b(?:true|false)_computation=%?([\w.\-]+)")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+_NO_ESTIMATE = 2**62  # the compiler writes its largest integer where it has no estimate
 _CONTRACTED = re.compile(r"lhs_contracting_dims=\{([\d,]*)\}")
 _LABELS = re.compile(r"dim_labels=\w+_(\w+)->")
 _WINDOW = re.compile(r"window=\{size=([\dx]+)")
@@ -120,8 +121,9 @@ def costs(text: str) -> Costs:
             total.numbers["bytes"] += 0 if fused else _moved(each, computations, shapes)
             for kind, value in _traffic(each, shapes).items():
                 total.traffic[kind] += value
-            cycles = _CYCLES.search(each.attributes)
-            total.numbers["cycles"] += int(cycles[1]) if cycles else 0
+            estimate = _CYCLES.search(each.attributes)
+            cycles = int(estimate[1]) if estimate else 0
+            total.numbers["cycles"] += cycles if cycles < _NO_ESTIMATE else 0
             inside(each, total, fused)
         return total
 
@@ -139,7 +141,7 @@ def costs(text: str) -> Costs:
             )
             if names:
                 total.add(max(map(count, names), key=lambda c: c.numbers["flops"]), 1)
-        elif each.opcode in ("fusion", "call", "async-start"):
+        elif each.opcode in ("fusion", "call", "call-start", "async-start"):
             name = called.get("calls") or called.get("to_apply")
             if name:
                 total.add(count(name, fused or each.opcode == "fusion"), 1)
@@ -302,7 +304,7 @@ def _traffic(each: _Instruction, shapes: Mapping[str, str]) -> Counter[tuple[str
 
 
 def _trips(each: _Instruction, condition: list[_Instruction]) -> int | None:
-    """How often a loop runs; `None` where nothing tells."""
+    """How often a loop runs; `None` if the text does not say."""
     known = _TRIPS.search(each.attributes)
     if known:
         return int(known[1])

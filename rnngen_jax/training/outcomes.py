@@ -45,7 +45,7 @@ def nothing_to_do(
 
 
 def stopped_early(standing: Standing) -> str:
-    """The line that tells of early stopping."""
+    """The line about early stopping."""
     best = standing.best or {}
     return (
         f"stopped early at step {standing.step}: {standing.stale} validations in a row were no "

@@ -129,6 +129,7 @@ TPU = """HloModule tpu, is_scheduled=true
   %start.1 = (f32[4,8]{1,0:T(4,128)}, f32[4,8]{1,0:T(4,128)}) all-gather-start(%x.1), dimensions={0}
   %done.1 = f32[4,8]{1,0:T(4,128)} all-gather-done(%start.1)
   %dot.1 = f32[4,8]{1,0:T(4,128)} convolution(%done.1, %x.1), dim_labels=bf_io->bf, backend_config={"estimated_cycles":"50"}
+  %none.1 = f32[4,8]{1,0:T(4,128)} copy(%dot.1), backend_config={"estimated_cycles":"9223372036854775807"}
   ROOT %out.1 = (s32[]{:T(128)}, f32[4,8]{1,0:T(4,128)}) tuple(%n.1, %dot.1)
 }
 
@@ -144,6 +145,26 @@ ENTRY %main.1 (a.1: (s32[], f32[4,8])) -> (s32[], f32[4,8]) {
   ROOT %while.1 = (s32[]{:T(128)}, f32[4,8]{1,0:T(4,128)}) while(%a.1), condition=%condition.1, body=%body.1
 }
 """  # noqa: E501
+
+
+SPARSECORE = """HloModule tpu, is_scheduled=true
+
+%called.1 (p.1: f32[8]) -> f32[8] {
+  %p.1 = f32[8]{0:T(1024)} parameter(0)
+  ROOT %all-reduce.1 = f32[8]{0:T(1024)} all-reduce(%p.1), to_apply=%region.1
+}
+
+ENTRY %main.1 (a.1: f32[8]) -> f32[8] {
+  %a.1 = f32[8]{0:T(1024)} parameter(0)
+  %call.1 = ((f32[8]{0:T(1024)}), f32[8]{0:T(1024)}) call-start(%a.1), to_apply=%called.1
+  ROOT %done.1 = f32[8]{0:T(1024)} call-done(%call.1)
+}
+"""
+
+
+def test_a_collective_on_a_core_of_its_own_is_counted():
+    """As TPU7x runs them."""
+    assert hlo.costs(SPARSECORE).collectives == {"all-reduce": hlo.Traffic(1, 32)}
 
 
 def test_text_as_a_tpus_compiler_writes_it():
