@@ -203,7 +203,7 @@ def _items(content: Any) -> Iterator[tuple[str, Any]]:
 def _image_shape(features: Mapping[str, Any], folder: pathlib.Path) -> tuple[int, int, int]:
     """The images' shape `(H, W, C)` in the data set's description."""
     if "image" not in features:
-        given = ", ".join(features) or "unnamed"
+        given = ", ".join(sorted(features)) or "unnamed"  # unordered, as in a protobuf map
         raise UserError(f"{folder}: must have a feature 'image', got {given}.")
     image = features["image"]
     dtype, shape = np.dtype(image.np_dtype), image.shape
