@@ -5,14 +5,15 @@ import contextlib
 import importlib
 import pathlib
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, TextIO
 
 from absl import flags as absl_flags
 
 from rnngen_jax import __version__, commands, config_files
-from rnngen_jax.commands.flags import Flag, arguments_of, flags_of
+from rnngen_jax.commands.flags import Flag, Given, arguments_of, flags_of
 from rnngen_jax.config import closest, nearest
 from rnngen_jax.errors import UserError
 
@@ -23,6 +24,7 @@ example:
   rnngen sample --workdir=runs/digits --num=64 --out=digits.png"""
 
 _HELP = ("--help", "-help", "-h", "help")
+_CONFIGS = ("config", "command")
 _OVERRIDE = re.compile(r"--?(?:no)?config\.(?P<path>[^=]+)")
 _KINDS = {"string": "a string", "integer": "an integer", "float": "a number"}
 
@@ -103,7 +105,10 @@ def _parse(verb: ModuleType, name: str, arguments: list[str]) -> dict[str, Any]:
     given = {flag: values[flag].value for flag in taken}
     if file is not None:
         _check_loaded(file, given["config"])
-        _reset_unread(given["config"], argv)
+        command = taken["config"].kind == "command"
+        _reset_unread(given["config"], argv, sys.stderr if command else sys.stdout)
+        if command:
+            given["config"] = Given(given["config"], _config_words(arguments, given["config"]))
     return given
 
 
@@ -114,7 +119,7 @@ def _missing(flag: Flag, values: absl_flags.FlagValues) -> bool:
 
 def _define(flag: Flag, values: absl_flags.FlagValues, argv: list[str]) -> None:
     """Defines one flag."""
-    if flag.kind == "config":
+    if flag.kind in _CONFIGS:
         from ml_collections import config_flags
 
         config_flags.DEFINE_config_file(
@@ -155,13 +160,35 @@ def _find_config(argv: list[str]) -> str | None:
     return file
 
 
-def _reset_unread(config: Any, argv: list[str]) -> None:
+def _config_words(arguments: list[str], config: Any) -> tuple[str, ...]:
+    """The config's flags as they were given, each as one word, after they have been parsed."""
+    words, rest = [], iter(arguments)
+    for word in rest:
+        if re.match(r"--?(no)?config(\.|=|$)", word) is None:
+            continue
+        if "=" not in word and not _is_switch(word, config):
+            word = f"{word}={next(rest)}"
+        words.append(word)
+    return tuple(words)
+
+
+def _is_switch(word: str, config: Any) -> bool:
+    """Whether a flag without a value is complete, as that of a boolean field is."""
+    found = _OVERRIDE.match(word)
+    if found is None:
+        return False
+    for name in found["path"].split("."):
+        config = config[name]
+    return isinstance(config, bool)
+
+
+def _reset_unread(config: Any, argv: list[str], file: TextIO) -> None:
     """Resets fields of the config file that the flags' choices leave unread, and prints which."""
     from rnngen_jax import experiment
 
     given = {f"config.{found['path']}" for found in filter(None, map(_OVERRIDE.match, argv))}
     for line in experiment.reset_unread(config, given):
-        print(line)
+        print(line, file=file)
 
 
 def _without_overrides(argv: list[str]) -> Any:
@@ -353,6 +380,6 @@ def _verb_help(verb: ModuleType) -> str:
         else:
             note = "" if flag.default is None else f" (default {flag.default})"
         lines.append(f"  --{flag.name:<{width}}  {flag.help}{note}")
-    if any(flag.kind == "config" for flag in taken):
+    if any(flag.kind in _CONFIGS for flag in taken):
         lines += ["", f"configs that ship: {', '.join(config_files.names())}"]
     return "\n".join(lines)

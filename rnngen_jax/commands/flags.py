@@ -15,7 +15,8 @@ class Flag(NamedTuple):
 
     Attributes:
       name: without dashes.
-      kind: "string", "integer", "float", or "config" for a config file with its overrides.
+      kind: "string", "integer", "float", "config" for a config file with its overrides, or
+        "command" for one of which the verb also gets the flags, as a `Given`.
       help: one line.
       default: the value when it is not given.
       required: whether the verb refuses to start without it.
@@ -26,6 +27,20 @@ class Flag(NamedTuple):
     help: str
     default: Any = None
     required: bool = False
+
+
+class Given(NamedTuple):
+    """A config, and the flags that have made it, for a verb that writes another's command.
+
+    Such a verb's stdout is for what it writes, so notes about the config go to stderr.
+
+    Attributes:
+      config: the `ConfigDict`.
+      words: --config=NAME and its overrides as they were given, each as one word.
+    """
+
+    config: Any
+    words: tuple[str, ...]
 
 
 class Group(NamedTuple):
