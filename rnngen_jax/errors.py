@@ -22,6 +22,13 @@ class DivergedError(RunError):
     """A number that has to be finite during training is not."""
 
 
+class LostError(RunError):
+    """Another process of the run is gone, has stalled, or has not come.
+
+    Commands print the message and exit with code 43: the same command may go on.
+    """
+
+
 def refusal(error: OSError) -> str:
     """The operating system's error and its file: "runs/digits/a.png: Permission denied"."""
     where = "" if error.filename is None else f"{error.filename}: "

@@ -6,8 +6,9 @@ import sys
 from collections.abc import Sequence
 
 from rnngen_jax import interrupts
-from rnngen_jax.errors import RunError, UserError, machine_message
+from rnngen_jax.errors import LostError, RunError, UserError, machine_message
 
+LOST = 43  # as the keeper of rnngen_jax.hosts has it, which --help does not wait for
 CLOSED_PIPE = 141  # a shell's exit code for a command that SIGPIPE ended
 
 
@@ -28,9 +29,9 @@ def run(argv: Sequence[str] | None = None) -> int:
       argv: the program's name and its arguments; `sys.argv` by default.
 
     Returns:
-      The exit code: 0; 1 for a run that failed; 2 for invalid flags or input; 130 for a
-      `KeyboardInterrupt`; 141 if the reader of stdout has gone, as after `rnngen ... | head`. Any
-      exception that escapes is a bug of ours.
+      The exit code: 0; 1 for a run that failed; 2 for invalid flags or input; 43 for one that has
+      lost another of its processes; 130 for a `KeyboardInterrupt`; 141 if the reader of stdout has
+      gone, as after `rnngen ... | head`. Any exception that escapes is a bug of ours.
     """
     from rnngen_jax.cli import run_verb  # imported after the signal handlers are installed
 
@@ -41,6 +42,8 @@ def run(argv: Sequence[str] | None = None) -> int:
         return code
     except UserError as error:
         return _complain(error, 2)
+    except LostError as error:
+        return _complain(error, LOST)
     except RunError as error:
         return _complain(error, 1)
     except KeyboardInterrupt:

@@ -81,7 +81,7 @@ def test_several_fields_of_one_name_are_all_named(rnngen):
         (("evaluate", "zebra"), "rnngen evaluate takes only --flag=value."),
         (("evaluate", "--wrkdir=w"), "did you mean --workdir?"),
         (("evaluate", "--lr=1"), "--lr is not a flag of evaluate; allowed: --workdir,"),
-        (("train", *PIXEL_RNN, "--zebra=1"), "--preempted_exit_code, --config.SECTION.FIELD."),
+        (("train", *PIXEL_RNN, "--zebra=1"), "--hosts_timeout, --config.SECTION.FIELD."),
         (("train", *PIXEL_RNN, "--config.model.zebra=1"), "strategy in config.model."),
         (("train", "--workdir=w", "--config=none.py", "--lr=1"), "no file 'none.py'"),
         (("train", *PIXEL_RNN, "--config.model.name=vae"), "model.above is not a field of vae;"),

@@ -5,9 +5,13 @@ or help, and flags of its own.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rnngen_jax.config import require, require_choice
+
+if TYPE_CHECKING:
+    from rnngen_jax.hosts.peers import Peers
 
 
 class Flag(NamedTuple):
@@ -98,6 +102,24 @@ class Chosen(NamedTuple):
         return f"--split={self.split}" if self.input is None else f"--input={self.input}"
 
 
+class Hosts(NamedTuple):
+    """How a verb finds the other processes of its run.
+
+    Attributes:
+      hosts: "auto" or "off".
+      hosts_timeout: seconds that one may stay away, silent or behind.
+    """
+
+    hosts: str
+    hosts_timeout: float
+
+    def joined(self, settings: Mapping[str, Any]) -> "AbstractContextManager[Peers]":
+        """Joins them, if there are any; see `rnngen_jax.hosts.joined`."""
+        from rnngen_jax import hosts
+
+        return hosts.joined(self.hosts, self.hosts_timeout, settings)
+
+
 def check_split(split: str) -> None:
     """Raises a `UserError` for an unknown split."""
     from rnngen_jax.data.base import SPLITS
@@ -124,6 +146,17 @@ SPLIT = Flag("split", "string", "train, validation or test", "test")
 NUM = Flag("num", "integer", "how many images")
 LABEL = Flag("label", "string", "the class, an integer; by default each image's own")
 OUT = Flag("out", "string", "the file to write; its extension selects the format")
+
+HOSTS = Group(
+    "hosts",
+    Hosts,
+    (
+        Flag(
+            "hosts", "string", "auto to join the run's other processes, off to stay alone", "auto"
+        ),
+        Flag("hosts_timeout", "float", "seconds that one may stay away, silent or behind", 300.0),
+    ),
+)
 
 SEED = Flag("seed", "integer", "random seed, ≥ 0", 0)
 TEMPERATURE = Flag(

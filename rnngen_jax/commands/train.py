@@ -22,16 +22,18 @@ On Ctrl-C or SIGTERM, training finishes the current steps, saves the run and exi
 42; on a second signal it exits at once. --preempted_exit_code replaces 42, for clusters that take
 it for a failure.
 
-On several hosts, start the same command on each, with --workdir on a shared disk, and with the
-environment variables JAX_COORDINATOR_ADDRESS (HOST:PORT of the first), JAX_NUM_PROCESSES and
-JAX_PROCESS_ID; the latter two may be left out where JAX detects the cluster, such as Slurm.
+On several hosts, start the same command on each, with --workdir on a shared disk. They find each
+other under srun, on the hosts of a TPU, or by the environment variables JAX_COORDINATOR_ADDRESS
+(HOST:PORT of the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID; --hosts=off stays alone. All of them
+stop at the same step when one gets SIGTERM. When one is gone, the others say which and end with
+code 43, as they do when one has not come, is silent or stays behind for --hosts_timeout seconds.
 """
 
 import pathlib
 from typing import Any
 
 from rnngen_jax import interrupts
-from rnngen_jax.commands.flags import CONFIG, WORKDIR, Flag
+from rnngen_jax.commands.flags import CONFIG, HOSTS, WORKDIR, Flag, Hosts
 from rnngen_jax.config import require
 
 FLAGS = (
@@ -43,16 +45,21 @@ FLAGS = (
         "exit code after SIGTERM, once the run is saved, in [0, 255]",
         interrupts.PREEMPTED,
     ),
+    HOSTS,
 )
 
 
-def run(config: Any, workdir: str, preempted_exit_code: int) -> None:
+def run(config: Any, workdir: str, preempted_exit_code: int, hosts: Hosts) -> int:
     """Trains, and saves the run's state if it was asked to stop early.
 
     Args:
       config: the `ConfigDict` of --config.
       workdir: the run's folder.
       preempted_exit_code: exit code after SIGTERM.
+      hosts: the other processes.
+
+    Returns:
+      The exit code: 0, or `preempted_exit_code` after SIGTERM.
 
     Raises:
       UserError: an invalid config, or a folder that holds another run or is in use.
@@ -68,18 +75,19 @@ def run(config: Any, workdir: str, preempted_exit_code: int) -> None:
     import jax
 
     from rnngen_jax import runs
-    from rnngen_jax.runs.backend import join_hosts
+    from rnngen_jax.training.digests import versions
     from rnngen_jax.training.preemption import Interruption
 
     folder = pathlib.Path(workdir)
-    join_hosts()
-    outcome = runs.train(
-        given, folder, interruption=Interruption(interrupts.asked, interrupts.deferred)
-    )
-    if not outcome.ended:
-        interrupts.told()
-    elif jax.process_index() == 0:
-        if (folder / "samples").exists():
-            print(f"pictures: {folder / 'samples'}")
-        print(f"metrics: {folder / 'metrics.jsonl'}")
-        print(f"evaluate with: rnngen evaluate --workdir={folder}")
+    settings = {"config": experiment.to_dict(given), "versions": versions()}
+    interruption = Interruption(interrupts.asked, interrupts.deferred)
+    with hosts.joined(settings) as peers:
+        outcome = runs.train(given, folder, interruption=interruption, peers=peers)
+        if not outcome.ended:
+            interrupts.told()
+        elif jax.process_index() == 0:
+            if (folder / "samples").exists():
+                print(f"pictures: {folder / 'samples'}")
+            print(f"metrics: {folder / 'metrics.jsonl'}")
+            print(f"evaluate with: rnngen evaluate --workdir={folder}")
+    return preempted_exit_code if outcome.state == "preempted" else 0

@@ -1,18 +1,21 @@
 """A TPU slice of Google Kubernetes Engine: a manifest of a JobSet, for `kubectl apply -f`.
 
 JobSet's and Kubernetes's fields: jobset.sigs.k8s.io and kubernetes.io/docs/tasks/job. A pod that
-exits with the code of a saved, preempted run, or whose node is taken away, fails its Job with the
-reason PodFailurePolicy, at which the JobSet starts again without counting it. Any other exit code
-fails the Job with another reason, and the JobSet with it.
+exits with the code of a saved, preempted run or of one that has lost another of its processes, or
+whose node is taken away, fails its Job with the reason PodFailurePolicy, at which the JobSet starts
+again without counting it. Any other exit code fails the Job with another reason, and the JobSet
+with it.
 """
 
 from typing import Any
 
 import yaml
 
+from rnngen_jax.hosts.keeper import LOST
+from rnngen_jax.hosts.place import PORT
 from rnngen_jax.interrupts import PREEMPTED
 from rnngen_jax.launch import slices
-from rnngen_jax.launch.job import PORT, Job, require_bucket
+from rnngen_jax.launch.job import Job, require_bucket
 
 NEEDS = {
     "name": "the JobSet's name",
@@ -68,7 +71,7 @@ def text(job: Job) -> str:
 
 def _job(job: Job, tpu: slices.Slice) -> dict[str, Any]:
     """The Job: one pod per host."""
-    preempted = {"containerName": _CONTAINER, "operator": "In", "values": [PREEMPTED]}
+    preempted = {"containerName": _CONTAINER, "operator": "In", "values": [PREEMPTED, LOST]}
     disrupted = [{"type": "DisruptionTarget", "status": "True"}]
     return {
         "completionMode": "Indexed",

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from rnngen_jax.config import require, require_choice
 from rnngen_jax.errors import UserError
 
-PORT = 8476  # of the first process, where the others join it
 TIERS = ("on-demand", "spot")
 
 _HOST = "[A-Za-z0-9_][-A-Za-z0-9_.@]*"

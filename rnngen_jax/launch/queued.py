@@ -6,9 +6,10 @@ is taken away, it asks for another, on which the same command resumes the run.
 
 import shlex
 
+from rnngen_jax.hosts.place import PORT
 from rnngen_jax.interrupts import PREEMPTED
 from rnngen_jax.launch import shell, slices
-from rnngen_jax.launch.job import PORT, Job, require_bucket
+from rnngen_jax.launch.job import Job, require_bucket
 
 NEEDS = {
     "name": "the queued resource's name",

@@ -7,9 +7,10 @@ as the largest of its tasks' codes. The script then puts the job back into the q
 
 import shlex
 
+from rnngen_jax.hosts.place import PORT
 from rnngen_jax.interrupts import PREEMPTED
 from rnngen_jax.launch import shell
-from rnngen_jax.launch.job import PORT, Job
+from rnngen_jax.launch.job import Job
 
 NEEDS = {"name": "the job's name", "nodes": "how many nodes, such as 2"}
 TAKES = ("gpus", "cpus", "partition", "time", "setup")

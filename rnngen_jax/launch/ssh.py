@@ -5,9 +5,10 @@ the script holds open as long as the run is to go on: when it closes, for whatev
 sends its run SIGTERM, and SIGKILL to one that does not end.
 """
 
+from rnngen_jax.hosts.place import PORT
 from rnngen_jax.interrupts import PREEMPTED
 from rnngen_jax.launch import shell
-from rnngen_jax.launch.job import PORT, Job
+from rnngen_jax.launch.job import Job
 
 NEEDS = {"hosts": "the names of the hosts with commas between, such as --hosts=a,b"}
 TAKES = ("setup",)

@@ -1,14 +1,18 @@
 """status.json: the state of a run, for tools that watch many runs.
 
 It holds `state`, `step`, `steps` (of the whole run), `seconds` (of all training in the folder,
-without pauses) and `message`, which says why a run failed. A killed process leaves "running"
-behind; the folder's lock tells whether a process is still at work.
+without pauses), `message`, which says why a run failed, and `goodput`: what the seconds went into,
+over all restarts. These are `train`, with validation and samples, of which the newest checkpoint is
+the result; `compile`; `save`, in which training waited for checkpoints; and `lost`, the training
+after the checkpoint that a restart went back to. A killed process leaves "running" behind, and what
+it lost since its last report is not known; the folder's lock tells whether one is still at work.
 """
 
+import contextlib
 import json
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 from rnngen_jax.errors import UserError
@@ -17,36 +21,89 @@ from rnngen_jax.files import read_regular, replacing
 NAME = "status.json"
 STATES = ("running", "done", "stopped_early", "interrupted", "preempted", "failed", "diverged")
 MOST_BYTES = 2**20
+_KINDS = ("train", "compile", "save", "lost")
+_MOST_SAVED = 100  # of the newest checkpoints
 
-Report = Callable[[str, int, str], None]
 
+class Reporter:
+    """Writes status.json; training starts when it is made."""
 
-def reporter(folder: pathlib.Path, steps: int) -> Report:
-    """Makes `report(state, step, message)`, which writes status.json; training starts now.
+    def __init__(self, folder: pathlib.Path, steps: int) -> None:
+        """Reads what earlier training in the folder has spent.
 
-    Args:
-      folder: the run's folder.
-      steps: number of steps of the whole run.
+        Args:
+          folder: the run's folder.
+          steps: number of steps of the whole run.
+        """
+        self._folder, self._steps = folder, steps
+        self._begin = time.monotonic()
+        self._spent = {"compile": 0.0, "save": 0.0}  # since it was made
+        before = _earlier(folder)
+        self._before = _number(before.get("seconds"))
+        goodput = _mapping(before.get("goodput"))
+        self._kinds = {kind: _number(goodput.get(kind)) for kind in _KINDS}
+        # Seconds of training that led to each checkpoint.
+        saved = _mapping(before.get("saved"))
+        self._saved = {key: _number(each) for key, each in saved.items() if key.isdecimal()}
+        self._goes_on = False
 
-    Returns:
-      `report`, which raises an `OSError` if the file cannot be written.
-    """
-    begin, before = time.monotonic(), _seconds(folder)
+    def write(self, state: str, step: int, message: str) -> None:
+        """Writes the file.
 
-    def report(state: str, step: int, message: str) -> None:
+        Args:
+          state: one of `STATES`.
+          step: how far the run is; at the first call, where it begins or goes on.
+          message: why it failed, or "".
+
+        Raises:
+          OSError: it cannot be written.
+        """
         if state not in STATES:
             raise ValueError(f"state must be one of {STATES}, got {state!r}")
+        if not self._goes_on:
+            self._goes_on = True
+            self._go_on(step)
+        kinds = {**self._kinds, "train": self._training()}
+        for kind, seconds in self._spent.items():
+            kinds[kind] += seconds
         facts = {
             "state": state,
             "step": step,
-            "steps": steps,
-            "seconds": round(before + time.monotonic() - begin, 3),
+            "steps": self._steps,
+            "seconds": round(self._before + time.monotonic() - self._begin, 3),
             "message": message,
+            "goodput": {kind: round(seconds, 3) for kind, seconds in kinds.items()},
+            "saved": self._saved,
         }
-        with replacing(folder / NAME) as temporary:
+        with replacing(self._folder / NAME) as temporary:
             temporary.write_text(json.dumps(facts, indent=2) + "\n")
 
-    return report
+    @contextlib.contextmanager
+    def spending(self, kind: str) -> Iterator[None]:
+        """The time inside the `with` block goes into `kind`, "compile" or "save"."""
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            self._spent[kind] += time.monotonic() - begin
+
+    def saved(self, step: int) -> None:
+        """Notes that all training until now has led to a checkpoint of this step."""
+        self._saved.pop(str(step), None)
+        self._saved[str(step)] = round(self._training(), 3)
+        self._saved = dict(list(self._saved.items())[-_MOST_SAVED:])
+
+    def _training(self) -> float:
+        """The seconds of training that led to where the run is."""
+        return self._kinds["train"] + time.monotonic() - self._begin - sum(self._spent.values())
+
+    def _go_on(self, step: int) -> None:
+        """Counts as lost what came after the checkpoint of this step, 0 for none."""
+        done = self._kinds["train"]
+        kept = self._saved.get(str(step), done) if step else 0.0
+        self._kinds["lost"] += max(0.0, done - kept)
+        self._kinds["train"] = min(done, kept)
+        self._saved = {key: seconds for key, seconds in self._saved.items() if int(key) <= step}
 
 
 def read(folder: pathlib.Path) -> dict[str, Any] | None:
@@ -68,10 +125,21 @@ def read(folder: pathlib.Path) -> dict[str, Any] | None:
     return found
 
 
-def _seconds(folder: pathlib.Path) -> float:
-    """The seconds of earlier training; 0 without a valid status.json."""
+def _earlier(folder: pathlib.Path) -> dict[str, Any]:
+    """The status of earlier training; empty without a valid one."""
     try:
-        seconds = (read(folder) or {}).get("seconds", 0.0)
+        return read(folder) or {}
     except (UserError, OSError):
-        return 0.0
-    return float(seconds) if isinstance(seconds, int | float) else 0.0
+        return {}
+
+
+def _number(value: Any) -> float:
+    """A number of seconds; 0 in the place of anything else."""
+    return float(value) if isinstance(value, int | float) and 0 <= value < float("inf") else 0.0
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    """A mapping by steps or kinds; empty in the place of anything else."""
+    if not isinstance(value, dict):
+        return {}
+    return value

@@ -18,15 +18,17 @@ from rnngen_jax.errors import DivergedError, UserError
 from rnngen_jax.evaluation import animations, inputs, pictures, sampling
 from rnngen_jax.evaluation.validation import validator
 from rnngen_jax.experiment import Experiment
+from rnngen_jax.hosts.peers import ALONE, Peers
 from rnngen_jax.lock import exclusive
 from rnngen_jax.models.base import Extra, Model, Params
 from rnngen_jax.runs import folder as folders
-from rnngen_jax.runs import status
+from rnngen_jax.runs import status as statuses
 from rnngen_jax.runs.backend import start_backend
 from rnngen_jax.runs.judging import open_judge
 from rnngen_jax.training import loop, opening, program
+from rnngen_jax.training.ledger import SILENT, Ledger
 from rnngen_jax.training.outcomes import Outcome
-from rnngen_jax.training.preemption import NEVER, Interruption, stoppable
+from rnngen_jax.training.preemption import NEVER, Interruption, agreed, stoppable
 from rnngen_jax.training.privacy import epsilon
 
 
@@ -35,6 +37,7 @@ def train(
     workdir: str | os.PathLike[str],
     *,
     interruption: Interruption = NEVER,
+    peers: Peers = ALONE,
 ) -> Outcome:
     """Trains a model on a data set, or resumes a run.
 
@@ -46,6 +49,7 @@ def train(
         `experiment.check` makes of either.
       workdir: the run's folder, created if missing.
       interruption: how the run may be asked to stop; the library installs no signal handlers.
+      peers: the other processes of the run, as `rnngen_jax.hosts.joined` yields them.
 
     Returns:
       How training ended.
@@ -62,11 +66,11 @@ def train(
     start_backend()
     first = jax.process_index() == 0
     with exclusive(folder) if first else contextlib.nullcontext():
-        return _train(given, folder, first, interruption)
+        return _train(given, folder, first, agreed(interruption), peers)
 
 
 def _train(
-    given: Experiment, folder: pathlib.Path, first: bool, interruption: Interruption
+    given: Experiment, folder: pathlib.Path, first: bool, interruption: Interruption, peers: Peers
 ) -> Outcome:
     """Trains in a locked folder; only the `first` process writes and prints."""
     track = stoppable(interruption)
@@ -105,7 +109,7 @@ def _train(
         announced += opening.warmups(given.optimizers, settings.optimizers)
     with (
         folders.recorded(settings, folder) if first else contextlib.nullcontext(),
-        _reporting(folder, training.steps) if first else _silent() as (report, finish),
+        _reporting(folder, training.steps, peers) if first else _silent() as (ledger, finish),
     ):
         outcome = loop.train(
             model,
@@ -120,8 +124,9 @@ def _train(
             describe=accountant(settings, dataset.splits["train"].num),
             record=experiment.to_dict(settings),
             announced=announced,
-            report=report,
+            ledger=ledger,
             interruption=interruption,
+            peers=peers,
         )
         finish(outcome)
     if first and outcome.ended and (folder / "samples").exists():
@@ -131,35 +136,37 @@ def _train(
 
 @contextlib.contextmanager
 def _reporting(
-    folder: pathlib.Path, steps: int
-) -> Iterator[tuple[Callable[[int], None], Callable[[Outcome], None]]]:
-    """Keeps status.json: yields a function to call at each report, and one for the outcome.
+    folder: pathlib.Path, steps: int, peers: Peers
+) -> Iterator[tuple[Ledger, Callable[[Outcome], None]]]:
+    """Keeps status.json: yields the run's ledger, and a function for its outcome.
 
     Training that is refused before it starts leaves the status as it is.
     """
-    write, at = status.reporter(folder, steps), None
+    status, at = statuses.Reporter(folder, steps), None
 
     def report(step: int) -> None:
         nonlocal at
         at = step
-        write("running", step, "")
+        status.write("running", step, "")
 
+    peers.when_over(lambda message: None if at is None else status.write("failed", at, message))
     try:
-        yield report, lambda outcome: write(outcome.state, outcome.step, "")
+        ledger = Ledger(report, status.spending, status.saved)
+        yield ledger, lambda outcome: status.write(outcome.state, outcome.step, "")
     except BaseException as error:
         if at is not None:
             state = "failed"
             if isinstance(error, DivergedError | KeyboardInterrupt):
                 state = "diverged" if isinstance(error, DivergedError) else "interrupted"
             with contextlib.suppress(OSError):  # it must not hide the error itself
-                write(state, at, str(error) or type(error).__name__)
+                status.write(state, at, str(error) or type(error).__name__)
         raise
 
 
 @contextlib.contextmanager
-def _silent() -> Iterator[tuple[Callable[[int], None], Callable[[Outcome], None]]]:
+def _silent() -> Iterator[tuple[Ledger, Callable[[Outcome], None]]]:
     """Reports nothing, for processes that do not write."""
-    yield (lambda step: None), (lambda outcome: None)
+    yield SILENT, (lambda outcome: None)
 
 
 def accountant(settings: Experiment, num: int) -> Callable[[int], dict[str, float]] | None:

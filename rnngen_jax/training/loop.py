@@ -12,14 +12,16 @@ import numpy as np
 
 from rnngen_jax.data.feed import Feed, fetch
 from rnngen_jax.errors import RunError, UserError, refusal
+from rnngen_jax.hosts.peers import ALONE, Peers
 from rnngen_jax.models.base import Extra, Model, Params
-from rnngen_jax.training import opening, outcomes, sinks
+from rnngen_jax.training import cadence, opening, outcomes, sinks
 from rnngen_jax.training.checkpoints import Checkpoints, open_checkpoints
 from rnngen_jax.training.config import OptimizerConfig, TrainingConfig
 from rnngen_jax.training.digests import named
+from rnngen_jax.training.ledger import SILENT, Ledger
 from rnngen_jax.training.outcomes import Outcome
 from rnngen_jax.training.parallel import Parallel, make_parallel
-from rnngen_jax.training.preemption import NEVER, Interruption, Stopped, agreed
+from rnngen_jax.training.preemption import NEVER, Interruption, Stopped
 from rnngen_jax.training.program import batches_per_step, initial_state, one_step
 from rnngen_jax.training.progress import Progress, make_progress
 from rnngen_jax.training.seeds import Values, gather, mean, summarise
@@ -46,9 +48,10 @@ def train(
     describe: Describe | None = None,
     record: Mapping[str, Any] | None = None,
     announced: Sequence[str] = (),
-    report: Callable[[int], None] = lambda step: None,
+    ledger: Ledger = SILENT,
     devices: Sequence[jax.Device] | None = None,
     interruption: Interruption = NEVER,
+    peers: Peers = ALONE,
 ) -> Outcome:
     """Trains a model, from the newest sound checkpoint in `workdir` if there is one.
 
@@ -83,10 +86,11 @@ def train(
       record: the run's whole config as nested JSON values, for each checkpoint's meta and
         TensorBoard.
       announced: lines to be said before the first step.
-      report: `report(step)` is called once nothing more is refused, and with each line of metrics.
+      ledger: who is told how far the run is, and what its time goes into.
       devices: the devices to use, all by default.
-      interruption: who may ask a run of one process to stop. `validate` and `draw` may raise
-        `Stopped` once it does.
+      interruption: who may ask the run to stop; over several processes, as `agreed` returns it.
+        `validate` and `draw` may raise `Stopped` once it does.
+      peers: the other processes.
 
     Returns:
       How it ended.
@@ -123,6 +127,7 @@ def train(
             state, standing = jax.jit(make_state)(), Standing()
         else:
             state, standing = found[0], Standing.of(found[1])
+        peers.agree("its newest checkpoint at step", standing.saved)
         ended = standing.step >= config.steps or _out_of_patience(standing, config)
         if ended and not standing.owed:
             return outcomes.nothing_to_do(standing, config, _say)
@@ -151,21 +156,23 @@ def train(
             validate=validate,
             draw=draw,
             describe=describe,
-            report=report,
+            ledger=ledger,
             standing=standing,
+            peers=peers,
         )
         start = standing.step
-        report(start)
+        ledger.report(start)
         saving = stack.enter_context(ExitStack())
         try:
-            outcome = run.go(state, feed, interruption, saving)
+            with peers.explained():
+                outcome = run.go(state, feed, interruption, saving)
+                run.wait()
         except (UserError, OSError) as error:
             if standing.step == start:
                 raise
             # What stops a run that has begun is no refusal: what is on disk is kept.
             why = f"{refusal(error)}." if isinstance(error, OSError) else error
             raise RunError(f"step {standing.step}: {why}") from error
-        checkpoints.wait()
         return outcome
 
 
@@ -185,8 +192,9 @@ class _Run:
     validate: Validate | None
     draw: SampleGrid | None
     describe: Describe | None
-    report: Callable[[int], None]
+    ledger: Ledger
     standing: Standing
+    peers: Peers
     clock: Clock = field(default_factory=Clock)
 
     def go(
@@ -194,10 +202,9 @@ class _Run:
     ) -> Outcome:
         """Runs the calls to the end, or until it is asked to stop."""
         config, standing = self.config, self.standing
-        asked = agreed(interruption)
         state = self.parallel.place(state)
         resident = self.parallel.place_resident(feed.resident)
-        calls = _calls(standing.step, config)
+        calls = cadence.calls(standing.step, config)
         chunks = feed.chunks(calls, jax.process_index(), jax.process_count())
         unread = None
         if standing.owed:
@@ -208,15 +215,16 @@ class _Run:
         self.clock.start()
         for number, ((_, stop), chunk) in enumerate(zip(calls, chunks, strict=True)):
             placed = self.parallel.place_chunk(chunk)
-            with self.clock.paused():
+            with self.clock.paused(), self.ledger.spending("compile"):
                 call = self.parallel.compiled(state, resident, placed)
             if number == 0:  # until now there was nothing to save
                 saving.enter_context(interruption.deferred())
+            self.peers.mark()
             state, metrics = call(state, resident, placed)
             if unread is not None:  # read only now, so that the device is never without work
                 self.account(unread)
             unread = metrics
-            stopping, due = asked(), _due(stop, config)
+            stopping, due = interruption.asked(), cadence.due(stop, config)
             if stopping or due:
                 self.account(unread)
                 unread = None
@@ -298,7 +306,7 @@ class _Run:
     def write(self, split: str, values: Mapping[str, Values]) -> None:
         """Writes a line of metrics and shows it."""
         self.sink.write(self.standing.step, split, summarise(values, self.config.seed))
-        self.report(self.standing.step)
+        self.ledger.report(self.standing.step)
         self.progress.metrics(self.standing.step, split, values)
 
     def save(self, state: TrainState) -> None:
@@ -306,14 +314,25 @@ class _Run:
 
         It takes the place of one of the same step, which owed what has been done by now.
         """
+        with self.ledger.spending("save"):
+            self._save(state)
+        self.ledger.saved(self.standing.step)
+
+    def _save(self, state: TrainState) -> None:
         host = self.parallel.host(state)
         for name, array in named(host).items():
             if not np.isfinite(array).all():
                 name = f"a number in {name}"
                 raise self.standing.not_finite(name, array, self.config.seeds, self.sections)
+        self.peers.mark()
         meta = {**self.standing.meta(), "identity": self.identity, "config": self.record}
         self.checkpoints.save(self.standing.step, host, meta)
         self.standing.saved = self.standing.step
+
+    def wait(self) -> None:
+        """Waits for the checkpoint that is being written."""
+        with self.ledger.spending("save"):
+            self.checkpoints.wait()
 
     def stop_early(self) -> Outcome:
         """Ends a run whose validation does not get better; its last state is saved already."""
@@ -324,36 +343,12 @@ class _Run:
         """Ends a run that is asked to stop."""
         if self.standing.saved != self.standing.step:
             self.save(state)
-        self.checkpoints.wait()
+        self.wait()
         self.progress.say(
             f"{asked}: saved at step {self.standing.step} of {self.config.steps}; "
             "to go on, give the same command again."
         )
         return outcomes.outcome(self.standing, "preempted" if asked == "SIGTERM" else "interrupted")
-
-
-def _calls(start: int, config: TrainingConfig) -> list[tuple[int, int]]:
-    """The calls `(start, stop)` that are left.
-
-    They end at multiples of `steps_per_call`, so that a run that was stopped elsewhere comes back
-    to the steps at which something is due.
-    """
-    if start >= config.steps:
-        return []
-    unit = config.steps_per_call
-    stops = [*range((start // unit + 1) * unit, config.steps, unit), config.steps]
-    return list(zip([start, *stops], stops, strict=False))
-
-
-def _due(step: int, config: TrainingConfig) -> bool:
-    """Whether anything is to be done at `step` besides training."""
-    cadences = (
-        config.log_every,
-        config.validate_every,
-        config.sample_every,
-        config.checkpoint_every,
-    )
-    return step == config.steps or any(every and step % every == 0 for every in cadences)
 
 
 def _out_of_patience(standing: Standing, config: TrainingConfig) -> bool:

@@ -127,7 +127,7 @@ def test_a_preempted_pod_starts_the_jobset_again_and_a_failed_one_fails_it():
     saved, disrupted = job["podFailurePolicy"]["rules"]
     (container,) = job["template"]["spec"]["containers"]
     assert saved["action"] == disrupted["action"] == "FailJob"
-    assert saved["onExitCodes"]["values"] == [42]
+    assert saved["onExitCodes"]["values"] == [42, 43]
     assert saved["onExitCodes"]["containerName"] == container["name"]
     assert disrupted["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
     assert container["resources"]["limits"] == {"google.com/tpu": "4"}

@@ -155,20 +155,38 @@ def test_the_library_sets_no_handlers(tmp_path):
     assert set(seen) == {before}
 
 
-def test_several_processes_ask_the_service_with_a_number_that_rises_by_one(monkeypatch):
-    asked = []
+@pytest.fixture
+def service(monkeypatch):
+    """Two processes whose service answers from question 3 on; yields its questions and signals."""
+    numbers, signals = [], []
 
     def reached(number):
-        asked.append(number)
+        numbers.append(number)
         return number == 2
 
     monkeypatch.setattr(preemption.jax, "process_count", lambda: 2)
     monkeypatch.setattr(preemption.multihost_utils, "reached_preemption_sync_point", reached)
-    stop = agreed(Interruption(lambda: "Ctrl-C"))
-    assert [stop() for _ in range(4)] == [None, None, "SIGTERM", None]
-    assert asked == [0, 1, 2, 3]
-    # Each of them may be asked at another batch, so a validation goes on to its end.
-    assert list(stoppable(Interruption(lambda: "Ctrl-C"))(range(3))) == [0, 1, 2]
+    monkeypatch.setattr(preemption.signal, "raise_signal", signals.append)
+    return numbers, signals
+
+
+def test_several_processes_ask_the_service_with_a_number_that_rises_by_one(service):
+    numbers, signals = service
+    interruption = agreed(Interruption())
+    # Batches of a validation count as calls do, and the answer stays.
+    assert interruption.asked() is None
+    track = stoppable(interruption)(range(5))
+    assert next(track) == 0
+    with pytest.raises(Stopped):
+        next(track)
+    assert [interruption.asked() for _ in range(2)] == ["SIGTERM"] * 2
+    assert (numbers, signals) == ([0, 1, 2], [])
+
+
+def test_what_one_of_several_processes_has_noted_is_passed_on_to_the_service(service):
+    interruption = agreed(Interruption(lambda: "Ctrl-C"))
+    assert [interruption.asked() for _ in range(3)] == [None, None, "SIGTERM"]
+    assert service == ([0, 1, 2], [signal.SIGTERM])
 
 
 def test_a_range_over_batches_stops_between_two():
