@@ -7,6 +7,8 @@ one port through; their connections are passed on to the service inside the firs
 stay open when that process is gone: JAX would end every other one at once, with a dump of its
 stack, where the keeper says who is gone.
 
+Whoever reaches the port can end the run, as with JAX's own service: a cluster's network is trusted.
+
 `main` takes four arguments: the file descriptor of the listening socket, the service's port on this
 host, the number of processes, and the seconds that a process may stay away, silent or behind. The
 standard library is all that it needs, so that it starts at once.
@@ -87,6 +89,10 @@ class _Keeper:
         """A process in words."""
         return f"process {index} on {self.processes[index].host}"
 
+    def all_left(self) -> bool:
+        """Whether of those who have come, nobody is there any more."""
+        return all(each.left for each in self.processes.values())
+
     def tell(self, line: Mapping[str, Any]) -> None:
         """Sends a line to every process."""
         for each in self.processes.values():
@@ -128,7 +134,7 @@ class _Keeper:
         await _pump(reader, outer)
         outer.close()
         await back
-        while any(not each.left for each in self.processes.values()):
+        while not self.all_left():
             self.changed.clear()
             await self.changed.wait()
 
@@ -213,7 +219,7 @@ class _Keeper:
     async def watch(self) -> None:
         """Looks after the processes until all have left."""
         begin = time.monotonic()
-        while not (self.started and all(each.left for each in self.processes.values())):
+        while not ((self.started or self.over) and self.all_left()):
             now = time.monotonic()
             self.tell({})
             message = None if self.over else self.trouble(now, begin)

@@ -4,6 +4,7 @@ import os
 import pathlib
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import time
 
 import jax
+import numpy as np
 import pytest
 from tiny_runs import rnngen
 
@@ -172,6 +174,27 @@ def test_at_any_moment(config, tmp_path, undisturbed, moment):
         codes, _, errs = end(start(config, tmp_path / "w", WHOLE, count=count))
         assert codes == [0] * count, errs
     assert left(tmp_path / "w") == whole
+
+
+@pytest.mark.slow
+def test_saved_on_eight_devices_in_two_processes_and_resumed_on_fewer_in_one(config, tmp_path):
+    first = ("--config.training.steps=12",)
+    two = start(config, tmp_path / "two", *first, devices=8)
+    assert end(two)[0] == [0, 0]
+    more = ("--config.training.steps=24",)
+    losses = {}
+    for devices in (8, 4, 2, 1):
+        workdir = tmp_path / str(devices)
+        shutil.copytree(tmp_path / "two", workdir)
+        (one,) = start(config, workdir, *more, count=1, devices=devices)
+        codes, outs, errs = end([one])
+        assert codes == [0], errs
+        assert "going on from step 12." in outs[0]
+        lines = sinks.read(workdir / "metrics.jsonl")
+        losses[devices] = [line["loss/model"] for line in lines if "loss/model" in line]
+        assert len(losses[devices]) == 6
+    for devices in (4, 2, 1):
+        np.testing.assert_allclose(losses[devices], losses[8], rtol=1e-5)
 
 
 @pytest.mark.slow
