@@ -69,9 +69,23 @@ def joined(
         yield Peers(link.mark, link.agree, link.explained, link.when_over)
     except BaseException as error:
         known = isinstance(error, UserError | RunError)
-        link.leave(" ".join(str(error).split()) if known else f"{type(error).__name__}: {error}")
+        why = " ".join(str(error).split()) if known else f"{type(error).__name__}: {error}"
+        _leave(link, found.index, why)
         raise
-    link.leave()
+    _leave(link, found.index, "")
+
+
+def _leave(link: Link, index: int, why: str) -> None:
+    """Leaves JAX's service, which is inside the first process, so that one leaves last."""
+    import jax
+
+    if index == 0:
+        link.leave(why)
+        link.wait_for_others()
+        jax.distributed.shutdown()
+    else:
+        jax.distributed.shutdown()
+        link.leave(why)
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

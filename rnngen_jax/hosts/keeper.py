@@ -48,7 +48,8 @@ class _Process:
       heard: time of its newest line.
       mark: how far its main thread has come; it only rises.
       marked: time of the newest rise.
-      left: whether it has said goodbye, or is gone without.
+      left: whether it has said goodbye, so that it is not missed.
+      gone: whether its link is closed.
     """
 
     writer: asyncio.StreamWriter
@@ -58,6 +59,7 @@ class _Process:
     mark: int = 0
     marked: float = field(default_factory=time.monotonic)
     left: bool = False
+    gone: bool = False
 
 
 @dataclass
@@ -89,9 +91,9 @@ class _Keeper:
         """A process in words."""
         return f"process {index} on {self.processes[index].host}"
 
-    def all_left(self) -> bool:
-        """Whether of those who have come, nobody is there any more."""
-        return all(each.left for each in self.processes.values())
+    def all_gone(self, but: int | None = None) -> bool:
+        """Whether of those who have come, nobody is there any more, apart from one of them."""
+        return all(each.gone for index, each in self.processes.items() if index != but)
 
     def tell(self, line: Mapping[str, Any]) -> None:
         """Sends a line to every process."""
@@ -134,7 +136,7 @@ class _Keeper:
         await _pump(reader, outer)
         outer.close()
         await back
-        while not self.all_left():
+        while not self.all_gone():
             self.changed.clear()
             await self.changed.wait()
 
@@ -162,9 +164,11 @@ class _Keeper:
         except (OSError, ValueError):
             pass  # a connection that breaks, like one that ends
         writer.close()
+        own.gone = True
         if not own.left:
-            own.left = True
             self.end(f"{self.name(index)} is gone", LOST)
+        if self.started and 0 in self.processes and self.all_gone(but=0):
+            _send(self.processes[0].writer, {"alone": True})
         self.changed.set()
 
     def refusal(self, index: int, hello: Mapping[str, Any]) -> str | None:
@@ -219,7 +223,7 @@ class _Keeper:
     async def watch(self) -> None:
         """Looks after the processes until all have left."""
         begin = time.monotonic()
-        while not ((self.started or self.over) and self.all_left()):
+        while not ((self.started or self.over) and self.all_gone()):
             now = time.monotonic()
             self.tell({})
             message = None if self.over else self.trouble(now, begin)
@@ -240,7 +244,8 @@ class _Keeper:
                 f"processes {', '.join(missing)} have" if several else f"process {missing[0]} has"
             )
             return f"{which} not come within {self.timeout:g} s"
-        there = {index: each for index, each in self.processes.items() if not each.left}
+        here = self.processes.items()
+        there = {index: each for index, each in here if not (each.left or each.gone)}
         for index, each in there.items():
             if now > each.heard + self.timeout:
                 return f"{self.name(index)} has not been heard of for {self.timeout:g} s"

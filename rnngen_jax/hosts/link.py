@@ -19,8 +19,9 @@ from rnngen_jax.hosts import keeper
 from rnngen_jax.hosts.place import VARIABLES, Place
 
 _GRACE = 2.0  # seconds in which the main thread may still end the process in its own way
-_PATIENCE = 10.0  # seconds in which a failed collective is explained
+_PATIENCE = 10.0  # seconds in which a failed collective is explained, or others are waited for
 _KEEPER = "from rnngen_jax.hosts import keeper; keeper.main()"
+_open: list[socket.socket] = []  # links stay open as long as their process is there
 _RETRY = 0.1  # seconds between two attempts to connect or to bind
 
 
@@ -54,7 +55,7 @@ class Link:
         self._ending = threading.Lock()
         self._agreed: set[str] = set()
         self._over: tuple[str, int] | None = None
-        self._leaving = False
+        self._leaving = self._alone = False
         self._when_over: Callable[[str], None] = lambda message: None
         self._mark = 0
         self._unread = b""
@@ -62,6 +63,7 @@ class Link:
         self.service = _start_keeper(int(port), place.count, timeout) if place.index == 0 else 0
         host = "127.0.0.1" if place.index == 0 else host.strip("[]")
         self._socket = self._meet((host, int(port)), place, settings)
+        _open.append(self._socket)
         threading.Thread(target=self._listen, name="hosts", daemon=True).start()
 
     def mark(self) -> None:
@@ -105,6 +107,11 @@ class Link:
             self._leaving = True
             self._news.notify_all()
         self._send({"bye": keeper.OWN_ENDS if message else 0, "message": message})
+
+    def wait_for_others(self) -> None:
+        """In the first process, waits for some time until all others have ended."""
+        with self._news:
+            self._news.wait_for(lambda: self._alone, _PATIENCE)
 
     def _meet(
         self, address: tuple[str, int], place: Place, settings: Mapping[str, Any]
@@ -179,16 +186,20 @@ class Link:
             heard = time.monotonic()
             *lines, unread = (unread + received).split(b"\n")
             for line in map(json.loads, lines):
-                if "agreed" in line:
-                    with self._news:
+                with self._news:
+                    self._alone |= "alone" in line
+                    if "agreed" in line:
                         self._agreed.add(line["agreed"])
-                        self._news.notify_all()
+                    self._news.notify_all()
                 if "over" in line:
                     self._end(line["over"], line["code"])
         with self._news:
-            if self._news.wait_for(lambda: self._leaving, _GRACE):
-                return
-        self._finish()
+            leaving = self._news.wait_for(lambda: self._leaving, _GRACE)
+        if not leaving:
+            self._finish()
+        # The main thread has its say; but on the way out JAX may wait for those who are gone.
+        time.sleep(_PATIENCE)
+        os._exit(self._over[1] if self._over else keeper.LOST)
 
     def _end(self, message: str, code: int = keeper.LOST) -> None:
         """Notes that the run is over."""

@@ -95,8 +95,14 @@ def test_all_come_agree_and_leave(start):
     for process in (first, second, third):
         tell(process, "link.leave()")
         assert answer(process) == "ok"
-    for process in (first, second, third):
+    tell(first, "link.wait_for_others(); print(time.monotonic())")
+    time.sleep(1)
+    ended = time.monotonic()
+    for process in (second, third):
         assert end(process) == (0, "", "")
+    assert float(answer(first)) > ended  # the first waits, since JAX's service is inside it
+    assert answer(first) == "ok"
+    assert end(first) == (0, "", "")
 
 
 def test_one_that_has_left_is_not_missed(start):
@@ -274,6 +280,10 @@ def test_jaxs_connections_are_passed_on_and_outlive_the_service(kept):
         client.recv(100)
     for link in links:
         link.sendall(b'{"bye": 0}\n')
+    with pytest.raises(TimeoutError):  # they may still talk to the service
+        client.recv(100)
+    for link in links:
+        link.close()
     assert process.wait(10) == 0
     assert client.recv(100) == b""
 
