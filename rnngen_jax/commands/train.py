@@ -22,15 +22,18 @@ On Ctrl-C or SIGTERM, training finishes the current steps, saves the run and exi
 42; on a second signal it exits at once. --preempted_exit_code replaces 42, for clusters that take
 it for a failure.
 
-On several hosts, start the same command on each, with --workdir on a shared disk, and with the
+--workdir=gs://BUCKET/NAME keeps the run in a bucket of Google Cloud Storage (pip install
+'rnngen_jax[gcs]').
+
+On several hosts, start the same command on each, with --workdir in a bucket or on a shared disk,
+and with the
 environment variables JAX_COORDINATOR_ADDRESS (HOST:PORT of the first), JAX_NUM_PROCESSES and
 JAX_PROCESS_ID; the latter two may be left out where JAX detects the cluster, such as Slurm.
 """
 
-import pathlib
 from typing import Any
 
-from rnngen_jax import interrupts
+from rnngen_jax import interrupts, paths
 from rnngen_jax.commands.flags import CONFIG, WORKDIR, Flag
 from rnngen_jax.config import require
 
@@ -71,7 +74,7 @@ def run(config: Any, workdir: str, preempted_exit_code: int) -> None:
     from rnngen_jax.runs.backend import join_hosts
     from rnngen_jax.training.preemption import Interruption
 
-    folder = pathlib.Path(workdir)
+    folder = paths.of(workdir)
     join_hosts()
     outcome = runs.train(
         given, folder, interruption=Interruption(interrupts.asked, interrupts.deferred)

@@ -6,13 +6,14 @@ behind; the folder's lock tells whether a process is still at work.
 """
 
 import json
-import pathlib
 import time
 from collections.abc import Callable
 from typing import Any
 
+from rnngen_jax import paths
 from rnngen_jax.errors import UserError
-from rnngen_jax.files import read_regular, replacing
+from rnngen_jax.files import UPLOAD_SECONDS, read_regular, replacing
+from rnngen_jax.paths import Path
 
 NAME = "status.json"
 STATES = ("running", "done", "stopped_early", "interrupted", "preempted", "failed", "diverged")
@@ -21,7 +22,7 @@ MOST_BYTES = 2**20
 Report = Callable[[str, int, str], None]
 
 
-def reporter(folder: pathlib.Path, steps: int) -> Report:
+def reporter(folder: Path, steps: int) -> Report:
     """Makes `report(state, step, message)`, which writes status.json; training starts now.
 
     Args:
@@ -29,18 +30,26 @@ def reporter(folder: pathlib.Path, steps: int) -> Report:
       steps: number of steps of the whole run.
 
     Returns:
-      `report`, which raises an `OSError` if the file cannot be written.
+      `report`, which raises an `OSError` if the file cannot be written. In a bucket, where an
+      object may be written once per second, "running" is written once in `UPLOAD_SECONDS` at most.
     """
     begin, before = time.monotonic(), _seconds(folder)
+    due = 0.0  # the next time that a bucket gets a mere "running"
 
     def report(state: str, step: int, message: str) -> None:
         if state not in STATES:
             raise ValueError(f"state must be one of {STATES}, got {state!r}")
+        nonlocal due
+        now = time.monotonic()
+        if paths.is_remote(folder):
+            if state == "running" and now < due:
+                return
+            due = now + UPLOAD_SECONDS
         facts = {
             "state": state,
             "step": step,
             "steps": steps,
-            "seconds": round(before + time.monotonic() - begin, 3),
+            "seconds": round(before + now - begin, 3),
             "message": message,
         }
         with replacing(folder / NAME) as temporary:
@@ -49,7 +58,7 @@ def reporter(folder: pathlib.Path, steps: int) -> Report:
     return report
 
 
-def read(folder: pathlib.Path) -> dict[str, Any] | None:
+def read(folder: Path) -> dict[str, Any] | None:
     """Reads status.json; `None` if there is none.
 
     Raises:
@@ -68,7 +77,7 @@ def read(folder: pathlib.Path) -> dict[str, Any] | None:
     return found
 
 
-def _seconds(folder: pathlib.Path) -> float:
+def _seconds(folder: Path) -> float:
     """The seconds of earlier training; 0 without a valid status.json."""
     try:
         seconds = (read(folder) or {}).get("seconds", 0.0)
