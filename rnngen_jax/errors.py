@@ -36,13 +36,15 @@ def refusal(error: OSError) -> str:
 
 
 def machine_message(error: BaseException) -> str | None:
-    """A one-line message for an error of the machine: file access, or memory of host or device.
+    """A one-line message for an error of the machine: access to files or buckets, or memory.
 
     Returns:
       The message, or `None` for any other error, whose traceback is needed.
     """
     if isinstance(error, OSError):
         return f"{refusal(error)}."
+    if type(error).__module__.split(".")[0] in ("gcsfs", "google", "aiohttp", "requests"):
+        return f"a bucket cannot be read or written: {' '.join(str(error).split())[:300]}."
     if not _is_out_of_memory(error):
         return None
     # "RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.", with more lines on a GPU.

@@ -2,14 +2,13 @@
 
 import json
 import os
-import pathlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from rnngen_jax import data, models
+from rnngen_jax import data, models, paths
 from rnngen_jax.config import UnreadError, from_mapping, nearest, require, to_mapping
 from rnngen_jax.data.base import DataConfig
 from rnngen_jax.errors import UserError
@@ -235,7 +234,7 @@ def from_json(path: str | os.PathLike[str]) -> Experiment:
     Raises:
       UserError: it is missing, not valid JSON, or not a config of this version.
     """
-    path = pathlib.Path(path)
+    path = paths.of(path)
     try:
         values = json.loads(read_regular(path, MOST_BYTES).decode())
     except FileNotFoundError:
@@ -306,7 +305,7 @@ def difference(old: Experiment, new: Experiment) -> list[str]:
 
 def _same_folder(one: str, other: str) -> bool:
     """Whether two non-empty paths lead to the same place."""
-    return bool(one and other) and os.path.realpath(one) == os.path.realpath(other)
+    return bool(one and other) and paths.resolved(one) == paths.resolved(other)
 
 
 def _flat(experiment: Experiment) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Iterator
 from platform import node
 
+from rnngen_jax import lease, paths
 from rnngen_jax.errors import UserError
 
 NAME = ".lock"
@@ -19,7 +20,7 @@ def exclusive(folder: str | os.PathLike[str]) -> Iterator[None]:
 
     It is the operating system's lock on the file `.lock`, so that it ends with its process, however
     that ends. The file says who holds it, and is removed with the block; a file that a killed
-    process left is taken over.
+    process left is taken over. In a bucket it is an object that is renewed; see `lease`.
 
     Args:
       folder: created, with its parents, if missing; removed again if it is empty at the end.
@@ -27,8 +28,13 @@ def exclusive(folder: str | os.PathLike[str]) -> Iterator[None]:
     Raises:
       UserError: another process, named in the message, holds the folder; or it cannot be created or
         is on a file system without locks. Nothing is changed then.
+      OSError: the bucket cannot be read or written.
     """
-    folder = pathlib.Path(folder)
+    folder = paths.of(folder)
+    if paths.is_remote(folder):
+        with lease.held(folder / NAME):
+            yield
+        return
     missing = _missing(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)

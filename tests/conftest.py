@@ -1,6 +1,7 @@
 """Sets JAX up for the tests before anything imports it: CPU, eight virtual devices, a cache."""
 
 import gc
+import importlib.util
 import os
 import pathlib
 import shutil
@@ -99,3 +100,35 @@ def pixel(runs, tmp_path):
 def row(runs, tmp_path):
     """A copy of a run, to be changed."""
     return shutil.copytree(runs / "row", tmp_path / "row")
+
+
+@pytest.fixture(scope="session")
+def _store():
+    """A store of buckets on this machine, which all libraries take for Google's."""
+    import object_store
+
+    if importlib.util.find_spec("gcsfs") is None:  # imported only later, as it reads the settings
+        pytest.skip("gcsfs is not installed")
+
+    with object_store.served() as (store, address), pytest.MonkeyPatch.context() as patch:
+        for name in object_store.ENDPOINTS:
+            patch.setenv(name, address)
+        for name, value in object_store.SETTINGS.items():
+            patch.setenv(name, value)
+        yield store
+
+
+@pytest.fixture
+def store(_store, tmp_path, monkeypatch):
+    """The store with one new bucket, `store.url`; nothing that a bucket cannot do was asked of it.
+
+    The working folder is an empty one, in which nothing may be made by the name of a URL.
+    """
+    _store.bucket = f"bucket-{len(_store.buckets)}"
+    _store.url = f"gs://{_store.bucket}"
+    _store.buckets[_store.bucket] = {}
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    yield _store
+    assert _store.refused == []
+    assert os.listdir() == []

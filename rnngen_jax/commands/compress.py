@@ -22,10 +22,10 @@ levels in the most compact way.
 """
 
 import math
-import pathlib
 import time
 from typing import TYPE_CHECKING
 
+from rnngen_jax import paths
 from rnngen_jax.commands import flags
 from rnngen_jax.commands.base import bar, check_amount, dataset_of, open_run, read_images
 from rnngen_jax.commands.flags import Chosen, Which
@@ -60,7 +60,7 @@ def run(which: Which, chosen: Chosen, out: str) -> None:
     chosen.check()
     from rnngen_jax.evaluation import container
 
-    fits = out.lower().endswith(container.ENDING) and not pathlib.Path(out).is_dir()
+    fits = out.lower().endswith(container.ENDING) and not paths.of(out).is_dir()
     require(fits, "--out", out, f"a file that ends in {container.ENDING}")
     opened = open_run(which)
 

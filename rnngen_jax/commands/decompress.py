@@ -10,10 +10,10 @@ or numbered. Nothing is written until all pixels are decoded and their checksums
 """
 
 import os
-import pathlib
 import time
 from typing import TYPE_CHECKING
 
+from rnngen_jax import paths
 from rnngen_jax.commands import flags
 from rnngen_jax.commands.base import bar, open_run
 from rnngen_jax.commands.flags import Which
@@ -78,7 +78,7 @@ def run(which: Which, input: str, out: str) -> None:
 
 def _is_folder(out: str) -> bool:
     """Whether --out is a folder; raises a `UserError` if it is neither that nor an npz."""
-    path = pathlib.Path(out)
+    path = paths.of(out)
     if path.suffix.lower() == ".npz" and not path.is_dir():
         return False
     fits = out != "" and (out.endswith(("/", os.sep)) or path.is_dir() or not path.suffix)

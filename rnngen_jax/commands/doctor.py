@@ -11,12 +11,13 @@ The exit code is 1 if a check fails; the lines of failed checks begin with !.
 """
 
 import os
-import pathlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from rnngen_jax import paths
 from rnngen_jax.commands.flags import CONFIG, WORKDIR
 from rnngen_jax.errors import RunError, UserError, refusal
+from rnngen_jax.paths import Path
 
 if TYPE_CHECKING:
     from rnngen_jax.data.base import DataConfig, Dataset
@@ -69,8 +70,8 @@ def run(config: Any, workdir: str | None) -> int:
     wanted = [DataConfig()]
     if config is not None:
         wanted.append(experiment.check(config).data)
-    folder = pathlib.Path(workdir) if workdir else None
-    if folder is not None and not any(os.path.lexists(folder / name) for name in _OF_A_RUN):
+    folder = paths.reached(workdir) if workdir else None
+    if folder is not None and not any(paths.exists(folder / name) for name in _OF_A_RUN):
         experiment.from_json(folder / "config.json")  # raises, as there is no run
     sound = [_versions(), computes := _machine()]
     settings = None
@@ -182,7 +183,7 @@ def _open(config: "DataConfig") -> "Dataset | None":
 
 
 def _run(
-    folder: pathlib.Path, settings: "Experiment | None", dataset: "Dataset | None", computes: bool
+    folder: Path, settings: "Experiment | None", dataset: "Dataset | None", computes: bool
 ) -> bool:
     """Prints whether each part of a run can be opened; returns whether all of them can."""
     from rnngen_jax.evaluation import records

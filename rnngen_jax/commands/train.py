@@ -22,17 +22,20 @@ On Ctrl-C or SIGTERM, training finishes the current steps, saves the run and exi
 42; on a second signal it exits at once. --preempted_exit_code replaces 42, for clusters that take
 it for a failure.
 
-On several hosts, start the same command on each, with --workdir on a shared disk. They find each
-other under srun, on the hosts of a TPU, or by the environment variables JAX_COORDINATOR_ADDRESS
-(HOST:PORT of the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID; --hosts=off stays alone. All of them
-stop at the same step when one gets SIGTERM. When one is gone, the others say which and end with
-code 43, as they do when one has not come, is silent or stays behind for --hosts_timeout seconds.
+--workdir=gs://BUCKET/NAME keeps the run in a bucket of Google Cloud Storage (pip install
+'rnngen_jax[gcs]').
+
+On several hosts, start the same command on each, with --workdir in a bucket or on a shared disk.
+They find each other under srun, on the hosts of a TPU, or by the environment variables
+JAX_COORDINATOR_ADDRESS (HOST:PORT of the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID; --hosts=off
+stays alone. All of them stop at the same step when one gets SIGTERM. When one is gone, the others
+say which and end with code 43, as they do when one has not come, is silent or stays behind for
+--hosts_timeout seconds.
 """
 
-import pathlib
 from typing import Any
 
-from rnngen_jax import interrupts
+from rnngen_jax import interrupts, paths
 from rnngen_jax.commands.flags import CONFIG, HOSTS, WORKDIR, Flag, Hosts
 from rnngen_jax.config import require
 
@@ -78,7 +81,7 @@ def run(config: Any, workdir: str, preempted_exit_code: int, hosts: Hosts) -> in
     from rnngen_jax.training.digests import versions
     from rnngen_jax.training.preemption import Interruption
 
-    folder = pathlib.Path(workdir)
+    folder = paths.of(workdir)
     settings = {"config": experiment.to_dict(given), "versions": versions()}
     interruption = Interruption(interrupts.asked, interrupts.deferred)
     with hosts.joined(settings) as peers:

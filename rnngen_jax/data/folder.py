@@ -25,7 +25,8 @@ from rnngen_jax.data.source import (
     resolved,
 )
 from rnngen_jax.errors import UserError
-from rnngen_jax.files import require_file, require_folder
+from rnngen_jax.files import opened, require_file, require_folder
+from rnngen_jax.paths import Path, is_remote
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -46,6 +47,11 @@ def load_source(argument: str, config: DataConfig) -> Source:
         each read, a damaged one raises then.
     """
     need_argument(argument, "folder", "FOLDER")
+    if is_remote(argument):
+        raise UserError(
+            f"config.data.name='folder:{argument}': single images are read from a local folder "
+            "only; import it with `rnngen prepare`, whose files can be in a bucket."
+        )
     root = path_of(argument)
     hint = "set it to folder:FOLDER, a folder of your images"
     require_folder(root, hint, f"config.data.name='folder:{argument}' ({root.absolute()})")
@@ -68,7 +74,7 @@ def load_source(argument: str, config: DataConfig) -> Source:
     return from_arrays(arrays, levels=256, where=str(root), classes=classes)
 
 
-def read_image(path: pathlib.Path) -> np.ndarray:
+def read_image(path: Path) -> np.ndarray:
     """One whole image file, uint8 `[H, W, C]` with C of 1 or 3.
 
     Raises:
@@ -81,7 +87,7 @@ def read_image(path: pathlib.Path) -> np.ndarray:
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
-def _layout(root: pathlib.Path) -> dict[str, list[tuple[pathlib.Path, str]]]:
+def _layout(root: Path) -> dict[str, list[tuple[Path, str]]]:
     """Image files and the names of their classes, "" without classes, by split."""
     entries = _entries(root, root)
     for entry in entries:  # else "Train" would count as a class, and Test as training images
@@ -103,7 +109,7 @@ def _layout(root: pathlib.Path) -> dict[str, list[tuple[pathlib.Path, str]]]:
     return {name: _classes(root / name, root) for name in SPLITS if name in found}
 
 
-def _classes(folder: pathlib.Path, root: pathlib.Path) -> list[tuple[pathlib.Path, str]]:
+def _classes(folder: Path, root: Path) -> list[tuple[Path, str]]:
     """Image files with their classes' names, of the folder itself or of its subfolders."""
     entries = _entries(folder, root)
     if not any(entry.is_dir() for entry in entries):
@@ -119,7 +125,7 @@ def _classes(folder: pathlib.Path, root: pathlib.Path) -> list[tuple[pathlib.Pat
     return listed
 
 
-def _entries(folder: pathlib.Path, root: pathlib.Path) -> list[pathlib.Path]:
+def _entries(folder: Path, root: Path) -> list[Path]:
     """A folder's visible entries, sorted: folders and files with an image's ending.
 
     Raises:
@@ -143,7 +149,7 @@ def _entries(folder: pathlib.Path, root: pathlib.Path) -> list[pathlib.Path]:
     return entries
 
 
-def _labels(listed: Sequence[tuple[pathlib.Path, str]], class_names: Sequence[str]) -> np.ndarray:
+def _labels(listed: Sequence[tuple[Path, str]], class_names: Sequence[str]) -> np.ndarray:
     """Class indices, int32 `[N]`, into the names of train's classes."""
     for path, name in listed:
         allowed = f"one of train's, {', '.join(class_names) or 'which has none'}"
@@ -152,7 +158,7 @@ def _labels(listed: Sequence[tuple[pathlib.Path, str]], class_names: Sequence[st
     return np.array([number[name] for _, name in listed], np.int32)
 
 
-def _common_shape(paths: Sequence[pathlib.Path]) -> tuple[int, int, int]:
+def _common_shape(paths: Sequence[Path]) -> tuple[int, int, int]:
     """The common shape `(H, W, C)` of all files, from their headers; verifies PNG checksums."""
     first = None
     for path in paths:
@@ -175,7 +181,7 @@ def _words(shape: tuple[int, int, int]) -> str:
     return f"{width}x{height} {'RGB' if channels == 3 else 'grey'}"
 
 
-def _lazy(paths: Sequence[pathlib.Path], labels: np.ndarray, shape: tuple[int, int, int]) -> Split:
+def _lazy(paths: Sequence[Path], labels: np.ndarray, shape: tuple[int, int, int]) -> Split:
     """A split whose files are decoded on each read."""
 
     def read(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -192,11 +198,11 @@ def _lazy(paths: Sequence[pathlib.Path], labels: np.ndarray, shape: tuple[int, i
 
 
 @contextmanager
-def _opened(path: pathlib.Path) -> Iterator[Image.Image]:
+def _opened(path: Path) -> Iterator[Image.Image]:
     """A supported image, not yet decoded; errors inside the `with` block name the file."""
     require_file(path, "replace or remove it")
     try:
-        with open(path, "rb") as file, Image.open(file, formats=FORMATS) as image:
+        with opened(path) as file, Image.open(file, formats=FORMATS) as image:
             _check(image, path)
             yield image
     except Image.DecompressionBombError:
@@ -210,9 +216,9 @@ def _opened(path: pathlib.Path) -> Iterator[Image.Image]:
         ) from None
 
 
-def _check(image: Image.Image, path: pathlib.Path) -> None:
+def _check(image: Image.Image, path: Path) -> None:
     """Raises a `UserError` for unsupported images."""
-    with open(path, "rb") as file:
+    with opened(path) as file:
         header = file.read(_PNG_DEPTH + 1)
     # Pillow silently opens 16-bit RGB as 8-bit RGB, so the file's own header is checked.
     deep = image.mode.startswith("I") or (header.startswith(_PNG) and header[_PNG_DEPTH] == 16)

@@ -7,14 +7,13 @@ train: a `validation_fraction` of 1/6 gives MNIST's customary last 10,000 images
 
 import gzip
 import math
-import os
-import pathlib
 import struct
 import zlib
 from typing import BinaryIO
 
 import numpy as np
 
+from rnngen_jax import paths
 from rnngen_jax.config import require
 from rnngen_jax.data.base import DataConfig
 from rnngen_jax.data.source import (
@@ -26,7 +25,8 @@ from rnngen_jax.data.source import (
     resolved,
 )
 from rnngen_jax.errors import UserError
-from rnngen_jax.files import require_file, require_folder
+from rnngen_jax.files import opened, require_file, require_folder
+from rnngen_jax.paths import Path
 
 # Images and labels of each split.
 _FILES = {
@@ -62,7 +62,7 @@ def load_source(argument: str, config: DataConfig) -> Source:
     return from_arrays(arrays, levels=256, where=str(folder))
 
 
-def read_idx(path: pathlib.Path, axes: int) -> np.ndarray:
+def read_idx(path: Path, axes: int) -> np.ndarray:
     """The array of one IDX file of unsigned bytes.
 
     Args:
@@ -77,15 +77,15 @@ def read_idx(path: pathlib.Path, axes: int) -> np.ndarray:
     """
     require_file(path, "fetch it again")
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
-            return _read_idx(file, axes, path)
+        with opened(path) as file:
+            return _read_idx(gzip.open(file) if path.suffix == ".gz" else file, axes, path)
     except (EOFError, zlib.error):
         raise UserError(f"{path}: the gzip file is truncated or damaged; fetch it again.") from None
     except OSError as error:  # includes gzip.BadGzipFile
         raise UserError(f"{path}: cannot be read: {error.strerror or error}.") from None
 
 
-def _read_idx(file: BinaryIO, axes: int, path: pathlib.Path) -> np.ndarray:
+def _read_idx(file: BinaryIO, axes: int, path: Path) -> np.ndarray:
     header = _at_most(file, 4 + 4 * axes)
     if not header:
         raise UserError(f"{path}: the file is empty; fetch it again.")
@@ -120,9 +120,9 @@ def _at_most(file: BinaryIO, size: int) -> bytes:
     return bytes(content)
 
 
-def _find(folder: pathlib.Path, name: str) -> pathlib.Path:
+def _find(folder: Path, name: str) -> Path:
     """The file `name`, gzipped or not."""
     for path in (folder / name, folder / f"{name}.gz"):
-        if os.path.lexists(path):
+        if paths.exists(path):
             return path
     raise UserError(f"{folder}: lacks {name}; {_PUT}.")

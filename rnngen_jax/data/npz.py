@@ -10,7 +10,6 @@ integer type.
 """
 
 import lzma
-import pathlib
 import zipfile
 import zlib
 
@@ -30,7 +29,8 @@ from rnngen_jax.data.source import (
     resolved,
 )
 from rnngen_jax.errors import UserError
-from rnngen_jax.files import require_file
+from rnngen_jax.files import opened, require_file
+from rnngen_jax.paths import Path
 from rnngen_jax.shapes import FRAMES, IMAGE
 
 _ARRAYS = (IMAGE, FRAMES, "label")
@@ -98,7 +98,7 @@ def load_source(argument: str, config: DataConfig) -> Source:
     return from_arrays(arrays, levels, str(path))
 
 
-def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an npz file by name, without pickles, after checking the unpacked size.
 
     Raises:
@@ -106,10 +106,10 @@ def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     """
     require_file(path, "give an npz file with an array 'image'")
     try:
-        with zipfile.ZipFile(path) as archive:
+        with opened(path) as file, zipfile.ZipFile(file) as archive:
             size = sum(member.file_size for member in archive.infolist())
         require(size <= MAX_BYTES, f"{path}: its unpacked size in bytes", size, f"≤ {MAX_BYTES}")
-        with np.load(path, allow_pickle=False) as archive:
+        with opened(path) as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except zipfile.BadZipFile:
         raise UserError(f"{path}: is damaged, or is not an npz file.") from None
@@ -132,7 +132,7 @@ def briefly(array: np.ndarray) -> object:
     return f"{array.dtype} of shape {array.shape}"
 
 
-def _levels(stored: np.ndarray | None, path: pathlib.Path) -> int:
+def _levels(stored: np.ndarray | None, path: Path) -> int:
     if stored is None:
         return 256
     right = stored.shape == () and stored.dtype.kind in "iu" and 2 <= stored <= MOST_LEVELS

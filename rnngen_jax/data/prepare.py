@@ -13,27 +13,28 @@ from typing import Any
 
 import numpy as np
 
+from rnngen_jax import paths
 from rnngen_jax.config import require
 from rnngen_jax.data import load, tfds
 from rnngen_jax.data.base import DataConfig, Dataset, Split
 from rnngen_jax.data.source import path_of
 from rnngen_jax.errors import UserError
+from rnngen_jax.files import upload
+from rnngen_jax.paths import Path
 
 VERSION = "1.0.0"
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _AT_A_TIME = 1024
 
 
-def prepare(
-    source: DataConfig, name: str, data_dir: str | os.PathLike[str] | None = None
-) -> pathlib.Path:
+def prepare(source: DataConfig, name: str, data_dir: str | os.PathLike[str] | None = None) -> Path:
     """Writes a source's three splits, in order, as a TFDS data set.
 
     The images are stored with their original grey levels: `binarisation`, `shift` and `flip` belong
     to training and are not applied. Splits are held out as by `load`, and are then the data set's
     own: under static binarisation, images held out from train get the draws of their new positions,
     which differ from those in the source. The data set is built in a hidden folder and renamed
-    when complete.
+    when complete; for a bucket it is built on disk and uploaded.
 
     Args:
       source: the images; of its fields, `name` and `validation_fraction` matter.
@@ -49,11 +50,17 @@ def prepare(
     """
     allowed = "lower-case letters, digits and underscores, a letter first"
     require(_NAME.fullmatch(name) is not None, "name", name, allowed)
-    folder = (path_of(os.fspath(data_dir)) if data_dir else tfds.data_dir()).absolute()
+    folder = paths.absolute(path_of(os.fspath(data_dir)) if data_dir else tfds.data_dir())
     target = folder / name
-    if os.path.lexists(target):
+    if paths.exists(target):
         raise UserError(f"{target}: exists already and is left as it is; give another name.")
     dataset = load(dataclasses.replace(source, binarisation="none"))
+    if paths.is_remote(folder):
+        with tempfile.TemporaryDirectory() as temporary:
+            _build(dataset, source, name, pathlib.Path(temporary))
+            # A data set counts as one once it has this file.
+            upload(pathlib.Path(temporary) / name, target, last="dataset_info.json")
+        return target
     try:
         folder.mkdir(parents=True, exist_ok=True)
         temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{name}.", dir=folder))

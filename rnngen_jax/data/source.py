@@ -5,15 +5,16 @@ A source is a file of this folder with `load_source(argument, config) -> Source`
 
 import functools
 import os
-import pathlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
+from rnngen_jax import paths
 from rnngen_jax.config import require
 from rnngen_jax.data.base import SPLITS, Split
 from rnngen_jax.errors import UserError
+from rnngen_jax.paths import Path
 from rnngen_jax.shapes import FRAMES, IMAGE, dtype_of
 
 MAX_BYTES = 2**33  # unpacked size limit: a file's header may be wrong
@@ -215,9 +216,13 @@ def permutation(seed: int, epoch: int, num: int) -> np.ndarray:
     return order
 
 
-def path_of(argument: str) -> pathlib.Path:
-    """The file or folder that a source's argument names; ~ is the home folder."""
-    return pathlib.Path(os.path.expanduser(argument))
+def path_of(argument: str) -> Path:
+    """The file or folder that a source's argument names; ~ is the home folder.
+
+    Raises:
+      UserError: a URL of another kind than gs://BUCKET/NAME, or a bucket that cannot be reached.
+    """
+    return paths.reached(os.path.expanduser(argument))
 
 
 def resolved(argument: str) -> str:
@@ -225,7 +230,7 @@ def resolved(argument: str) -> str:
 
     Unlike pathlib's, it accepts broken and circular links.
     """
-    return os.path.realpath(path_of(argument))
+    return paths.resolved(os.path.expanduser(argument))
 
 
 def no_argument(argument: str, name: str) -> None:

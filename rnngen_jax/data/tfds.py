@@ -9,7 +9,6 @@ test, are ignored. `prepare` makes such a data set from any other source. Images
 
 import json
 import os
-import pathlib
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -21,12 +20,13 @@ from rnngen_jax.data.base import SPLITS, DataConfig, Split
 from rnngen_jax.data.source import Source, need_argument, path_of, resolved
 from rnngen_jax.errors import UserError
 from rnngen_jax.files import require_file, require_folder
+from rnngen_jax.paths import Path
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _FEATURES = "tensorflow_datasets.core.features."
 
 
-def data_dir() -> pathlib.Path:
+def data_dir() -> Path:
     """The folder of data sets by name: $TFDS_DATA_DIR or `~/tensorflow_datasets`."""
     return path_of(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
@@ -39,7 +39,7 @@ def canonical(argument: str) -> str:
     return resolved(str(data_dir() / name / version))
 
 
-def prepared(folder: pathlib.Path) -> list[str]:
+def prepared(folder: Path) -> list[str]:
     """Names of the complete data sets in `folder`."""
     if not folder.is_dir():
         return []
@@ -96,7 +96,7 @@ def _split(
     shape: tuple[int, int, int],
     levels: int,
     classes: int,
-    folder: pathlib.Path,
+    folder: Path,
 ) -> Split:
     """A split that reads its records by index; labels are 0 without `classes`."""
     try:
@@ -126,7 +126,7 @@ def _split(
     return Split(num, read)
 
 
-def _find(argument: str) -> pathlib.Path:
+def _find(argument: str) -> Path:
     """The folder of one version of a data set, by path or name."""
     if _is_path(argument):
         path = path_of(argument)
@@ -155,7 +155,7 @@ def _is_path(argument: str) -> bool:
     return "/" in argument or os.sep in argument
 
 
-def _versions(folder: pathlib.Path) -> list[str]:
+def _versions(folder: Path) -> list[str]:
     """Complete versions of a data set, oldest first; TFDS writes others under other names."""
     if folder.name.startswith(".") or not folder.is_dir():
         return []
@@ -167,7 +167,7 @@ def _versions(folder: pathlib.Path) -> list[str]:
     return sorted(complete, key=lambda version: [int(number) for number in version.split(".")])
 
 
-def _check_features(folder: pathlib.Path) -> None:
+def _check_features(folder: Path) -> None:
     """Raises a `UserError` if features.json names Python classes that are not TFDS's own.
 
     TFDS imports the module of any class that the file names, so a data set could run arbitrary
@@ -200,7 +200,7 @@ def _items(content: Any) -> Iterator[tuple[str, Any]]:
             yield from _items(value)
 
 
-def _image_shape(features: Mapping[str, Any], folder: pathlib.Path) -> tuple[int, int, int]:
+def _image_shape(features: Mapping[str, Any], folder: Path) -> tuple[int, int, int]:
     """The images' shape `(H, W, C)` in the data set's description."""
     if "image" not in features:
         given = ", ".join(sorted(features)) or "unnamed"  # unordered, as in a protobuf map
@@ -217,7 +217,7 @@ def _image_shape(features: Mapping[str, Any], folder: pathlib.Path) -> tuple[int
     return tuple(shape)
 
 
-def _classes(features: Mapping[str, Any], folder: pathlib.Path) -> int:
+def _classes(features: Mapping[str, Any], folder: Path) -> int:
     """Number of classes, 0 without a feature `label`."""
     if "label" not in features:
         return 0
@@ -228,6 +228,6 @@ def _classes(features: Mapping[str, Any], folder: pathlib.Path) -> int:
     return int(classes)
 
 
-def _damaged(folder: pathlib.Path, error: Exception) -> UserError:
+def _damaged(folder: Path, error: Exception) -> UserError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return UserError(f"{folder}: cannot be read ({reason}); prepare the data set again.")

@@ -1,7 +1,6 @@
 """Animated GIFs of sampling, reconstruction and training, with attention windows as boxes."""
 
 import os
-import pathlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +10,7 @@ from rnngen_jax.data.folder import read_image
 from rnngen_jax.evaluation import pictures
 from rnngen_jax.files import replacing
 from rnngen_jax.models.base import Canvases
+from rnngen_jax.paths import Path
 
 MILLISECONDS = 160  # duration of a frame
 HOLD = 2000  # milliseconds of the last frame, if an animation ends in a result
@@ -132,7 +132,7 @@ def reconstructed(images: np.ndarray, canvases: Canvases, levels: int) -> np.nda
     return _with_result(frames, laid, boxes)
 
 
-def training(folder: pathlib.Path) -> np.ndarray | None:
+def training(folder: Path) -> np.ndarray | None:
     """An animation of training: its grids of samples in order, at most `MOST_FRAMES` of them.
 
     Args:

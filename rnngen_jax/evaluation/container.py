@@ -34,12 +34,12 @@ arithmetic's digest it has one of all pixels and labels, 8 bytes, and the stream
 import hashlib
 import math
 import os
-import pathlib
 import struct
 import zlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from rnngen_jax import paths
 from rnngen_jax.config import require
 from rnngen_jax.errors import UserError
 from rnngen_jax.files import require_file
@@ -154,9 +154,9 @@ def read(path: str | os.PathLike[str]) -> Container:
     Raises:
       UserError: missing, not such a file, of a newer version, or damaged.
     """
-    path = pathlib.Path(path)
+    path = paths.of(path)
     require_file(path, "give one that `compress` wrote", f"--input={path}")
-    if path.stat().st_size > MOST_BYTES:
+    if paths.size(path) > MOST_BYTES:
         raise UserError(
             f"{path} is larger than {MOST_BYTES} bytes; `compress` never writes such a file."
         )

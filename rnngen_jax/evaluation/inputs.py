@@ -1,13 +1,10 @@
 """A verb's images, from a split or from the user, and masks."""
 
-import os
-import pathlib
-
 import jax
 import numpy as np
 from jax import Array
 
-from rnngen_jax import keys
+from rnngen_jax import keys, paths
 from rnngen_jax.config import nearest, require
 from rnngen_jax.data.base import Dataset
 from rnngen_jax.data.folder import read_image
@@ -18,6 +15,7 @@ from rnngen_jax.evaluation.likelihood import SEED
 from rnngen_jax.evaluation.pictures import to_levels, to_pixels
 from rnngen_jax.files import require_file
 from rnngen_jax.ops import masks
+from rnngen_jax.paths import Path
 from rnngen_jax.shapes import ImageSpec
 
 
@@ -42,14 +40,14 @@ def read_split(dataset: Dataset, split: str, num: int | None) -> tuple[np.ndarra
     return np.asarray(batch[source.key]), label
 
 
-def image_files(path: str, num: int | None) -> list[pathlib.Path]:
+def image_files(path: str, num: int | None) -> list[Path]:
     """The image files that `read_images` reads from a path; empty for an npz.
 
     Raises:
       UserError: a missing path, an empty folder, or one that holds folders.
     """
-    place = pathlib.Path(path)
-    if not os.path.lexists(place):
+    place = paths.reached(path)
+    if not paths.exists(place):
         raise UserError(f"--input={path}: there is no such file or folder.")
     if not place.is_dir():
         require_file(place, "give an image file, a folder of them or an npz", f"--input={path}")
@@ -89,7 +87,7 @@ def read_images(
     """
     files = image_files(path, num)
     if not files:
-        return _read_npz(pathlib.Path(path), spec, num, exact)
+        return _read_npz(paths.of(path), spec, num, exact)
     if spec.frames or spec.levels > 256:
         raise UserError(
             f"--input={path} must be an npz with the array {spec.key!r}, as the model is of "
@@ -132,7 +130,7 @@ def known_pixels(mask: str, key: Array, num: int, spec: ImageSpec) -> np.ndarray
 
 def _read_mask(mask: str, height: int, width: int) -> np.ndarray:
     """A mask image as bool `[H, W]`."""
-    path = pathlib.Path(mask)
+    path = paths.of(mask)
     if not path.suffix:
         raise UserError(
             f"--mask={mask} is not known; {nearest(mask, [*masks.FIXED, 'random', 'FILE.png'])}"
@@ -153,7 +151,7 @@ def _read_mask(mask: str, height: int, width: int) -> np.ndarray:
 
 
 def _read_npz(
-    path: pathlib.Path, spec: ImageSpec, num: int | None, exact: bool
+    path: Path, spec: ImageSpec, num: int | None, exact: bool
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Images and labels of an npz, as grey levels of the model."""
     stored, where = read_arrays(path), f"--input={path}"

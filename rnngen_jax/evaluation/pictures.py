@@ -2,13 +2,13 @@
 
 import math
 import os
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from rnngen_jax import paths
 from rnngen_jax.config import require
 from rnngen_jax.errors import UserError
 from rnngen_jax.files import filling, replacing
@@ -209,9 +209,9 @@ def write_singles(
 def ending(out: str) -> str:
     """The ending of the file that `--out` names, in lower case, or "/" for a folder."""
     # An empty --out, as from an unset shell variable, must not mean the current folder.
-    if out.endswith(("/", os.sep)) or (out != "" and pathlib.Path(out).is_dir()):
+    if out.endswith(("/", os.sep)) or (out != "" and paths.of(out).is_dir()):
         return "/"
-    return pathlib.Path(out).suffix.lower()
+    return paths.of(out).suffix.lower()
 
 
 def require_out(out: str, folder: bool, endings: Sequence[str] = ENDINGS) -> None:
@@ -229,7 +229,7 @@ def require_out(out: str, folder: bool, endings: Sequence[str] = ENDINGS) -> Non
     named = f"{', '.join(endings[:-1])} or {endings[-1]}"
     allowed = f"a file that ends in {named}" + (", or a folder/" if folder else "")
     require(folder if given == "/" else given in endings, "--out", out, allowed)
-    if given == "/" and pathlib.Path(out).is_file():
+    if given == "/" and paths.of(out).is_file():
         raise UserError(f"--out must be {allowed}, got {out!r}, which names a file.")
 
 

@@ -1,12 +1,12 @@
 """A run's evaluations on disk: evaluations.jsonl, which only grows, and the newest record."""
 
 import json
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from rnngen_jax.errors import UserError
 from rnngen_jax.files import append_line, read_regular, replacing
+from rnngen_jax.paths import Path
 
 ALL = "evaluations.jsonl"
 NEWEST = "evaluation.json"
@@ -15,7 +15,7 @@ FORMAT = 2  # of a record; format 1 said "replica" for a seed, and had no field 
 Record = dict[str, Any]
 
 
-def add(workdir: pathlib.Path, record: Mapping[str, Any]) -> None:
+def add(workdir: Path, record: Mapping[str, Any]) -> None:
     """Appends a record to evaluations.jsonl, and replaces evaluation.json by it.
 
     Concurrent evaluations are all kept.
@@ -28,7 +28,7 @@ def add(workdir: pathlib.Path, record: Mapping[str, Any]) -> None:
         temporary.write_text(json.dumps(record, indent=2) + "\n")
 
 
-def read(workdir: pathlib.Path) -> list[Record]:
+def read(workdir: Path) -> list[Record]:
     """The records of evaluations.jsonl, oldest first; none if there is no such file.
 
     A line that is not a record was left incomplete by the end of its process, and is skipped.

@@ -1,20 +1,20 @@
 """A run's folder: its config.json, and whether training may start or continue there."""
 
 import contextlib
-import pathlib
 from collections.abc import Iterator
 
-from rnngen_jax import experiment
+from rnngen_jax import experiment, paths
 from rnngen_jax.errors import UserError
 from rnngen_jax.experiment import Experiment
 from rnngen_jax.files import replacing
+from rnngen_jax.paths import Path
 from rnngen_jax.training.checkpoints import open_checkpoints
 
 CONFIG = "config.json"
 
 
 @contextlib.contextmanager
-def recorded(settings: Experiment, folder: pathlib.Path) -> Iterator[None]:
+def recorded(settings: Experiment, folder: Path) -> Iterator[None]:
     """Writes config.json; restores the previous one if training refuses to start."""
     path = folder / CONFIG
     old = path.read_bytes() if path.exists() else None
@@ -30,7 +30,7 @@ def recorded(settings: Experiment, folder: pathlib.Path) -> Iterator[None]:
         raise
 
 
-def settled(folder: pathlib.Path, given: Experiment) -> tuple[Experiment, bool]:
+def settled(folder: Path, given: Experiment) -> tuple[Experiment, bool]:
     """The resolved settings to start or continue a run with, and whether the run is new.
 
     Reading checkpoints requires that JAX's processes have joined before.
@@ -54,7 +54,7 @@ def settled(folder: pathlib.Path, given: Experiment) -> tuple[Experiment, bool]:
     return settings, False
 
 
-def _begun(folder: pathlib.Path, given: Experiment) -> Experiment | None:
+def _begun(folder: Path, given: Experiment) -> Experiment | None:
     """The settings of the run in a folder from its config.json; `None` if there is no run.
 
     A config.json alone, of a run that ended before its first step, does not count.
@@ -70,7 +70,7 @@ def _begun(folder: pathlib.Path, given: Experiment) -> Experiment | None:
     return found
 
 
-def _refuse_difference(where: pathlib.Path, begun: Experiment, settings: Experiment) -> None:
+def _refuse_difference(where: Path, begun: Experiment, settings: Experiment) -> None:
     """Raises a `UserError` that names the fields that prevent `settings` from continuing a run."""
     changed = experiment.difference(begun, settings)
     if changed:
@@ -80,8 +80,8 @@ def _refuse_difference(where: pathlib.Path, begun: Experiment, settings: Experim
         )
 
 
-def _holds_something(path: pathlib.Path) -> bool:
+def _holds_something(path: Path) -> bool:
     """Whether a file has content, or a folder an entry."""
     if path.is_dir():
         return any(path.iterdir())
-    return path.exists() and path.stat().st_size > 0
+    return path.exists() and paths.size(path) > 0

@@ -1,10 +1,10 @@
 """Judges of samples: a trained classifier, the Inception network, and a picture to look at."""
 
 import os
-import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from rnngen_jax import paths
 from rnngen_jax.data.base import Dataset
 from rnngen_jax.errors import UserError
 from rnngen_jax.evaluation import classifying, pictures, records
@@ -47,7 +47,7 @@ def open_judge(workdir: str | os.PathLike[str], dataset: Dataset, where: str) ->
       UserError: not a classifier, one for other images, or one whose parameters have not been
         evaluated on the whole test split.
     """
-    folder, where = pathlib.Path(workdir), f"{where}={workdir}"
+    folder, where = paths.of(workdir), f"{where}={workdir}"
     try:
         run = load(folder)
     except UserError as error:

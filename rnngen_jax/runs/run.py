@@ -3,14 +3,13 @@
 import dataclasses
 import functools
 import os
-import pathlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import numpy as np
 
-from rnngen_jax import data, experiment
+from rnngen_jax import data, experiment, paths
 from rnngen_jax.config import require
 from rnngen_jax.data.base import Dataset
 from rnngen_jax.data.source import array_split
@@ -19,6 +18,7 @@ from rnngen_jax.evaluation import container, likelihood, sampling
 from rnngen_jax.evaluation.batching import Track, split_batches
 from rnngen_jax.experiment import Experiment
 from rnngen_jax.models.base import Completion, Extra, Model, Params
+from rnngen_jax.paths import Path
 from rnngen_jax.runs import arguments
 from rnngen_jax.runs.backend import start_backend
 from rnngen_jax.runs.folder import CONFIG
@@ -48,7 +48,7 @@ class Run:
       track: wraps each range over batches, such as a progress bar.
     """
 
-    workdir: pathlib.Path
+    workdir: Path
     experiment: Experiment
     model: Model
     params: Params
@@ -282,14 +282,15 @@ def load(
     """Opens a run: its config, model and a checkpoint's parameters; not its training data.
 
     Args:
-      workdir: the run's folder.
+      workdir: the run's folder, local or gs://BUCKET/NAME.
       checkpoint: "best", "latest", a step, or `None` for the best if the run has been validated,
         else the latest.
       seed_index: index of the seed in a run of several, counted from 0.
       track: wraps each range over batches, such as a progress bar.
 
     Raises:
-      UserError: no such run, checkpoint or seed, or a checkpoint of another model.
+      UserError: no such run, checkpoint or seed, a checkpoint of another model, or a bucket that
+        cannot be reached.
       RunError: JAX cannot start a device.
     """
     (run,) = load_each(workdir, checkpoint, [seed_index], track=track)
@@ -312,7 +313,7 @@ def load_each(
     Raises:
       UserError, RunError: as `load`.
     """
-    folder = pathlib.Path(workdir)
+    folder = paths.reached(workdir)
     settings = experiment.from_json(folder / CONFIG)
     seeds = settings.training.seeds
     chosen = list(range(seeds)) if which is None else list(which)

@@ -10,13 +10,14 @@ it lost since its last report is not known; the folder's lock tells whether one 
 
 import contextlib
 import json
-import pathlib
 import time
 from collections.abc import Iterator
 from typing import Any
 
+from rnngen_jax import paths
 from rnngen_jax.errors import UserError
-from rnngen_jax.files import read_regular, replacing
+from rnngen_jax.files import UPLOAD_SECONDS, read_regular, replacing
+from rnngen_jax.paths import Path
 
 NAME = "status.json"
 STATES = ("running", "done", "stopped_early", "interrupted", "preempted", "failed", "diverged")
@@ -28,7 +29,7 @@ _MOST_SAVED = 100  # of the newest checkpoints
 class Reporter:
     """Writes status.json; training starts when it is made."""
 
-    def __init__(self, folder: pathlib.Path, steps: int) -> None:
+    def __init__(self, folder: Path, steps: int) -> None:
         """Reads what earlier training in the folder has spent.
 
         Args:
@@ -46,6 +47,7 @@ class Reporter:
         saved = _mapping(before.get("saved"))
         self._saved = {key: _number(each) for key, each in saved.items() if key.isdecimal()}
         self._goes_on = False
+        self._due = 0.0  # the next time that a bucket gets a mere "running"
 
     def write(self, state: str, step: int, message: str) -> None:
         """Writes the file.
@@ -55,6 +57,9 @@ class Reporter:
           step: how far the run is; at the first call, where it begins or goes on.
           message: why it failed, or "".
 
+        In a bucket, where an object may be written once per second, "running" is written once in
+        `UPLOAD_SECONDS` at most.
+
         Raises:
           OSError: it cannot be written.
         """
@@ -63,6 +68,11 @@ class Reporter:
         if not self._goes_on:
             self._goes_on = True
             self._go_on(step)
+        now = time.monotonic()
+        if paths.is_remote(self._folder):
+            if state == "running" and now < self._due:
+                return
+            self._due = now + UPLOAD_SECONDS
         kinds = {**self._kinds, "train": self._training()}
         for kind, seconds in self._spent.items():
             kinds[kind] += seconds
@@ -70,7 +80,7 @@ class Reporter:
             "state": state,
             "step": step,
             "steps": self._steps,
-            "seconds": round(self._before + time.monotonic() - self._begin, 3),
+            "seconds": round(self._before + now - self._begin, 3),
             "message": message,
             "goodput": {kind: round(seconds, 3) for kind, seconds in kinds.items()},
             "saved": self._saved,
@@ -106,7 +116,7 @@ class Reporter:
         self._saved = {key: seconds for key, seconds in self._saved.items() if int(key) <= step}
 
 
-def read(folder: pathlib.Path) -> dict[str, Any] | None:
+def read(folder: Path) -> dict[str, Any] | None:
     """Reads status.json; `None` if there is none.
 
     Raises:
@@ -125,7 +135,7 @@ def read(folder: pathlib.Path) -> dict[str, Any] | None:
     return found
 
 
-def _earlier(folder: pathlib.Path) -> dict[str, Any]:
+def _earlier(folder: Path) -> dict[str, Any]:
     """The status of earlier training; empty without a valid one."""
     try:
         return read(folder) or {}

@@ -2,14 +2,13 @@
 
 import contextlib
 import os
-import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from rnngen_jax import data, experiment
+from rnngen_jax import data, experiment, paths
 from rnngen_jax.config import require
 from rnngen_jax.data.base import Dataset
 from rnngen_jax.data.feed import make_feed
@@ -21,6 +20,7 @@ from rnngen_jax.experiment import Experiment
 from rnngen_jax.hosts.peers import ALONE, Peers
 from rnngen_jax.lock import exclusive
 from rnngen_jax.models.base import Extra, Model, Params
+from rnngen_jax.paths import Path
 from rnngen_jax.runs import folder as folders
 from rnngen_jax.runs import status as statuses
 from rnngen_jax.runs.backend import start_backend
@@ -60,8 +60,8 @@ def train(
       RunError: training failed.
     """
     given = config if isinstance(config, Experiment) else experiment.check(config)
-    folder = pathlib.Path(workdir)
-    if os.path.lexists(folder) and not folder.is_dir():
+    folder = paths.reached(workdir)
+    if paths.exists(folder) and not folder.is_dir():
         raise UserError(f"--workdir={folder} is not a folder; give one, or a new name.")
     start_backend()
     first = jax.process_index() == 0
@@ -70,7 +70,7 @@ def train(
 
 
 def _train(
-    given: Experiment, folder: pathlib.Path, first: bool, interruption: Interruption, peers: Peers
+    given: Experiment, folder: Path, first: bool, interruption: Interruption, peers: Peers
 ) -> Outcome:
     """Trains in a locked folder; only the `first` process writes and prints."""
     track = stoppable(interruption)
@@ -136,7 +136,7 @@ def _train(
 
 @contextlib.contextmanager
 def _reporting(
-    folder: pathlib.Path, steps: int, peers: Peers
+    folder: Path, steps: int, peers: Peers
 ) -> Iterator[tuple[Ledger, Callable[[Outcome], None]]]:
     """Keeps status.json: yields the run's ledger, and a function for its outcome.
 
@@ -200,7 +200,7 @@ def grid_sampler(
     model: Model,
     settings: Experiment,
     dataset: Dataset,
-    folder: pathlib.Path,
+    folder: Path,
     track: Callable[[range], Iterable[int]] = iter,
 ) -> Callable[[Params, Extra, int], np.ndarray] | None:
     """Makes `sample(params, extra, step)`, which writes `samples/step_STEP.png` and returns it.
@@ -241,7 +241,7 @@ def grid_sampler(
     return sample
 
 
-def _animate(folder: pathlib.Path) -> None:
+def _animate(folder: Path) -> None:
     """Writes the grids of a run, which share their noise, as `training.gif` beside them."""
     frames = animations.training(folder)
     if frames is not None:

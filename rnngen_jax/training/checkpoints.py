@@ -11,7 +11,6 @@ checkpoints: `best` has its step and score.
 """
 
 import os
-import pathlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Self
@@ -19,8 +18,11 @@ from typing import Any, NamedTuple, Self
 import jax
 import numpy as np
 
+from rnngen_jax import paths
 from rnngen_jax.errors import UserError
+from rnngen_jax.files import move
 from rnngen_jax.models.base import Extra, Model, Params
+from rnngen_jax.paths import Path
 from rnngen_jax.training import stored
 from rnngen_jax.training.digests import check_identity, describe, digest, named, versions
 from rnngen_jax.training.seeds import with_axis
@@ -58,7 +60,7 @@ class Checkpoints:
 
     def __init__(self, folder: str | os.PathLike[str], keep: int | None) -> None:
         """See `open_checkpoints`."""
-        self._folder = pathlib.Path(folder).absolute()
+        self._folder = paths.absolute(paths.of(folder))
         self._writer = None if keep is None else Writer(self._folder, keep)
 
     def __enter__(self) -> Self:
@@ -89,7 +91,7 @@ class Checkpoints:
         """Steps that have a folder, intact or not, in ascending order."""
         if not self._folder.is_dir():
             return []
-        return sorted(int(p.name) for p in self._folder.iterdir() if p.is_dir() and _is_step(p))
+        return sorted(int(p.name) for p in self._folder.iterdir() if _is_step(p))
 
     def save(self, step: int, state: TrainState, meta: Meta) -> None:
         """Starts to write a checkpoint and returns; files get their names when complete.
@@ -160,7 +162,7 @@ class Checkpoints:
         for step, error in damaged:
             if jax.process_index() == 0:
                 aside = _free_name(self._folder / f"{step}.damaged")
-                self._at(step).rename(aside)
+                move(self._at(step), aside)
                 warn(f"checkpoint {step} is damaged ({error}); moved to {aside}, going back.")
         return found
 
@@ -318,7 +320,7 @@ class Checkpoints:
             )
         return stored.tree(self._at(step), meta, abstract), meta
 
-    def _at(self, step: int) -> pathlib.Path:
+    def _at(self, step: int) -> Path:
         return self._folder / str(step)
 
     def _unusable(self, step: int, error: DamagedError) -> UserError:
@@ -339,17 +341,23 @@ def open_checkpoints(folder: str | os.PathLike[str], keep: int | None = None) ->
     Raises:
       UserError: the path is a file.
     """
-    if pathlib.Path(folder).exists() and not pathlib.Path(folder).is_dir():
+    folder = paths.of(folder)
+    if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; checkpoints need a folder there: move it away.")
     return Checkpoints(folder, keep)
 
 
-def _is_step(path: pathlib.Path) -> bool:
-    """Whether a folder's name is a step; unfinished and damaged checkpoints have other names."""
-    return re.fullmatch("0|[1-9][0-9]*", path.name) is not None
+def _is_step(path: Path) -> bool:
+    """Whether a checkpoint is whole; unfinished and damaged ones have other names.
+
+    In a bucket unfinished ones have the same name, but lack Orbax's mark.
+    """
+    if re.fullmatch("0|[1-9][0-9]*", path.name) is None:
+        return False
+    return stored.is_committed(path) if paths.is_remote(path) else path.is_dir()
 
 
-def _free_name(path: pathlib.Path) -> pathlib.Path:
+def _free_name(path: Path) -> Path:
     """`path`, or the first of `path.1`, `path.2`, ... that does not exist."""
     tried, count = path, 0
     while tried.exists():

@@ -3,7 +3,6 @@
 import hashlib
 import importlib.metadata
 import json
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ import jax
 import numpy as np
 
 from rnngen_jax.errors import UserError
+from rnngen_jax.paths import Path
 
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -43,9 +43,7 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in _LIBRARIES}
 
 
-def check_identity(
-    meta: Mapping[str, Any], identity: Mapping[str, Any], path: pathlib.Path
-) -> None:
+def check_identity(meta: Mapping[str, Any], identity: Mapping[str, Any], path: Path) -> None:
     """Raises a `UserError` unless the checkpoint belongs to `identity`."""
     stored, given = _flat(meta["identity"]), _flat(json.loads(json.dumps(identity)))
     for name in sorted(stored.keys() | given.keys()):

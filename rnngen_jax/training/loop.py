@@ -1,7 +1,6 @@
 """The training loop: calls to the device, and what happens between them."""
 
 import os
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -10,10 +9,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from rnngen_jax import paths
 from rnngen_jax.data.feed import Feed, fetch
 from rnngen_jax.errors import RunError, UserError, refusal
 from rnngen_jax.hosts.peers import ALONE, Peers
 from rnngen_jax.models.base import Extra, Model, Params
+from rnngen_jax.paths import Path
 from rnngen_jax.training import cadence, opening, outcomes, sinks
 from rnngen_jax.training.checkpoints import Checkpoints, open_checkpoints
 from rnngen_jax.training.config import OptimizerConfig, TrainingConfig
@@ -118,7 +119,7 @@ def train(
         config.micro_batches,
     )
     make_state = initial_state(model, optimizers, config)
-    workdir = pathlib.Path(workdir)
+    workdir = paths.of(workdir)
     with ExitStack() as stack:
         checkpoints = stack.enter_context(open_checkpoints(workdir / "checkpoints", config.keep))
         abstract = jax.eval_shape(make_state)
@@ -324,6 +325,7 @@ class _Run:
             if not np.isfinite(array).all():
                 name = f"a number in {name}"
                 raise self.standing.not_finite(name, array, self.config.seeds, self.sections)
+        self.sink.flush()  # so that all that falls due at this step is there before its checkpoint
         self.peers.mark()
         meta = {**self.standing.meta(), "identity": self.identity, "config": self.record}
         self.checkpoints.save(self.standing.step, host, meta)
@@ -356,19 +358,18 @@ def _out_of_patience(standing: Standing, config: TrainingConfig) -> bool:
     return 0 < config.patience <= standing.stale
 
 
-def _sink(
-    workdir: pathlib.Path, step: int, logged: int, record: Mapping[str, Any] | None
-) -> sinks.Sink:
+def _sink(workdir: Path, step: int, logged: int, record: Mapping[str, Any] | None) -> sinks.Sink:
     """The sinks of a run that goes on from `step`; the first process alone writes.
 
     Says so where lines are missing that had been written, up to the step `logged`.
     """
     if jax.process_index() != 0:
         return sinks.together([])
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--workdir={workdir} cannot be made: {error.strerror}.") from None
+    if not paths.is_remote(workdir):
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--workdir={workdir} cannot be made: {error.strerror}.") from None
     lines = workdir / "metrics.jsonl"
     sinks.truncate_after(lines, step)
     lost = sinks.shortfall(lines, logged)

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import pathlib
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,8 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rnngen_jax import paths
 from rnngen_jax.errors import UserError
-from rnngen_jax.files import append_line, naming, read_regular, replacing
+from rnngen_jax.files import append_line, growing, naming, read_regular, replacing
+from rnngen_jax.paths import Path
 
 Line = dict[str, Any]
 
@@ -29,26 +30,31 @@ class Sink(NamedTuple):
         by name. It raises an `OSError` that names the file if that cannot be written.
       close: releases the file.
       image: `image(step, name, picture)`, uint8 RGB `[H, W, 3]`.
+      flush: waits until all is in the run's folder, which may be in a bucket; raises an `OSError`.
     """
 
     write: Callable[[int, str, Mapping[str, float]], None]
     close: Callable[[], None]
     image: Callable[[int, str, np.ndarray], None] = _no_image
+    flush: Callable[[], None] = lambda: None
 
 
 def jsonl(path: str | os.PathLike[str]) -> Sink:
     """Appends one JSON object per line: {"step": 100, "split": "train", "loss/model": 1.5, ...}.
 
-    A line is on disk when `write` returns.
+    A line is on disk when `write` returns; in a bucket, when `flush` does.
     """
-    with open(path, "ab"):  # raises now, before training, if the file cannot be written
+    file = growing(paths.of(path))
+    with open(file.local, "ab"):  # raises now, before training, if the file cannot be written
         pass
 
     def write(step: int, split: str, metrics: Mapping[str, float]) -> None:
         values = {name: float(value) for name, value in metrics.items()}
-        append_line(path, json.dumps({"step": step, "split": split, **values}, allow_nan=False))
+        line = json.dumps({"step": step, "split": split, **values}, allow_nan=False)
+        append_line(file.local, line)
+        file.sync(False)
 
-    return Sink(write, lambda: None)
+    return Sink(write, _quietly(file.close), flush=lambda: file.sync(True))
 
 
 def tensorboard(
@@ -68,18 +74,21 @@ def tensorboard(
     from tensorboardX import RecordWriter, summary
     from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-    folder = pathlib.Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = paths.of(folder)
+    if not paths.is_remote(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     # TensorBoard reads the files in the order of their names.
     path = folder / f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}"
-    writer = RecordWriter(os.fspath(path))
+    file = growing(path)
+    writer = RecordWriter(os.fspath(file.local))
 
     def put(*events: Event) -> None:
-        with naming(path):
+        with naming(file.local):
             for event in events:
                 event.wall_time = time.time()
                 writer.write(event.SerializeToString())
             writer.flush()
+        file.sync(False)
 
     def write(step: int, split: str, metrics: Mapping[str, float]) -> None:
         scalars = [summary.scalar(f"{split}/{name}", float(x)) for name, x in metrics.items()]
@@ -89,16 +98,25 @@ def tensorboard(
         put(Event(step=step, summary=summary.image(name, picture, dataformats="HWC")))
 
     def close() -> None:
-        # `write` has already raised for what could not be written, and closing would try again.
-        with contextlib.suppress(OSError):
-            writer.close()
+        writer.close()
+        file.close()
 
     start = SessionLog(status=SessionLog.START)
     put(Event(file_version="brain.Event:2"), Event(step=step + 1, session_log=start))
     if hyperparameters:
         _, session, _ = summary.hparams(dict(hyperparameters), {})
         put(Event(summary=session))
-    return Sink(write, close, image)
+    return Sink(write, _quietly(close), image, lambda: file.sync(True))
+
+
+def _quietly(close: Callable[[], None]) -> Callable[[], None]:
+    """Closes without an error: `write` and `flush` have raised it, and closing would try again."""
+
+    def quiet() -> None:
+        with contextlib.suppress(OSError):
+            close()
+
+    return quiet
 
 
 def together(sinks: Sequence[Sink]) -> Sink:
@@ -116,7 +134,11 @@ def together(sinks: Sequence[Sink]) -> Sink:
         for sink in sinks:
             sink.image(step, name, picture)
 
-    return Sink(write, close, image)
+    def flush() -> None:
+        for sink in sinks:
+            sink.flush()
+
+    return Sink(write, close, image, flush)
 
 
 def read(path: str | os.PathLike[str]) -> list[Line]:
@@ -126,7 +148,7 @@ def read(path: str | os.PathLike[str]) -> list[Line]:
       UserError: the file is missing, or a line does not hold metrics.
     """
     try:
-        return [line for line, _ in _lines(pathlib.Path(path))]
+        return [line for line, _ in _lines(paths.of(path))]
     except FileNotFoundError:
         raise UserError(f"there is no {path}; run train first.") from None
 
@@ -139,11 +161,11 @@ def truncate_after(path: str | os.PathLike[str], step: int) -> None:
     Raises:
       UserError: a line does not hold metrics.
     """
-    path = pathlib.Path(path)
+    path = paths.of(path)
     if not path.exists():
         return
     kept = b"".join(raw for line, raw in _lines(path) if line["step"] <= step)
-    if len(kept) != path.stat().st_size:
+    if len(kept) != paths.size(path):
         with replacing(path) as temporary:
             temporary.write_bytes(kept)
 
@@ -156,7 +178,7 @@ def shortfall(path: str | os.PathLike[str], logged: int) -> str | None:
     """
     if logged == 0:
         return None
-    path = pathlib.Path(path)
+    path = paths.of(path)
     if not path.exists():
         return f"{path} is missing, and with it the lines up to step {logged}"
     last = max((line["step"] for line, _ in _lines(path)), default=0)
@@ -165,7 +187,7 @@ def shortfall(path: str | os.PathLike[str], logged: int) -> str | None:
     return f"{path} ends at step {last}: the lines from there to step {logged} are gone"
 
 
-def _lines(path: pathlib.Path) -> list[tuple[Line, bytes]]:
+def _lines(path: Path) -> list[tuple[Line, bytes]]:
     """The complete lines, parsed and as bytes."""
     lines = []
     for number, raw in enumerate(read_regular(path).splitlines(keepends=True), start=1):

@@ -5,16 +5,17 @@
 
 import contextlib
 import os
-import pathlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from rnngen_jax import files, paths
 from rnngen_jax.errors import UserError, refusal
+from rnngen_jax.paths import Path
 from rnngen_jax.training.digests import describe, digest, named
 
 Meta = dict[str, Any]
@@ -37,7 +38,7 @@ class UnreadableError(OSError):
     """A checkpoint that the operating system refuses to read, and that may be intact."""
 
 
-def meta(path: pathlib.Path) -> Meta:
+def meta(path: Path) -> Meta:
     """The meta of the checkpoint in the folder `path`, whose name is its step.
 
     Raises:
@@ -58,7 +59,12 @@ def meta(path: pathlib.Path) -> Meta:
         return found
 
 
-def tree(path: pathlib.Path, meta: Meta, abstract: Any) -> Any:
+def is_committed(path: Path) -> bool:
+    """Whether the checkpoint in a folder of a bucket was written to its end."""
+    return ocp.utils.is_checkpoint_finalized(path)
+
+
+def tree(path: Path, meta: Meta, abstract: Any) -> Any:
     """The arrays of a checkpoint as a tree like `abstract`, of the same shapes and dtypes.
 
     Dtypes are checked here, as Orbax would cast silently.
@@ -84,7 +90,7 @@ def tree(path: pathlib.Path, meta: Meta, abstract: Any) -> Any:
     return jax.tree.unflatten(jax.tree.structure(abstract), [found[name] for name in leaves])
 
 
-def arrays(path: pathlib.Path, meta: Meta, template: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def arrays(path: Path, meta: Meta, template: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The arrays that `template` names, with its shapes and dtypes.
 
     Raises:
@@ -93,9 +99,17 @@ def arrays(path: pathlib.Path, meta: Meta, template: Mapping[str, Any]) -> dict[
     """
     found = {}
     with _reading(path):
+        filled = [name for name, leaf in template.items() if leaf.size]
+        # One at a time, as parallel reads would each print their errors; but together from a
+        # bucket, where each read takes many requests.
+        whole = paths.is_remote(path)
+        read = _arrays(path, filled) if whole and filled else {}
         for name, leaf in template.items():
             # Arrays without elements are not stored, as Orbax does not take them.
-            array = np.zeros(leaf.shape, leaf.dtype) if leaf.size == 0 else _array(path, name)
+            if leaf.size == 0:
+                array = np.zeros(leaf.shape, leaf.dtype)
+            else:
+                array = read[name] if whole else _arrays(path, [name])[name]
             if describe(array) != meta["arrays"][name]:
                 raise DamagedError(f"the digest of {name} differs")
             found[name] = array
@@ -112,7 +126,7 @@ def reason(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _reading(path: pathlib.Path) -> Iterator[None]:
+def _reading(path: Path) -> Iterator[None]:
     """Distinguishes a damaged checkpoint from one that the operating system refuses to read.
 
     Only the former may be moved aside. Other errors, such as a lack of memory, pass through.
@@ -137,12 +151,21 @@ def _refused(error: Exception) -> OSError | None:
     return None if found is None else OSError(int(found[1]), os.strerror(int(found[1])))
 
 
-def _require_readable(path: pathlib.Path) -> None:
+def _require_readable(path: Path) -> None:
     """Raises an `UnreadableError` unless all files of a checkpoint can be read to their end.
 
     Orbax reports a file without read permission as missing, and TensorStore one with an
     input/output error as truncated.
     """
+
+    if paths.is_remote(path):
+        try:
+            with paths.answering(path):
+                for file in files.tree(path):
+                    file.read_bytes()
+        except OSError as error:
+            raise _unreadable(path, refusal(error)) from None
+        return
 
     def refuse(error: OSError) -> None:
         raise error
@@ -157,14 +180,14 @@ def _require_readable(path: pathlib.Path) -> None:
         raise _unreadable(path, refusal(error)) from None
 
 
-def _unreadable(path: pathlib.Path, why: str) -> UnreadableError:
+def _unreadable(path: Path, why: str) -> UnreadableError:
     """The error for a checkpoint that the operating system refuses to read."""
     return UnreadableError(
         f"checkpoint {path} cannot be read ({why}); it may be intact, and is left as it is"
     )
 
 
-def _require_format(meta: Meta, path: pathlib.Path) -> None:
+def _require_format(meta: Meta, path: Path) -> None:
     """Raises a `UserError` unless a checkpoint has the format that this version writes."""
     given = meta.get("format", 1)
     if given != FORMAT:
@@ -214,22 +237,22 @@ def _is_dtype(name: Any) -> bool:
         return False
 
 
-def _array(path: pathlib.Path, name: str) -> np.ndarray:
-    """One array. Arrays are read one at a time, as parallel reads would each print their errors."""
+def _arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Arrays by name."""
     args = ocp.args.PyTreeRestore(
-        item={name: 0},
-        restore_args={name: ocp.RestoreArgs(restore_type=np.ndarray)},
+        item=dict.fromkeys(names, 0),
+        restore_args={name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names},
         partial_restore=True,
     )
-    found = _restored(path, ocp.args.Composite(state=args))
-    array = (found.get("state") or {}).get(name)
-    # For a missing array, Orbax returns the placeholder.
-    if not isinstance(array, np.ndarray):
-        raise DamagedError(f"{name} is missing")
-    return array
+    found = _restored(path, ocp.args.Composite(state=args)).get("state") or {}
+    for name in names:
+        # For a missing array, Orbax returns the placeholder.
+        if not isinstance(found.get(name), np.ndarray):
+            raise DamagedError(f"{name} is missing")
+    return found
 
 
-def _restored(path: pathlib.Path, args: ocp.args.Composite) -> Any:
+def _restored(path: Path, args: ocp.args.Composite) -> Any:
     """Reads items of a checkpoint."""
     if not any(path.iterdir()):
         raise DamagedError("its folder is empty")

@@ -1,7 +1,6 @@
 """Writes checkpoints through Orbax. Nothing here reads one; `stored.py` does."""
 
 import contextlib
-import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from rnngen_jax.errors import RunError
+from rnngen_jax.paths import Path
 from rnngen_jax.training import stored
 from rnngen_jax.training.quiet import silence_repeated_errors
 from rnngen_jax.training.stored import Meta
@@ -18,7 +18,7 @@ from rnngen_jax.training.stored import Meta
 class Writer:
     """Writes the checkpoints of one folder, and deletes those that are not to be kept."""
 
-    def __init__(self, folder: pathlib.Path, keep: int) -> None:
+    def __init__(self, folder: Path, keep: int) -> None:
         """Makes no file yet.
 
         Args:
@@ -99,7 +99,7 @@ class _KeepStep:
 
 
 @contextlib.contextmanager
-def _writing(folder: pathlib.Path) -> Iterator[None]:
+def _writing(folder: Path) -> Iterator[None]:
     """Raises a `RunError` for a checkpoint that cannot be written, such as to a full disk.
 
     Orbax and TensorStore raise errors of many types for it.
