@@ -52,13 +52,13 @@ class Reporter:
     def write(self, state: str, step: int, message: str) -> None:
         """Writes the file.
 
+        In a bucket, where an object may be written once per second, "running" is written once in
+        `UPLOAD_SECONDS` at most.
+
         Args:
           state: one of `STATES`.
           step: how far the run is; at the first call, where it begins or goes on.
           message: why it failed, or "".
-
-        In a bucket, where an object may be written once per second, "running" is written once in
-        `UPLOAD_SECONDS` at most.
 
         Raises:
           OSError: it cannot be written.
