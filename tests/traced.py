@@ -86,3 +86,16 @@ def carries(found):
         elif one.primitive.name == "while":
             kept += one.outvars
     return {str(x.aval.dtype) for x in kept}
+
+
+def narrowed(found):
+    """How many values were rounded and went on in float32, as no operand does."""
+    return sum(
+        one.primitive.name == "reduce_precision"
+        or (
+            one.primitive.name == "convert_element_type"
+            and one.invars[0].aval.dtype == jnp.bfloat16
+            and one.outvars[0].aval.dtype != jnp.bfloat16
+        )
+        for one in found
+    )

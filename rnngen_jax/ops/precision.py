@@ -10,6 +10,7 @@ import contextlib
 import functools
 import string
 from contextlib import AbstractContextManager
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -82,14 +83,20 @@ def dot_general(
     return rounded(f"{''.join(left)},{''.join(right)}->{''.join(out)}", lhs, rhs)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def rounded(subscripts: str, a: Array, b: Array) -> Array:
-    """`einsum` of float32 arrays with both rounded to bfloat16; exact products, float32 sums.
+    """`einsum` with both operands rounded to bfloat16: exact products, and sums in float32.
 
     Its gradients are products of the same kind, so the incoming gradient is rounded, too, and
     gradients of gradients are like gradients. JAX's own transpose would multiply a float32 gradient
-    by a bfloat16 operand, and round the sums over a batch to bfloat16. There is no forward mode.
+    by a bfloat16 operand, and round sums over a batch to bfloat16. There is no forward mode.
     """
+    return _rounded(subscripts, a.dtype, a, b)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _rounded(subscripts: str, dtype: Any, a: Array, b: Array) -> Array:
+    """`rounded`; `dtype` is that of a, which is rounded already where it was kept so."""
+    del dtype
     return jnp.einsum(
         subscripts,
         a.astype(jnp.bfloat16),
@@ -99,20 +106,19 @@ def rounded(subscripts: str, a: Array, b: Array) -> Array:
     )
 
 
-def _forward(subscripts: str, a: Array, b: Array) -> tuple[Array, tuple[Array, Array]]:
+def _forward(subscripts: str, dtype: Any, a: Array, b: Array) -> tuple[Array, tuple[Array, Array]]:
     # Activations come first and are kept as rounded, in half of the memory; kernels come second and
     # exist in any case.
-    return rounded(subscripts, a, b), (a.astype(jnp.bfloat16), b)
+    return _rounded(subscripts, dtype, a, b), (a.astype(jnp.bfloat16), b)
 
 
-def _backward(subscripts: str, kept: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
-    operands, out = subscripts.split("->")
+def _backward(
+    subscripts: str, dtype: Any, kept: tuple[Array, Array], g: Array
+) -> tuple[Array, Array]:
+    (a, b), (operands, out) = kept, subscripts.split("->")
     left, right = operands.split(",")
-    a, b = kept[0].astype(jnp.float32), kept[1]
-    return (
-        rounded(f"{out},{right}->{left}", g, b),
-        rounded(f"{left},{out}->{right}", a, g),
-    )
+    d_a = rounded(f"{out},{right}->{left}", g, b)
+    return d_a.astype(dtype), rounded(f"{left},{out}->{right}", a, g)
 
 
-rounded.defvjp(_forward, _backward)
+_rounded.defvjp(_forward, _backward)

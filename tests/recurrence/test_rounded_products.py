@@ -111,6 +111,7 @@ def test_only_operands_of_products_are_bfloat16(spec, way):
     assert set(traced.products(found)) == {traced.ROUNDED}
     assert traced.holders(found) <= {*traced.MOVES, "dot_general"}
     assert "bfloat16" not in traced.carries(found)
+    assert not traced.narrowed(found)
 
 
 def test_newton_is_refused():

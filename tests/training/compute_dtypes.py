@@ -100,13 +100,13 @@ def scored(model, dataset, given):
 
 
 def rows(name, exact, rounded):
-    """Lines of a Markdown table: means over seeds and their range in float32."""
+    """Lines of a Markdown table: means over seeds, and their range in float32."""
     figures = {f"loss/{player}": exact.losses[player] for player in exact.losses}
     others = {f"loss/{player}": rounded.losses[player] for player in exact.losses}
     figures[exact.measure], others[exact.measure] = exact.measured, rounded.measured
     for figure, values in figures.items():
         one, other = values.mean(), others[figure].mean()
         yield (
-            f"| {name} | {figure} | {one:.4f} | {other:.4f} | {other - one:+.4f} "
-            f"| {np.ptp(values):.4f} | {np.abs(others[figure] - values).max():.4f} |"
+            f"| {name} | {figure} | {one:.4f} | {other:.4f} | {other - one:+.1e} "
+            f"| {np.ptp(values):.4f} |"
         )

@@ -124,6 +124,9 @@ def test_operands_of_all_products_are_rounded_and_nothing_else(name, given):
     assert set(traced.products(found)) == {traced.ROUNDED}
     assert traced.holders(found) <= {*traced.MOVES, "dot_general"}
     assert "bfloat16" not in traced.carries(found)
+    # A penalty's second gradient of attention's weights is of what the first has kept, rounded.
+    attends = given["model"].get("attention") is True
+    assert bool(traced.narrowed(found)) == attends
 
 
 @pytest.mark.parametrize("case", EXACT)
