@@ -2,8 +2,8 @@
 
 In bfloat16 only the two operands of a matrix product are rounded, in the forward and in the
 backward pass alike; what is summed, and all that is not a product, stays float32. So parameters,
-carries, gradients, statistics and likelihoods keep their precision, and a product's cost is that of
-bfloat16 (mixed precision as in Kalamkar et al. 2019, section 3).
+carries, gradients, statistics and likelihoods keep their precision, and a product costs what one
+of bfloat16 does. Narrow products, which are elementwise (`ops.products`), are not rounded.
 """
 
 import contextlib

@@ -174,7 +174,8 @@ class TrainingConfig:
         the memory for activations; batch statistics are those of a part.
       compute_dtype: "float32", or "bfloat16", which rounds the operands of matrix products in
         training to bfloat16, in both passes. Sums, parameters, carries, gradients and losses are
-        float32 in either, and so is everything in validation, evaluation, sampling and coding.
+        float32 in either, and so is everything in validation, evaluation, sampling and coding. The
+        strategy "newton" needs float32.
       seed: of the initial parameters, the order of the images and all noise.
       seeds: runs trained at once, with the seeds `seed`, `seed + 1` and so on and otherwise alike;
         the best checkpoint and early stopping use their mean.

@@ -146,6 +146,6 @@ def test_gradients_of_gradients_are_rounded_likewise(monkeypatch):
     for one, other, plain in zip(ours, theirs, exactly, strict=True):
         assert one.dtype == jnp.float32
         scale = np.linalg.norm(plain)
-        # Sums in another order may round a few operands to the other neighbour.
-        assert np.linalg.norm(one - other) <= 2**-11 * scale
+        # Only ours rounds the gradients of the second pass, on a path through two products.
+        assert np.linalg.norm(one - other) <= 2 * 2**-9 * scale
         assert 2**-12 * scale < np.linalg.norm(one - plain) <= 8 * 2**-9 * scale
