@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnngen_jax.errors import UserError
+from rnngen_jax.ops.precision import matmul
 from rnngen_jax.ops.products import THIN, is_narrow, multiplier, product
 
 Params = dict[str, Any]
@@ -191,10 +192,10 @@ def stepper(
     side_by_side = functools.partial(jnp.concatenate, axis=-1)
     first, rest = jnp.split(side_by_side([inputs[gate] for gate in gates]), [known.shape[-1]])
     kernel = jnp.concatenate([rest, side_by_side([kernels[gate] for gate in gates])])
-    bias = known @ first + side_by_side([biases[gate] for gate in gates])
+    bias = matmul(known, first) + side_by_side([biases[gate] for gate in gates])
 
     def step(carry: Carry, x: Array) -> tuple[Carry, Array]:
-        wide = side_by_side([x, gated.spread(carry[0])]) @ kernel + bias
+        wide = matmul(side_by_side([x, gated.spread(carry[0])]), kernel) + bias
         parts = jnp.split(wide, len(gates), axis=-1)
         carry = gated.combine(carry, dict(zip(gates, parts, strict=True)))
         return carry, carry[0]

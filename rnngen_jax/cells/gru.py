@@ -8,6 +8,7 @@ from jax import Array
 from rnngen_jax.cells.base import Cell, Gated, Params, gate_inputs, gate_params, gated_step
 from rnngen_jax.config import require_choice
 from rnngen_jax.ops.activations import sigmoid
+from rnngen_jax.ops.precision import matmul
 
 VARIANTS = ("reset_after", "reset_before", "nested")
 
@@ -59,8 +60,8 @@ def gru(features: int, *, variant: str = "reset_after") -> Cell:
         zs = gate_inputs(params, xs)
         if variant == "nested":
             # (r h + x W_r) U_n = (r h) U_n + x W_r U_n: the second term needs no time loop.
-            shared = xs @ params["input"]["r"]
-            zs["n"] = shared @ params["recurrent"]["n"] + params["bias"]["n"]
+            shared = matmul(xs, params["input"]["r"])
+            zs["n"] = matmul(shared, params["recurrent"]["n"]) + params["bias"]["n"]
         return zs
 
     def kernels(params: Params) -> dict[str, Array]:
@@ -77,9 +78,9 @@ def gru(features: int, *, variant: str = "reset_after") -> Cell:
     ) -> tuple[GRUCarry, Array]:
         (h,) = carry
         recurrent = params["recurrent"]
-        update = sigmoid(z["z"] + h @ recurrent["z"])
-        reset = sigmoid(z["r"] + h @ recurrent["r"])
-        n = jnp.tanh(z["n"] + (reset * h) @ recurrent["n"])
+        update = sigmoid(z["z"] + matmul(h, recurrent["z"]))
+        reset = sigmoid(z["r"] + matmul(h, recurrent["r"]))
+        n = jnp.tanh(z["n"] + matmul(reset * h, recurrent["n"]))
         h = (1 - update) * h + update * n
         return GRUCarry(h), h
 

@@ -10,6 +10,7 @@ from rnngen_jax.cells.base import Cell, Params, input_kernel, recurrent_kernel
 from rnngen_jax.cells.gru import GRUCarry
 from rnngen_jax.ops.activations import sigmoid
 from rnngen_jax.ops.normalisation import layer_norm
+from rnngen_jax.ops.precision import matmul
 from rnngen_jax.ops.products import require_width
 
 
@@ -46,7 +47,7 @@ def layer_norm_gru(features: int) -> Cell:
     def inputs(params: Params, xs: Array) -> dict[str, Array]:
         require_width(xs, params["input"]["gates"].shape[0])
         return {
-            name: layer_norm(xs @ params["input"][name], **params["input_norm"][name])
+            name: layer_norm(matmul(xs, params["input"][name]), **params["input_norm"][name])
             + params["bias"][name]
             for name in sizes
         }
@@ -54,7 +55,7 @@ def layer_norm_gru(features: int) -> Cell:
     def step(params: Params, carry: GRUCarry, z: dict[str, Array]) -> tuple[GRUCarry, Array]:
         (h,) = carry
         recurrent = {
-            name: layer_norm(h @ params["recurrent"][name], **params["recurrent_norm"][name])
+            name: layer_norm(matmul(h, params["recurrent"][name]), **params["recurrent_norm"][name])
             for name in sizes
         }
         update, reset = jnp.split(sigmoid(z["gates"] + recurrent["gates"]), 2, axis=-1)

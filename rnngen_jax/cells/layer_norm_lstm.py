@@ -10,6 +10,7 @@ from rnngen_jax.cells.base import Cell, Params, input_kernel, recurrent_kernel
 from rnngen_jax.cells.lstm import LSTMCarry
 from rnngen_jax.ops.activations import sigmoid
 from rnngen_jax.ops.normalisation import layer_norm
+from rnngen_jax.ops.precision import matmul
 from rnngen_jax.ops.products import require_width
 
 
@@ -45,10 +46,10 @@ def layer_norm_lstm(features: int, *, forget_bias: float = 1.0) -> Cell:
 
     def inputs(params: Params, xs: Array) -> Array:
         require_width(xs, params["input"].shape[0])
-        return layer_norm(xs @ params["input"], **params["input_norm"]) + params["bias"]
+        return layer_norm(matmul(xs, params["input"]), **params["input_norm"]) + params["bias"]
 
     def step(params: Params, carry: LSTMCarry, z: Array) -> tuple[LSTMCarry, Array]:
-        product = carry.h @ params["recurrent"]
+        product = matmul(carry.h, params["recurrent"])
         f, i, o, g = jnp.split(z + layer_norm(product, **params["recurrent_norm"]), 4, axis=-1)
         c = sigmoid(f) * carry.c + sigmoid(i) * jnp.tanh(g)
         h = sigmoid(o) * jnp.tanh(layer_norm(c, **params["memory_norm"]))

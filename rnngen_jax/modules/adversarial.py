@@ -8,6 +8,7 @@ from flax import linen as nn
 from jax import Array
 
 from rnngen_jax import keys
+from rnngen_jax.modules.dense import Dense
 from rnngen_jax.modules.pixels import Table
 from rnngen_jax.ops import dropout
 from rnngen_jax.ops.gaussians import Gaussian
@@ -72,18 +73,18 @@ class Discriminator(nn.Module):
             shown = Table(self.classes, height * width, name="class_map")(label)
             image = jnp.concatenate([image, shown.reshape(size, height, width, 1)], axis=-1)
         features = self.body(image, train=train, drop=drop, **scheduled)
-        score = nn.Dense(1, name="score")(features)[:, 0]
+        score = Dense(1, name="score")(features)[:, 0]
         guess = None
         if self.classes and self.conditioning == "projection":
             towards = Table(self.classes, features.shape[-1], name="class_vector")(label)
             score = score + jnp.sum(features * towards, axis=-1)
         if self.classes and self.conditioning == "auxiliary":
-            guess = nn.Dense(self.classes, name="class")(features)
-        codes = nn.Dense(self.codes, name="code")(features) if self.codes else None
+            guess = Dense(self.classes, name="class")(features)
+        codes = Dense(self.codes, name="code")(features) if self.codes else None
         traits = None
         if self.traits:
             mean, log_scale = (
-                nn.Dense(self.traits, name=name)(features) for name in ("trait", "trait_log_scale")
+                Dense(self.traits, name=name)(features) for name in ("trait", "trait_log_scale")
             )
             traits = Gaussian(mean, log_scale)
         return Verdict(score, guess, codes, traits)

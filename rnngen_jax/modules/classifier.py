@@ -3,6 +3,7 @@
 from flax import linen as nn
 from jax import Array
 
+from rnngen_jax.modules.dense import Dense
 from rnngen_jax.modules.halving import Halve
 from rnngen_jax.modules.latent import scaled
 from rnngen_jax.modules.vae import HalvingNetwork, sizes
@@ -21,6 +22,6 @@ class Classifier(HalvingNetwork):
         x = scaled(image, self.spec.levels)
         for stage, _ in enumerate(sizes(*image.shape[1:3], self.stages)[1:]):
             x = self.activate(Halve(self.features << stage, self.kernel)(x))
-        features = self.activate(nn.Dense(self.hidden)(x.reshape(x.shape[0], -1)))
+        features = self.activate(Dense(self.hidden)(x.reshape(x.shape[0], -1)))
         kept = features if mask is None else features * mask
-        return features, nn.Dense(self.spec.classes)(kept)
+        return features, Dense(self.spec.classes)(kept)

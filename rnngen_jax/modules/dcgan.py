@@ -11,6 +11,7 @@ from flax import linen as nn
 from jax import Array
 
 from rnngen_jax.modules.adversarial import dropped
+from rnngen_jax.modules.dense import Dense
 from rnngen_jax.modules.halving import Double, Halve
 from rnngen_jax.modules.maps import SelfAttention, activated
 from rnngen_jax.modules.vae import sizes
@@ -49,7 +50,7 @@ class Generator(nn.Module):
         *larger, (height, width) = sizes(spec.height, spec.width, self.stages)
         how = self.norm, self.slope, spec.classes
         features = self.features << len(larger) >> 1
-        x = nn.Dense(height * width * features)(noise.reshape(noise.shape[0], -1))
+        x = Dense(height * width * features)(noise.reshape(noise.shape[0], -1))
         x = activated(x.reshape(-1, height, width, features), label, train, *how)
         image = self._image(x, len(larger)) if self.grow else None
         for stage in reversed(range(len(larger))):
@@ -68,7 +69,7 @@ class Generator(nn.Module):
 
     def _image(self, x: Array, stage: int) -> Array:
         """A map converted to an image, before the tanh."""
-        return nn.Dense(self.spec.channels, name=f"image_{stage}")(x)
+        return Dense(self.spec.channels, name=f"image_{stage}")(x)
 
 
 class Body(nn.Module):
@@ -114,7 +115,7 @@ class Body(nn.Module):
 
     def _map(self, image: Array, stage: int) -> Array:
         """An image converted to a map like the convolutions' at its resolution."""
-        x = nn.Dense(self.features << stage >> 1 or 1, name=f"map_{stage}")(image)
+        x = Dense(self.features << stage >> 1 or 1, name=f"map_{stage}")(image)
         return jax.nn.leaky_relu(x, self.slope)
 
 

@@ -10,6 +10,7 @@ from jax import Array
 
 from rnngen_jax.cells.base import Cell
 from rnngen_jax.modules.adversarial import dropped
+from rnngen_jax.modules.dense import Dense
 from rnngen_jax.modules.halving import Double, Halve
 from rnngen_jax.modules.maps import Same, activated
 from rnngen_jax.modules.recurrent import Recurrent, Run
@@ -56,14 +57,14 @@ class Generator(nn.Module):
         height, columns = map_size(self.spec)
         steps = height if self.by == "row" else height * columns
         if self.cell is None:
-            y = nn.Dense(steps * self.width, name="steps")(noise.reshape(size, -1))
+            y = Dense(steps * self.width, name="steps")(noise.reshape(size, -1))
             y = jax.nn.leaky_relu(y, self.slope).reshape(size, steps, self.width)
         else:
             each = noise if given == steps else jnp.broadcast_to(noise, (size, steps, inputs))
             net = Recurrent(self.cell, inputs, self.run, name="recurrent")
             y = jnp.moveaxis(net(jnp.moveaxis(each, 1, 0)), 0, 1)
         places = columns if self.by == "row" else 1
-        x = nn.Dense(places * self.features, name="places")(y)
+        x = Dense(places * self.features, name="places")(y)
         x = x.reshape(size, height, columns, self.features)
         how = self.norm, self.slope, self.spec.classes
         x = activated(x, label, train, *how)
@@ -122,7 +123,7 @@ class RecurrentBody(nn.Module):
         """`[B, H, W, C]` to features `[B, 2 F]`: the last step's and the mean of all."""
         del train
         rows = image.reshape(*image.shape[:2], -1)
-        x = jax.nn.leaky_relu(nn.Dense(self.width)(rows), self.slope)
+        x = jax.nn.leaky_relu(Dense(self.width)(rows), self.slope)
         x = dropped(x, drop, "rows", self.dropout)
         net = Recurrent(self.cell, self.width, self.run)
         ys = net(jnp.moveaxis(x, 1, 0))

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
+from rnngen_jax.modules.dense import Dense
 from rnngen_jax.ops.gaussians import Gaussian
+from rnngen_jax.ops.precision import matmul
 
 
 class GaussianHead(nn.Module):
@@ -23,8 +25,8 @@ class GaussianHead(nn.Module):
     def __call__(self, y: Array) -> Gaussian:
         """`[..., F]` to a Gaussian over `[..., Z]`, close to the standard normal at first."""
         return Gaussian(
-            nn.Dense(self.latents, name="mean")(y),
-            nn.Dense(self.latents, name="log_scale", kernel_init=nn.initializers.normal(0.01))(y),
+            Dense(self.latents, name="mean")(y),
+            Dense(self.latents, name="log_scale", kernel_init=nn.initializers.normal(0.01))(y),
         )
 
 
@@ -47,7 +49,7 @@ def affine(gain: Array | float = 1.0, bias: Array | float = 0.0) -> Callable[...
 
 def linear(params: dict[str, Array], x: Array) -> Array:
     """`x W + b`, `[..., D]` to `[..., F]`."""
-    return x @ params["kernel"] + params["bias"]
+    return matmul(x, params["kernel"]) + params["bias"]
 
 
 def scaled(image: Array, levels: int) -> Array:

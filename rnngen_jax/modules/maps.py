@@ -5,8 +5,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
+from rnngen_jax.modules.dense import Dense
 from rnngen_jax.modules.pixels import Table
 from rnngen_jax.ops import batch
+from rnngen_jax.ops.precision import einsum, matmul
 from rnngen_jax.ops.products import product
 
 
@@ -86,10 +88,10 @@ class SelfAttention(nn.Module):
         size, features = x.shape[0], x.shape[-1]
         inner = max(features // 8, 1)
         flat = x.reshape(size, -1, features)
-        query, key = (nn.Dense(inner, use_bias=False, name=name)(flat) for name in ("query", "key"))
-        value = nn.Dense(max(features // 2, 1), use_bias=False, name="value")(flat)
-        weights = jax.nn.softmax(jnp.einsum("bid,bjd->bij", query, key))
-        told = nn.Dense(features, use_bias=False, name="out")(weights @ value)
+        query, key = (Dense(inner, use_bias=False, name=name)(flat) for name in ("query", "key"))
+        value = Dense(max(features // 2, 1), use_bias=False, name="value")(flat)
+        weights = jax.nn.softmax(einsum("bid,bjd->bij", query, key))
+        told = Dense(features, use_bias=False, name="out")(matmul(weights, value))
         gamma = self.param("gamma", nn.initializers.zeros, ())
         return x + gamma * told.reshape(x.shape)
 

@@ -7,6 +7,7 @@ from flax import linen as nn
 from jax import Array
 
 from rnngen_jax.modules.adversarial import dropped
+from rnngen_jax.modules.dense import Dense
 from rnngen_jax.modules.maps import activated
 from rnngen_jax.shapes import ImageSpec
 
@@ -33,9 +34,9 @@ class Generator(nn.Module):
         """`[B, S, Z]` and int `[B]` to images `[B, H, W, C]` in [-1, 1]."""
         x = noise.reshape(noise.shape[0], -1)
         for _ in range(self.layers):
-            x = nn.Dense(self.hidden)(x)
+            x = Dense(self.hidden)(x)
             x = activated(x, label, train, self.norm, self.slope, self.spec.classes)
-        x = nn.Dense(math.prod(self.spec.shape))(x)
+        x = Dense(math.prod(self.spec.shape))(x)
         return jnp.tanh(x).reshape(-1, *self.spec.shape)
 
 
@@ -59,6 +60,6 @@ class Body(nn.Module):
         """`[B, H, W, C]` to features `[B, F]`."""
         x = image.reshape(image.shape[0], -1)
         for number in range(self.layers):
-            x = activated(nn.Dense(self.hidden)(x), None, train, self.norm, self.slope)
+            x = activated(Dense(self.hidden)(x), None, train, self.norm, self.slope)
             x = dropped(x, drop, f"layer {number}", self.dropout)
         return x

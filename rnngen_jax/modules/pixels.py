@@ -6,6 +6,8 @@ from flax import linen as nn
 from jax import Array
 
 from rnngen_jax.config import require_choice
+from rnngen_jax.modules.dense import Dense, DenseGeneral
+from rnngen_jax.ops.precision import matmul
 from rnngen_jax.shapes import ImageSpec
 
 ENCODINGS = ("onehot", "scalar")
@@ -59,7 +61,7 @@ class PixelDense(nn.Module):
             kernel = self.param(
                 "kernel", nn.initializers.lecun_normal(), (2 * count, self.features)
             )
-            return jnp.concatenate([scaled, flags], axis=-1) @ kernel
+            return matmul(jnp.concatenate([scaled, flags], axis=-1), kernel)
 
         # `count` rows are summed at a time, so that is the fan-in.
         table = self.param(
@@ -70,7 +72,7 @@ class PixelDense(nn.Module):
         if self.levels <= _DENSE_LEVELS:
             rows = jax.nn.one_hot(values, self.levels + 1, dtype=table.dtype)
             flat = rows.reshape(*values.shape[:-1], count * (self.levels + 1))
-            return flat @ table.reshape(-1, self.features)
+            return matmul(flat, table.reshape(-1, self.features))
         return sum(table[k][values[..., k]] for k in range(count))  # type: ignore[return-value]
 
 
@@ -117,7 +119,7 @@ class Readout(nn.Module):
         """`y [..., F]`, `values` int `[..., C]` to raw `[..., C, P]`; channel c sees values[:c]."""
         width = self.hidden or self.size
         own = () if self.hidden else (self.channels,)
-        base = nn.DenseGeneral((*own, width), name="base")(y)
+        base = DenseGeneral((*own, width), name="base")(y)
         if self.hidden:
             base = base[..., None, :]
         base = jnp.broadcast_to(base, (*y.shape[:-1], self.channels, width))
@@ -127,7 +129,7 @@ class Readout(nn.Module):
             parts.append(base[..., c, :] + earlier(values[..., :c]))
         if self.hidden:
             parts = [
-                nn.Dense(self.size, name=f"raw_{c}")(nn.relu(part)) for c, part in enumerate(parts)
+                Dense(self.size, name=f"raw_{c}")(nn.relu(part)) for c, part in enumerate(parts)
             ]
         return jnp.stack(parts, axis=-2)
 

@@ -8,6 +8,7 @@ from jax import Array
 
 from rnngen_jax import recurrence
 from rnngen_jax.cells.base import Carry, Cell, initial_carry
+from rnngen_jax.modules.dense import Dense
 from rnngen_jax.modules.latent import GaussianHead, affine, linear
 from rnngen_jax.modules.pixels import PixelDense, Table
 from rnngen_jax.modules.recurrent import Run
@@ -85,8 +86,8 @@ class RNNAutoencoder(nn.Module):
             self.encoding_cells = {
                 name: self.param(f"encoder_{name}", self.encoder.init, width) for name in directions
             }
-        self.head = GaussianHead(self.latents) if self.gaussian else nn.Dense(self.latents)
-        self.code = nn.Dense(width)
+        self.head = GaussianHead(self.latents) if self.gaussian else Dense(self.latents)
+        self.code = Dense(width)
         self.place = Table(self.steps, width)
         if self.classes:
             self.label = Table(self.classes, width)
@@ -94,11 +95,11 @@ class RNNAutoencoder(nn.Module):
             self.before = PixelDense(width, self.levels, self.encoding)
         self.decoding_cell = self.param("decoder", self.decoder.init, width)
         if self.attention != "none":
-            self.key = nn.Dense(width, use_bias=False)
+            self.key = Dense(width, use_bias=False)
             self.query = self.param("query", affine(), self.decoder.features, width)
         if self.attention == "additive":
             self.score = self.param("score", nn.initializers.normal(width**-0.5), (width,))
-        self.readout = nn.Dense(self.values * self.size)
+        self.readout = Dense(self.values * self.size)
 
     def infer(
         self,

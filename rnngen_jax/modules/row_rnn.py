@@ -6,8 +6,10 @@ from flax import linen as nn
 from jax import Array
 
 from rnngen_jax.cells.base import Carry, Cell
+from rnngen_jax.modules.dense import Dense
 from rnngen_jax.modules.pixels import PixelDense, PixelNetwork, Readout, Table
 from rnngen_jax.modules.recurrent import Recurrent, Run
+from rnngen_jax.ops.precision import matmul
 
 
 class RowRNN(PixelNetwork):
@@ -45,7 +47,7 @@ class RowRNN(PixelNetwork):
         outputs = values * self.readout_size
         if self.within is not None:
             inner = self.within.features
-            self.context = nn.Dense(inner)
+            self.context = Dense(inner)
             self.left = PixelDense(inner, spec.levels, self.encoding)
             if self.position:
                 self.column = Table(spec.width, inner)
@@ -56,7 +58,7 @@ class RowRNN(PixelNetwork):
         elif self.tied:
             self.bias = self.param("bias", nn.initializers.zeros, (outputs,))
         else:
-            self.readout = nn.Dense(outputs)
+            self.readout = Dense(outputs)
 
     def __call__(
         self,
@@ -97,7 +99,7 @@ class RowRNN(PixelNetwork):
 
     def read_row(self, y: Array) -> Array:
         """Raw outputs `[..., W, C, P]` of a row of independent values."""
-        flat = y @ self.kernel.T + self.bias if self.tied else self.readout(y)
+        flat = matmul(y, self.kernel.T) + self.bias if self.tied else self.readout(y)
         return flat.reshape(*y.shape[:-1], self.spec.width, self.spec.channels, self.readout_size)
 
     def first_along(self, batch: int) -> Carry:
@@ -120,7 +122,7 @@ class RowRNN(PixelNetwork):
             encoded = jax.nn.one_hot(above, levels, dtype=self.kernel.dtype)
         else:
             encoded = jnp.where(above == levels, 0.0, 2.0 * above / (levels - 1) - 1.0)
-        x = encoded.reshape(*above.shape[:-2], -1) @ self.kernel
+        x = matmul(encoded.reshape(*above.shape[:-2], -1), self.kernel)
         if self.position:
             x = x + self.row(row)
         if self.conditional:

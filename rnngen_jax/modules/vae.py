@@ -3,6 +3,7 @@
 from flax import linen as nn
 from jax import Array
 
+from rnngen_jax.modules.dense import Dense
 from rnngen_jax.modules.halving import Double, Halve
 from rnngen_jax.modules.latent import GaussianHead, scaled
 from rnngen_jax.modules.pixels import Table
@@ -68,7 +69,7 @@ class Encoder(HalvingNetwork):
         x = 2 * scaled(image, self.spec.levels) - 1
         for stage, _ in enumerate(sizes(*image.shape[1:3], self.stages)[1:]):
             x = self.activate(Halve(self.features << stage, self.kernel)(x))
-        x = nn.Dense(self.hidden)(x.reshape(x.shape[0], -1))
+        x = Dense(self.hidden)(x.reshape(x.shape[0], -1))
         if self.conditional:
             x = x + Table(self.spec.classes, self.hidden)(label)
         x = self.activate(x)
@@ -91,13 +92,13 @@ class Decoder(HalvingNetwork):
         """`[B, Z]` to raw outputs `[B, H, W, C, P]`."""
         spec, batch = self.spec, z.shape[0]
         *larger, (height, width) = sizes(spec.height, spec.width, self.stages)
-        x = nn.Dense(self.hidden)(z)
+        x = Dense(self.hidden)(z)
         if self.conditional:
             x = x + Table(spec.classes, self.hidden)(label)
         x = self.activate(x)
         x = x if mask is None else x * mask
         last = self.features << len(larger) >> 1
-        x = self.activate(nn.Dense(height * width * last)(x)).reshape(batch, height, width, last)
+        x = self.activate(Dense(height * width * last)(x)).reshape(batch, height, width, last)
         for stage in reversed(range(len(larger))):
             out = spec.channels * self.size if stage == 0 else self.features << stage >> 1
             x = Double(out, self.kernel, *larger[stage])(x)

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnngen_jax.ops.precision import matmul
+
 KINDS = ("additive", "dot")
 
 
@@ -18,7 +20,7 @@ def additive(query: Array, keys: Array, weights: Array) -> Array:
     Returns:
       `[S, B]`.
     """
-    return jnp.tanh(query + keys) @ weights
+    return matmul(jnp.tanh(query + keys), weights)
 
 
 def dot(query: Array, keys: Array) -> Array:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnngen_jax.config import require, require_choice
+from rnngen_jax.ops.precision import exact
 
 KINDS = ("categorical", "bernoulli", "logistic_mixture", "gaussian")
 
@@ -75,7 +76,7 @@ def categorical(levels: int) -> PixelLikelihood:
         return jax.random.categorical(key, raw / temperature).astype(jnp.int32)
 
     def mean(raw: Array) -> Array:
-        return jax.nn.softmax(raw) @ jnp.linspace(0.0, 1.0, levels)
+        return exact(jax.nn.softmax(raw), jnp.linspace(0.0, 1.0, levels))
 
     return PixelLikelihood(levels, log_prob, jax.nn.log_softmax, draw, mean)
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnngen_jax.ops.devices import compiled_for
+from rnngen_jax.ops.precision import matmul
 
 # Inputs of at most this many features are narrow: one or three colour channels, say.
 NARROW = 4
@@ -37,7 +38,8 @@ def product(xs: Array, kernel: Array) -> Array:
     require_width(xs, kernel.shape[0])
     if not is_narrow(xs):
         # In two dimensions the kernel's gradient needs no transposed copy of a long array.
-        return (xs.reshape(-1, xs.shape[-1]) @ kernel).reshape(*xs.shape[:-1], kernel.shape[-1])
+        rows = matmul(xs.reshape(-1, xs.shape[-1]), kernel)
+        return rows.reshape(*xs.shape[:-1], kernel.shape[-1])
     terms = [xs[..., d, None] * kernel[d] for d in range(xs.shape[-1])]
     return functools.reduce(operator.add, terms)
 
@@ -57,6 +59,8 @@ def multiplier(kernels: dict[str, Array]) -> Callable[[Array], dict[str, Array]]
     """
     size = sum(kernel.size * kernel.dtype.itemsize for kernel in kernels.values())
     if compiled_for() == "cpu" and size > _CPU_WIDE:
-        return lambda h: {gate: h @ kernel for gate, kernel in kernels.items()}
+        return lambda h: {gate: matmul(h, kernel) for gate, kernel in kernels.items()}
     wide = jnp.concatenate(list(kernels.values()), axis=-1)
-    return lambda h: dict(zip(kernels, jnp.split(h @ wide, len(kernels), axis=-1), strict=True))
+    return lambda h: dict(
+        zip(kernels, jnp.split(matmul(h, wide), len(kernels), axis=-1), strict=True)
+    )

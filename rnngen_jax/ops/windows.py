@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnngen_jax.ops.precision import einsum
+
 
 class Window(NamedTuple):
     """A window's parameters, `[B]` each.
@@ -100,8 +102,8 @@ def read(window: Window, image: Array, size: int) -> Array:
     # Scaling the filters is cheaper than the image. A row's values are one axis: long loops are
     # fast, in the gradient too.
     rows = window.intensity[:, None, None] * rows
-    lines = jnp.einsum("bnh,bhv->bnv", rows, image.reshape(-1, height, width * channels))
-    return jnp.einsum("bmw,bnwc->bnmc", columns, lines.reshape(-1, size, width, channels))
+    lines = einsum("bnh,bhv->bnv", rows, image.reshape(-1, height, width * channels))
+    return einsum("bmw,bnwc->bnmc", columns, lines.reshape(-1, size, width, channels))
 
 
 def write(window: Window, patch: Array, height: int, width: int) -> Array:
@@ -109,8 +111,8 @@ def write(window: Window, patch: Array, height: int, width: int) -> Array:
     size, channels = patch.shape[2:]
     rows, columns = banks(window, height, width, size)
     rows = rows / window.intensity[:, None, None]
-    lines = jnp.einsum("bmw,bnmc->bnwc", columns, patch)
-    image = jnp.einsum("bnh,bnv->bhv", rows, lines.reshape(-1, size, width * channels))
+    lines = einsum("bmw,bnmc->bnwc", columns, patch)
+    image = einsum("bnh,bnv->bhv", rows, lines.reshape(-1, size, width * channels))
     return image.reshape(-1, height, width, channels)
 
 

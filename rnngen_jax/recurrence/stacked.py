@@ -16,6 +16,7 @@ from jax import Array
 
 from rnngen_jax.cells.base import Carry, Cell, Params, preactivations
 from rnngen_jax.ops.devices import compiled_for
+from rnngen_jax.ops.precision import matmul
 from rnngen_jax.ops.products import THIN, is_narrow, multiplier
 from rnngen_jax.recurrence.base import Sequence, chunk_steps, pick
 
@@ -184,16 +185,16 @@ def _transposed(kernels: dict[str, Array]) -> Callable[[dict[str, Array]], Array
     and that fusion is no longer vectorised.
     """
     if next(iter(kernels.values())).shape[-1] <= THIN:
-        return lambda d_a: sum(d_a[gate] @ kernel.T for gate, kernel in kernels.items())
+        return lambda d_a: sum(matmul(d_a[gate], kernel.T) for gate, kernel in kernels.items())
     kernel = jnp.concatenate(list(kernels.values()), axis=-1).T
-    return lambda d_a: jnp.concatenate([d_a[gate] for gate in kernels], axis=-1) @ kernel
+    return lambda d_a: matmul(jnp.concatenate([d_a[gate] for gate in kernels], axis=-1), kernel)
 
 
 def _weight_gradients(h: Array, d_a: dict[str, Array]) -> dict[str, Array]:
     """`hᵀ d_a [K F, F]` for each gate, from rows; thin gates share one product."""
     if next(iter(d_a.values())).shape[-1] > THIN:
-        return {gate: h.T @ d for gate, d in d_a.items()}
-    wide = h.T @ jnp.concatenate(list(d_a.values()), axis=-1)
+        return {gate: matmul(h.T, d) for gate, d in d_a.items()}
+    wide = matmul(h.T, jnp.concatenate(list(d_a.values()), axis=-1))
     return dict(zip(d_a, jnp.split(wide, len(d_a), axis=-1), strict=True))
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 from rnngen_jax.config import refuse_unread, require, require_at_least, require_choice
+from rnngen_jax.ops.precision import DTYPES
 
 OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd")
 DECAYS = ("cosine", "linear", "exponential")
@@ -171,6 +172,10 @@ class TrainingConfig:
       batch_size: images per step of one seed, over all devices and hosts.
       micro_batches: parts of a batch whose gradients are accumulated sequentially, which divides
         the memory for activations; batch statistics are those of a part.
+      compute_dtype: "float32", or "bfloat16", which rounds the operands of matrix products in
+        training to bfloat16, in both passes. Sums, parameters, carries, gradients and losses are
+        float32 in either, and so is everything in validation, evaluation, sampling and coding. The
+        strategy "newton" needs float32.
       seed: of the initial parameters, the order of the images and all noise.
       seeds: runs trained at once, with the seeds `seed`, `seed + 1` and so on and otherwise alike;
         the best checkpoint and early stopping use their mean.
@@ -192,6 +197,7 @@ class TrainingConfig:
     steps: int = 2000
     batch_size: int = 64
     micro_batches: int = 1
+    compute_dtype: str = "float32"
     seed: int = 0
     seeds: int = 1
     steps_per_call: int = 10
@@ -208,6 +214,7 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         at = "config.training."
         require_choice(f"{at}parallelism", self.parallelism, PARALLELISMS)
+        require_choice(f"{at}compute_dtype", self.compute_dtype, DTYPES)
         sizes = ("batch_size", "micro_batches", "seeds", "num_samples", "keep")
         require_at_least(self, "config.training", 1, *sizes)
         require_at_least(self, "config.training", 1, "steps", "steps_per_call", "log_every")

@@ -49,7 +49,15 @@ def one_step(
       transform: as for `train_step`.
     """
     chains, updates = _chains(model, optimizers), _updates(optimizers)
-    return train_step(model, chains, config.ema_decay, transform, updates, config.micro_batches)
+    return train_step(
+        model,
+        chains,
+        config.ema_decay,
+        transform,
+        updates,
+        config.micro_batches,
+        config.compute_dtype,
+    )
 
 
 def batches_per_step(optimizers: Mapping[str, OptimizerConfig]) -> int:

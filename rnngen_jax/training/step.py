@@ -12,6 +12,7 @@ from rnngen_jax import keys
 from rnngen_jax.models.base import Aux, Batch, Extra, Model
 from rnngen_jax.ops.batch import mean_over_devices
 from rnngen_jax.ops.batch import parts as shards
+from rnngen_jax.ops.precision import computing_in
 from rnngen_jax.training.privacy import Privacy, clipped_value_and_grad, noised
 from rnngen_jax.training.state import TrainState
 
@@ -41,6 +42,7 @@ def train_step(
     transform: Transform,
     updates: Mapping[str, Updates] | None = None,
     micro_batches: int = 1,
+    compute_dtype: str = "float32",
 ) -> Step:
     """Makes the function of one training step.
 
@@ -64,6 +66,7 @@ def train_step(
       micro_batches: parts of an update's batch that are differentiated one after the other, M:
         activations take 1/M of the memory. The gradient is the mean of theirs, so statistics of a
         batch, as batch normalisation takes them, are those of a micro-batch.
+      compute_dtype: of the products in the losses and their gradients, one of `precision.DTYPES`.
 
     Returns:
       `step(state, batch, key) -> (state, metrics)`. The metrics are scalars: `loss/<player>`,
@@ -90,7 +93,8 @@ def train_step(
                 return clipped_value_and_grad(loss, own, batch, privacy.clip)
             return jax.value_and_grad(loss, has_aux=True)(own, batch)
 
-        (value, aux), gradient = _accumulated(differentiate, state.extra, batch, micro_batches)
+        with computing_in(compute_dtype):
+            (value, aux), gradient = _accumulated(differentiate, state.extra, batch, micro_batches)
         value, shown, gradient = mean_over_devices((value, aux.metrics, gradient))
         if privacy is not None:
             noise_key = keys.named(key, "privacy")

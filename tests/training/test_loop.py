@@ -113,6 +113,7 @@ FIELDS = {
     "sample_every": ({"sample_every": 10}, drawn),
     "keep": ({"keep": 5}, saved),
     "micro_batches": ({"micro_batches": 2}, numbers),
+    "compute_dtype": ({"compute_dtype": "bfloat16"}, numbers),
     "patience": ({"patience": 1}, steps_of("train")),
 }
 # `num_samples` is read by whoever makes `draw`, and tested there.

@@ -22,12 +22,12 @@ STEPS, BATCH = 12, 16
 PLACES = {"one": ("jit", 1), "jit": ("jit", 8), "pmap": ("pmap", 8)}
 
 
-def make(model, kind, devices, name="sgd"):
+def make(model, kind, devices, name="sgd", compute_dtype="float32"):
     config = OptimizerConfig(name=name, learning_rate=0.1)
     optimizers = {player: make_optimizer(config) for player in model.losses}
     parallel = make_parallel(
         kind,
-        train_step(model, optimizers, 0.9, toys.jitter),
+        train_step(model, optimizers, 0.9, toys.jitter, compute_dtype=compute_dtype),
         fetch,
         0,
         BATCH,
@@ -36,8 +36,8 @@ def make(model, kind, devices, name="sgd"):
     return parallel, jax.jit(functools.partial(create, model, optimizers, 0, True))()
 
 
-def train(model, kind, devices, name, placement="device"):
-    parallel, state = make(model, kind, devices, name)
+def train(model, kind, devices, name, placement="device", compute_dtype="float32"):
+    parallel, state = make(model, kind, devices, name, compute_dtype)
     feed = make_feed(toys.split(), BATCH, 0, placement)
     state, resident = parallel.place(state), parallel.place_resident(feed.resident)
     losses = []
@@ -74,6 +74,17 @@ def test_one_device_jit_and_pmap_agree(model, name):
             after,
             after_one,
         )
+
+
+def test_one_device_jit_and_pmap_agree_in_bfloat16():
+    found = {
+        place: train(toys.autoencoder(), *how, "sgd", compute_dtype="bfloat16")[0]["loss/model"]
+        for place, how in PLACES.items()
+    }
+    exact = train(toys.autoencoder(), *PLACES["one"], "sgd")[0]["loss/model"]
+    assert abs(found["one"] / exact - 1).max() > 1e-4  # so much does rounding change
+    for place in ("jit", "pmap"):
+        np.testing.assert_allclose(found[place], found["one"], rtol=1e-5, err_msg=place)
 
 
 @pytest.mark.parametrize("place", ["jit", "pmap"])

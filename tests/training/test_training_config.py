@@ -98,6 +98,10 @@ def test_a_field_that_nothing_reads_is_refused(fields, reader):
         ),
         ({"steps_per_call": 0}, "steps_per_call must be ≥ 1, got 0"),
         ({"parallelism": "xmap"}, "did you mean 'pmap'"),
+        (
+            {"compute_dtype": "float16"},
+            "compute_dtype must be one of bfloat16, float32, got 'float16'",
+        ),
         ({"ema_decay": 1.0}, r"ema_decay must be in \[0, 1\), got 1.0"),
         ({"steps": 10**9}, "must be ≤ 10000000 times config.training.steps_per_call=10"),
         ({"log_every": 0}, "log_every must be ≥ 1, got 0"),

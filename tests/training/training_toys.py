@@ -9,6 +9,7 @@ from rnngen_jax.data.base import Split
 from rnngen_jax.data.feed import make_feed
 from rnngen_jax.models.base import Aux, Model
 from rnngen_jax.ops.batch import mean_over_batch
+from rnngen_jax.ops.precision import matmul
 from rnngen_jax.shapes import ImageSpec
 from rnngen_jax.training import sinks
 from rnngen_jax.training.checkpoints import open_checkpoints
@@ -67,10 +68,10 @@ def autoencoder(features=5, dtype=jnp.float32):
 
     def loss(params, extra, batch, key, step):
         own, x = params["model"], flat(batch)
-        hidden = jnp.tanh(x @ own["encoder"]["kernel"])
+        hidden = jnp.tanh(matmul(x, own["encoder"]["kernel"]))
         example = keys.per_example(keys.named(key, "dropout"), batch["index"])
         kept = jax.vmap(lambda k: jax.random.bernoulli(k, 0.8, (features,)))(example)
-        y = (hidden * kept) @ own["decoder"]["kernel"] + own["decoder"]["bias"]
+        y = matmul(hidden * kept, own["decoder"]["kernel"]) + own["decoder"]["bias"]
         value = jnp.mean((y - x) ** 2)
         extra = {
             **extra,
@@ -95,10 +96,10 @@ def adversaries():
     def generate(params, batch, key):
         example = keys.per_example(key, batch["index"])
         noise = jax.vmap(lambda k: jax.random.normal(k, (3,)))(example)
-        return jax.nn.sigmoid(noise @ params["generator"]["kernel"])
+        return jax.nn.sigmoid(matmul(noise, params["generator"]["kernel"]))
 
     def logits(params, x):
-        return (x @ params["discriminator"]["kernel"])[:, 0]
+        return matmul(x, params["discriminator"]["kernel"])[:, 0]
 
     def discriminator(params, extra, batch, key, step):
         real, fake = logits(params, flat(batch)), logits(params, generate(params, batch, key))

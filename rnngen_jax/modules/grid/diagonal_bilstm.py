@@ -14,6 +14,7 @@ from rnngen_jax.modules.grid.parts import GridLayer
 from rnngen_jax.modules.recurrent import Run
 from rnngen_jax.ops import grids
 from rnngen_jax.ops.devices import compiled_for
+from rnngen_jax.ops.precision import matmul
 
 # On the previous diagonal, the same position is the pixel to the left, the position before it the
 # pixel above.
@@ -177,7 +178,7 @@ def _along(cell: Cell) -> Cell:
         x, above = split(xs)
         zs = dict(cell.inputs(params, x))
         for gate, kernel in gated.kernels(params).items():
-            share = above @ kernel[features:]
+            share = matmul(above, kernel[features:])
             zs[gate] = zs[gate] + share if gate in zs else share
         return zs
 

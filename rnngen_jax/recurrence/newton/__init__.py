@@ -23,6 +23,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnngen_jax.cells.base import Carry, Cell, Params
+from rnngen_jax.errors import UserError
+from rnngen_jax.ops.precision import rounds
 from rnngen_jax.recurrence.base import Sequence, Strategy, in_chunks
 from rnngen_jax.recurrence.newton.adjoint import solution
 from rnngen_jax.recurrence.newton.method import Method
@@ -88,11 +90,12 @@ def newton(
         window would cost more, the run is sequential from the start. `inf` sets no limit.
 
     Raises:
-      UserError: an option out of range.
+      UserError: an option out of range; when run, products in bfloat16.
     """
     method = Method(jacobian, tolerance, max_iterations, probes, window, overhead)
 
     def run(cell: Cell, params: Params, sequence: Sequence) -> tuple[Carry, Array]:
+        _refuse_rounding()
         size = jax.eval_shape(_flattener(sequence), sequence.first).shape[-1]
         if not method.window_for(sequence.xs.shape, size):
             return sequential()(cell, params, sequence)
@@ -118,10 +121,20 @@ def solve(
       The carry after the last step executed, the outputs `[T, ..., F]`, and the report.
 
     Raises:
-      UserError: an option out of range.
+      UserError: an option out of range, or products in bfloat16.
     """
+    _refuse_rounding()
     method = Method(**{**(newton.__kwdefaults__ or {}), **options})
     return _solve(method, cell, params, sequence, guess)
+
+
+def _refuse_rounding() -> None:
+    """Raises a `UserError` in bfloat16: a rounded step is a staircase, without a derivative."""
+    if rounds():
+        raise UserError(
+            "strategy 'newton' needs config.training.compute_dtype='float32', got 'bfloat16': its "
+            "steps have to be smooth; use strategy 'auto' or 'sequential'."
+        )
 
 
 def _solve(
