@@ -7,6 +7,7 @@
 file that ends in .npz, for the array `image` of grey levels (uint8 [N, H, W, C], with `levels`, and
 `label` if labels were stored), or a new or empty folder, for PNG files under their original names,
 or numbered. Nothing is written until all pixels are decoded and their checksums verified.
+Several batches are decoded on several devices at once, in one process.
 """
 
 import os
@@ -60,7 +61,9 @@ def run(which: Which, input: str, out: str) -> None:
     from rnngen_jax.evaluation import codec, pictures
 
     start = time.perf_counter()
-    coder = codec.coder(opened.model, opened.params, opened.extra, content.batch_size, bar)
+    size = content.batch_size
+    devices = codec.devices_for(content.num, size, len(content.streams))
+    coder = codec.coder(opened.model, opened.params, opened.extra, size, devices, bar)
     compiled = time.perf_counter()
     images, labels = _decoded(coder, content, input)
     seconds = time.perf_counter() - compiled
@@ -128,7 +131,7 @@ def _decoded(
     first = content.arithmetic is None  # version 1, which stores no fingerprint of probabilities
     try:
         each = None if first else content.pixels
-        images, labels = coder.decode(content.stream, content.num, each)
+        images, labels = coder.decode(content.streams, content.num, each)
         if first and (codec.digest(images, labels),) != content.pixels:
             raise codec.DecodingError(codec.OTHER_PIXELS)
     except codec.DecodingError as error:

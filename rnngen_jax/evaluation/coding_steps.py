@@ -1,7 +1,8 @@
-"""A model's coding steps, compiled once for one batch size.
+"""A model's coding steps, compiled once for one batch size and a number of devices.
 
 An encoder and a decoder must get the same probabilities to the last bit, so both run these compiled
-steps on the same inputs.
+steps on the same inputs. Several devices work on a batch each: what one of them runs is the program
+of a single device, at the same shapes, so a stream does not depend on how many there are.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,11 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import NamedSharding, PartitionSpec
 
 from rnngen_jax.errors import UserError
-from rnngen_jax.evaluation import container
+from rnngen_jax.evaluation import container, spread
 from rnngen_jax.models.autoregressive import Stage, Steps, see, unseen
 from rnngen_jax.models.base import Extra, Model, Params
+from rnngen_jax.ops.batch import BATCH_AXIS
 
 Previous = tuple[np.int32, np.ndarray]  # a step's first position, and its values [S, B]
 State = tuple[Any, Array]  # the model's own state, and the image so far
@@ -42,7 +45,7 @@ Step = Callable[[State, Previous, Place], tuple[State, Array]]
 
 
 class Program(NamedTuple):
-    """One stage, compiled for a batch size.
+    """One stage, compiled for a batch size b on each of D devices; a group is B = D·b images.
 
     Attributes:
       stage: the stage.
@@ -73,15 +76,18 @@ def stages_of(model: Model) -> tuple[Stage, ...]:
     return (Stage(model.spec, model.steps, model.log_probs),)
 
 
-def compile_stages(model: Model, params: Params, extra: Extra, size: int) -> list[Program]:
-    """The model's stages in order, each compiled for batches of `size` images.
+def compile_stages(
+    model: Model, params: Params, extra: Extra, size: int, devices: Sequence[jax.Device]
+) -> list[Program]:
+    """The model's stages in order, each compiled for a batch of `size` images on each device.
 
     Raises:
       UserError: the model has no steps.
     """
     stages = stages_of(model)
     return [
-        _program(stage, params, extra, size, stages[:number]) for number, stage in enumerate(stages)
+        _program(stage, params, extra, size, stages[:number], tuple(devices))
+        for number, stage in enumerate(stages)
     ]
 
 
@@ -90,28 +96,30 @@ def bound_params(stage: Stage, params: Params, extra: Extra) -> Any:
     return params if stage.bind is None else stage.bind(params, extra)
 
 
-def no_previous(stage: Stage, size: int) -> Previous:
-    """The first step's `Previous`: no values are known yet."""
-    return np.int32(0), np.full((stage.steps.width, size), stage.spec.levels, np.int32)
+def no_previous(stage: Stage, num: int) -> Previous:
+    """The first step's `Previous` for `num` images: no values are known yet."""
+    return np.int32(0), np.full((stage.steps.width, num), stage.spec.levels, np.int32)
 
 
-def arithmetic(programs: Sequence[Program], size: int) -> bytes:
+def arithmetic(programs: Sequence[Program], size: int, devices: int = 1) -> bytes:
     """Digest of the probabilities in the first steps over items that count up the levels.
 
     The steps are all turns of the first stop and one of the next, so that every compiled program
-    contributes.
+    contributes. Every device computes the same, and the first one's is taken.
     """
     tables, before = [], []
+    rows = np.tile(np.arange(size), devices)
     for stage, places, begin, step, _ in programs:
         spec, turns, width = stage.spec, stage.steps.starts.shape[2], stage.steps.width
-        state, previous = begin(np.zeros(size, np.int32), *before), no_previous(stage, size)
+        state = begin(np.zeros(rows.size, np.int32), *before)
+        previous = no_previous(stage, rows.size)
         for place in places[: turns + 1]:
             state, probabilities = step(state, previous, place)
-            tables.append(np.asarray(probabilities, "<f4").tobytes())
-            values = place.start + np.arange(width)[:, None] + np.arange(size)
+            tables.append(np.asarray(probabilities, "<f4")[:size].tobytes())
+            values = place.start + np.arange(width)[:, None] + rows
             previous = (place.start, (values % spec.levels).astype(np.int32))
         counted = np.arange(size * spec.dims).reshape(size, *spec.shape) % spec.levels
-        before.append(counted.astype(spec.dtype))
+        before.append(counted.astype(spec.dtype)[rows])
     return container.arithmetic(tables)
 
 
@@ -132,38 +140,75 @@ def _places(steps: Steps) -> list[Place]:
 
 
 def _program(
-    stage: Stage, params: Params, extra: Extra, size: int, earlier: Sequence[Stage]
+    stage: Stage,
+    params: Params,
+    extra: Extra,
+    size: int,
+    earlier: Sequence[Stage],
+    devices: tuple[jax.Device, ...],
 ) -> Program:
     """A compiled stage: one program for each turn, with or without the opening of a line."""
-    spec, steps, bound = stage.spec, stage.steps, bound_params(stage, params, extra)
-    stops, places = steps.starts.shape[1], _places(steps)
+    spec, steps = stage.spec, stage.steps
+    stops, places, num = steps.starts.shape[1], _places(steps), size * len(devices)
+    # Of the state, an axis of images may be anywhere: its arrays lie one device's after the other.
+    whole, lanes, columns = (
+        PartitionSpec(),
+        PartitionSpec(BATCH_AXIS),
+        PartitionSpec(None, BATCH_AXIS),
+    )
+    each, put = _on_each(devices)
+    bound = put(bound_params(stage, params, extra), whole)
+
+    def items(lead: int) -> list[jax.ShapeDtypeStruct]:
+        shapes = ((one.spec.shape, one.spec.dtype) for one in earlier)
+        return [jax.ShapeDtypeStruct((lead, *shape), dtype) for shape, dtype in shapes]
+
+    number = jax.ShapeDtypeStruct((), jnp.int32)
+    label = jax.ShapeDtypeStruct((size,), jnp.int32)
+    like = jax.eval_shape(steps.first, bound, label, *items(size))
+
+    def packed(state: Any) -> Any:  # what has no axis is given one, to lie along
+        return jax.tree.map(lambda x: x[None] if x.ndim == 0 else x, state)
+
+    def unpacked(state: Any) -> Any:
+        return jax.tree.map(lambda x, as_: x[0] if as_.ndim == 0 else x, state, like)
 
     def program(turn: int, opening: bool) -> Callable[..., tuple[Any, Array, Array]]:
         def step(
             params: Any, state: Any, seen: Array, start: Array, values: Array, t: Array
         ) -> tuple[Any, Array, Array]:
-            seen = see(seen, start, values)
+            seen, state = see(seen, start, values), unpacked(state)
             if opening:
                 state = steps.line(params, state, t // stops, seen)
             state, raw = steps.raw(params, state, t, turn, seen)
-            return state, seen, jnp.exp(stage.log_probs(raw))
+            return packed(state), seen, jnp.exp(stage.log_probs(raw))
 
-        return jax.jit(step, donate_argnums=(1, 2))
+        taken = (whole, lanes, columns, whole, columns, whole)
+        return each(step, taken, (lanes, columns, lanes), donate_argnums=(1, 2))
 
-    first = jax.jit(steps.first)
+    first = each(
+        lambda params, label, *before: packed(steps.first(params, label, *before)),
+        (whole, lanes, *(lanes for _ in earlier)),
+        lanes,
+    )
 
     def begin(label: np.ndarray, *before: np.ndarray) -> State:
         # Copies, as donated buffers must have no other holder and occur only once.
         state = jax.tree.map(lambda x: jnp.array(x, copy=True), first(bound, label, *before))
-        return state, unseen(spec, size)
+        return state, put(unseen(spec, num), columns)
 
     def abstract(x: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(x.shape, x.dtype)
 
-    zeros = [np.zeros((size, *one.spec.shape), one.spec.dtype) for one in earlier]
-    state, seen = jax.tree.map(abstract, begin(np.zeros(size, np.int32), *zeros))
-    number = jax.ShapeDtypeStruct((), jnp.int32)
-    previous = (number, jax.ShapeDtypeStruct((steps.width, size), jnp.int32))
+    def together(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        lead = x.shape[0] if x.shape else 1
+        return jax.ShapeDtypeStruct((len(devices) * lead, *x.shape[1:]), x.dtype)
+
+    state, seen = (
+        jax.tree.map(together, like),
+        jax.ShapeDtypeStruct((spec.dims + 1, num), jnp.int32),
+    )
+    previous = (number, jax.ShapeDtypeStruct((steps.width, num), jnp.int32))
     arguments = (jax.tree.map(abstract, bound), state, seen, *previous, number)
     kinds = {(place.turn, place.opening) for place in places}
     compiled = {kind: program(*kind).lower(*arguments).compile() for kind in kinds}
@@ -173,9 +218,37 @@ def _program(
         state, seen, probabilities = run(bound, *state, *previous, place.t)
         return (state, seen), probabilities
 
-    found = None if stage.values is None else jax.jit(stage.values)
+    found = None
+    if stage.values is not None:
+        found = each(stage.values, (whole, whole, lanes, lanes), lanes)
 
     def values(image: np.ndarray, label: np.ndarray) -> np.ndarray:
         return image if found is None else np.asarray(found(params, extra, image, label))
 
     return Program(stage, places, begin, step, values)
+
+
+def _on_each(devices: tuple[jax.Device, ...]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Runs a function on each device's part of its arguments, and puts arrays there.
+
+    Returns:
+      `each(function, in_specs, out_specs, donate_argnums=())`, jitted, and `put(tree, spec)`. The
+      specs are of a mesh with one axis of devices; a single device needs none.
+    """
+    if len(devices) == 1:
+        return lambda function, _, __, **options: jax.jit(function, **options), lambda tree, _: tree
+    mesh = spread.make_mesh(devices)
+
+    def placed(specs: Any) -> Any:
+        def of(spec: PartitionSpec) -> NamedSharding:
+            return NamedSharding(mesh, spec)
+
+        return jax.tree.map(of, specs, is_leaf=lambda x: isinstance(x, PartitionSpec))
+
+    def each(function: Callable[..., Any], given: Any, gives: Any, **options: Any) -> Any:
+        mapped = jax.shard_map(
+            function, mesh=mesh, in_specs=given, out_specs=gives, check_vma=False
+        )
+        return jax.jit(mapped, in_shardings=placed(given), out_shardings=placed(gives), **options)
+
+    return each, lambda tree, spec: jax.device_put(tree, NamedSharding(mesh, spec))

@@ -87,11 +87,15 @@ def test_stages_are_coded_one_after_the_other(made, num):
     run = rg.load(made / "run")
     images = run.sample(num, seed=5)
     encoder, decoder = (codec.coder(run.model, run.params, run.extra, 4) for _ in range(2))
-    stream = encoder.encode(images, None)
-    back, _ = decoder.decode(stream, num, codec.digests(images, None, 4))
+    streams = encoder.encode(images, None)
+    back, _ = decoder.decode(streams, num, codec.digests(images, None, 4))
     np.testing.assert_array_equal(back, images)
     bits = run.nats(images).sum() / math.log(2)
-    assert bits - 8 <= 8 * len(stream) <= 1.01 * bits + 64
+    coded = 8 * sum(map(len, streams))
+    assert bits - 8 * len(streams) <= coded <= 1.01 * bits + 64 * len(streams)
+    two = codec.coder(run.model, run.params, run.extra, 4, jax.devices()[:2])
+    assert two.encode(images, None) == streams
+    np.testing.assert_array_equal(two.decode(streams, num)[0], images)
 
 
 def test_the_verbs_compress_and_give_back(made, tmp_path):
