@@ -1,4 +1,4 @@
-"""Helpers that verbs share: opening a run, reading the images to work on, limits, progress."""
+"""Helpers that verbs share: hosts, opening a run, the images to work on, limits, progress."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -20,20 +20,56 @@ MOST_IN_ANIMATION = 1_000  # images in a GIF, each frame of which may show them 
 MOST_BYTES = 2**31  # of all images of one command, which are held in memory
 
 
+def join() -> None:
+    """Joins the processes on several hosts, once, for a verb that spreads its work over them.
+
+    All of them then compute, and the `first` one writes and prints.
+
+    Raises:
+      UserError, RunError: as `runs.backend.join_hosts`.
+    """
+    import jax
+
+    from rnngen_jax.runs.backend import join_hosts
+
+    if not jax.distributed.is_initialized():
+        join_hosts()
+
+
+def first() -> bool:
+    """Whether this is the process that writes and prints."""
+    import jax
+
+    return jax.process_index() == 0
+
+
+def require_one_process(verb: str) -> None:
+    """Raises a `UserError` if a verb that works in one process is started in several."""
+    import jax
+
+    join()
+    if jax.process_count() > 1:
+        raise UserError(
+            f"{verb} works in one process, on all of its devices, and there are "
+            f"{jax.process_count()}; start one, without JAX_COORDINATOR_ADDRESS."
+        )
+
+
 def open_run(which: Which) -> "Run":
-    """Opens a run, with a progress bar over its batches.
+    """Opens a run, with a progress bar over its batches, in all processes.
 
     If the run has several seeds, prints which one was opened.
 
     Raises:
-      UserError, RunError: as `runs.load`.
+      UserError, RunError: as `join` and `runs.load`.
     """
     from rnngen_jax import runs
 
+    join()
     opened = runs.load(which.workdir, which.checkpoint, seed_index=which.seed_index, track=bar)
-    first, seeds = opened.experiment.training.seed, opened.experiment.training.seeds
-    if seeds > 1:
-        seeds_of_run = f"{first} to {first + seeds - 1}"
+    lowest, seeds = opened.experiment.training.seed, opened.experiment.training.seeds
+    if seeds > 1 and first():
+        seeds_of_run = f"{lowest} to {lowest + seeds - 1}"
         print(f"seed {opened.seed} of {seeds_of_run}; --seed_index=0 to {seeds - 1} picks one.")
     return opened
 
@@ -124,7 +160,7 @@ def check_amount(flag: str, num: int, spec: ImageSpec, out: str, size: int = 1) 
 
 
 def bar(batches: range) -> Iterable[int]:
-    """A progress bar over batches, shown on a terminal and removed at the end."""
+    """A progress bar over batches, shown by the first process on a terminal, removed at the end."""
     from tqdm import tqdm
 
-    return tqdm(batches, unit="batch", leave=False, disable=None)
+    return tqdm(batches, unit="batch", leave=False, disable=None if first() else True)

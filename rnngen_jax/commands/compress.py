@@ -30,7 +30,14 @@ import time
 from typing import TYPE_CHECKING
 
 from rnngen_jax.commands import flags
-from rnngen_jax.commands.base import bar, check_amount, dataset_of, open_run, read_images
+from rnngen_jax.commands.base import (
+    bar,
+    check_amount,
+    dataset_of,
+    open_run,
+    read_images,
+    require_one_process,
+)
 from rnngen_jax.commands.flags import Chosen, Which
 from rnngen_jax.config import require
 from rnngen_jax.errors import UserError
@@ -65,6 +72,7 @@ def run(which: Which, chosen: Chosen, out: str) -> None:
 
     fits = out.lower().endswith(container.ENDING) and not pathlib.Path(out).is_dir()
     require(fits, "--out", out, f"a file that ends in {container.ENDING}")
+    require_one_process("compress")
     opened = open_run(which)
 
     from rnngen_jax.evaluation import codec, coding_steps

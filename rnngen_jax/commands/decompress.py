@@ -16,7 +16,7 @@ import time
 from typing import TYPE_CHECKING
 
 from rnngen_jax.commands import flags
-from rnngen_jax.commands.base import bar, open_run
+from rnngen_jax.commands.base import bar, open_run, require_one_process
 from rnngen_jax.commands.flags import Which
 from rnngen_jax.config import require
 from rnngen_jax.errors import RunError, UserError
@@ -53,6 +53,7 @@ def run(which: Which, input: str, out: str) -> None:
     from rnngen_jax.evaluation import container
 
     content = container.read(input)
+    require_one_process("decompress")
     opened = open_run(which)
     _check_model(opened, content, input)
 
