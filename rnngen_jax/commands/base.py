@@ -44,10 +44,9 @@ def first() -> bool:
 
 
 def require_one_process(verb: str) -> None:
-    """Raises a `UserError` if a verb that works in one process is started in several."""
+    """Raises a `UserError` if a verb that works in one process has joined several."""
     import jax
 
-    join()
     if jax.process_count() > 1:
         raise UserError(
             f"{verb} works in one process, on all of its devices, and there are "

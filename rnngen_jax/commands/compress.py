@@ -72,8 +72,8 @@ def run(which: Which, chosen: Chosen, out: str) -> None:
 
     fits = out.lower().endswith(container.ENDING) and not pathlib.Path(out).is_dir()
     require(fits, "--out", out, f"a file that ends in {container.ENDING}")
-    require_one_process("compress")
     opened = open_run(which)
+    require_one_process("compress")
 
     from rnngen_jax.evaluation import codec, coding_steps
     from rnngen_jax.files import replacing

@@ -53,8 +53,8 @@ def run(which: Which, input: str, out: str) -> None:
     from rnngen_jax.evaluation import container
 
     content = container.read(input)
-    require_one_process("decompress")
     opened = open_run(which)
+    require_one_process("decompress")
     _check_model(opened, content, input)
 
     import numpy as np

@@ -117,9 +117,9 @@ def _drawn(
 
     moving, levels = pictures.ending(out) == ".gif", opened.model.spec.levels
     if (moving and not opened.spec.frames) or (mean and not moving):
-        key, draw = jax.random.key(seed), sampling.prior_sampler(opened.model)
         make = sampling.stepwise_decoder if moving else sampling.decoder
         decode = make(opened.model, bar)
+        key, draw = jax.random.key(seed), sampling.prior_sampler(opened.model)
         latents = draw(opened.params, opened.extra, key, num, labels, temperature)
         decoded = decode(opened.params, opened.extra, latents, labels)
         if moving:
