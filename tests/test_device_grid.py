@@ -100,4 +100,4 @@ def measured_alike(case, name, found, monkeypatch):
         np.testing.assert_array_equal(eight[what], values)
         for index in (0, 1):
             np.testing.assert_array_equal(found[2, index][f"{name} {what}"], values)
-    return ", ".join(one) + ": equal"
+    return f"{', '.join(one)}: equal" if one else "-"
