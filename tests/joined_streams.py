@@ -28,7 +28,7 @@ def encode(model, params, extra, size, images, labels):
             for place in program.places:
                 state, probabilities = program.step(state, previous, place)
                 previous = (place.start, known[place.start : place.start + width])
-                table = np.asarray(probabilities)[:real].reshape(-1, program.stage.spec.levels)
+                table = np.asarray(probabilities[0])[:real].reshape(-1, program.stage.spec.levels)
                 encoder.encode(previous[1][:, :real].T.reshape(-1), family, table)
             before.append(items)
     return encoder.get_compressed().astype("<u4").tobytes()

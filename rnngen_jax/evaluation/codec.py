@@ -28,12 +28,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from rnngen_jax.errors import RunError
 from rnngen_jax.evaluation import container
 from rnngen_jax.evaluation.batching import Track
 from rnngen_jax.evaluation.coding_steps import (
+    Probabilities,
     Program,
     arithmetic,
     bound_params,
@@ -181,9 +181,12 @@ def coder(
 
     def encode(images: np.ndarray, labels: np.ndarray | None) -> tuple[bytes, ...]:
         encoders = [coding.queue.RangeEncoder() for _ in range(0, len(images), size)]
-        waiting: collections.deque[tuple[int, Program, Array, np.ndarray]] = collections.deque()
+        waiting: collections.deque[tuple[int, Program, Probabilities, np.ndarray]]
+        waiting = collections.deque()
 
-        def code(first: int, program: Program, probabilities: Array, values: np.ndarray) -> None:
+        def code(
+            first: int, program: Program, probabilities: Probabilities, values: np.ndarray
+        ) -> None:
             table = _table(model, program.stage, probabilities)
             for batch, place in _batches(first, len(images), size, group):
                 mine = np.ascontiguousarray(values.T[place]).reshape(-1)
@@ -321,13 +324,14 @@ def _rows(real: int, size: int, group: int) -> np.ndarray:
     return np.where(row < real, row, np.where(start < real, start, 0))
 
 
-def _table(model: Model, stage: Stage, probabilities: Array) -> np.ndarray:
-    """Probabilities on the host, `[B, S, L]`.
+def _table(model: Model, stage: Stage, probabilities: Probabilities) -> np.ndarray:
+    """The probabilities of all devices on the host, `[B, S, L]`.
 
     Raises:
       RunError: one of them is not finite.
     """
-    table = np.asarray(probabilities)
+    tables = [np.asarray(each) for each in probabilities]
+    table = tables[0] if len(tables) == 1 else np.concatenate(tables)
     # A sum of probabilities is finite if and only if all of them are.
     if not np.isfinite(table.sum()):
         raise RunError(

@@ -1,27 +1,29 @@
-"""A model's coding steps, compiled once for one batch size and a number of devices.
+"""A model's coding steps, compiled for one batch size and for each of some devices.
 
 An encoder and a decoder must get the same probabilities to the last bit, so both run these compiled
-steps on the same inputs. Several devices work on a batch each: what one of them runs is the program
-of a single device, at the same shapes, so a stream does not depend on how many there are.
+steps on the same inputs. Several devices work on a batch each, and each has a program of its own,
+compiled as for that device alone: one program over all of them (`jax.shard_map`) may differ in the
+last bit, and a stream must not depend on how many devices there are.
 """
 
 from collections.abc import Callable, Sequence
+from concurrent import futures
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import SingleDeviceSharding
 
 from rnngen_jax.errors import UserError
-from rnngen_jax.evaluation import container, spread
+from rnngen_jax.evaluation import container
 from rnngen_jax.models.autoregressive import Stage, Steps, see, unseen
 from rnngen_jax.models.base import Extra, Model, Params
-from rnngen_jax.ops.batch import BATCH_AXIS
 
 Previous = tuple[np.int32, np.ndarray]  # a step's first position, and its values [S, B]
-State = tuple[Any, Array]  # the model's own state, and the image so far
+State = Any  # of each device, the model's own state and the image so far
+Probabilities = tuple[Array, ...]  # of each device
 
 
 class Place(NamedTuple):
@@ -41,7 +43,7 @@ class Place(NamedTuple):
 
 
 Begin = Callable[..., State]
-Step = Callable[[State, Previous, Place], tuple[State, Array]]
+Step = Callable[[State, Previous, Place], tuple[State, Probabilities]]
 
 
 class Program(NamedTuple):
@@ -51,8 +53,8 @@ class Program(NamedTuple):
       stage: the stage.
       places: all its steps in order.
       begin: `begin(label [B], *before) -> state`, given the items of the earlier stages.
-      step: `step(state, previous, place) -> (state, probabilities [B, S, L])`, given the values of
-        the previous step.
+      step: `step(state, previous, place) -> (state, probabilities)`, given the values of the
+        previous step; `[b, S, L]` of each device, which is not waited for.
       values: `values(image, label) -> items`, the stage's items of an image.
     """
 
@@ -85,10 +87,16 @@ def compile_stages(
       UserError: the model has no steps.
     """
     stages = stages_of(model)
-    return [
-        _program(stage, params, extra, size, stages[:number], tuple(devices))
-        for number, stage in enumerate(stages)
-    ]
+
+    def on(device: jax.Device) -> list[Program]:
+        return [
+            _program(stage, params, extra, size, stages[:number], device)
+            for number, stage in enumerate(stages)
+        ]
+
+    with futures.ThreadPoolExecutor(len(devices)) as pool:  # compiling takes a core for each
+        each = list(pool.map(on, devices))
+    return [_together(programs, size) for programs in zip(*each, strict=True)]
 
 
 def bound_params(stage: Stage, params: Params, extra: Extra) -> Any:
@@ -115,7 +123,7 @@ def arithmetic(programs: Sequence[Program], size: int, devices: int = 1) -> byte
         previous = no_previous(stage, rows.size)
         for place in places[: turns + 1]:
             state, probabilities = step(state, previous, place)
-            tables.append(np.asarray(probabilities, "<f4")[:size].tobytes())
+            tables.append(np.asarray(probabilities[0], "<f4").tobytes())
             values = place.start + np.arange(width)[:, None] + rows
             previous = (place.start, (values % spec.levels).astype(np.int32))
         counted = np.arange(size * spec.dims).reshape(size, *spec.shape) % spec.levels
@@ -145,110 +153,80 @@ def _program(
     extra: Extra,
     size: int,
     earlier: Sequence[Stage],
-    devices: tuple[jax.Device, ...],
+    device: jax.Device,
 ) -> Program:
-    """A compiled stage: one program for each turn, with or without the opening of a line."""
-    spec, steps = stage.spec, stage.steps
-    stops, places, num = steps.starts.shape[1], _places(steps), size * len(devices)
-    # Of the state, an axis of images may be anywhere: its arrays lie one device's after the other.
-    whole, lanes, columns = (
-        PartitionSpec(),
-        PartitionSpec(BATCH_AXIS),
-        PartitionSpec(None, BATCH_AXIS),
-    )
-    each, put = _on_each(devices)
-    bound = put(bound_params(stage, params, extra), whole)
-
-    def items(lead: int) -> list[jax.ShapeDtypeStruct]:
-        shapes = ((one.spec.shape, one.spec.dtype) for one in earlier)
-        return [jax.ShapeDtypeStruct((lead, *shape), dtype) for shape, dtype in shapes]
-
-    number = jax.ShapeDtypeStruct((), jnp.int32)
-    label = jax.ShapeDtypeStruct((size,), jnp.int32)
-    like = jax.eval_shape(steps.first, bound, label, *items(size))
-
-    def packed(state: Any) -> Any:  # what has no axis is given one, to lie along
-        return jax.tree.map(lambda x: x[None] if x.ndim == 0 else x, state)
-
-    def unpacked(state: Any) -> Any:
-        return jax.tree.map(lambda x, as_: x[0] if as_.ndim == 0 else x, state, like)
+    """A stage, compiled for a device: a program for each turn, with or without a line's opening."""
+    params, extra = jax.device_put((params, extra), device)
+    spec, steps, bound = stage.spec, stage.steps, bound_params(stage, params, extra)
+    stops, places = steps.starts.shape[1], _places(steps)
 
     def program(turn: int, opening: bool) -> Callable[..., tuple[Any, Array, Array]]:
         def step(
             params: Any, state: Any, seen: Array, start: Array, values: Array, t: Array
         ) -> tuple[Any, Array, Array]:
-            seen, state = see(seen, start, values), unpacked(state)
+            seen = see(seen, start, values)
             if opening:
                 state = steps.line(params, state, t // stops, seen)
             state, raw = steps.raw(params, state, t, turn, seen)
-            return packed(state), seen, jnp.exp(stage.log_probs(raw))
+            return state, seen, jnp.exp(stage.log_probs(raw))
 
-        taken = (whole, lanes, columns, whole, columns, whole)
-        return each(step, taken, (lanes, columns, lanes), donate_argnums=(1, 2))
+        return jax.jit(step, donate_argnums=(1, 2))
 
-    first = each(
-        lambda params, label, *before: packed(steps.first(params, label, *before)),
-        (whole, lanes, *(lanes for _ in earlier)),
-        lanes,
-    )
+    first = jax.jit(steps.first)
 
     def begin(label: np.ndarray, *before: np.ndarray) -> State:
         # Copies, as donated buffers must have no other holder and occur only once.
-        state = jax.tree.map(lambda x: jnp.array(x, copy=True), first(bound, label, *before))
-        return state, put(unseen(spec, num), columns)
+        given = jax.device_put((label, *before), device)
+        state = jax.tree.map(lambda x: jnp.array(x, copy=True), first(bound, *given))
+        return state, jax.device_put(unseen(spec, size), device)
+
+    place_there = SingleDeviceSharding(device)
 
     def abstract(x: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(x.shape, x.dtype)
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place_there)
 
-    def together(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        lead = x.shape[0] if x.shape else 1
-        return jax.ShapeDtypeStruct((len(devices) * lead, *x.shape[1:]), x.dtype)
-
-    state, seen = (
-        jax.tree.map(together, like),
-        jax.ShapeDtypeStruct((spec.dims + 1, num), jnp.int32),
-    )
-    previous = (number, jax.ShapeDtypeStruct((steps.width, num), jnp.int32))
+    zeros = [np.zeros((size, *one.spec.shape), one.spec.dtype) for one in earlier]
+    state, seen = jax.tree.map(abstract, begin(np.zeros(size, np.int32), *zeros))
+    number = abstract(np.int32(0))
+    previous = (number, abstract(np.zeros((steps.width, size), np.int32)))
     arguments = (jax.tree.map(abstract, bound), state, seen, *previous, number)
     kinds = {(place.turn, place.opening) for place in places}
     compiled = {kind: program(*kind).lower(*arguments).compile() for kind in kinds}
 
-    def step(state: State, previous: Previous, place: Place) -> tuple[State, Array]:
+    def step(state: State, previous: Previous, place: Place) -> tuple[State, Probabilities]:
         run = compiled[place.turn, place.opening]
         state, seen, probabilities = run(bound, *state, *previous, place.t)
-        return (state, seen), probabilities
+        return (state, seen), (probabilities,)
 
-    found = None
-    if stage.values is not None:
-        found = each(stage.values, (whole, whole, lanes, lanes), lanes)
+    found = None if stage.values is None else jax.jit(stage.values)
 
     def values(image: np.ndarray, label: np.ndarray) -> np.ndarray:
-        return image if found is None else np.asarray(found(params, extra, image, label))
+        if found is None:
+            return image
+        return np.asarray(found(params, extra, *jax.device_put((image, label), device)))
 
     return Program(stage, places, begin, step, values)
 
 
-def _on_each(devices: tuple[jax.Device, ...]) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Runs a function on each device's part of its arguments, and puts arrays there.
+def _together(programs: Sequence[Program], size: int) -> Program:
+    """One stage's programs on several devices as one, for a batch of `size` images on each."""
+    if len(programs) == 1:
+        return programs[0]
+    first, parts = programs[0], [slice(k * size, (k + 1) * size) for k in range(len(programs))]
+    each = list(zip(programs, parts, strict=True))
 
-    Returns:
-      `each(function, in_specs, out_specs, donate_argnums=())`, jitted, and `put(tree, spec)`. The
-      specs are of a mesh with one axis of devices; a single device needs none.
-    """
-    if len(devices) == 1:
-        return lambda function, _, __, **options: jax.jit(function, **options), lambda tree, _: tree
-    mesh = spread.make_mesh(devices)
+    def begin(label: np.ndarray, *before: np.ndarray) -> State:
+        return tuple(one.begin(label[part], *(x[part] for x in before)) for one, part in each)
 
-    def placed(specs: Any) -> Any:
-        def of(spec: PartitionSpec) -> NamedSharding:
-            return NamedSharding(mesh, spec)
+    def step(state: State, previous: Previous, place: Place) -> tuple[State, Probabilities]:
+        start, values = previous
+        done = [  # no device is waited for
+            one.step(own, (start, values[:, part]), place)
+            for (one, part), own in zip(each, state, strict=True)
+        ]
+        return tuple(own for own, _ in done), tuple(found[0] for _, found in done)
 
-        return jax.tree.map(of, specs, is_leaf=lambda x: isinstance(x, PartitionSpec))
+    def values(image: np.ndarray, label: np.ndarray) -> np.ndarray:
+        return np.concatenate([one.values(image[part], label[part]) for one, part in each])
 
-    def each(function: Callable[..., Any], given: Any, gives: Any, **options: Any) -> Any:
-        mapped = jax.shard_map(
-            function, mesh=mesh, in_specs=given, out_specs=gives, check_vma=False
-        )
-        return jax.jit(mapped, in_shardings=placed(given), out_shardings=placed(gives), **options)
-
-    return each, lambda tree, spec: jax.device_put(tree, NamedSharding(mesh, spec))
+    return Program(first.stage, first.places, begin, step, values)
