@@ -1,9 +1,10 @@
-"""Helpers that verbs share: opening a run, reading the images to work on, limits, progress."""
+"""Helpers that verbs share: hosts, opening a run, the images to work on, limits, progress."""
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+import functools
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
-from rnngen_jax.commands.flags import Chosen, Which
+from rnngen_jax.commands.flags import Chosen, Hosts, Which
 from rnngen_jax.config import require
 from rnngen_jax.errors import UserError
 from rnngen_jax.shapes import ImageSpec
@@ -20,6 +21,44 @@ MOST_IN_ANIMATION = 1_000  # images in a GIF, each frame of which may show them 
 MOST_BYTES = 2**31  # of all images of one command, which are held in memory
 
 
+def joining(run: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes a verb's `run` join the other processes that the flags `HOSTS` find, if there are any.
+
+    All of them then compute, and the `first` one writes and prints. All must have been given the
+    same flags.
+    """
+
+    @functools.wraps(run)
+    def joined(*, hosts: Hosts, **arguments: Any) -> Any:
+        settings = {
+            name: value._asdict() if hasattr(value, "_asdict") else value
+            for name, value in arguments.items()
+        }
+        with hosts.joined(settings) as peers, peers.explained():
+            return run(**arguments)
+
+    return joined
+
+
+def first() -> bool:
+    """Whether this is the process that writes and prints."""
+    import jax
+
+    return jax.process_index() == 0
+
+
+def require_one_process(verb: str) -> None:
+    """Raises a `UserError` if a verb that works in one process is started in several."""
+    from rnngen_jax.hosts.place import place
+
+    found = place()
+    if found is not None:
+        raise UserError(
+            f"{verb} works in one process, on all of its devices, and this is one of "
+            f"{found.count}; start one, without JAX_COORDINATOR_ADDRESS."
+        )
+
+
 def open_run(which: Which) -> "Run":
     """Opens a run, with a progress bar over its batches.
 
@@ -31,9 +70,9 @@ def open_run(which: Which) -> "Run":
     from rnngen_jax import runs
 
     opened = runs.load(which.workdir, which.checkpoint, seed_index=which.seed_index, track=bar)
-    first, seeds = opened.experiment.training.seed, opened.experiment.training.seeds
-    if seeds > 1:
-        seeds_of_run = f"{first} to {first + seeds - 1}"
+    lowest, seeds = opened.experiment.training.seed, opened.experiment.training.seeds
+    if seeds > 1 and first():
+        seeds_of_run = f"{lowest} to {lowest + seeds - 1}"
         print(f"seed {opened.seed} of {seeds_of_run}; --seed_index=0 to {seeds - 1} picks one.")
     return opened
 
@@ -124,7 +163,7 @@ def check_amount(flag: str, num: int, spec: ImageSpec, out: str, size: int = 1) 
 
 
 def bar(batches: range) -> Iterable[int]:
-    """A progress bar over batches, shown on a terminal and removed at the end."""
+    """A progress bar over batches, shown by the first process on a terminal, removed at the end."""
     from tqdm import tqdm
 
-    return tqdm(batches, unit="batch", leave=False, disable=None)
+    return tqdm(batches, unit="batch", leave=False, disable=None if first() else True)

@@ -26,10 +26,13 @@ The target is the distribution that `rnngen sample` draws from at the same --tem
 known pixels. The temperature divides the logits of categorical and Bernoulli readouts; for a
 logistic mixture it divides the components' logits and multiplies their scales, for a Gaussian it
 multiplies the standard deviation. It also multiplies the standard deviation of the latents' prior.
+
+Batches are spread over all devices. On several hosts, start the same command on each, as for train:
+all of them compute, and the first one prints and writes.
 """
 
 from rnngen_jax.commands import flags
-from rnngen_jax.commands.base import bar, check_amount, open_run, read_images
+from rnngen_jax.commands.base import bar, check_amount, first, joining, open_run, read_images
 from rnngen_jax.commands.flags import Chosen, Flag, Which
 from rnngen_jax.config import require, to_mapping
 
@@ -47,9 +50,11 @@ FLAGS = (
     flags.TEMPERATURE,
     flags.SEED,
     flags.OUT._replace(default="completed.png", help="FILE.png or FILE.npz"),
+    flags.HOSTS,
 )
 
 
+@joining
 def run(
     which: Which,
     mask: str,
@@ -112,6 +117,8 @@ def run(
         None if labels is None else each(labels),
         temperature,
     )
+    if not first():
+        return
     completed = found.image.reshape(len(images), completions, *spec.shape)
     if out.lower().endswith(".npz"):
         arrays = {spec.key: images, "known": known, "completed": completed}

@@ -15,6 +15,9 @@ exactly.
 bit, so it also needs the same kind of machine and version of JAX; it never returns pixels that
 differ.
 
+More than 1,024 images, or fewer large ones, are coded in batches, as many at once as this process
+has devices; the file does not depend on how many those are.
+
 Prints, beside the file's size, the model's own likelihood of the same images, and the sizes that
 PNG and lossless WebP reach at maximum effort on the first of them (up to 2^19 values, since WebP is
 slow): each image in a file of its own, and all on one sheet. Below 256 levels both store grey
@@ -27,7 +30,14 @@ from typing import TYPE_CHECKING
 
 from rnngen_jax import paths
 from rnngen_jax.commands import flags
-from rnngen_jax.commands.base import bar, check_amount, dataset_of, open_run, read_images
+from rnngen_jax.commands.base import (
+    bar,
+    check_amount,
+    dataset_of,
+    open_run,
+    read_images,
+    require_one_process,
+)
 from rnngen_jax.commands.flags import Chosen, Which
 from rnngen_jax.config import require
 from rnngen_jax.errors import UserError
@@ -63,6 +73,7 @@ def run(which: Which, chosen: Chosen, out: str) -> None:
     fits = out.lower().endswith(container.ENDING) and not paths.of(out).is_dir()
     require(fits, "--out", out, f"a file that ends in {container.ENDING}")
     opened = open_run(which)
+    require_one_process("compress")
 
     from rnngen_jax.evaluation import codec, coding_steps
     from rnngen_jax.files import replacing
@@ -77,9 +88,10 @@ def run(which: Which, chosen: Chosen, out: str) -> None:
     names = None if chosen.input is None else _names(chosen.input, chosen.num)
     size = codec.batch_size(model, params, opened.extra, len(images))
     start = time.perf_counter()
-    coder = codec.coder(model, params, opened.extra, size, bar)
+    devices = codec.devices_for(len(images), size)
+    coder = codec.coder(model, params, opened.extra, size, devices, bar)
     compiled = time.perf_counter()
-    stream = coder.encode(images, labels)
+    streams = coder.encode(images, labels)
     seconds = time.perf_counter() - compiled
     packed = container.pack(
         container.Container(
@@ -93,7 +105,7 @@ def run(which: Which, chosen: Chosen, out: str) -> None:
             pixels=codec.digests(images, labels, size),
             maker=codec.maker(),
             names=names,
-            stream=stream,
+            streams=streams,
         )
     )
     with replacing(out) as temporary:

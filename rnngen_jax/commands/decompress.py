@@ -7,6 +7,7 @@
 file that ends in .npz, for the array `image` of grey levels (uint8 [N, H, W, C], with `levels`, and
 `label` if labels were stored), or a new or empty folder, for PNG files under their original names,
 or numbered. Nothing is written until all pixels are decoded and their checksums verified.
+Several batches are decoded on several devices at once, in one process.
 """
 
 import os
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from rnngen_jax import paths
 from rnngen_jax.commands import flags
-from rnngen_jax.commands.base import bar, open_run
+from rnngen_jax.commands.base import bar, open_run, require_one_process
 from rnngen_jax.commands.flags import Which
 from rnngen_jax.config import require
 from rnngen_jax.errors import RunError, UserError
@@ -53,6 +54,7 @@ def run(which: Which, input: str, out: str) -> None:
 
     content = container.read(input)
     opened = open_run(which)
+    require_one_process("decompress")
     _check_model(opened, content, input)
 
     import numpy as np
@@ -60,7 +62,9 @@ def run(which: Which, input: str, out: str) -> None:
     from rnngen_jax.evaluation import codec, pictures
 
     start = time.perf_counter()
-    coder = codec.coder(opened.model, opened.params, opened.extra, content.batch_size, bar)
+    size = content.batch_size
+    devices = codec.devices_for(content.num, size, len(content.streams))
+    coder = codec.coder(opened.model, opened.params, opened.extra, size, devices, bar)
     compiled = time.perf_counter()
     images, labels = _decoded(coder, content, input)
     seconds = time.perf_counter() - compiled
@@ -128,7 +132,7 @@ def _decoded(
     first = content.arithmetic is None  # version 1, which stores no fingerprint of probabilities
     try:
         each = None if first else content.pixels
-        images, labels = coder.decode(content.stream, content.num, each)
+        images, labels = coder.decode(content.streams, content.num, each)
         if first and (codec.digest(images, labels),) != content.pixels:
             raise codec.DecodingError(codec.OTHER_PIXELS)
     except codec.DecodingError as error:

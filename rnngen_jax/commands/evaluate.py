@@ -34,12 +34,15 @@ With --inception, a file of the weights that torch-fidelity publishes, samples a
 features of the Inception network, whose Fréchet distance is the FID; with other weights the figures
 are named after them. Grey images are repeated to RGB, and all are resized bilinearly to 299x299; a
 CPU processes a few images per second.
+
+Batches are spread over all devices. On several hosts, start the same command on each, as for train:
+all of them compute, and the first one prints and writes.
 """
 
 from typing import NamedTuple
 
 from rnngen_jax.commands import figures, flags
-from rnngen_jax.commands.base import bar, check_amount
+from rnngen_jax.commands.base import bar, check_amount, first, joining
 from rnngen_jax.commands.flags import Flag, Group, Which, check_split
 from rnngen_jax.config import require
 from rnngen_jax.errors import UserError
@@ -119,9 +122,11 @@ FLAGS = (
             flags.SEED._replace(help="seed of samples, ≥ 0; by default 0", default=None),
         ),
     ),
+    flags.HOSTS,
 )
 
 
+@joining
 def run(which: Which, split: str, num: int, iw_samples: int, judged: Judged) -> None:
     """Evaluates a run.
 
@@ -149,24 +154,26 @@ def run(which: Which, split: str, num: int, iw_samples: int, judged: Judged) -> 
 
     seeds = None if which.seed_index is None else [which.seed_index]
     opened = runs.load_each(which.workdir, which.checkpoint, seeds, track=bar)
-    first = opened[0]
+    one = opened[0]
     judge = None
     if judged.classifier is not None:
-        judge = judging.open_judge(judged.classifier, first.dataset, "--classifier")
-    judges = {"judge": judge, "network": judging.open_network(judged.inception, first.spec)}
+        judge = judging.open_judge(judged.classifier, one.dataset, "--classifier")
+    judges = {"judge": judge, "network": judging.open_network(judged.inception, one.spec)}
     temperature = 1.0 if judged.temperature is None else judged.temperature
     drawn = {"seed": judged.seed or 0, "temperature": temperature}
-    check_amount("--samples", judged.samples or 0, first.spec, "memory")
+    check_amount("--samples", judged.samples or 0, one.spec, "memory")
     if judged.neighbours is not None:
-        classifying.sampler(first.model, first.dataset)  # refuses a model that cannot sample
+        classifying.sampler(one.model, one.dataset)  # refuses a model that cannot sample
     options = {"num": num, "iw_samples": iw_samples, "samples": judged.samples}
     record = evaluating.measure(opened, split, **options, **judges, **drawn)
     if judged.neighbours is not None:
-        judging.write_neighbours(judged.neighbours, first, **drawn)
+        judging.write_neighbours(judged.neighbours, one, **drawn)
+    if not first():
+        return
     metrics = record["metrics"]
     whose = "" if len(opened) == 1 else f", {len(opened)} seeds"
     whose = f", seed {record['seed']}" if "seed" in record else whose
-    print(f"checkpoint:     step {first.step} of {which.workdir}{whose}")
+    print(f"checkpoint:     step {one.step} of {which.workdir}{whose}")
     figures.print_metrics(metrics, len(opened))
     figures.print_usage(metrics, record.get("latents", []))
     if "cross_entropy" in metrics:
@@ -179,5 +186,5 @@ def run(which: Which, split: str, num: int, iw_samples: int, judged: Judged) -> 
     if judged.neighbours is not None:
         print(f"neighbours:     {judged.neighbours}")
     # Last, so that the figures are printed even if the folder cannot be written to.
-    records.add(first.workdir, record)
-    print(first.workdir / records.NEWEST)
+    records.add(one.workdir, record)
+    print(one.workdir / records.NEWEST)

@@ -20,7 +20,7 @@ class-conditional model uses one class per path or grid: that of its first image
 from typing import TYPE_CHECKING
 
 from rnngen_jax.commands import flags
-from rnngen_jax.commands.base import check_amount, open_run, read_images
+from rnngen_jax.commands.base import check_amount, first, joining, open_run, read_images
 from rnngen_jax.commands.flags import Chosen, Flag, Group, Which
 from rnngen_jax.config import require, require_choice
 from rnngen_jax.errors import UserError
@@ -49,6 +49,7 @@ FLAGS = (
     Flag("steps", "integer", "images per path, ≥ 2", 9),
     Flag("path", "string", "linear or spherical; by default spherical for pairs, linear for grid"),
     flags.OUT._replace(default="paths.png", help="FILE.png, FILE.npz or FILE.gif"),
+    flags.HOSTS,
 )
 
 PAIRS = 8  # by default
@@ -57,6 +58,7 @@ LEAST = {"pairs": 2, "grid": 4, "latent": 1}
 LARGEST = 2**31 - 1  # index of an image
 
 
+@joining
 def run(
     which: Which,
     kind: str,
@@ -109,6 +111,8 @@ def run(
         latents.reshape(-1, *capable.shape),
         labels=None if labels is None else np.repeat(labels[starts], shape[1]),
     ).reshape(*shape, *opened.spec.shape)
+    if not first():
+        return
     if pictures.ending(out) == ".npz":
         pictures.write_npz(out, {"image": decoded, "latents": latents})
     elif pictures.ending(out) == ".gif":

@@ -16,16 +16,18 @@ images' own labels, or --label.
 """
 
 from rnngen_jax.commands import flags
-from rnngen_jax.commands.base import bar, check_amount, open_run, read_images
+from rnngen_jax.commands.base import bar, check_amount, first, joining, open_run, read_images
 from rnngen_jax.commands.flags import Chosen, Which
 
 FLAGS = (
     flags.RUN,
     flags.images(num=8),
     flags.OUT._replace(default="rebuilt.png", help="FILE.png, FILE.npz or FILE.gif"),
+    flags.HOSTS,
 )
 
 
+@joining
 def run(which: Which, chosen: Chosen, out: str) -> None:
     """Reconstructs images.
 
@@ -61,6 +63,9 @@ def run(which: Which, chosen: Chosen, out: str) -> None:
     if moving:
         decode = sampling.stepwise_decoder(model, bar)
         canvases = decode(opened.params, opened.extra, latents, labels)
+    if not first():
+        return
+    if moving:
         frames = animations.reconstructed(images, canvases, model.spec.levels)
         animations.write_gif(out, frames, hold=animations.HOLD)
     elif pictures.ending(out) == ".npz":

@@ -21,12 +21,17 @@ become p^(1/T), normalised. For a logistic mixture it divides the components' lo
 their scales by T, so that samples at low temperatures approach the mean of the heaviest component,
 which need not be the most likely level; for a Gaussian it multiplies the standard deviation. It
 also multiplies latents drawn from the prior and the noise of adversarial models.
+
+Batches are spread over all devices. On several hosts, start the same command on each, as for train:
+all of them compute, and the first one writes.
 """
 
+import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rnngen_jax.commands import flags
-from rnngen_jax.commands.base import bar, check_amount, check_label, open_run
+from rnngen_jax.commands.base import bar, check_amount, check_label, first, joining, open_run
 from rnngen_jax.commands.flags import Flag, Which
 from rnngen_jax.config import require, require_choice
 
@@ -45,9 +50,11 @@ FLAGS = (
     Flag("pixels", "string", "draw or mean: drawn pixels, or the expected image", "draw"),
     flags.SEED,
     flags.OUT._replace(default="samples.png", help="FILE.png, FILE.npz, FILE.gif or FOLDER/"),
+    flags.HOSTS,
 )
 
 
+@joining
 def run(
     which: Which,
     num: int,
@@ -85,46 +92,46 @@ def run(
 
     import numpy as np
 
-    from rnngen_jax.evaluation import animations, sampling
+    from rnngen_jax.evaluation import sampling
 
     one = check_label(None if label == "all" else label, opened.model)
     labels = sampling.cycled(opened.model, num) if one is None else np.full(num, one, np.int32)
-    if pictures.ending(out) == ".gif" and opened.spec.frames:
-        images = opened.sample(num, seed=seed, labels=labels, temperature=temperature)
-        frames = [pictures.grid(images[:, t], opened.spec.levels) for t in range(images.shape[1])]
-        animations.write_gif(out, np.stack(frames), hold=animations.HOLD)
-    elif pictures.ending(out) == ".gif":
-        _write_canvases(opened, num, labels, temperature, seed, out)
-    elif pixels == "mean":
-        decode = sampling.decoder(opened.model, bar)
-        latents = _imagined(opened, num, labels, temperature, seed)
-        expected = decode(opened.params, opened.extra, latents, labels)
-        pictures.write_samples(out, pictures.to_bytes(expected), labels, 256)
-    else:
-        images = opened.sample(num, seed=seed, labels=labels, temperature=temperature)
-        pictures.write_samples(out, images, labels, opened.model.spec.levels)
-    print(out)
+    write = _drawn(opened, num, labels, temperature, pixels == "mean", seed, out)
+    if first():
+        write()
+        print(out)
 
 
-def _imagined(
-    opened: "Run", num: int, labels: "np.ndarray | None", temperature: float, seed: int
-) -> "np.ndarray":
-    """Draws the latents behind the samples of the same arguments."""
+def _drawn(
+    opened: "Run",
+    num: int,
+    labels: "np.ndarray | None",
+    temperature: float,
+    mean: bool,
+    seed: int,
+    out: str,
+) -> Callable[[], None]:
+    """Draws, in all processes, and returns the function that writes."""
     import jax
+    import numpy as np
 
-    from rnngen_jax.evaluation import sampling
+    from rnngen_jax.evaluation import animations, pictures, sampling
 
-    sample, key = sampling.prior_sampler(opened.model), jax.random.key(seed)
-    return sample(opened.params, opened.extra, key, num, labels, temperature)
-
-
-def _write_canvases(
-    opened: "Run", num: int, labels: "np.ndarray | None", temperature: float, seed: int, out: str
-) -> None:
-    """Writes an animation of samples as they are drawn, step by step."""
-    from rnngen_jax.evaluation import animations, sampling
-
-    decode = sampling.stepwise_decoder(opened.model, bar)
-    latents = _imagined(opened, num, labels, temperature, seed)
-    canvases = decode(opened.params, opened.extra, latents, labels)
-    animations.write_gif(out, animations.sampled(canvases), hold=animations.HOLD)
+    moving, levels = pictures.ending(out) == ".gif", opened.model.spec.levels
+    if (moving and not opened.spec.frames) or (mean and not moving):
+        make = sampling.stepwise_decoder if moving else sampling.decoder
+        decode = make(opened.model, bar)
+        key, draw = jax.random.key(seed), sampling.prior_sampler(opened.model)
+        latents = draw(opened.params, opened.extra, key, num, labels, temperature)
+        decoded = decode(opened.params, opened.extra, latents, labels)
+        if moving:
+            return lambda: animations.write_gif(
+                out, animations.sampled(decoded), hold=animations.HOLD
+            )
+        expected = pictures.to_bytes(decoded)
+        return functools.partial(pictures.write_samples, out, expected, labels, 256)
+    images = opened.sample(num, seed=seed, labels=labels, temperature=temperature)
+    if moving:
+        frames = np.stack([pictures.grid(images[:, t], levels) for t in range(images.shape[1])])
+        return functools.partial(animations.write_gif, out, frames, hold=animations.HOLD)
+    return functools.partial(pictures.write_samples, out, images, labels, levels)

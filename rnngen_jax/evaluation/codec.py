@@ -1,12 +1,16 @@
 """Lossless coding of images: a range coder turns a model's exact likelihood into bits.
 
 A value of probability p takes -log2 p bits (Shannon 1948), and a range coder (Martin 1979) comes
-within a few words of their sum over a whole file. The coder is `constriction`'s. It rounds
+within a few words of their sum over a whole batch. The coder is `constriction`'s. It rounds
 probabilities to multiples of 2^-24 and leaves none at zero, so that every image can be coded.
 
 The decoder needs the encoder's probabilities to the last bit. So both call the same compiled steps
 (`coding_steps`), at the same batch shape, on the same inputs: the encoder, too, shows the model
 only what the decoder knows at that step.
+
+Each batch has a stream of its own, so that devices can decode a batch each. Beside what one stream
+for all of them would take, a batch so costs about two words: one that names its stream's length,
+and on average one that ends it. A batch's stream does not depend on how many devices code it.
 
 A model of several stages, such as codes and the image given them, is coded stage by stage within a
 batch: each stage is given the earlier ones, which the decoder has by then.
@@ -24,12 +28,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from rnngen_jax.errors import RunError
 from rnngen_jax.evaluation import container
-from rnngen_jax.evaluation.batching import Track, filled
+from rnngen_jax.evaluation.batching import Track
 from rnngen_jax.evaluation.coding_steps import (
+    Probabilities,
     Program,
     arithmetic,
     bound_params,
@@ -49,6 +53,8 @@ WORD = np.dtype("<u4")
 IN_FLIGHT = 4  # most steps that the device runs ahead of the encoder
 STEP_COST = 128  # fixed cost of a step, in images
 
+Draw = Callable[[Any, Any], np.ndarray]
+
 OTHER_PIXELS = "other pixels come out than went in"
 
 
@@ -60,16 +66,17 @@ class Coder(NamedTuple):
     """An encoder and a decoder for one model, its parameters and one batch size.
 
     Attributes:
-      encode: `encode(images, labels) -> stream`: items `[N, ...]`; int32 `[N]`, or `None` if the
-        model is not `labelled`; 32-bit words as bytes.
-      decode: `decode(stream, num, each) -> (images, labels)`, the inverse. It raises a
-        `DecodingError` as soon as the stream has too few words or a batch differs from its digest
-        in `each` (from `digests`; `None` checks no digests).
+      encode: `encode(images, labels) -> streams`: items `[N, ...]`; int32 `[N]`, or `None` if the
+        model is not `labelled`; for each batch 32-bit words as bytes.
+      decode: `decode(streams, num, each) -> (images, labels)`, the inverse. It raises a
+        `DecodingError` as soon as a stream has too few words or a batch differs from its digest in
+        `each` (from `digests`; `None` checks no digests). Files of earlier versions have a single
+        stream for all batches, which a coder on one device decodes.
       arithmetic: as in `container.Container`, of the probabilities of synthetic images. Where it
         differs, floating point does, and a stream decodes to other pixels.
     """
 
-    encode: Callable[[np.ndarray, np.ndarray | None], bytes]
+    encode: Callable[[np.ndarray, np.ndarray | None], tuple[bytes, ...]]
     decode: Callable[..., tuple[np.ndarray, np.ndarray | None]]
     arithmetic: bytes
 
@@ -128,120 +135,203 @@ def largest_batch(model: Model, params: Params, extra: Extra, num: int) -> int:
     return min(2 ** (fitting.bit_length() - 1), 2 ** (num - 1).bit_length())
 
 
-def coder(model: Model, params: Params, extra: Extra, size: int, track: Track = iter) -> Coder:
+def devices_for(num: int, size: int, streams: int | None = None) -> list[jax.Device]:
+    """This process's devices to code `num` images on, no more than there are batches of `size`.
+
+    Args:
+      num: number of images.
+      size: images in a batch.
+      streams: that the images are in; one for all batches is decoded by one device.
+    """
+    return jax.local_devices()[: 1 if streams == 1 else math.ceil(num / size)]
+
+
+def coder(
+    model: Model,
+    params: Params,
+    extra: Extra,
+    size: int,
+    devices: Sequence[jax.Device] | None = None,
+    track: Track = iter,
+) -> Coder:
     """The coder of a model, compiled for a batch size.
 
     Images are coded batch by batch, a batch stage by stage in the order of its steps, a step image
-    by image. The last batch is filled up with copies of its first image, which are not coded.
-    Labels come before all images and are coded as equally likely.
+    by image; as many batches at once as there are devices. The last batch is filled up with copies
+    of its first image, which are not coded. A batch's labels come before its images and are coded
+    as equally likely.
 
     Args:
       model: with `steps`, or `stages`.
       params, extra: its parameters and state.
       size: images per batch; a stream must be decoded at the size that it was encoded at.
-      track: wraps the range over batches.
+      devices: some of this process's; by default the first. They do not change the streams.
+      track: wraps the range over groups of batches.
 
     Raises:
       UserError: the model has no steps.
     """
-    from constriction import stream as streams  # here, as most verbs do not need it
+    from constriction import stream as coding  # here, as most verbs do not need it
 
-    family = streams.model.Categorical(perfect=False)
-    classes = streams.model.Uniform(model.spec.classes) if labelled(model) else None
-    programs = compile_stages(model, params, extra, size)
+    devices = jax.local_devices()[:1] if devices is None else devices
+    family = coding.model.Categorical(perfect=False)
+    classes = coding.model.Uniform(model.spec.classes) if labelled(model) else None
+    programs = compile_stages(model, params, extra, size, devices)
+    group = size * len(devices)
 
-    def encode(images: np.ndarray, labels: np.ndarray | None) -> bytes:
-        encoder = streams.queue.RangeEncoder()
-        if classes is not None:
-            encoder.encode(labels, classes)
-        waiting: collections.deque[tuple[Program, Array, np.ndarray]] = collections.deque()
+    def encode(images: np.ndarray, labels: np.ndarray | None) -> tuple[bytes, ...]:
+        encoders = [coding.queue.RangeEncoder() for _ in range(0, len(images), size)]
+        waiting: collections.deque[tuple[int, Program, Probabilities, np.ndarray]]
+        waiting = collections.deque()
 
-        def code(program: Program, probabilities: Array, values: np.ndarray) -> None:
-            table = _table(model, program.stage, probabilities, values.shape[1])
-            encoder.encode(values.T.reshape(-1), family, table)
+        def code(
+            first: int, program: Program, probabilities: Probabilities, values: np.ndarray
+        ) -> None:
+            table = _table(model, program.stage, probabilities)
+            for batch, place in _batches(first, len(images), size, group):
+                mine = np.ascontiguousarray(values.T[place]).reshape(-1)
+                encoders[batch].encode(mine, family, table[place].reshape(-1, table.shape[-1]))
 
-        for first in track(range(0, len(images), size)):
-            batch, label = images[first : first + size], _labels_of(labels, first, size)
-            whole, before = filled(batch, size), []
+        for first in track(range(0, len(images), group)):
+            rows = first + _rows(min(len(images) - first, group), size, group)
+            whole, label, before = images[rows], _labels_of(labels, rows), []
+            if classes is not None:
+                for batch, place in _batches(first, len(images), size, group):
+                    encoders[batch].encode(label[place], classes)
             for program in programs:
                 items = program.values(whole, label)
                 known = in_raster_order(items).astype(np.int32)
-                state, previous = program.begin(label, *before), no_previous(program.stage, size)
+                state, previous = program.begin(label, *before), no_previous(program.stage, group)
                 for place in program.places:
                     state, probabilities = program.step(state, previous, place)
                     values = known[place.start : place.start + program.stage.steps.width]
                     previous = (place.start, values)
-                    waiting.append((program, probabilities, values[:, : len(batch)]))
+                    waiting.append((first, program, probabilities, values))
                     if len(waiting) > IN_FLIGHT:
                         code(*waiting.popleft())
                 before.append(items)
         while waiting:
             code(*waiting.popleft())
-        return encoder.get_compressed().astype(WORD).tobytes()
+        return tuple(each.get_compressed().astype(WORD).tobytes() for each in encoders)
 
     def decode(
-        stream: bytes, num: int, each: Sequence[bytes] | None = None
+        streams: Sequence[bytes], num: int, each: Sequence[bytes] | None = None
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        decoder = streams.queue.RangeDecoder(np.frombuffer(stream, WORD).astype(np.uint32))
-        again = streams.queue.RangeEncoder()
+        batches = math.ceil(num / size)
+        if len(streams) not in (1, batches) or (len(streams) < batches and len(devices) > 1):
+            raise AssertionError(
+                f"{len(streams)} streams, {batches} batches, {len(devices)} devices"
+            )
+        joined = len(streams) < batches
+        readers = [_reader(stream) for stream in streams]
 
-        def draw(*arguments: Any) -> np.ndarray:
-            try:
-                return decoder.decode(*arguments)
-            except AssertionError:  # constriction's
-                raise DecodingError("its code stands for no value") from None
-
-        def count(*drawn: Any) -> None:
-            again.encode(*drawn)
-            if 32 * again.num_words() > 8 * len(stream) + MOST_BITS:
-                raise DecodingError(f"its stream of {len(stream)} bytes ends before its images")
+        def labels_in(number: int, count: int) -> np.ndarray:
+            """The labels that a stream begins with."""
+            most = len(streams[number])
+            # Checked before memory for so many labels is allocated.
+            if count * math.log2(model.spec.classes) > 8 * most + MOST_BITS:
+                raise DecodingError(f"its {count} labels take more than {most} bytes")
+            return readers[number](classes, count)
 
         def items_of(
-            program: Program, label: np.ndarray, before: Sequence[np.ndarray], real: int
+            program: Program, label: np.ndarray, before: Sequence[np.ndarray], first: int
         ) -> np.ndarray:
-            """The items of a stage, of which `real` are in the stream."""
+            """The items of a stage."""
             stage = program.stage
-            known = np.empty((stage.spec.dims, size), np.int32)
-            state, previous = program.begin(label, *before), no_previous(stage, size)
+            known = np.empty((stage.spec.dims, group), np.int32)
+            rows = _rows(min(num - first, group), size, group)
+            state, previous = program.begin(label, *before), no_previous(stage, group)
             for place in program.places:
                 state, probabilities = program.step(state, previous, place)
-                table = _table(model, stage, probabilities, real)
-                drawn = draw(family, table)
-                count(drawn, family, table)
-                values = filled(drawn.reshape(real, stage.steps.width), size).T
+                table = _table(model, stage, probabilities)
+                drawn = [
+                    readers[0 if joined else batch](
+                        family, table[mine].reshape(-1, table.shape[-1])
+                    )
+                    for batch, mine in _batches(first, num, size, group)
+                ]
+                values = np.concatenate(drawn).reshape(-1, stage.steps.width)[rows].T
                 known[place.start : place.start + stage.steps.width] = values
                 previous = (place.start, values)
-            return known.T.astype(stage.spec.dtype).reshape(size, *stage.spec.shape)
+            return known.T.astype(stage.spec.dtype).reshape(group, *stage.spec.shape)
 
-        labels, batches = None, []
+        found, labels = [], None
         if classes is not None:
-            # Checked before memory for so many labels is allocated.
-            if num * math.log2(model.spec.classes) > 8 * len(stream) + MOST_BITS:
-                raise DecodingError(f"its {num} labels take more than {len(stream)} bytes")
-            labels = draw(classes, num)
-            count(labels, classes)
-        for first in track(range(0, num, size)):
-            real, label = min(size, num - first), _labels_of(labels, first, size)
+            labels = labels_in(0, num) if joined else np.empty(0, np.int32)
+        for first in track(range(0, num, group)):
+            real = min(num - first, group)
+            mine = _batches(first, num, size, group)
+            if classes is not None and not joined:
+                own = [labels_in(batch, place.stop - place.start) for batch, place in mine]
+                labels = np.concatenate([labels, *own])
+            label = _labels_of(labels, first + _rows(real, size, group))
             before: list[np.ndarray] = []
             for program in programs:
-                before.append(items_of(program, label, before, real))
-            batch = before[-1][:real]
-            whose = None if labels is None else labels[first : first + real]
-            if each is not None and digest(batch, whose) != each[first // size]:
-                raise DecodingError(OTHER_PIXELS)
-            batches.append(batch)
-        return np.concatenate(batches), labels
+                before.append(items_of(program, label, before, first))
+            for batch, place in mine:
+                items = before[-1][place]
+                whose = None if labels is None else label[place]
+                if each is not None and digest(items, whose) != each[batch]:
+                    raise DecodingError(OTHER_PIXELS)
+                found.append(items)
+        return np.concatenate(found), labels
 
-    return Coder(encode, decode, arithmetic(programs, size))
+    return Coder(encode, decode, arithmetic(programs, size, len(devices)))
 
 
-def _table(model: Model, stage: Stage, probabilities: Array, real: int) -> np.ndarray:
-    """Probabilities as the coder takes them, `[real·S, L]`, without those that fill up the batch.
+def _reader(stream: bytes) -> Draw:
+    """Decodes a stream: `draw(model, num)` or `draw(family, table) -> values`, one after the other.
+
+    It raises a `DecodingError` as soon as what was drawn takes more words than there are.
+    """
+    from constriction import stream as coding
+
+    decoder = coding.queue.RangeDecoder(np.frombuffer(stream, WORD).astype(np.uint32))
+    again = coding.queue.RangeEncoder()
+
+    def draw(model: Any, given: int | np.ndarray) -> np.ndarray:
+        try:
+            drawn = decoder.decode(model, given)
+        except AssertionError:  # constriction's
+            raise DecodingError("its code stands for no value") from None
+        again.encode(drawn, model, *([] if isinstance(given, int) else [given]))
+        if 32 * again.num_words() > 8 * len(stream) + MOST_BITS:
+            raise DecodingError(f"its stream of {len(stream)} bytes ends before its images")
+        return drawn
+
+    return draw
+
+
+def _batches(first: int, num: int, size: int, group: int) -> list[tuple[int, slice]]:
+    """The batches in the group that begins with image `first` of `num`.
+
+    Returns:
+      The number of each, and where its images are in the group; the last may be shorter.
+    """
+    starts = range(first, min(first + group, num), size)
+    return [
+        (start // size, slice(start - first, min(start + size, num) - first)) for start in starts
+    ]
+
+
+def _rows(real: int, size: int, group: int) -> np.ndarray:
+    """Which of the `real` images of a group stands in each of its rows, int `[group]`.
+
+    A batch is filled up with copies of its first image, and a batch without any with the group's.
+    """
+    row = np.arange(group)
+    start = row // size * size
+    return np.where(row < real, row, np.where(start < real, start, 0))
+
+
+def _table(model: Model, stage: Stage, probabilities: Probabilities) -> np.ndarray:
+    """The probabilities of all devices on the host, `[B, S, L]`.
 
     Raises:
       RunError: one of them is not finite.
     """
-    table = np.asarray(probabilities)[:real].reshape(-1, stage.spec.levels)
+    tables = [np.asarray(each) for each in probabilities]
+    table = tables[0] if len(tables) == 1 else np.concatenate(tables)
     # A sum of probabilities is finite if and only if all of them are.
     if not np.isfinite(table.sum()):
         raise RunError(
@@ -250,8 +340,6 @@ def _table(model: Model, stage: Stage, probabilities: Array, real: int) -> np.nd
     return table
 
 
-def _labels_of(labels: np.ndarray | None, first: int, size: int) -> np.ndarray:
-    """A batch's labels, int32 `[B]`; zeros without labels."""
-    if labels is None:
-        return np.zeros(size, np.int32)
-    return filled(labels[first : first + size], size)
+def _labels_of(labels: np.ndarray | None, rows: np.ndarray) -> np.ndarray:
+    """The labels of a group's images, int32 `[B]`; zeros without labels."""
+    return np.zeros(rows.size, np.int32) if labels is None else labels[rows]

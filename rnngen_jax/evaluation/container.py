@@ -4,12 +4,12 @@ Little-endian, in this order:
 
     bytes   what
     4       b"\\x89RNN"
-    1       version of the format, 2 or 3
-    1       flags: 1 the stream begins with labels, 2 file names are stored
+    1       version of the format, 2 to 4
+    1       flags: 1 a stream begins with labels, 2 file names are stored
     2, 2    height, width
-    1       channels; 2 bytes in version 3
-    2       frames of a sequence, 0 for still images and codes; only in version 3
-    1       grey levels or codes, minus one; 4 bytes in version 3
+    1       channels; 2 bytes from version 3 on
+    2       frames of a sequence, 0 for still images and codes; from version 3 on
+    1       grey levels or codes, minus one; 4 bytes from version 3 on
     4       number of images
     1       base-2 logarithm of the batch size
     8       digest of the model: its config, its parameters
@@ -17,7 +17,8 @@ Little-endian, in this order:
     1, n    length and text of the software and machine, such as "0.10.2 cpu x86_64"
     4, n    length and names, one per line, compressed by zlib; only with flag 2
     8·b     digest of the pixels and labels of each batch
-    4·n     the stream, 32-bit words
+    4·b     the length of each batch's stream in words; only in version 4
+    4·n     the streams one after the other, 32-bit words
     8       digest of all preceding bytes
 
 Digests are BLAKE2b of 8 bytes, or the first 4 of them. Magic, version and the last digest have the
@@ -25,10 +26,11 @@ same place in every version, so that a newer file can be told from a damaged one
 damage, not malice: every header field is checked before it is used.
 
 The work that a file can cause is bounded by its size: a stream that differs from its header's
-claims is detected within one batch, and a batch takes 8 bytes. Version 2 is written for still
-images of up to 256 levels, version 3 for all others. Version 1 is still read; instead of the
-arithmetic's digest it has one of all pixels and labels, 8 bytes, and the stream's length in words,
-4 bytes.
+claims is detected within one batch, and a batch takes 8 bytes. Of a single batch, version 2 is
+written for still images of up to 256 levels, and version 3 for all others; several batches are
+written in version 4, each with a stream of its own. Versions 2 and 3 with several batches, which
+have one stream for all, are still read. So is version 1; instead of the arithmetic's digest it has
+one of all pixels and labels, 8 bytes, and the stream's length in words, 4 bytes.
 """
 
 import hashlib
@@ -47,7 +49,7 @@ from rnngen_jax.shapes import dtype_of
 
 ENDING = ".rnn"
 MAGIC = b"\x89RNN"
-VERSION = 3
+VERSION = 4
 MOST_BYTES = 2**31  # of a file, and of the images in it
 MOST_LEVELS = 2**20
 MOST_NAMES = 2**26  # bytes of all names
@@ -62,6 +64,7 @@ _HEADS = {  # by version
     2: struct.Struct(f"<4sBBHHBBIB{_DIGEST}s{_ARITHMETIC}s"),
     3: struct.Struct(f"<4sBBHHHHIIB{_DIGEST}s{_ARITHMETIC}s"),
 }
+_HEADS[4] = _HEADS[3]
 _LENGTH = struct.Struct("<I")
 _RESERVED = frozenset("/\\:")  # would name a place outside a folder, on this or another system
 
@@ -74,14 +77,14 @@ class Container(NamedTuple):
       levels: grey levels or codes, 2 to `MOST_LEVELS`.
       num: number of images.
       batch_size: images that were coded together, a power of two.
-      labelled: whether the stream begins with labels.
+      labelled: whether a stream begins with labels.
       model: digest of the model.
       arithmetic: digest of probabilities, 4 bytes, which differs where floating point does; `None`
         in a file of version 1.
       pixels: digests of the images and labels of each batch; one of them all in version 1.
       maker: the JAX version and the machine that coded them.
       names: the images' names without ending, or `None`.
-      stream: the coded words.
+      streams: the coded words of each batch, or of all batches in one stream.
     """
 
     shape: tuple[int, ...]
@@ -94,7 +97,7 @@ class Container(NamedTuple):
     pixels: tuple[bytes, ...]
     maker: str
     names: tuple[str, ...] | None
-    stream: bytes
+    streams: tuple[bytes, ...]
 
 
 def digest(parts: Iterable[bytes]) -> bytes:
@@ -129,7 +132,11 @@ def pack(content: Container) -> bytes:
         names = zlib.compress(text, 9)
         names = _LENGTH.pack(len(names)) + names
     maker = content.maker.encode()[:255]
-    version = 2 if not frames and channels < 2**8 and content.levels <= 2**8 else VERSION
+    version = 2 if not frames and channels < 2**8 and content.levels <= 2**8 else 3
+    lengths = b""
+    if len(content.streams) > 1:
+        version = VERSION
+        lengths = b"".join(_LENGTH.pack(len(stream) // 4) for stream in content.streams)
     head = _HEADS[version].pack(
         MAGIC,
         version,
@@ -144,7 +151,8 @@ def pack(content: Container) -> bytes:
         content.model,
         content.arithmetic,
     )
-    whole = b"".join([head, bytes([len(maker)]), maker, names, *content.pixels, content.stream])
+    parts = [head, bytes([len(maker)]), maker, names, *content.pixels, lengths, *content.streams]
+    whole = b"".join(parts)
     return whole + digest([whole])
 
 
@@ -223,15 +231,18 @@ def _checked(body: bytes, version: int) -> Container:
         names = _names(rest.take(*_LENGTH.unpack(rest.take(_LENGTH.size))), num)
     if version == 1:
         arithmetic, (whole, words) = None, others
-        pixels, stream = (whole,), rest.take(4 * words)
+        pixels, streams = (whole,), (rest.take(4 * words),)
     else:
         (arithmetic,) = others
         pixels = tuple(rest.take(_DIGEST) for _ in range(batches))
-        stream = rest.take(rest.left // 4 * 4)
+        lengths = [rest.left // 4]
+        if version == 4:
+            lengths = [_LENGTH.unpack(rest.take(_LENGTH.size))[0] for _ in range(batches)]
+        streams = tuple(rest.take(4 * words) for words in lengths)
     if rest.left:
         raise ValueError(f"{rest.left} bytes follow the stream")
     return Container(
-        shape, levels, num, batch_size, labelled, model, arithmetic, pixels, maker, names, stream
+        shape, levels, num, batch_size, labelled, model, arithmetic, pixels, maker, names, streams
     )
 
 

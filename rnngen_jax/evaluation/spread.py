@@ -1,7 +1,9 @@
 """A function over many batches of one shape, each device at work on a batch of its own.
 
 The program of a device is the one that a single device runs, at the same batch shape, so what comes
-back is the same however many devices there are.
+back is the same however many devices there are, but for last bits where the compiler, which is
+given all devices at once, has simplified the program differently: seen in the scores of DRAW,
+1.4e-7 of them.
 """
 
 import functools

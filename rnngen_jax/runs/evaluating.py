@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
+import jax
+
 import rnngen_jax
 from rnngen_jax.config import require, require_choice
 from rnngen_jax.data.base import SPLITS
@@ -27,6 +29,8 @@ PACKAGES = ("jax", "jaxlib", "flax", "numpy")
 def evaluate(run: Run | Sequence[Run], split: str = "test", **options: Any) -> records.Record:
     """Measures a run on a split, and appends the record to the run's evaluations.jsonl.
 
+    Of several processes, all measure, and the first writes.
+
     Args:
       run, split: as for `measure`.
       **options: those of `measure`.
@@ -40,7 +44,8 @@ def evaluate(run: Run | Sequence[Run], split: str = "test", **options: Any) -> r
     """
     record = measure(run, split, **options)
     first = run if isinstance(run, Run) else run[0]
-    records.add(first.workdir, record)
+    if jax.process_index() == 0:
+        records.add(first.workdir, record)
     return record
 
 

@@ -4,6 +4,8 @@ import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
+
 from rnngen_jax import paths
 from rnngen_jax.data.base import Dataset
 from rnngen_jax.errors import UserError
@@ -130,11 +132,13 @@ def _compared(
 
 
 def write_neighbours(path: str, run: Run, seed: int, temperature: float) -> None:
-    """Writes a picture of samples beside their nearest training images."""
+    """Writes a picture of samples beside their nearest training images, from the first process."""
     dataset = run.dataset
     sample = classifying.sampler(run.model, dataset, track=run.track)
     images = sample(run.params, run.extra, SHOWN, seed, temperature)
     read, levels = classifying.reader(dataset, "train"), dataset.spec.levels
+    if jax.process_index() != 0:
+        return
     pool = classifying.pool(read, dataset.splits["train"].num, track=run.track)
     index, _ = nearness.nearest(images, pool, NEIGHBOURS, levels)
     pictures.write_png(path, nearness.picture(images, index, read, levels))

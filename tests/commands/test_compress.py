@@ -4,6 +4,8 @@ import os
 import re
 import struct
 
+import jax
+import joined_streams
 import numpy as np
 import pytest
 from PIL import Image
@@ -229,13 +231,21 @@ def test_a_file_of_another_model_is_refused(pixel, row, packed, config, capsys):
         ({"batch_size": 16}, "this model would not write such a file", 2),
         ({"labelled": True}, "this model would not write such a file", 2),
         ({"pixels": (b"notpixel",)}, "come out than went in. It was forged, or damaged", 2),
-        ({"stream": bytes(400)}, "come out than went in. It was forged, or damaged", 2),
-        ({"stream": bytes(8)}, "its stream of 8 bytes ends before its images. It was forged", 2),
+        ({"streams": (bytes(400),)}, "come out than went in. It was forged, or damaged", 2),
+        (
+            {"streams": (bytes(8),)},
+            "its stream of 8 bytes ends before its images. It was forged",
+            2,
+        ),
         ({"num": 6}, "It was forged, or damaged", 2),
-        ({"stream": bytes(8), "maker": "0.9.9 gpu H200"}, "It was forged, or damaged", 2),
-        ({"stream": bytes(8), "arithmetic": b"else"}, "or made on another kind of processor", 2),
+        ({"streams": (bytes(8),), "maker": "0.9.9 gpu H200"}, "It was forged, or damaged", 2),
+        (
+            {"streams": (bytes(8),), "arithmetic": b"else"},
+            "or made on another kind of processor",
+            2,
+        ),
         ({"pixels": (bytes(8),), **ELSEWHERE}, "made with JAX 0.9.9 gpu H200, and this is", 1),
-        ({"stream": bytes(8), **ELSEWHERE}, "made with JAX 0.9.9 gpu H200, and this is", 1),
+        ({"streams": (bytes(8),), **ELSEWHERE}, "made with JAX 0.9.9 gpu H200, and this is", 1),
         ({"names": ("a", "b", "c", "../d", "e")}, "not a plain file name", 2),
     ],
 )
@@ -255,6 +265,20 @@ def test_what_decodes_is_given_back_wherever_it_was_made(pixel, packed, tmp_path
     np.testing.assert_array_equal(stored(tmp_path / "f.npz")["image"], TEST[0][:5])
 
 
+def test_a_file_does_not_depend_on_the_devices(row, tmp_path, monkeypatch):
+    """Eight batches: on eight devices, and on one, from and to the same file."""
+    monkeypatch.setattr(codec, "LARGEST_BATCH", 4)
+    for name, devices in (("a", jax.local_devices()), ("b", jax.local_devices()[:1])):
+        monkeypatch.setattr(jax, "local_devices", lambda devices=devices: devices)
+        compress(row, tmp_path / f"{name}.rnn", "--num=30")
+        assert decompress(row, tmp_path / "a.rnn", tmp_path / f"{name}.npz") == 0
+        got = stored(tmp_path / f"{name}.npz")
+        np.testing.assert_array_equal(got["image"], TEST[0][:30])
+        np.testing.assert_array_equal(got["label"], TEST[1][:30])
+    assert (tmp_path / "a.rnn").read_bytes() == (tmp_path / "b.rnn").read_bytes()
+    assert len(container.read(tmp_path / "a.rnn").streams) == 8
+
+
 def as_version_1(content, whole):
     """The bytes of a file of format version 1, with its one digest of everything."""
     head = struct.pack(
@@ -268,23 +292,27 @@ def as_version_1(content, whole):
         content.batch_size.bit_length() - 1,
         content.model,
         whole,
-        len(content.stream) // 4,
+        len(content.streams[0]) // 4,
     )
     maker = content.maker.encode()
-    body = head + bytes([len(maker)]) + maker + content.stream
+    body = head + bytes([len(maker)]) + maker + content.streams[0]
     return body + container.digest([body])
 
 
-@pytest.mark.parametrize("version", [1, 2])
-def test_many_batches_come_back_from_files_of_both_versions(row, packed, tmp_path, capsys, version):
+@pytest.mark.parametrize("version", [1, 2, 4])
+def test_many_batches_come_back_from_files_of_all_versions(row, packed, tmp_path, capsys, version):
     opened = load(row)
     images, labels = TEST[0][:11], TEST[1][:11]
-    coder = codec.coder(opened.model, opened.params, {}, 4)
-    pixels, stream = codec.digests(images, labels, 4), coder.encode(images, labels)
+    pixels, given = codec.digests(images, labels, 4), (opened.model, opened.params, {}, 4)
+    if version == 4:
+        streams = codec.coder(*given).encode(images, labels)
+    else:
+        streams = (joined_streams.encode(*given, images, labels),)
     content = container.unpack(packed, "")._replace(num=11, batch_size=4, labelled=True)
-    content = content._replace(model=opened.digest, pixels=pixels, stream=stream)
+    content = content._replace(model=opened.digest, pixels=pixels, streams=streams)
     assert len(content.pixels) == 3
     body = container.pack(content)
+    assert body[4] == max(version, 2)
     wrong = container.pack(content._replace(pixels=(*content.pixels[:2], b"notpixel")))
     if version == 1:
         body = as_version_1(content, codec.digest(images, labels))
@@ -305,7 +333,7 @@ def test_a_small_file_that_claims_millions_of_images_is_little_work(
     pixel, packed, capsys, monkeypatch, version
 ):
     """A right checksum, the right model, zeros for a stream: of both versions, of both sizes."""
-    content = container.unpack(packed, "")._replace(batch_size=1024, stream=bytes(200))
+    content = container.unpack(packed, "")._replace(batch_size=1024, streams=(bytes(200),))
     tables, counted = codec._table, []
     monkeypatch.setattr(codec, "_table", lambda *a: counted.append(1) or tables(*a))
 

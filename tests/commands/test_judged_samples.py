@@ -21,7 +21,7 @@ from rnngen_jax.evaluation import (
 )
 from rnngen_jax.evaluation.likelihood import EvaluationConfig
 from rnngen_jax.evaluation.validation import collapse
-from rnngen_jax.runs import judging, load
+from rnngen_jax.runs import evaluating, judging, load
 
 CONFIG = """
 from rnngen_jax import experiment
@@ -339,3 +339,17 @@ def test_a_judge_of_grey_images_does_not_judge_binary_ones(root, tmp_path, capsy
 def test_the_config_checks_the_number_of_samples():
     with pytest.raises(UserError, match="num_samples must be ≥ 4, got 3"):
         EvaluationConfig(num_samples=3)
+
+
+def test_of_several_processes_the_first_alone_records_and_prints(
+    root, tmp_path, monkeypatch, capsys
+):
+    """What the second does, alone here: the figures, and neither records, pictures nor lines."""
+    monkeypatch.setattr("jax.process_index", lambda: 1)
+    before = tree(root / "vae")
+    flags = (f"--workdir={root}/vae", "--num=20", f"--neighbours={tmp_path}/near.png")
+    assert rnngen("evaluate", *flags) == 0
+    assert evaluating.evaluate(load(root / "vae"), num=20)["num_images"] == 20
+    assert capsys.readouterr().out == ""
+    assert tree(root / "vae") == before
+    assert tree(tmp_path) == {}

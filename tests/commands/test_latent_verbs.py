@@ -365,3 +365,27 @@ def lacking(monkeypatch, change):
 
     for verb in (sample, reconstruct, interpolate):
         monkeypatch.setattr(verb, "open_run", open_run)
+
+
+@pytest.mark.parametrize(
+    ("words", "run"),
+    [
+        ("reconstruct --num=2 --out=a.png", "vae"),
+        ("reconstruct --num=2 --out=a.gif", "draw"),
+        ("interpolate --num=1 --steps=3 --out=a.png", "vae"),
+        ("complete --num=2 --completions=1 --out=a.npz", "vae"),
+        ("sample --num=2 --out=a.png", "draw"),
+        ("sample --num=2 --out=a.gif", "draw"),
+        ("sample --num=2 --pixels=mean --out=a.npz", "vae"),
+    ],
+)
+def test_of_several_processes_the_first_writes_and_prints(call, tmp_path, monkeypatch, words, run):
+    """What the second does, alone here; test_hosts.py runs two."""
+    verb, *given = words.split()
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    assert call(verb, run, *given) == []
+    assert tree(tmp_path) == {}
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert call(verb, run, *given)
+    assert len(tree(tmp_path)) == 1

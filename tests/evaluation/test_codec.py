@@ -5,6 +5,7 @@ import warnings
 import constriction
 import jax
 import jax.numpy as jnp
+import joined_streams
 import numpy as np
 import pytest
 
@@ -60,6 +61,11 @@ def labels_for(model, num):
     return np.random.default_rng(2).integers(0, model.spec.classes, num).astype(np.int32)
 
 
+def length(streams):
+    """Bytes of all streams."""
+    return sum(map(len, streams))
+
+
 def bits_of(model, params, images, labels):
     """Bits of all images together by the likelihood."""
     score = likelihood.scorer(model, lambda batch, key: batch)
@@ -93,6 +99,56 @@ def test_images_come_back_to_the_last_bit(case):
         assert encoder.encode(images, labels) == stream
 
 
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(CASES[5], marks=pytest.mark.optimised), CASES[3], CASES[8], CASES[11]],
+    ids=case_name,
+)
+def test_devices_change_no_byte_and_one_reads_what_several_wrote(case):
+    """A batch on each of up to 3 devices; the last group has a batch that is not full."""
+    model, params = built(case)
+    devices = jax.devices()
+    one, two, three = (codec.coder(model, params, {}, 2, devices[:count]) for count in (1, 2, 3))
+    assert one.arithmetic == two.arithmetic == three.arithmetic
+    for num in (1, 6, 9):
+        images, labels = random_images(model.spec, num), labels_for(model, num)
+        streams = one.encode(images, labels)
+        assert len(streams) == len(codec.digests(images, labels, 2)) == -(-num // 2)
+        assert two.encode(images, labels) == three.encode(images, labels) == streams
+        for coder in (one, two, three):
+            got, got_labels = coder.decode(streams, num, codec.digests(images, labels, 2))
+            np.testing.assert_array_equal(got, images)
+            assert labels is None or np.array_equal(got_labels, labels)
+        with pytest.raises(codec.DecodingError):
+            three.decode([*streams[:-1], bytes(4)], num, codec.digests(images, labels, 2))
+
+
+@pytest.mark.parametrize("case", [CASES[0], CASES[5], CASES[9]], ids=case_name)
+def test_one_stream_for_all_batches_is_still_read(case):
+    """As files of earlier versions have; of a single batch it is what is written today."""
+    model, params = built(case)
+    coder = codec.coder(model, params, {}, 4)
+    for num in (3, 4, 11):
+        images, labels = random_images(model.spec, num), labels_for(model, num)
+        stream = joined_streams.encode(model, params, {}, 4, images, labels)
+        got, got_labels = coder.decode([stream], num, codec.digests(images, labels, 4))
+        np.testing.assert_array_equal(got, images)
+        assert labels is None or np.array_equal(got_labels, labels)
+        streams = coder.encode(images, labels)
+        if num <= 4:
+            assert streams == (stream,)
+        # A batch's own stream ends in a word or two of which a common one saves the most.
+        assert 0 <= length(streams) - len(stream) <= 8 * (len(streams) - 1)
+
+
+def test_no_more_devices_than_batches_and_one_for_one_stream():
+    every = jax.local_devices()
+    assert codec.devices_for(8, 4) == every[:2]
+    assert codec.devices_for(9, 4, streams=3) == every[:3]
+    assert codec.devices_for(10**6, 4) == every
+    assert codec.devices_for(10**6, 4, streams=1) == every[:1]
+
+
 @pytest.mark.parametrize("name", models.names())
 def test_every_model_with_steps_is_one_of_them(name):
     """Every model at a tiny size."""
@@ -118,8 +174,9 @@ def test_the_stream_is_as_long_as_the_likelihood_says(case, scale):
         jax.jit(model.sample, static_argnames="num")(params, {}, jax.random.key(0), num=num)
     )
     bits = bits_of(model, params, images, np.zeros(num, np.int32))
-    stream = codec.coder(model, params, {}, 64).encode(images, None)
-    assert bits - 8 <= 8 * len(stream) <= 1.01 * bits + 8 * 64
+    streams = codec.coder(model, params, {}, 64).encode(images, None)
+    assert len(streams) == 4
+    assert bits - 4 * 8 <= 8 * length(streams) <= 1.01 * bits + 8 * 64
     if scale > 1:
         assert bits < 0.6 * images.size * np.log2(model.spec.levels)
 
@@ -128,10 +185,11 @@ def test_labels_take_as_many_bits_as_there_are_classes():
     model, params = built(("pixel_rnn", {"class_conditional": True}, ImageSpec(1, 1, 1, 2, 10)))
     images, labels = random_images(model.spec, 500), labels_for(model, 500)
     coder = codec.coder(model, params, {}, 64)
-    stream = coder.encode(images, labels)
+    streams = coder.encode(images, labels)
     bits = bits_of(model, params, images, labels) + 500 * np.log2(10)
-    assert bits - 8 <= 8 * len(stream) <= 1.001 * bits + 64
-    assert coder.encode(images, np.roll(labels, 1)) != stream
+    assert len(streams) == 8
+    assert bits - 8 * 8 <= 8 * length(streams) <= 1.001 * bits + 8 * 64
+    assert coder.encode(images, np.roll(labels, 1)) != streams
 
 
 def test_values_that_the_model_thinks_impossible_can_be_coded():
@@ -140,9 +198,9 @@ def test_values_that_the_model_thinks_impossible_can_be_coded():
     log_p = model.log_probs(model.conditionals(params, {}, images, None))
     assert (np.exp(np.asarray(log_p)) == 0).any()
     coder = codec.coder(model, params, {}, 8)
-    stream = coder.encode(images, None)
-    np.testing.assert_array_equal(coder.decode(stream, 6)[0], images)
-    assert len(stream) * 8 <= images.size * 24 + 64  # the price of what cannot be
+    streams = coder.encode(images, None)
+    np.testing.assert_array_equal(coder.decode(streams, 6)[0], images)
+    assert length(streams) * 8 <= images.size * 24 + 64  # the price of what cannot be
 
 
 def test_probabilities_that_are_no_numbers_are_refused():
@@ -152,22 +210,22 @@ def test_probabilities_that_are_no_numbers_are_refused():
     with pytest.raises(RunError, match="not finite"):
         coder.encode(random_images(model.spec, 2), None)
     with pytest.raises(RunError, match="not finite"):
-        coder.decode(bytes(40), 2)
+        coder.decode([bytes(40)], 2)
 
 
 def test_any_stream_decodes_to_images_or_is_refused():
     model, params = built(CASES[5])
     coder = codec.coder(model, params, {}, 4)
     rng = np.random.default_rng(0)
-    for length in [0, 0, *range(1, 40)]:
+    for words in [0, 0, *range(1, 40)]:
         try:
-            images, labels = coder.decode(rng.bytes(4 * length), 3)
+            images, labels = coder.decode([rng.bytes(4 * words)], 3)
         except codec.DecodingError:
             continue
         assert images.max() < model.spec.levels
         assert 0 <= labels.min() <= labels.max() < model.spec.classes
     with pytest.raises(codec.DecodingError, match="labels take more"):
-        coder.decode(bytes(40), 10**12)  # more memory than there is
+        coder.decode([bytes(40)], 10**12)  # more memory than there is
 
 
 def no_more_than(most):
@@ -185,15 +243,15 @@ def no_more_than(most):
 def test_a_stream_that_claims_more_than_it_holds_is_refused_where_it_ends(case, monkeypatch):
     """Not after a million images decoded from the zeros past the stream's end."""
     model, params = built(case, scale=0.1)  # all values are about as likely
-    coder = codec.coder(model, params, {}, 8, no_more_than(2))
-    whole = coder.encode(random_images(model.spec, 8), labels_for(model, 8))
+    coder = codec.coder(model, params, {}, 8, track=no_more_than(2))
+    (whole,) = coder.encode(random_images(model.spec, 8), labels_for(model, 8))
     tables, counted = codec._table, []
     monkeypatch.setattr(codec, "_table", lambda *a: counted.append(1) or tables(*a))
     bits_of_a_step = 8 * model.steps.width * np.log2(model.spec.levels)
     for stream in (b"", bytes(4), bytes(8), whole[:8], whole):
         counted.clear()
         with pytest.raises(codec.DecodingError, match=r"ends before|labels take|no value"):
-            coder.decode(stream, 10**6)
+            coder.decode([stream], 10**6)
         most = 8 * len(stream) + codec.MOST_BITS + 32
         assert len(counted) <= 1 + 1.2 * most / bits_of_a_step
 
@@ -219,19 +277,20 @@ def test_images_of_next_to_no_bits_come_back():
     model, params = toy(np.log(np.array([[1 - 1e-9, 1e-9]] * 2, np.float32)))
     coder = codec.coder(model, params, {}, 1024)
     for images in (np.zeros((10_000, 2, 2, 1), np.uint8), np.ones((3, 2, 2, 1), np.uint8)):
-        stream = coder.encode(images, None)
-        assert len(stream) == (4 if images.max() == 0 else 40)
-        got, _ = coder.decode(stream, len(images), codec.digests(images, None, 1024))
+        streams = coder.encode(images, None)
+        assert set(map(len, streams)) == {4 if images.max() == 0 else 40}
+        got, _ = coder.decode(streams, len(images), codec.digests(images, None, 1024))
         np.testing.assert_array_equal(got, images)
 
 
-def test_a_wrong_batch_is_found_out_at_its_end():
+@pytest.mark.parametrize("streams", [1, 1000])
+def test_a_wrong_batch_is_found_out_at_its_end(streams):
     """Where the stream's length cannot: any values take almost no bits under a certain model."""
     model, params = toy(np.log(np.array([[1 - 1e-9, 1e-9]] * 2, np.float32)))
-    coder = codec.coder(model, params, {}, 4, no_more_than(3))
+    coder = codec.coder(model, params, {}, 4, track=no_more_than(3))
     black = codec.digest(np.zeros((4, 2, 2, 1), np.uint8), None)
     with pytest.raises(codec.DecodingError, match="other pixels come out than went in"):
-        coder.decode(bytes(4), 4000, [black, black, b"notblack", *[black] * 997])
+        coder.decode([bytes(4)] * streams, 4000, [black, black, b"notblack", *[black] * 997])
 
 
 @pytest.mark.parametrize("case", [CASES[0], CASES[9]], ids=case_name)
@@ -262,17 +321,17 @@ def test_each_compiled_program_has_its_part_in_the_arithmetics_digest():
         assert codec.coder(other, params, {}, 4).arithmetic != digest
 
 
-def test_one_stream_for_all_batches_in_the_order_of_the_steps():
+def test_a_stream_for_each_batch_in_the_order_of_the_steps():
     """The documented format, decoded by hand with a toy whose tables are known."""
     log_p = np.log(np.array([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]], np.float32))
     model, (_,) = toy(log_p)
     spec = model.spec
     images = random_images(spec, 3)
-    stream = codec.coder(model, (jnp.asarray(log_p),), {}, 2).encode(images, None)
-    words = np.frombuffer(stream, "<u4").astype(np.uint32)
-    decoder = constriction.stream.queue.RangeDecoder(words)
+    streams = codec.coder(model, (jnp.asarray(log_p),), {}, 2).encode(images, None)
     family = constriction.stream.model.Categorical(perfect=False)
-    for batch in (images[:2], images[2:]):
+    for batch, stream in zip((images[:2], images[2:]), streams, strict=True):
+        words = np.frombuffer(stream, "<u4").astype(np.uint32)
+        decoder = constriction.stream.queue.RangeDecoder(words)
         for line, row in enumerate((1, 0)):
             # NumPy's exp differs in the last bit, so that decoding would fail.
             table = np.asarray(jnp.exp(log_p))[[line] * batch[:, row].size]

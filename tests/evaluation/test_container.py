@@ -22,13 +22,17 @@ CONTENT = container.Container(
     pixels=tuple(bytes([batch] * 8) for batch in range(69)),
     maker="0.10.2 cpu x86_64",
     names=None,
-    stream=np.random.default_rng(0).bytes(4000),
+    streams=(np.random.default_rng(0).bytes(4000),),
 )
 SMALL = CONTENT._replace(
     shape=(4, 3, 1), num=3, batch_size=4, pixels=(b"pixelpix",), names=("a", "b.c", "ü d")
 )
 # Only these need version 3.
 CODES = SMALL._replace(shape=(4, 3, 2), levels=1024)
+# And this version 4: two batches with a stream each.
+BATCHES = SMALL._replace(
+    batch_size=2, pixels=(b"pixelpix", b"elsepixe"), streams=(bytes(range(12)), b"\1\2\3\4")
+)
 # Two batches, of three images, as version 1 packed them.
 FIRST = bytes.fromhex(
     "89524e4e01030400030001ff03000000016d6f64656c6d6f64706978656c7069780a00000011302e31302e322063"
@@ -42,10 +46,12 @@ FIRST = bytes.fromhex(
     [
         CONTENT,
         SMALL,
-        SMALL._replace(levels=2, labelled=False, maker="", stream=b""),
+        SMALL._replace(levels=2, labelled=False, maker="", streams=(b"",)),
         CODES,
         CODES._replace(levels=container.MOST_LEVELS),
         SMALL._replace(shape=(5, 4, 3, 1)),
+        BATCHES,
+        BATCHES._replace(streams=(b"", bytes(8)), names=None),
         SMALL._replace(shape=(1, 1, 2**16 - 1)),
         SMALL._replace(batch_size=1, pixels=(b"pixel--0", b"pixel--1", b"pixel--2")),
     ],
@@ -55,7 +61,7 @@ def test_what_was_packed_comes_back(content):
 
 
 def test_little_stands_beside_the_stream():
-    beside = len(container.pack(CONTENT)) - len(CONTENT.stream)
+    beside = len(container.pack(CONTENT)) - len(CONTENT.streams[0])
     assert beside <= 56 + 8 * 69  # of which each batch takes 8
 
 
@@ -75,12 +81,21 @@ def test_the_bytes_stand_where_the_format_says():
     assert whole[30:47] == b"0.10.2 cpu x86_64"
     (length,) = struct.unpack_from("<I", whole, 47)
     assert zlib.decompress(whole[51 : 51 + length]).decode() == "a\nb.c\nü d"
-    assert whole[51 + length : -8] == b"pixelpix" + SMALL.stream
+    assert whole[51 + length : -8] == b"pixelpix" + SMALL.streams[0]
+
+
+def test_the_streams_of_batches_stand_behind_their_lengths():
+    whole = container.pack(BATCHES)
+    assert whole[:6] == b"\x89RNN\x04\x03"
+    lengths = struct.pack("<II", 3, 1)
+    assert whole[:-8].endswith(b"pixelpixelsepixe" + lengths + b"".join(BATCHES.streams))
+    beside = container.pack(BATCHES._replace(streams=(b"".join(BATCHES.streams),)))
+    assert len(whole) - len(beside) == 6 + 2 * 4  # a longer head, and a word for each batch
 
 
 def test_files_of_version_1_are_read():
     assert container.unpack(FIRST, "f") == SMALL._replace(
-        batch_size=2, arithmetic=None, stream=bytes(range(40))
+        batch_size=2, arithmetic=None, streams=(bytes(range(40)),)
     )
 
 
@@ -104,7 +119,7 @@ def corrupted(whole, rng):
 
 
 def test_a_thousand_damaged_files_are_refused():
-    whole = container.pack(SMALL._replace(stream=SMALL.stream[:120]))
+    whole = container.pack(SMALL._replace(streams=(SMALL.streams[0][:120],)))
     rng = np.random.default_rng(0)
     tried = 0
     while tried < 1000:
@@ -115,11 +130,12 @@ def test_a_thousand_damaged_files_are_refused():
                 container.unpack(damaged, "f")
 
 
-def test_headers_that_lie_under_a_right_digest():
+@pytest.mark.parametrize("content", [SMALL, BATCHES], ids=["one", "batches"])
+def test_headers_that_lie_under_a_right_digest(content):
     """Every byte of the head is set to every value, with a new digest."""
-    content = SMALL._replace(stream=SMALL.stream[:40])
+    content = content._replace(streams=tuple(stream[:40] for stream in content.streams))
     body = container.pack(content)[:-8]
-    head = len(body) - len(content.stream)
+    head = len(body) - sum(map(len, content.streams))
     refused = 0
     for at in range(head):
         for value in range(256):
@@ -131,7 +147,8 @@ def test_headers_that_lie_under_a_right_digest():
                 continue
             assert got.num * np.prod(got.shape) <= container.MOST_BYTES
             assert got.batch_size <= container.MOST_BATCH
-            assert 8 * len(got.pixels) + len(got.stream) < len(forged)
+            assert 8 * len(got.pixels) + sum(map(len, got.streams)) < len(forged)
+            assert len(got.streams) in (1, len(got.pixels))
             assert 8 * -(-got.num // got.batch_size) < len(forged)
             assert got.names is None or len(got.names) == got.num
     assert refused > 256 * 10
@@ -141,8 +158,9 @@ def forged(content, **fields):
     """A file with other numbers in its head and a valid digest."""
     whole = bytearray(content if isinstance(content, bytes) else container.pack(content))
     third = {"frames": "<H12", "levels": "<I14", "num": "<I18"}
+    third["words4"] = f"<I{len(whole) - 8 - 16 - 8}"  # the first of two streams of two words
     places = {"version": "<B4", "num": "<I12", "log_batch": "<B16", "words": "<I33"}
-    places |= third if whole[4:5] == b"\x03" else {}
+    places |= third if whole[4] > 2 else {}
     for name, value in fields.items():
         kind, at = places[name][:2], int(places[name][2:])
         struct.pack_into(kind, whole, at, value)
@@ -156,8 +174,10 @@ def forged(content, **fields):
         (b"", "not a file that `compress` wrote"),
         (b"\x89RNN", "damaged or truncated"),
         (b"\x89PNG\r\n\x1a\n" + bytes(100), "not a file that `compress` wrote"),
-        (forged(SMALL, version=4), "format version 4, and this version reads 1 to 3; update"),
-        (forged(SMALL, version=0), "format version 0, and this version reads 1 to 3; update"),
+        (forged(SMALL, version=5), "format version 5, and this version reads 1 to 4; update"),
+        (forged(BATCHES._replace(streams=(bytes(8), bytes(8))), words4=9), "bytes early"),
+        (forged(BATCHES._replace(streams=(bytes(8), bytes(8))), words4=1), "4 bytes follow"),
+        (forged(SMALL, version=0), "format version 0, and this version reads 1 to 4; update"),
         (forged(CODES, num=2**24), "claims 16777216 images, too many"),
         (forged(CODES, frames=2**16 - 1, num=2**18), "claims 262144 images, too many"),
         (forged(CODES, levels=2**32 - 1), "4294967296 levels"),
@@ -168,8 +188,8 @@ def forged(content, **fields):
         (forged(SMALL, log_batch=200), r"batch size is 2\^200"),
         (forged(FIRST, words=2**32 - 1), "bytes early"),
         (forged(FIRST, words=9), "4 bytes follow the stream"),
-        (forged(SMALL._replace(stream=bytes(41))), "1 bytes follow the stream"),
-        (forged(SMALL._replace(stream=b"", pixels=())), "bytes early"),
+        (forged(SMALL._replace(streams=(bytes(41),))), "1 bytes follow the stream"),
+        (forged(SMALL._replace(streams=(b"",), pixels=())), "bytes early"),
         (forged(SMALL._replace(names=("a", "b", "../c"))), "is not a plain file name"),
         (forged(SMALL._replace(names=("a", "b", "/etc/c"))), "is not a plain file name"),
         (forged(SMALL._replace(names=("a", "b", "..\\c"))), "is not a plain file name"),

@@ -1,5 +1,6 @@
 """A prior that is learned over codes of a frozen part: trained, drawn from, and coded in stages."""
 
+import json
 import math
 import pathlib
 import sys
@@ -87,11 +88,15 @@ def test_stages_are_coded_one_after_the_other(made, num):
     run = rg.load(made / "run")
     images = run.sample(num, seed=5)
     encoder, decoder = (codec.coder(run.model, run.params, run.extra, 4) for _ in range(2))
-    stream = encoder.encode(images, None)
-    back, _ = decoder.decode(stream, num, codec.digests(images, None, 4))
+    streams = encoder.encode(images, None)
+    back, _ = decoder.decode(streams, num, codec.digests(images, None, 4))
     np.testing.assert_array_equal(back, images)
     bits = run.nats(images).sum() / math.log(2)
-    assert bits - 8 <= 8 * len(stream) <= 1.01 * bits + 64
+    coded = 8 * sum(map(len, streams))
+    assert bits - 8 * len(streams) <= coded <= 1.01 * bits + 64 * len(streams)
+    two = codec.coder(run.model, run.params, run.extra, 4, jax.devices()[:2])
+    assert two.encode(images, None) == streams
+    np.testing.assert_array_equal(two.decode(streams, num)[0], images)
 
 
 def test_the_verbs_compress_and_give_back(made, tmp_path):
@@ -103,3 +108,18 @@ def test_the_verbs_compress_and_give_back(made, tmp_path):
     images, _ = opened.dataset.splits["test"].read(np.arange(9))
     with np.load(tmp_path / "a.npz") as arrays:
         np.testing.assert_array_equal(arrays["image"], images)
+
+
+def test_its_programs_compile_for_eight_devices_and_what_is_frozen_stays_there(made, tmp_path):
+    """Training step, evaluation and sampler: a device's work, and what crosses the network."""
+    given = (f"--config={made}/tiny.py", "--items=4,4,1,17,0,200", "--topology=cpu:8")
+    assert rnngen("compile", *given, f"--out={tmp_path}/pod.json") == 0
+    found = json.loads((tmp_path / "pod.json").read_text())["programs"]
+    assert set(found) == {"train", "evaluate", "sample"}
+    for each in found.values():
+        assert each["flops_per_device"] == pytest.approx(each["flops_one_device"], rel=0.02)
+        assert each["unknown_loops"] == 0
+    crossing = found["train"]["collectives"]
+    # The prior's 5 logits, the loss and its metric, but none of the tokenizer's 85 numbers.
+    assert crossing == {"all-reduce": {"count": 1, "bytes": 4 * (5 + 2)}}
+    assert found["evaluate"]["collectives"] == found["sample"]["collectives"] == {}
