@@ -100,4 +100,4 @@ def _device(target: str) -> jax.Device:
     platform, _, kind = target.partition(":")
     fits = platform == "tpu" and kind in _SMALLEST
     require(fits, "--target", target, f"tpu:v5e, or another of {', '.join(_SMALLEST)}")
-    return topology.machine(f"{kind}:{_SMALLEST[kind]}", "--target").devices[0]
+    return topology.machine(f"{kind}:{_SMALLEST[kind]}", f"--target={target}").devices[0]

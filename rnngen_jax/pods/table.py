@@ -95,7 +95,7 @@ def rows(configs: Sequence[str], names: Sequence[str]) -> Iterator[Row]:
       UserError: an unknown config or machine, or data whose shape is not known here.
       RunError: the TPU's compiler is not installed, or at work elsewhere.
     """
-    machines = [topology.machine(name, "--topologies") for name in names]
+    machines = [topology.machine(name, f"--topologies={name}") for name in names]
     for config in configs:
         settings = experiment.resolve(experiment.check(config_files.load(config)))
         source = settings.data.name.partition(":")[0]

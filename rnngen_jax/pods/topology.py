@@ -78,18 +78,20 @@ def have_devices(names: Iterable[str]) -> None:
         return  # it has started; whether there are enough is seen later
 
 
-def machine(name: str, flag: str = "--topology") -> Machine:
+def machine(name: str, given: str | None = None) -> Machine:
     """Finds a machine by its name.
 
     Args:
       name: such as "cpu:8" or "v5e:4x4".
-      flag: the flag that names it, for messages.
+      given: the flag that asks for it, for messages; `None` stands for "--topology=NAME".
 
     Raises:
       UserError: no such machine.
       RunError: the TPU's compiler is not installed, or at work in another process.
     """
     found = re.fullmatch(r"(cpu|" + "|".join(CHIPS) + r"):(\d+(?:x\d+)*)", name)
+    given = given or f"--topology={name}"
+    flag = given.partition("=")[0]
     require(found is not None, flag, name, ALLOWED)
     kind, sizes = found[1], [int(size) for size in found[2].split("x")]
     if kind == "cpu":
@@ -110,7 +112,7 @@ def machine(name: str, flag: str = "--topology") -> Machine:
     try:
         devices = topologies.get_topology_desc(platform="tpu", topology_name=name).devices
     except Exception as error:  # of the plugin's own kinds
-        raise _refusal(f"{flag}={name}", error) from None
+        raise _refusal(given, error) from None
     devices = tuple(sorted(devices, key=lambda device: (device.process_index, device.id)))
     per_chip = len(devices) // math.prod(sizes)
     whole = CHIPS[kind]
