@@ -136,7 +136,7 @@ def test_the_images_suite_compiles_gradients(monkeypatch):
         (("--target=v5e",), "--target must be tpu:v5e"),
         (
             ("--target=tpu:v5e", "--suite=linear,sampling"),
-            "--suite with --target=tpu:v5e must be of images, linear, training, got 'sampling'",
+            "must be of choices, images, linear, training, got 'sampling'",
         ),
     ],
 )
@@ -148,7 +148,7 @@ def test_what_cannot_be_compiled_is_refused_in_one_line(nothing_is_timed, capsys
 
 
 def test_the_suites_that_can_be_compiled():
-    assert suites.compilable() == ["images", "linear", "training"]
+    assert suites.compilable() == ["choices", "images", "linear", "training"]
 
 
 @pytest.mark.skipif(INSTALLED, reason="the TPU's compiler is installed")

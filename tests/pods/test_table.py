@@ -92,7 +92,7 @@ def test_gradients_are_those_of_every_player_and_update():
     def dense(*sizes):
         return sum(i * o + o for i, o in itertools.pairwise(sizes))
 
-    noise, features = config.model.noise, config.model.features
+    noise, features = config.model.noise, config.model.hidden
     generator = dense(noise, features, features, 64)
     discriminator = dense(64, features, features, 1)
     assert counted() == 4 * (generator + discriminator)
