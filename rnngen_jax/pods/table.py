@@ -139,11 +139,7 @@ def page(found: Sequence[Row], command: str) -> str:
         "",
         f"The training step of {len({row.config for row in found})} configs, compiled for "
         f"{len({row.topology for row in found})} machines that are not here. Made in "
-        f"{minutes:.0f} minutes on a CPU by",
-        "",
-        "```bash",
-        command,
-        "```",
+        f"{minutes:.0f} minutes on a CPU by `{command}`.",
         "",
         f"Collectives: {', '.join(kinds) or 'none'}. A device's operations over those of one "
         f"device alone: {min(ratios):.4f} to {max(ratios):.4f}. "
