@@ -1,5 +1,6 @@
 """The pod table: the training step of every config, compiled for machines of several sizes."""
 
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -134,23 +135,23 @@ def page(found: Sequence[Row], command: str) -> str:
     minutes = sum(row.seconds for row in found) / 60
     broken = [f"{row.config} on {row.topology}" for row in found if not row.sound]
     kinds = sorted({kind for row in found for kind in row.figures.collectives})
-    lines = [
-        "# Every config on a pod",
-        "",
+    prose = [
         f"The training step of {len({row.config for row in found})} configs, compiled for "
         f"{len({row.topology for row in found})} machines that are not here. Made in "
         f"{minutes:.0f} minutes on a CPU by `{command}`.",
-        "",
         f"Collectives: {', '.join(kinds) or 'none'}. A device's operations over those of one "
         f"device alone: {min(ratios):.4f} to {max(ratios):.4f}. "
         + (f"Not sound: {', '.join(broken)}." if broken else "Every program fits in its memory."),
-        "",
         "`batch` is per device, the config's own. `KiB` is what a device hands in to all "
         "collectives of a step: the `gradients` of all players, and the `rest`, which is metrics "
         "and batch statistics. `peak MiB` is of a device. `cycles` are estimated by the compiler, "
         "in millions; `predicted` is how well the step scales from one device, from published "
         "peaks of the chip and its links, without latencies. Neither is measured.",
     ]
+    lines = ["# Training steps on pods"]
+    for text in prose:
+        wrapped = textwrap.wrap(text, 100, break_on_hyphens=False, break_long_words=False)
+        lines += ["", *wrapped]
     for name in dict.fromkeys(row.topology for row in found):
         those = [row for row in found if row.topology == name]
         lines += ["", f"## {name}, {those[0].devices} devices", ""]
