@@ -53,6 +53,20 @@ class Layer(NamedTuple):
     gradients: Callable[[Any], Params]
 
 
+class Case(NamedTuple):
+    """Layers that do the same work, to be compiled side by side.
+
+    Attributes:
+      name: the work and its shape, with one of these words in it.
+      work: "forward" or "gradient".
+      layers: ours first.
+    """
+
+    name: str
+    work: str
+    layers: list[Layer]
+
+
 def lower_forward(layer: Layer) -> jax.stages.Lowered:
     """Traces the forward pass as a program of `(params, xs)`."""
     return jax.jit(layer.apply).lower(layer.params, layer.xs)
@@ -60,11 +74,36 @@ def lower_forward(layer: Layer) -> jax.stages.Lowered:
 
 def lower_gradient(layer: Layer) -> jax.stages.Lowered:
     """Traces the parameter gradient as a program of `(params, xs, weights)`."""
+    return jax.jit(gradient_of(layer)).lower(layer.params, layer.xs, layer.weights)
+
+
+def gradient_of(layer: Layer) -> Callable[[Any, Array, Array], Any]:
+    """`gradient(params, xs, weights)` of the weighted sum of a layer's outputs."""
 
     def loss(params: Any, xs: Array, weights: Array) -> Array:
         return (layer.apply(params, xs) * weights).sum()
 
-    return jax.jit(jax.grad(loss)).lower(layer.params, layer.xs, layer.weights)
+    return jax.grad(loss)
+
+
+def lower_for(device: jax.Device, layer: Layer, work: str) -> jax.stages.Lowered:
+    """Traces a pass for a device that need not be here.
+
+    Args:
+      device: the device, which `compiled_for` then sees.
+      layer: the layer.
+      work: "forward" or "gradient".
+    """
+    mesh = jax.sharding.Mesh(np.array([device]), ("one",))
+    given: tuple[Any, ...] = (layer.params, layer.xs)
+    function: Callable[..., Any] = layer.apply
+    if work == "gradient":
+        given, function = (*given, layer.weights), gradient_of(layer)
+    spec = jax.P()
+    mapped = jax.shard_map(function, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
+    here = jax.sharding.NamedSharding(mesh, spec)
+    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=here), given)
+    return jax.jit(mapped).lower(*shapes)
 
 
 def contender(layer: Layer) -> Contender:

@@ -96,7 +96,7 @@ def measure() -> Machine:
         cores=cores(),
         flops=flops,
         bandwidth=_copy_bandwidth(),
-        versions=_versions(),
+        versions=versions(),
         environment={n: v for n, v in os.environ.items() if n.startswith(_VARIABLES)},
     )
 
@@ -164,9 +164,10 @@ def _best(call: Callable[[], Any], seconds: float = 0.4) -> float:
     return min(found)
 
 
-def _versions() -> dict[str, str]:
+def versions(*others: str) -> dict[str, str]:
+    """Versions of those of `PACKAGES`, and of others, that are installed."""
     found = {}
-    for name in PACKAGES:
+    for name in (*PACKAGES, *others):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -7,7 +7,6 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rnngen_jax.benchmarks.machine import Machine
 from rnngen_jax.benchmarks.timing import Timing, times_and_ratios
 from rnngen_jax.errors import UserError
 from rnngen_jax.files import filling
@@ -135,13 +134,13 @@ def require_writable(folder: str, suites: Sequence[str]) -> None:
 
 
 def write(
-    folder: str, machine: Machine, settings: Mapping[str, Any], results: Mapping[str, Result]
+    folder: str, machine: NamedTuple, settings: Mapping[str, Any], results: Mapping[str, Result]
 ) -> list[str]:
     """Writes `bench.json` and one plot per suite into a folder, all of them or none.
 
     Args:
       folder: created if missing.
-      machine: the machine that the suites ran on.
+      machine: the `Machine` that the suites ran on, or the `Target` they were compiled for.
       settings: the options that they ran with.
       results: by suite.
 

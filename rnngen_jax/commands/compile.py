@@ -22,14 +22,12 @@ number. --out=FILE.json has all figures.
 """
 
 import json
-import re
 from typing import TYPE_CHECKING, Any
 
 from rnngen_jax.commands.flags import CONFIG, OUT, Flag
 from rnngen_jax.config import require, require_choice
 
 if TYPE_CHECKING:
-    from rnngen_jax.data.base import Dataset
     from rnngen_jax.experiment import Experiment
     from rnngen_jax.pods.compiling import Figures
     from rnngen_jax.pods.topology import Machine
@@ -80,8 +78,6 @@ def run(
 
     # The TPU's compiler needs no TPU, and must not look for one.
     jax.config.update("jax_platforms", "cpu")
-    if re.fullmatch(r"cpu:[1-9]\d{0,3}", topology):
-        _have_devices(int(topology.partition(":")[2]))
 
     from rnngen_jax import data, experiment
     from rnngen_jax.files import replacing
@@ -89,9 +85,10 @@ def run(
     from rnngen_jax.pods import programs as made
     from rnngen_jax.pods import topology as topologies
 
+    topologies.have_devices([topology])
     settings = experiment.resolve(experiment.check(config))
     machine = topologies.machine(topology)
-    dataset = data.load(settings.data) if numbers is None else _unseen(settings, numbers)
+    dataset = data.load(settings.data) if numbers is None else made.unseen(settings, numbers)
     available = made.programs(settings, dataset)
     found = {
         name: compiling.figures(available[name], machine, batch_size)
@@ -118,33 +115,6 @@ def _numbers(items: str) -> list[int]:
     fits = fits and min(numbers[:3]) >= 1 and numbers[3] >= 2 and numbers[5] >= 1
     require(fits, "--items", items, "six integers, such as 28,28,1,256,10,60000")
     return numbers
-
-
-def _have_devices(count: int) -> None:
-    """Asks for virtual devices, which JAX grants until it has started."""
-    import jax
-
-    try:
-        jax.config.update("jax_num_cpu_devices", count)
-    except RuntimeError:
-        return  # it has started; whether there are enough is seen later
-
-
-def _unseen(settings: "Experiment", numbers: list[int]) -> "Dataset":
-    """A data set of which only the shapes are known."""
-    from rnngen_jax.data.base import Dataset, Split
-    from rnngen_jax.shapes import ImageSpec
-
-    *shape, levels, classes, num = numbers
-    binarisation = settings.data.binarisation
-    seen = 2 if binarisation != "none" else levels
-    spec = ImageSpec(*shape, seen, classes)
-
-    def read(indices: Any) -> Any:
-        raise AssertionError("nothing is read to compile")
-
-    splits = {name: Split(num, read, spec.key) for name in ("train", "validation", "test")}
-    return Dataset(settings.data.name, spec, splits, binarisation, levels)
 
 
 def _page(settings: "Experiment", machine: "Machine", found: "dict[str, Figures]") -> list[str]:

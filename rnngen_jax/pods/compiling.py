@@ -55,16 +55,26 @@ class Figures(NamedTuple):
         return min(self.seconds_one_device / self.seconds, 1.0) if self.seconds else None
 
 
-def figures(program: Program, machine: Machine, batch_size: int = 0) -> Figures:
+def on_one_device(program: Program, machine: Machine, batch_size: int = 0) -> hlo.Costs:
+    """Compiles a program for one device of a machine; see `figures`."""
+    size = batch_size or program.batch_size
+    return hlo.costs(program.lower(machine.devices[:1], size).compile().as_text())
+
+
+def figures(
+    program: Program, machine: Machine, batch_size: int = 0, one: hlo.Costs | None = None
+) -> Figures:
     """Compiles a program for a machine and for one device of it.
 
     Args:
       program: the program.
       machine: the machine.
       batch_size: images on each device; 0 for the program's own number.
+      one: what `on_one_device` gave for a machine of the same chips and the same batch; compiled
+        here if `None`.
     """
     size = batch_size or program.batch_size
-    one = hlo.costs(program.lower(machine.devices[:1], size).compile().as_text())
+    one = on_one_device(program, machine, size) if one is None else one
     start = time.perf_counter()
     compiled = program.lower(machine.devices, size).compile()
     seconds = time.perf_counter() - start

@@ -254,6 +254,7 @@ def _moved(
     body = computations.get(called.get("calls", ""), []) if each.opcode == "fusion" else []
     if not body:
         return _sliced(each, shapes)
+    body = _without_bitcasts(body)
     uses: dict[str, list[_Instruction]] = {}
     for inner in body:
         for name in inner.operands:
@@ -266,9 +267,32 @@ def _moved(
         if readers and all(_takes_slice(reader, inner.name) for reader in readers):
             whole = min(whole, sum(_slice_bytes(reader, shapes) for reader in readers))
         total += whole
-    root = body[-1]
-    written = _slice_bytes(root, shapes) if root.opcode == "dynamic-update-slice" else None
-    return total + (_bytes(each.shape) if written is None else written)
+    root, made = body[-1], {inner.name: inner for inner in body}
+    written = [made[name] for name in root.operands] if root.opcode == "tuple" else [root]
+    for result in written:
+        updated = result.opcode == "dynamic-update-slice"
+        total += _slice_bytes(result, shapes) if updated else _bytes(result.shape)
+    return total
+
+
+def _without_bitcasts(body: list[_Instruction]) -> list[_Instruction]:
+    """A computation in which what a bitcast gives is what it was given; the root stays last."""
+    given = {inner.name: inner.operands[0] for inner in body if inner.opcode == "bitcast"}
+
+    def source(name: str) -> str:
+        while name in given:
+            name = given[name]
+        return name
+
+    kept = [
+        inner._replace(operands=tuple(source(name) for name in inner.operands))
+        for inner in body
+        if inner.opcode != "bitcast"
+    ]
+    if body[-1].opcode != "bitcast":
+        return kept
+    root = source(body[-1].name)
+    return sorted(kept, key=lambda inner: inner.name == root)
 
 
 def _takes_slice(each: _Instruction, name: str) -> bool:

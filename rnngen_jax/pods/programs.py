@@ -7,12 +7,13 @@ import jax
 import numpy as np
 
 from rnngen_jax import experiment
-from rnngen_jax.data.base import Dataset
+from rnngen_jax.data.base import SPLITS, Dataset, Split
 from rnngen_jax.data.feed import fetch, lies_on_device
 from rnngen_jax.data.transforms import evaluation_transform, training_transform
 from rnngen_jax.evaluation import likelihood, sampling, spread
 from rnngen_jax.experiment import Experiment
 from rnngen_jax.ops.batch import BATCH_AXIS
+from rnngen_jax.shapes import ImageSpec
 from rnngen_jax.training import program
 from rnngen_jax.training.parallel import make_mesh, make_parallel
 
@@ -96,6 +97,36 @@ def programs(settings: Experiment, dataset: Dataset) -> dict[str, Program]:
     if model.sample is not None:
         made["sample"] = Program(sampling.BATCH, sample)
     return made
+
+
+def unseen(settings: Experiment, numbers: Sequence[int]) -> Dataset:
+    """A data set of which only the shapes are known.
+
+    Args:
+      settings: the config, whose binarisation it gets.
+      numbers: the images' height, width, channels, levels and classes, and how many there are.
+    """
+    *shape, levels, classes, num = numbers
+    binarisation = settings.data.binarisation
+    spec = ImageSpec(*shape, 2 if binarisation != "none" else levels, classes)
+
+    def read(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        raise AssertionError("nothing is read to compile")
+
+    splits = {name: Split(num, read, spec.key) for name in SPLITS}
+    return Dataset(settings.data.name, spec, splits, binarisation, levels)
+
+
+def gradient_bytes(settings: Experiment, dataset: Dataset) -> int:
+    """Bytes of all gradients of a training step, of every player and each of its updates."""
+    model = experiment.build(settings, dataset.spec)
+    params = jax.eval_shape(lambda: model.init(jax.random.key(0))[0])
+    each = settings.training.seeds
+    return each * sum(
+        section.updates_per_step * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(own))
+        for player, section in settings.optimizers.items()
+        for own in (params[player],)
+    )
 
 
 def _bytes(dataset: Dataset) -> int:

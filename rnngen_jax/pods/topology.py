@@ -8,6 +8,7 @@ in one process at a time.
 import math
 import os
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax
@@ -66,23 +67,40 @@ class Machine(NamedTuple):
     chip: Chip | None
 
 
-def machine(name: str) -> Machine:
+def have_devices(names: Iterable[str]) -> None:
+    """Asks for the virtual devices of machines by name, which JAX grants until it has started."""
+    counts = [int(found[1]) for name in names if (found := re.fullmatch(r"cpu:(\d{1,4})", name))]
+    if max(counts, default=0) < 1:
+        return
+    try:
+        jax.config.update("jax_num_cpu_devices", max(counts))
+    except RuntimeError:
+        return  # it has started; whether there are enough is seen later
+
+
+def machine(name: str, given: str | None = None) -> Machine:
     """Finds a machine by its name.
+
+    Args:
+      name: such as "cpu:8" or "v5e:4x4".
+      given: the flag that asks for it, for messages; `None` stands for "--topology=NAME".
 
     Raises:
       UserError: no such machine.
       RunError: the TPU's compiler is not installed, or at work in another process.
     """
     found = re.fullmatch(r"(cpu|" + "|".join(CHIPS) + r"):(\d+(?:x\d+)*)", name)
-    require(found is not None, "--topology", name, ALLOWED)
+    given = given or f"--topology={name}"
+    flag = given.partition("=")[0]
+    require(found is not None, flag, name, ALLOWED)
     kind, sizes = found[1], [int(size) for size in found[2].split("x")]
     if kind == "cpu":
-        require(len(sizes) == 1 and sizes[0] >= 1, "--topology", name, ALLOWED)
+        require(len(sizes) == 1 and sizes[0] >= 1, flag, name, ALLOWED)
         return Machine(name, virtual(sizes[0]), None)
     flat = kind in ("v5e", "v6e")
     require(
         len(sizes) == (2 if flat else 3),
-        "--topology",
+        flag,
         name,
         f"{kind}:{'4x4' if flat else '2x2x4'}, for example",
     )
@@ -94,7 +112,7 @@ def machine(name: str) -> Machine:
     try:
         devices = topologies.get_topology_desc(platform="tpu", topology_name=name).devices
     except Exception as error:  # of the plugin's own kinds
-        raise _refusal(name, error) from None
+        raise _refusal(given, error) from None
     devices = tuple(sorted(devices, key=lambda device: (device.process_index, device.id)))
     per_chip = len(devices) // math.prod(sizes)
     whole = CHIPS[kind]
@@ -116,7 +134,7 @@ def virtual(count: int) -> tuple[jax.Device, ...]:
     return tuple(devices[:count])
 
 
-def _refusal(name: str, error: Exception) -> UserError | RunError:
+def _refusal(given: str, error: Exception) -> UserError | RunError:
     """The TPU compiler's error in one line."""
     text = str(error)
     if "lockfile" in text or "already in use" in text:
@@ -125,8 +143,6 @@ def _refusal(name: str, error: Exception) -> UserError | RunError:
             "try again when that has ended."
         )
     if "not installed" in text:
-        return RunError(
-            f"--topology={name} needs the TPU's compiler; pip install 'rnngen_jax[pods]'."
-        )
+        return RunError(f"{given} needs the TPU's compiler; pip install 'rnngen_jax[pods]'.")
     line = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
-    return UserError(f"--topology={name} is refused by the TPU's compiler: {line}")
+    return UserError(f"{given} is refused by the TPU's compiler: {line}")

@@ -80,7 +80,7 @@ def unroll(
     reset: Array | None = None,
     reverse: bool = False,
     remat: int | None = None,
-    unroll: int = 1,
+    unroll: int = 0,
 ) -> tuple[Carry, Array]:
     """Runs a cell over a sequence.
 
@@ -98,7 +98,7 @@ def unroll(
       remat: keeps the carry every `remat` steps and rematerialises the steps between in the
         backward pass. About the square root of T needs the least memory. `None` keeps whatever the
         strategy keeps.
-      unroll: steps per loop iteration, for the strategies "auto" and "sequential".
+      unroll: steps per loop iteration, for the strategies "auto" and "sequential"; 0 chooses.
 
     Returns:
       The carry after the last step executed, and the outputs `[T, B, F]`.
@@ -114,9 +114,9 @@ def unroll(
         raise ValueError(f"reset must be of shape {xs.shape[:-1]}, as xs, got {reset.shape}")
     if remat is not None and remat < 1:
         raise ValueError(f"remat must be ≥ 1 or None, got {remat}")
-    if unroll != 1:
+    if unroll:
         if strategy not in ("auto", "sequential"):
-            raise ValueError(f"unroll must be 1 with strategy={strategy!r}, got {unroll}")
+            raise ValueError(f"unroll must be 0 with strategy={strategy!r}, got {unroll}")
         strategy = f"{strategy}:unroll={unroll}"
     run = from_spec(strategy) if isinstance(strategy, str) else strategy
     run = checkpointed(run, remat) if remat else run

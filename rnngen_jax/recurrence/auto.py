@@ -7,7 +7,7 @@ from rnngen_jax.cells.base import Carry, Cell, Params
 from rnngen_jax.recurrence.base import Sequence, Strategy, composed
 
 
-def auto(*, unroll: int = 1) -> Strategy:
+def auto(*, unroll: int = 0) -> Strategy:
     """Strategy "associative" for cells linear in the carry, "sequential" for all others.
 
     Args:

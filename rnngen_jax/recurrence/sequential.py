@@ -20,7 +20,7 @@ def sequential(
     gradient: str = "stacked",
     gates: str = "auto",
     chunk: int = 0,
-    unroll: int = 1,
+    unroll: int = 0,
 ) -> Strategy:
     """A `jax.lax.scan` over time.
 
@@ -29,9 +29,10 @@ def sequential(
         (`stacked.py`). For other cells, and with "autodiff", the gradient is JAX's own, which
         accumulates weight gradients step by step in the loop's carry but has forward mode.
       gates: for the stacked gradient, "store" keeps the gates, "recompute" rematerialises them
-        chunk by chunk, "auto" chooses by shape and backend.
-      chunk: maximum steps per chunk of the stacked gradient; 0 chooses by shape and backend.
-      unroll: steps per iteration of the compiled loop.
+        chunk by chunk, "auto" chooses by shape and platform (`choices.py`).
+      chunk: maximum steps per chunk of the stacked gradient; 0 chooses by shape and platform.
+      unroll: steps per iteration of the compiled loop; 0 chooses by platform for the stacked
+        gradient, and is 1 otherwise.
 
     Raises:
       UserError: an option out of range.
@@ -39,13 +40,13 @@ def sequential(
     require_choice("strategy 'sequential': gradient", gradient, GRADIENTS)
     require_choice("strategy 'sequential': gates", gates, GATES)
     require(chunk >= 0, "strategy 'sequential': chunk", chunk, "≥ 0")
-    require(unroll >= 1, "strategy 'sequential': unroll", unroll, "≥ 1")
+    require(unroll >= 0, "strategy 'sequential': unroll", unroll, "≥ 0")
 
     @composed
     def run(cell: Cell, params: Params, sequence: Sequence) -> tuple[Carry, Array]:
         if gradient == "stacked" and cell.gated is not None:
             return stacked(cell, params, sequence, gates=gates, chunk=chunk, unroll=unroll)
-        return _scan(cell, params, sequence, unroll)
+        return _scan(cell, params, sequence, unroll or 1)
 
     return run
 

@@ -19,13 +19,7 @@ from rnngen_jax.ops.devices import compiled_for
 from rnngen_jax.ops.precision import matmul
 from rnngen_jax.ops.products import THIN, is_narrow, multiplier
 from rnngen_jax.recurrence.base import Sequence, chunk_steps, pick
-
-# Rows (steps times sequences) per chunk on a CPU: enough for a product to run at full speed, few
-# enough for a chunk's arrays to stay in cache.
-_CPU_ROWS = 1024
-
-# Features from which gates are stored on a CPU.
-_CPU_STORED = 192
+from rnngen_jax.recurrence.choices import choose
 
 
 def stacked(
@@ -40,12 +34,13 @@ def stacked(
       gates: "store" keeps pre-activations for the gradient, "recompute" rematerialises them from
         the carries; "auto" chooses.
       chunk: maximum steps per chunk; 0 chooses.
-      unroll: steps per iteration of the compiled loop.
+      unroll: steps per iteration of the compiled loop; 0 chooses.
     """
     gated, reverse = cell.gated, sequence.reverse
     length, rows = sequence.xs.shape[0], sequence.carry[0].size // cell.features
-    size = chunk_steps(chunk or _most_steps(rows), length)
-    stored = gates == "store" or (gates == "auto" and _stores(cell.features))
+    choice = choose(compiled_for(), rows, cell.features)
+    size, unroll = chunk_steps(chunk or choice.chunk, length), unroll or choice.unroll
+    stored = choice.stored if gates == "auto" else gates == "store"
     narrow = is_narrow(sequence.xs)
 
     def weights(params: Params) -> tuple[dict[str, Array], dict[str, Array]]:
@@ -60,7 +55,6 @@ def stacked(
 
         def step(carry: Carry, z: Any, begins: Array | None) -> tuple[Carry, Any]:
             begun = carry if begins is None else pick(begins, first, carry)
-            z = cell.inputs(params, z) if narrow else z
             a = preactivations(z, multiply(gated.spread(begun[0])), biases)
             carry = gated.combine(begun, a)
             return carry, (carry[0], (begun, a if stored else None) if keep else None)
@@ -69,16 +63,20 @@ def stacked(
             zs = _cut(xs, start, steps)
             zs = zs if narrow else cell.inputs(params, zs)
 
-            def body(n: Array, state: Any) -> Any:
+            def block(state: Any, n: Array | int, count: int) -> Any:
                 carry, written = state
-                n = steps - 1 - n if reverse else n
-                carry, values = step(carry, _at(zs, n), _at(reset, start + n))
+                here = _cut(zs, n, count), _cut(reset, start + n, count)
+                if narrow:
+                    here = cell.inputs(params, here[0]), here[1]
+                values = [None] * count
+                for i in reversed(range(count)) if reverse else range(count):
+                    carry, values[i] = step(carry, *_step(here, i))
                 return carry, _write(written, values, start + n)
 
-            return jax.lax.fori_loop(0, steps, body, state, unroll=unroll)
+            return _over_chunks(block, state, steps, unroll, reverse)
 
         written = jax.eval_shape(
-            lambda: step(carry, _at(xs if narrow else cell.inputs(params, xs), 0), _at(reset, 0))[1]
+            lambda: step(carry, *_step((cell.inputs(params, xs[:1]), reset), 0))[1]
         )
         written = jax.tree.map(lambda a: jnp.zeros((length, *a.shape), a.dtype), written)
         last, (ys, kept) = _over_chunks(advance, (carry, written), length, size, reverse)
@@ -110,24 +108,26 @@ def stacked(
             h = jax.vmap(gated.spread)(here[0])
             a_here = None if stored else preactivations(zs, multiply(h), biases)
 
-            def body(n: Array, state: Any) -> Any:
+            def block(state: Any, n: Array | int, count: int) -> Any:
                 d_carry, d_first, d_a = state
-                n = n if reverse else steps - 1 - n
                 t = start + n
-                _, combine_back = jax.vjp(
-                    gated.combine, _at(begun, t), _at(a, t) if stored else _at(a_here, n)
-                )
-                d_carry, d_a_t = combine_back(_add_to_h(d_carry, _at(d_ys, t)))
-                (d_h,) = spread_back(transposed(d_a_t))
-                d_carry = _add_to_h(d_carry, d_h)
-                if reset is not None:
-                    begins, zeros = _at(reset, t), _zeros(d_carry)
-                    d_first = _add(d_first, pick(begins, d_carry, zeros))
-                    d_carry = pick(begins, zeros, d_carry)
-                return d_carry, d_first, _write(d_a, d_a_t, n)
+                given = _cut(begun, t, count), _cut(d_ys, t, count), _cut(reset, t, count)
+                gates = _cut(a, t, count) if stored else _cut(a_here, n, count)
+                values = [None] * count
+                for i in range(count) if reverse else reversed(range(count)):
+                    carry, d_y, begins = _step(given, i)
+                    _, combine_back = jax.vjp(gated.combine, carry, _step(gates, i))
+                    d_carry, values[i] = combine_back(_add_to_h(d_carry, d_y))
+                    (d_h,) = spread_back(transposed(values[i]))
+                    d_carry = _add_to_h(d_carry, d_h)
+                    if begins is not None:
+                        zeros = _zeros(d_carry)
+                        d_first = _add(d_first, pick(begins, d_carry, zeros))
+                        d_carry = pick(begins, zeros, d_carry)
+                return d_carry, d_first, _write(d_a, values, n)
 
-            d_carry, d_first, d_a = jax.lax.fori_loop(
-                0, steps, body, (d_carry, d_first, d_a), unroll=unroll
+            d_carry, d_first, d_a = _over_chunks(
+                block, (d_carry, d_first, d_a), steps, unroll, not reverse
             )
             d_a_here = _cut(d_a, 0, steps)
             d_params_here, d_xs_here = inputs_back({gate: d_a_here[gate] for gate in zs})
@@ -168,16 +168,6 @@ def stacked(
     return run(params, sequence.xs, sequence.first, sequence.carry, sequence.reset)
 
 
-def _most_steps(rows: int) -> int:
-    """Maximum steps per chunk; other backends than the CPU take products of any size."""
-    return max(_CPU_ROWS // rows, 8) if compiled_for() == "cpu" else 4096
-
-
-def _stores(features: int) -> bool:
-    """Whether gates are stored: recomputing one costs F multiplications, storing it one number."""
-    return compiled_for() != "cpu" or features >= _CPU_STORED
-
-
 def _transposed(kernels: dict[str, Array]) -> Callable[[dict[str, Array]], Array]:
     """`{gate: d_a [..., F]}` to the gradient of h: the transpose of `multiplier`.
 
@@ -207,7 +197,7 @@ def _over_chunks(
     def body(n: Array, state: Any) -> Any:
         return run_chunk(state, length - (n + 1) * size if reverse else n * size, size)
 
-    state = jax.lax.fori_loop(0, count, body, state)
+    state = jax.lax.fori_loop(0, count, body, state) if count else state
     return run_chunk(state, 0 if reverse else count * size, odd) if odd else state
 
 
@@ -215,15 +205,16 @@ def _cut(tree: Any, start: Array | int, steps: int) -> Any:
     return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, steps), tree)
 
 
-def _at(tree: Any, t: Array | int) -> Any:
-    index = jax.lax.dynamic_index_in_dim
-    return jax.tree.map(lambda x: index(x, t, keepdims=False), tree)
+def _step(tree: Any, n: int) -> Any:
+    return jax.tree.map(lambda x: x[n], tree)
 
 
-def _write(buffers: Any, values: Any, t: Array) -> Any:
-    """Writes one step in place: XLA does so without a copy, and nothing is stacked twice."""
-    update = jax.lax.dynamic_update_index_in_dim
-    return jax.tree.map(lambda buffer, value: update(buffer, value, t, 0), buffers, values)
+def _write(buffers: Any, steps: list[Any], start: Array | int) -> Any:
+    """Writes some steps in place: XLA does so without a copy, and nothing is stacked twice."""
+    update = jax.lax.dynamic_update_slice_in_dim
+    return jax.tree.map(
+        lambda buffer, *values: update(buffer, jnp.stack(values), start, 0), buffers, *steps
+    )
 
 
 def _add(*trees: Any) -> Any:

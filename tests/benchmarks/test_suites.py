@@ -11,7 +11,15 @@ from rnngen_jax import main
 from rnngen_jax.benchmarks import machine, resident, suites
 from rnngen_jax.benchmarks.contenders import lower_gradient, ours, peak_bytes
 from rnngen_jax.benchmarks.problem import Settings, Shape, draw
-from rnngen_jax.benchmarks.suites import compile, linear, memory, newton, sampling, training
+from rnngen_jax.benchmarks.suites import (
+    choices,
+    compile,
+    linear,
+    memory,
+    newton,
+    sampling,
+    training,
+)
 from rnngen_jax.errors import RunError
 
 TINY = Shape(5, 2, 1, 4)
@@ -104,6 +112,15 @@ def test_linear_suite_compares_all_ways():
     assert names[0] == "min_gru associative"
     assert names[-2:] == ["min_gru plain associative_scan", "lstm sequential"]
     assert all(record.values["MB"] > 0 for record in found)
+
+
+def test_choices_suite_times_each_choice(monkeypatch):
+    monkeypatch.setattr(choices, "STRATEGIES", ("sequential", "sequential:gates=store,unroll=2"))
+    found = records(choices)
+    cases = [f"{cell} gradient 5,2,1,4" for cell in ("lstm", "gru")]
+    assert list(dict.fromkeys(record.case for record in found)) == cases
+    assert [record.contender for record in found] == 2 * [*choices.STRATEGIES]
+    assert all(record.values["ms"] > 0 for record in found)
 
 
 def test_plain_associative_scan_is_the_recurrence():
@@ -237,6 +254,7 @@ def test_sampling_logits_are_those_of_a_plain_loop():
 
 def test_every_suite_has_its_parts():
     assert suites.names() == [
+        "choices",
         "compile",
         "draw",
         "gan",

@@ -90,6 +90,56 @@ def test_a_slice_taken_in_a_loop_is_not_the_whole_array():
     assert least < moved < 12 * least
 
 
+UPDATES = """HloModule tpu, is_scheduled=true
+
+%fused.1 (p.1: f32[1000,8], p.2: f32[8], p.3: s32[], p.4: f32[1000,8]) -> (f32[1000,8], f32[8], f32[1000,8]) {
+  %p.1 = f32[1000,8]{1,0} parameter(0)
+  %p.2 = f32[8]{0} parameter(1)
+  %p.3 = s32[] parameter(2)
+  %p.4 = f32[1000,8]{1,0} parameter(3)
+  %zero.1 = s32[] constant(0)
+  %tanh.1 = f32[8]{0} tanh(%p.2)
+  %row.1 = f32[1,8]{1,0} bitcast(%tanh.1)
+  %cast.1 = f32[1000,1,8]{2,1,0} bitcast(%p.1)
+  %row.2 = f32[1,1,8]{2,1,0} bitcast(%tanh.1)
+  %update.1 = f32[1000,1,8]{2,1,0} dynamic-update-slice(%cast.1, %row.2, %p.3, %zero.1, %zero.1)
+  %back.1 = f32[1000,8]{1,0} bitcast(%update.1)
+  %update.2 = f32[1000,8]{1,0} dynamic-update-slice(%p.4, %row.1, %p.3, %zero.1)
+  ROOT %out.1 = (f32[1000,8]{1,0}, f32[8]{0}, f32[1000,8]{1,0}) tuple(%back.1, %tanh.1, %update.2)
+}
+
+%fused.2 (p.5: f32[1000,8], p.6: f32[1,1,8], p.7: s32[]) -> f32[1000,8] {
+  %p.5 = f32[1000,8]{1,0} parameter(0)
+  %p.6 = f32[1,1,8]{2,1,0} parameter(1)
+  %p.7 = s32[] parameter(2)
+  %zero.2 = s32[] constant(0)
+  %cast.2 = f32[1000,1,8]{2,1,0} bitcast(%p.5)
+  %update.3 = f32[1000,1,8]{2,1,0} dynamic-update-slice(%cast.2, %p.6, %p.7, %zero.2, %zero.2)
+  ROOT %back.2 = f32[1000,8]{1,0} bitcast(%update.3)
+}
+
+ENTRY %main.1 (a.1: f32[1000,8], a.2: f32[8], a.3: s32[], a.4: f32[1000,8]) -> f32[1000,8] {
+  %a.1 = f32[1000,8]{1,0} parameter(0)
+  %a.2 = f32[8]{0} parameter(1)
+  %a.3 = s32[] parameter(2)
+  %a.4 = f32[1000,8]{1,0} parameter(3)
+  %both.1 = (f32[1000,8]{1,0}, f32[8]{0}, f32[1000,8]{1,0}) fusion(%a.1, %a.2, %a.3, %a.4), kind=kLoop, calls=%fused.1
+  %first.1 = f32[1000,8]{1,0} get-tuple-element(%both.1), index=0
+  %row.3 = f32[8]{0} get-tuple-element(%both.1), index=1
+  %row.4 = f32[1,1,8]{2,1,0} bitcast(%row.3)
+  ROOT %again.1 = f32[1000,8]{1,0} fusion(%first.1, %row.4, %a.3), kind=kLoop, calls=%fused.2
+}
+"""  # noqa: E501
+
+
+def test_a_row_written_by_a_fusion_is_not_the_whole_array():
+    """Through bitcasts, and among several results, as a TPU's compiler fuses them."""
+    row, index = 4 * 8, 4
+    both = 2 * (row + row) + row + row + index  # two updates, what they get and what is kept
+    again = row + row + row + index
+    assert hlo.costs(UPDATES).bytes == both + again
+
+
 def test_collectives_are_counted_with_what_a_device_hands_in():
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     x = jax.ShapeDtypeStruct((8, 16), np.float32)

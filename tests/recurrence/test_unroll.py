@@ -23,6 +23,7 @@ from rnngen_jax.recurrence import (
     stacked,
     unroll,
 )
+from rnngen_jax.recurrence.choices import Choice, choose
 
 T, B, D, F = 7, 3, 6, 5
 
@@ -42,6 +43,9 @@ WAYS += [
         ("lstm", "gates=recompute,chunk=3", FULL[1:]),
         ("lstm", "gates=store,chunk=3", FULL[:1]),
         ("lstm", "gradient=autodiff", FULL[:1]),
+        # Four steps per iteration: of 7, or of chunks of 5 and 2.
+        ("lstm", "gates=store,unroll=4", FULL),
+        ("gru", "gates=recompute,unroll=4,chunk=5", FULL),
     )
     for mode in modes
 ]
@@ -53,6 +57,7 @@ WAYS += [("lstm", {"strategy": "sequential", "remat": 3}, FULL[0], D)]
 # Few input features: the input product is computed inside the loop.
 WAYS += [("gru", {}, FULL[0], 1), ("lstm", {}, FULL[1], 1)]
 WAYS += [("lstm", {"strategy": "sequential:gradient=autodiff"}, FULL[1], 1)]
+WAYS += [("gru", {"strategy": "sequential:unroll=2"}, FULL[1], 1)]
 # Every other cell with its default strategy.
 WAYS += [(name, {}, FULL[1], D) for name in sorted(CELLS.keys() - {way[0] for way in WAYS})]
 
@@ -90,6 +95,28 @@ def test_products_gate_by_gate_are_those_of_all_gates_at_once(name, monkeypatch)
             monkeypatch.setattr(module, "THIN", 0)
         fast = problems.solve(problem(name, FULL[0], D), strategy="sequential:chunk=3")
         problems.close(fast, wanted)
+
+
+@pytest.mark.parametrize("name", ["gru", "lstm"])
+def test_a_tpus_choice_is_the_python_loop_in_value_and_gradient(name, monkeypatch):
+    for module in (stacked, products):
+        monkeypatch.setattr(module, "compiled_for", lambda: "tpu")
+    with jax.enable_x64(True):
+        fast = problems.solve(problem(name, FULL[1], D))
+        problems.close(fast, by_the_loop(name, FULL[1], D))
+    assert program(name) == program(name, strategy="sequential:gates=recompute,unroll=4")
+    monkeypatch.undo()
+    assert program(name) == program(name, strategy="sequential:gates=recompute,unroll=1")
+
+
+def test_choices_by_platform_and_shape():
+    """The table in the docstring."""
+    assert choose("cpu", 64, 191) == Choice(stored=False, chunk=16, unroll=1)
+    assert choose("cpu", 1, 192) == Choice(stored=True, chunk=1024, unroll=1)
+    assert choose("cpu", 1024, 192).chunk == 8
+    assert choose("tpu", 64, 191) == Choice(stored=False, chunk=4096, unroll=4)
+    assert choose("tpu", 64, 192) == Choice(stored=True, chunk=4096, unroll=4)
+    assert choose("gpu", 64, 16) == Choice(stored=True, chunk=4096, unroll=1)
 
 
 def test_gradients_under_vmap_are_those_of_each():
@@ -283,7 +310,7 @@ def test_wrong_options_are_refused():
         unroll(cell, params, jnp.ones((T, B, D)), strategy="")
     with pytest.raises(UserError, match="has no option 'gate=store'; did you mean 'gates'"):
         unroll(cell, params, jnp.ones((T, B, D)), strategy="sequential:gate=store")
-    with pytest.raises(ValueError, match="unroll must be 1 with strategy='loop', got 2"):
+    with pytest.raises(ValueError, match="unroll must be 0 with strategy='loop', got 2"):
         unroll(cell, params, jnp.ones((T, B, D)), strategy="loop", unroll=2)
     with pytest.raises(ValueError, match="remat must be ≥ 1 or None, got 0"):
         unroll(cell, params, jnp.ones((T, B, D)), remat=0)

@@ -23,6 +23,11 @@ def missing() -> str | None:
 
 def contenders(problem: Problem) -> list[Contender]:
     """Equinox's cell of the problem's kind."""
+    return [contender(layer) for layer in layers(problem)]
+
+
+def layers(problem: Problem) -> list[Layer]:
+    """The same, not yet compiled."""
     import equinox
 
     shape, gates = problem.shape, GATES[problem.cell]
@@ -58,4 +63,4 @@ def contenders(problem: Problem) -> list[Contender]:
         np.asarray,
         gradients,
     )
-    return [contender(made)]
+    return [made]

@@ -16,7 +16,7 @@ from jax import Array
 
 from rnngen_jax import cells, models
 from rnngen_jax.benchmarks import agreement
-from rnngen_jax.benchmarks.contenders import Layer, contender
+from rnngen_jax.benchmarks.contenders import Case, Layer, contender
 from rnngen_jax.benchmarks.machine import Machine
 from rnngen_jax.benchmarks.problem import Settings, Shape, draw_parameters
 from rnngen_jax.benchmarks.report import Record, summary, timed
@@ -67,6 +67,15 @@ def run(settings: Settings, machine: Machine) -> Iterator[Record]:
     for shape in settings.shapes_or(SAMPLED):
         for name in MODELS:
             yield from _sampling(name, shape, settings)
+
+
+def cases(settings: Settings) -> Iterator[Case]:
+    """The gradients, to be compiled for a machine that is not here."""
+    for shape in settings.shapes_or(SHAPES):
+        for kind in LAYERS:
+            for part, found in (("layer", layers), ("network", networks)):
+                name = f"{kind} {part} gradient {shape}"
+                yield Case(name, "gradient", found(kind, shape))
 
 
 def image_spec(shape: Shape) -> ImageSpec:

@@ -6,7 +6,14 @@ import jax
 from jax import Array
 
 from rnngen_jax.benchmarks.agreement import check
-from rnngen_jax.benchmarks.contenders import Layer, contender, lower_gradient, ours, peak_bytes
+from rnngen_jax.benchmarks.contenders import (
+    Case,
+    Layer,
+    contender,
+    lower_gradient,
+    ours,
+    peak_bytes,
+)
 from rnngen_jax.benchmarks.machine import Machine
 from rnngen_jax.benchmarks.problem import Problem, Settings, Shape, build, draw
 from rnngen_jax.benchmarks.report import Record
@@ -25,16 +32,27 @@ SHAPES = (Shape(784, 16, 1, 256), Shape(16384, 16, 1, 256))
 def run(settings: Settings, machine: Machine) -> Iterator[Record]:
     """Times the gradient at each shape, after all strategies for min_gru agree."""
     for shape in settings.shapes_or(SHAPES):
-        problem, lstm = draw("min_gru", shape), draw("lstm", shape)
-        ways = [ours(problem, strategy, f"min_gru {strategy}") for strategy in STRATEGIES]
-        ways.append(plain(problem))
-        check(str(problem), [contender(way) for way in ways])
-        ways.append(ours(lstm, "sequential", "lstm sequential"))
+        *same, lstm = _layers(shape)
+        check(f"min_gru {shape}", [contender(way) for way in same])
+        ways = [*same, lstm]
         calls = {way.name: contender(way).gradient for way in ways}
         values = times_and_ratios(interleaved(calls, settings.rounds))
         for way in ways:
             megabytes = peak_bytes(lower_gradient(way).compile()) / 1e6
             yield Record(f"gradient {shape}", way.name, {**values[way.name], "MB": megabytes})
+
+
+def cases(settings: Settings) -> Iterator[Case]:
+    """The same gradients, to be compiled for a machine that is not here."""
+    for shape in settings.shapes_or(SHAPES):
+        yield Case(f"gradient {shape}", "gradient", _layers(shape))
+
+
+def _layers(shape: Shape) -> list[Layer]:
+    """All ways to run min_gru, and the LSTM last."""
+    problem, lstm = draw("min_gru", shape), draw("lstm", shape)
+    ways = [ours(problem, strategy, f"min_gru {strategy}") for strategy in STRATEGIES]
+    return [*ways, plain(problem), ours(lstm, "sequential", "lstm sequential")]
 
 
 def plain(problem: Problem) -> Layer:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from rnngen_jax.benchmarks import agreement, peers, roofline
-from rnngen_jax.benchmarks.contenders import contender, ours
+from rnngen_jax.benchmarks.contenders import Case, contender, ours
 from rnngen_jax.benchmarks.machine import Machine
 from rnngen_jax.benchmarks.problem import Problem, Settings, Shape, draw
 from rnngen_jax.benchmarks.report import Record, compare, of_work, summary, timed, torch_notes
@@ -30,6 +30,16 @@ def run(settings: Settings, machine: Machine) -> Iterator[Record]:
     for cell in ("lstm", "gru"):
         for shape in settings.shapes_or(SHAPES):
             yield from _case(draw(cell, shape), settings.rounds, machine)
+
+
+def cases(settings: Settings) -> Iterator[Case]:
+    """The same work of the layers that can be compiled for a machine that is not here."""
+    for cell in ("lstm", "gru"):
+        for shape in settings.shapes_or(SHAPES):
+            problem = draw(cell, shape)
+            layers = [ours(problem, STRATEGY), *peers.layers(problem)]
+            for work in WORKS:
+                yield Case(f"{problem.cell} {work} {shape}", work, layers)
 
 
 def _case(problem: Problem, rounds: int, machine: Machine) -> Iterator[Record]:

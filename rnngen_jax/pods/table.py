@@ -1,0 +1,181 @@
+"""The pod table: the training step of every config, compiled for machines of several sizes."""
+
+import textwrap
+import time
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from rnngen_jax import config_files, experiment
+from rnngen_jax.config import require
+from rnngen_jax.pods import compiling, programs, topology
+from rnngen_jax.pods.compiling import Figures
+
+# Each config file's preset for a pod.
+CONFIGS = (
+    "classifier:mnist",
+    "dcgan:folder",
+    "diagonal_bilstm:binary_mnist",
+    "draw:paper",
+    "gru_gan:mnist",
+    "mlp_gan:mnist",
+    "pixel_cnn:gated",
+    "pixel_rnn:binary_mnist",
+    "rnn_autoencoder:binary_mnist",
+    "row_lstm:mnist",
+    "row_rnn:mnist",
+    "vae:folder",
+)
+# One pod in three sizes, and one size of every other chip.
+TOPOLOGIES = (
+    *("v5e:2x2", "v5e:4x4", "v5e:16x16"),
+    *("v4:2x2x4", "v5p:2x2x4", "v6e:4x4", "tpu7x:2x2x4"),
+)
+
+# The training images of a source, which need not be here: height, width, channels, levels, classes
+# and their number.
+_ITEMS = {
+    "digits": (8, 8, 1, 17, 10, 1437),
+    "idx": (28, 28, 1, 256, 10, 50_000),
+    "folder": (32, 32, 3, 256, 0, 50_000),
+    "tfds": (32, 32, 3, 256, 10, 45_000),
+}
+# A device's operations over those of one device that stands alone, at most.
+MOST_RATIO = 1.02
+_TITLES = (
+    *("config", "batch", "GFLOP", "ratio", "collectives", "KiB", "gradients", "rest"),
+    *("peak MiB", "cycles", "predicted"),
+)
+
+
+class Row(NamedTuple):
+    """A config on a machine.
+
+    Attributes:
+      config: with its preset.
+      topology: the machine's name.
+      devices: how many it has.
+      gradients: bytes of all gradients of a step.
+      figures: of the training step.
+      seconds: all that it took to trace and compile it.
+    """
+
+    config: str
+    topology: str
+    devices: int
+    gradients: int
+    figures: Figures
+    seconds: float
+
+    @property
+    def ratio(self) -> float:
+        """A device's operations over those of one device that stands alone."""
+        return self.figures.flops_per_device / self.figures.flops_one_device
+
+    @property
+    def crossing(self) -> int:
+        """Bytes that a device hands in to all collectives."""
+        return sum(traffic.bytes for traffic in self.figures.collectives.values())
+
+    @property
+    def sound(self) -> bool:
+        """Whether each device does its own work alone, and only sums cross the network."""
+        alone = abs(self.ratio - 1) <= MOST_RATIO - 1
+        return alone and set(self.figures.collectives) <= {"all-reduce"} and self.figures.fits
+
+
+def rows(configs: Sequence[str], names: Sequence[str]) -> Iterator[Row]:
+    """Compiles each config's training step for each machine, at the config's batch per device.
+
+    The program of a single device is compiled once for all machines of the same chip.
+
+    Args:
+      configs: as for --config.
+      names: of machines, as for `topology.machine`.
+
+    Raises:
+      UserError: an unknown config or machine, or data whose shape is not known here.
+      RunError: the TPU's compiler is not installed, or at work elsewhere.
+    """
+    machines = [topology.machine(name, f"--topologies={name}") for name in names]
+    for config in configs:
+        settings = experiment.resolve(experiment.check(config_files.load(config)))
+        source = settings.data.name.partition(":")[0]
+        require(source in _ITEMS, f"data of {config}", settings.data.name, f"one of {[*_ITEMS]}")
+        dataset = programs.unseen(settings, _ITEMS[source])
+        program = programs.programs(settings, dataset)["train"]
+        gradients = programs.gradient_bytes(settings, dataset)
+        alone = {}
+        for machine in machines:
+            start = time.perf_counter()
+            kind = machine.name.partition(":")[0]
+            if kind not in alone:
+                alone[kind] = compiling.on_one_device(program, machine)
+            found = compiling.figures(program, machine, one=alone[kind])
+            seconds = time.perf_counter() - start
+            yield Row(config, machine.name, len(machine.devices), gradients, found, seconds)
+
+
+def line(row: Row) -> str:
+    """A row in words, to be printed as it is found."""
+    collectives = _collectives(row.figures) or "nothing"
+    return (
+        f"{row.config} on {row.topology}: ratio {row.ratio:.4f}, {collectives}, "
+        f"{row.figures.peak_bytes / 2**20:,.1f} MiB, {row.seconds:.0f} s"
+    )
+
+
+def page(found: Sequence[Row], command: str) -> str:
+    """A page in Markdown: what holds for all rows, then a table per machine.
+
+    Args:
+      found: at least one row.
+      command: what makes the page.
+    """
+    ratios = [row.ratio for row in found]
+    minutes = sum(row.seconds for row in found) / 60
+    broken = [f"{row.config} on {row.topology}" for row in found if not row.sound]
+    kinds = sorted({kind for row in found for kind in row.figures.collectives})
+    prose = [
+        f"The training step of {len({row.config for row in found})} configs, compiled for "
+        f"{len({row.topology for row in found})} machines that are not here. Made in "
+        f"{minutes:.0f} minutes on a CPU by `{command}`.",
+        f"Collectives: {', '.join(kinds) or 'none'}. A device's operations over those of one "
+        f"device alone: {min(ratios):.4f} to {max(ratios):.4f}. "
+        + (f"Not sound: {', '.join(broken)}." if broken else "Every program fits in its memory."),
+        "`batch` is per device, the config's own. `KiB` is what a device hands in to all "
+        "collectives of a step: the `gradients` of all players, and the `rest`, which is metrics "
+        "and batch statistics. `peak MiB` is of a device. `cycles` are estimated by the compiler, "
+        "in millions; `predicted` is how well the step scales from one device, from published "
+        "peaks of the chip and its links, without latencies. Neither is measured.",
+    ]
+    lines = ["# Training steps on pods"]
+    for text in prose:
+        wrapped = textwrap.wrap(text, 100, break_on_hyphens=False, break_long_words=False)
+        lines += ["", *wrapped]
+    for name in dict.fromkeys(row.topology for row in found):
+        those = [row for row in found if row.topology == name]
+        lines += ["", f"## {name}, {those[0].devices} devices", ""]
+        lines += [f"| {' | '.join(_TITLES)} |", "|---" + "|---:" * (len(_TITLES) - 1) + "|"]
+        lines += [f"| {' | '.join(_cells(row))} |" for row in those]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    found = row.figures
+    return (
+        row.config,
+        str(found.batch_size),
+        f"{found.flops_per_device / 1e9:,.3f}",
+        f"{row.ratio:.4f}",
+        _collectives(found),
+        f"{row.crossing / 1024:,.1f}",
+        f"{row.gradients / 1024:,.1f}",
+        f"{(row.crossing - row.gradients) / 1024:,.1f}",
+        f"{found.peak_bytes / 2**20:,.1f}",
+        f"{found.cycles / 1e6:,.2f}" if found.cycles else "",
+        "" if found.efficiency is None else f"{found.efficiency:.1%}",
+    )
+
+
+def _collectives(found: Figures) -> str:
+    return ", ".join(f"{traffic.count} {kind}" for kind, traffic in found.collectives.items())

@@ -1,0 +1,55 @@
+"""How the sequential strategy runs a gated cell where it is not told: by shape and platform."""
+
+from typing import NamedTuple
+
+# Rows (steps times sequences) per chunk on a CPU: enough for a product to run at full speed, few
+# enough for a chunk's arrays to stay in cache.
+_CPU_ROWS = 1024
+
+# Features from which gates are stored.
+_STORED = 192
+
+# Steps per iteration of the loop on a TPU.
+_TPU_UNROLL = 4
+
+
+class Choice(NamedTuple):
+    """How a gated cell is run; no choice changes a result, up to rounding.
+
+    Attributes:
+      stored: whether pre-activations are kept for the gradient, instead of rematerialised.
+      chunk: maximum steps per chunk.
+      unroll: steps per iteration of the loop.
+    """
+
+    stored: bool
+    chunk: int
+    unroll: int
+
+
+def choose(platform: str, rows: int, features: int) -> Choice:
+    """The choice for a platform and a shape.
+
+        platform   stored          chunk              unroll
+        cpu        F ≥ 192         1024 / rows, ≥ 8   1
+        tpu        F ≥ 192         4096               4
+        others     always          4096               1
+
+    CPU: rematerialising a number costs F multiplications, storing it one number, and a chunk's
+    arrays should stay in a core's cache.
+
+    TPU: by its compiler's estimate, each fused operation of a step costs about 1,800 cycles before
+    it has done anything, much more than its arithmetic, so what counts is how many there are. Four
+    steps per iteration share the operations that read inputs and write results; from five on,
+    they are written one by one again (docs/benchmarks.md has the table).
+
+    Args:
+      platform: as `ops.devices.compiled_for` gives it.
+      rows: sequences, over all batch axes.
+      features: F.
+    """
+    if platform == "cpu":
+        return Choice(features >= _STORED, max(_CPU_ROWS // rows, 8), 1)
+    if platform == "tpu":
+        return Choice(features >= _STORED, 4096, _TPU_UNROLL)
+    return Choice(True, 4096, 1)
