@@ -14,6 +14,7 @@ RNG = np.random.default_rng(0)
 Z = np.float32(RNG.standard_normal((8, 5, 4)))
 WANT = np.float32(RNG.standard_normal((8, 5, 4)))
 TABLES = np.float32(RNG.standard_normal((3, 16, 4)))
+FAIR = 40 / 16  # vectors per code, our count before the first batch; theirs would be 1
 TRAIN = (jax.random.key(0), jnp.arange(8))
 
 
@@ -56,8 +57,8 @@ def theirs(module, width=4):
 def test_a_codebook_of_moving_averages(rotation):
     module = peers.VectorQuantize(4, 16, decay=0.9, commitment_weight=0.25, rotation_trick=rotation)
     module._codebook.embed.data = torch.tensor(TABLES[:1])
-    module._codebook.embed_avg.data = torch.tensor(TABLES[:1])
-    module._codebook.cluster_size.data = torch.ones(1, 16)
+    module._codebook.embed_avg.data = FAIR * torch.tensor(TABLES[:1])
+    module._codebook.cluster_size.data = FAIR * torch.ones(1, 16)
     (values, indices, loss), gradient = theirs(module)
     estimator = "rotation" if rotation else "straight_through"
     spec = f"codebook:codes=16,decay=0.9,start=normal,revive=0.0,estimator={estimator}"
@@ -77,8 +78,8 @@ def test_residual_codebooks():
     )
     for layer, table in zip(module.layers, TABLES, strict=True):
         layer._codebook.embed.data = torch.tensor(table[None])
-        layer._codebook.embed_avg.data = torch.tensor(table[None])
-        layer._codebook.cluster_size.data = torch.ones(1, 16)
+        layer._codebook.embed_avg.data = FAIR * torch.tensor(table[None])
+        layer._codebook.cluster_size.data = FAIR * torch.ones(1, 16)
     z = torch.tensor(Z, requires_grad=True)
     values, indices, losses = module.train()(z)
     losses.mean().backward()

@@ -84,7 +84,7 @@ def codebook(
 
     def init(key: Array) -> tuple[Params, Extra]:
         first = placed(jax.random.normal(key, (codes, width)) * width**-0.5)
-        state = {"count": jnp.ones(codes), "started": jnp.float32(start != "kmeans")}
+        state = {"count": jnp.ones(codes), "started": jnp.float32(0)}
         if averaged:
             return {}, {**state, "codes": first, "total": first}
         return {"codes": first}, {**state, "shift": jnp.zeros((codes, width))}
@@ -106,11 +106,17 @@ def codebook(
         return found
 
     def started(params: Params, extra: Extra, rows: Array, weight: Array, key: Array) -> Extra:
+        """The state before the first batch: counts are of its size, so that no code is dead."""
+
         def place() -> Extra:
-            centres, count = codebooks.k_means(rows, weight, key, codes)
+            fair = batch.parts() * rows.shape[0] / codes
+            centres, count = table_of(params, extra), jnp.full(codes, fair)
+            if start == "kmeans":
+                centres, found = codebooks.k_means(rows, weight, key, codes)
+                centres, count = placed(centres), jnp.maximum(found, 1)
             everywhere = jnp.ones(codes, bool)
-            found = moved_to(params, extra, everywhere, placed(centres), jnp.maximum(count, 1))
-            return {**found, "started": jnp.ones_like(extra["started"])}
+            state = moved_to(params, extra, everywhere, jax.lax.stop_gradient(centres), count)
+            return {**state, "started": jnp.ones_like(extra["started"])}
 
         return jax.lax.cond(extra["started"] > 0, lambda: dict(extra), place)
 
@@ -120,7 +126,7 @@ def codebook(
         z = placed(z.astype(jnp.float32))
         rows = jax.lax.stop_gradient(z).reshape(-1, width)
         weight = weights(mask, z)
-        if train is not None and start == "kmeans":
+        if train is not None:
             extra = started(params, extra, rows, weight, keys.named(train[0], "k-means"))
         table = table_of(params, extra)
         indices = codebooks.nearest(rows, jax.lax.stop_gradient(table)).reshape(z.shape[:-1])
