@@ -21,10 +21,12 @@ from rnngen_jax.experiment import Experiment
 from rnngen_jax.lock import exclusive
 from rnngen_jax.models.base import Extra, Model, Params
 from rnngen_jax.runs import folder as folders
-from rnngen_jax.runs import status
+from rnngen_jax.runs import status, tokenizers
 from rnngen_jax.runs.backend import start_backend
 from rnngen_jax.runs.judging import open_judge
+from rnngen_jax.runs.run import Run, load
 from rnngen_jax.training import loop, opening, program
+from rnngen_jax.training.checkpoints import open_checkpoints
 from rnngen_jax.training.outcomes import Outcome
 from rnngen_jax.training.preemption import NEVER, Interruption, stoppable
 from rnngen_jax.training.privacy import epsilon
@@ -72,7 +74,13 @@ def _train(
     track = stoppable(interruption)
     settings, begins = folders.settled(folder, given)
     dataset = data.load(settings.data)
-    model = experiment.build(settings, dataset.spec)
+    frozen = None
+    if settings.codes is not None and not _has_checkpoint(folder):
+        opened = _tokenizer(settings, folder, first, interruption)
+        if isinstance(opened, Outcome):
+            return opened
+        settings, frozen = tokenizers.adopt(settings, opened)
+    model = experiment.build(settings, dataset.spec, frozen)
     training = settings.training
     batches, available = program.batches_per_step(settings.optimizers), dataset.splits["train"].num
     most = f"≤ {available // batches} ({available} images, {batches} batches per step)"
@@ -127,6 +135,29 @@ def _train(
     if first and outcome.ended and (folder / "samples").exists():
         _animate(folder / "samples")
     return outcome
+
+
+def _has_checkpoint(folder: pathlib.Path) -> bool:
+    """Whether a run has a checkpoint to go on from."""
+    with open_checkpoints(folder / "checkpoints") as checkpoints:
+        return checkpoints.newest_meta() is not None
+
+
+def _tokenizer(
+    settings: Experiment, folder: pathlib.Path, first: bool, interruption: Interruption
+) -> Run | Outcome:
+    """Opens the run of the tokenizer, trained first if the config names none.
+
+    Returns:
+      The run, or how its training ended if it was asked to stop.
+    """
+    if settings.tokenizer:
+        return tokenizers.open_tokenizer(settings)
+    own = folder / tokenizers.FOLDER
+    if first:
+        _say(f"tokenizer: none is given, so one is trained in {own}, with config.vqvae.")
+    outcome = train(tokenizers.own_experiment(settings), own, interruption=interruption)
+    return load(own) if outcome.ended else outcome
 
 
 @contextlib.contextmanager
