@@ -29,7 +29,7 @@ from rnngen_jax.shapes import ImageSpec
 
 @dataclass(frozen=True)
 class Config:
-    """Choices of the VQ-VAE.
+    """Choices of a VQ-VAE: its encoder, its quantiser and its decoder.
 
     Attributes:
       quantiser: a quantiser and its options, such as "codebook:codes=256,estimator=rotation",
