@@ -1,7 +1,8 @@
 """Code RNN: a recurrent prior over the codes of a VQ-VAE, which makes it generate.
 
     rnngen train --config=configs/code_rnn.py --workdir=runs/codes
-        one CPU core, 2 min; not run yet: bits per dimension
+        one CPU core, 3 min for both stages with other jobs running; at most 2.136 ± 0.018 bits per
+        dimension, 2.532 under a unigram prior
 
     rnngen train --config=configs/code_rnn.py:mnist --workdir=runs/codes_mnist
         one CPU core, min not measured; not run yet: bits per dimension, 256 levels
@@ -34,7 +35,7 @@ def get_config(arg: str = "digits"):
     config = recipes.begin("code_rnn", arg, PRESETS)
     recipes.codebook(config.vqvae, arg)
     recipes.coded_data(config, arg)
-    recipes.adamw(config, learning_rate=2e-3, steps=1000 if arg == "digits" else 3000)
+    recipes.adamw(config, learning_rate=2e-3, steps=1000 if arg == "digits" else 1500)
     config.optimizer.weight_decay = 0.01
     config.model.dropout = 0.3 if arg == "digits" else 0.0
     return config

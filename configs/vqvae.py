@@ -1,7 +1,8 @@
 """VQ-VAE: images as grids of codes, with any quantiser.
 
     rnngen train --config=configs/vqvae.py --workdir=runs/vqvae
-        one CPU core, 1 min; not run yet: bits per dimension
+        one CPU core, 1 min with other jobs running; at most 2.562 ± 0.014 bits per dimension,
+        perplexity 14.7 of 16 codes
 
     rnngen train --config=configs/vqvae.py:mnist --workdir=runs/vqvae_mnist
         one CPU core, min not measured; not run yet: bits per dimension, 256 levels
@@ -31,6 +32,6 @@ def get_config(arg: str = "digits"):
     config = recipes.begin("vqvae", arg, PRESETS)
     recipes.codebook(config.model, arg)
     recipes.coded_data(config, arg)
-    recipes.adamw(config, learning_rate=2e-3, steps=1000 if arg == "digits" else 3000)
+    recipes.adamw(config, learning_rate=2e-3, steps=1000 if arg == "digits" else 1500)
     config.optimizer.weight_decay = 0.01
     return config

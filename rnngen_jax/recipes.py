@@ -141,10 +141,12 @@ def codebook(section: ConfigDict, preset: str) -> None:
       section: its fields: `config.model` of vqvae, or `config.vqvae` of code_rnn.
       preset: "digits", "mnist", "fashion_mnist", "cifar10" or "folder".
     """
-    if preset != "digits":
-        section.update(quantiser="codebook:codes=256", readout="logistic_mixture", mixtures=3)
+    if preset == "digits":
+        section.quantiser = "codebook:codes=16"
+        return
+    section.update(readout="logistic_mixture", mixtures=3, stages=2)
     if preset in ("cifar10", "folder"):
-        section.update(quantiser="codebook:codes=512", features=64, vectors=64, stages=2, blocks=2)
+        section.update(quantiser="codebook:codes=512", features=64, vectors=64, blocks=2)
 
 
 def coded_data(config: ConfigDict, preset: str) -> None:

@@ -27,7 +27,7 @@ NUM = 4
 @functools.cache
 def tokenizer_of(kind):
     model = models.build("vqvae", TINY | TOKENIZERS[kind], SPEC)
-    params, extra = model.init(jax.random.key(2))
+    params, extra = jax.jit(model.init)(jax.random.key(2))
     return model, params, extra
 
 
@@ -39,7 +39,7 @@ def built(kind, conditional=True):
     fields = PRIOR | {"class_conditional": conditional}
     prior = models.build("code_rnn", fields, grid)
     both = two_stage(model, prior, Frozen(*frozen))
-    params, extra = both.init(jax.random.key(3))
+    params, extra = jax.jit(both.init)(jax.random.key(3))
     params = jax.tree.map(lambda x: x + 0.3 * jnp.sin(jnp.arange(x.size).reshape(x.shape)), params)
     counts = jnp.arange(grid.channels * grid.levels, dtype=jnp.float32)
     return both, prior, params, {**extra, "counts": counts.reshape(grid.channels, grid.levels)}
