@@ -66,6 +66,11 @@ class Config(UnrolledConfig):
         allowed = "≥ 1 if config.model.above is 0"
         require(self.previous + self.above > 0, "config.model.previous", 0, allowed)
 
+    def require_private(self, player: str, noise: float) -> None:
+        """Raises a `UserError`: the tokenizer and the counts of codes have no private gradients."""
+        del player
+        require(noise == 0, "config.optimizer.private_noise", noise, "0 for code_rnn")
+
 
 def build(config: Config, spec: ImageSpec) -> Model:
     """Builds the model for grids of codes like `spec`.

@@ -66,3 +66,12 @@ def adopt(settings: Experiment, run: Run) -> tuple[Experiment, Frozen]:
     """
     found = replace(settings, codes=run.experiment.model, tokenizer_digest=run.digest.hex())
     return found, Frozen(run.params, run.extra)
+
+
+def described(run: Run) -> str:
+    """The line that says which codes a prior is trained on."""
+    grid = run.model.codes.spec
+    return (
+        f"tokenizer {run.workdir}, step {run.step}: {grid.height}x{grid.width}x{grid.channels} "
+        f"codes of {grid.levels}, {run.experiment.model.quantiser}"
+    )

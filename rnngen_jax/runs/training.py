@@ -74,12 +74,13 @@ def _train(
     track = stoppable(interruption)
     settings, begins = folders.settled(folder, given)
     dataset = data.load(settings.data)
-    frozen = None
+    frozen, announced = None, []
     if settings.codes is not None and not _has_checkpoint(folder):
         opened = _tokenizer(settings, folder, first, interruption)
         if isinstance(opened, Outcome):
             return opened
         settings, frozen = tokenizers.adopt(settings, opened)
+        announced.append(tokenizers.described(opened))
     model = experiment.build(settings, dataset.spec, frozen)
     training = settings.training
     batches, available = program.batches_per_step(settings.optimizers), dataset.splits["train"].num
@@ -105,7 +106,7 @@ def _train(
         warn=_say if first else lambda line: None,
         track=track,
     )
-    announced = [
+    announced += [
         opening.data(dataset),
         *opening.ended_schedules(settings.optimizers, training.steps),
     ]

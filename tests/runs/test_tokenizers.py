@@ -107,7 +107,9 @@ def test_it_goes_on_without_the_tokenizer_to_the_bit(made, tmp_path):
 def test_its_own_tokenizer_is_trained_first(made, tmp_path, capsys):
     flags = (f"--config={made}/tiny.py:code_rnn", f"--workdir={tmp_path}/run")
     assert rnngen("train", *flags) == 0
-    assert "tokenizer: none is given, so one is trained in" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "tokenizer: none is given, so one is trained in" in said
+    assert "step 6: 4x4x2 codes of 7, codebook:codes=7" in said
     run, own = rg.load(tmp_path / "run"), rg.load(tmp_path / "run" / tokenizers.FOLDER)
     assert own.model.name == "vqvae"
     assert own.step == 6
@@ -184,6 +186,9 @@ def test_another_tokenizer_does_not_go_on_with_a_run(made, tmp_path, capsys):
         ("code_rnn", "--config.vqvae.kernel=3", "config.vqvae.kernel must be even, got 3"),
         ("code_rnn", "--config.vqvae.mixtures=3", "config.vqvae.mixtures=3 has no effect with"),
         ("code_rnn", "--config.model.previous=0 --config.model.above=0", "must be ≥ 1 if"),
+        ("vqvae", "--config.optimizer.private_noise=1.0", "private_noise must be 0 for vqvae"),
+        ("code_rnn", "--config.optimizer.private_noise=1.0", "must be 0 for code_rnn, got 1.0"),
+        ("vqvae", "--config.tokenizer=x", "tokenizer"),
     ],
 )
 def test_fields_that_do_not_fit_are_refused(made, tmp_path, capsys, config, flag, said):
