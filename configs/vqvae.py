@@ -1,11 +1,12 @@
 """VQ-VAE: images as grids of codes, with any quantiser.
 
     rnngen train --config=configs/vqvae.py --workdir=runs/vqvae
-        one CPU core, 1 min with other jobs running; at most 2.562 ± 0.014 bits per dimension,
-        perplexity 14.7 of 16 codes
+        one CPU core, 1 min with other jobs running; at most 2.409 ± 0.015 bits per dimension,
+        perplexity 7.3 of 8 codes
 
     rnngen train --config=configs/vqvae.py:mnist --workdir=runs/vqvae_mnist
-        one CPU core, min not measured; not run yet: bits per dimension, 256 levels
+        one CPU core, 11 min with other jobs running; at most 844.7 ± 1.6 nats per image, 1.554 bits
+        per dimension, 256 levels; perplexity 45.7 of 64 codes
 
     rnngen train --config=configs/vqvae.py:fashion_mnist --workdir=runs/vqvae_fashion
         one CPU core, min not measured; not run: bits per dimension, 256 levels

@@ -142,7 +142,7 @@ def codebook(section: ConfigDict, preset: str) -> None:
       preset: "digits", "mnist", "fashion_mnist", "cifar10" or "folder".
     """
     if preset == "digits":
-        section.quantiser = "codebook:codes=16"
+        section.quantiser = "codebook:codes=8"
         return
     section.update(readout="logistic_mixture", mixtures=3, stages=2)
     if preset in ("cifar10", "folder"):

@@ -151,7 +151,7 @@ def on_devices(kind, way, extra, z, key):
     return jax.jit(over)(z, index)
 
 
-BY_PMAP = ("ema", "gradient", "residual_dropout", "lfq", "gumbel")  # of the same function
+BY_PMAP = ("ema", "gradient", "lfq", "gumbel")  # of the same function
 
 
 @pytest.mark.parametrize(
