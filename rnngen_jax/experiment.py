@@ -15,11 +15,14 @@ from rnngen_jax.errors import UserError
 from rnngen_jax.evaluation.likelihood import EvaluationConfig
 from rnngen_jax.files import read_regular, replacing
 from rnngen_jax.models.base import Model
+from rnngen_jax.models.two_stage import Frozen, two_stage
 from rnngen_jax.shapes import ImageSpec
 from rnngen_jax.training.config import OptimizerConfig, TrainingConfig, optimizer_section
 
 # Sections of every experiment; `model` and the sections of its players depend on the model.
 SECTIONS = {"data": DataConfig, "training": TrainingConfig, "evaluation": EvaluationConfig}
+
+TOP = ("tokenizer", "tokenizer_digest")  # fields in no section, of priors over codes
 
 MOST_BYTES = 2**20  # largest config.json
 
@@ -53,6 +56,10 @@ class Experiment:
       model: that file's `Config`.
       data, training, evaluation: the sections of every experiment.
       optimizer_sections: the sections that train the model's players, such as "optimizer", by name.
+      tokenizer: for a prior over codes, the folder of the run that gives them; empty to train one
+        in the run's own folder first, with the section of the tokenizer's model.
+      tokenizer_digest: the digest of that run's parameters, which training sets.
+      codes: the tokenizer's `Config`; `None` for other models.
     """
 
     name: str
@@ -61,6 +68,9 @@ class Experiment:
     training: TrainingConfig
     evaluation: EvaluationConfig
     optimizer_sections: Mapping[str, OptimizerConfig]
+    tokenizer: str = ""
+    tokenizer_digest: str = ""
+    codes: Any = None
 
     @property
     def optimizers(self) -> dict[str, OptimizerConfig]:
@@ -72,6 +82,8 @@ class Experiment:
     def sections(self) -> dict[str, Any]:
         """All sections but `model` by name, in the order of config.json."""
         own = {name: getattr(self, name) for name in SECTIONS} | dict(self.optimizer_sections)
+        if self.codes is not None:
+            own[tokenizer_of(self.name)] = self.codes
         return {name: own[name] for name in sections(self.name)}
 
 
@@ -82,7 +94,18 @@ def sections(name: str) -> dict[str, type]:
       UserError: an unknown model.
     """
     own = {section: optimizer_section(section) for section in models.players(name).values()}
-    return {"data": DataConfig, **own, **SECTIONS}
+    tokenizer = tokenizer_of(name)
+    codes = {tokenizer: models.config_class(tokenizer)} if tokenizer else {}
+    return {**codes, "data": DataConfig, **own, **SECTIONS}
+
+
+def tokenizer_of(name: str) -> str:
+    """The model whose codes a model is a prior over, such as "vqvae"; empty for other models.
+
+    Raises:
+      UserError: an unknown model.
+    """
+    return getattr(models.config_class(name), "TOKENIZER", "")
 
 
 def default(name: str) -> ConfigDict:
@@ -98,7 +121,8 @@ def default(name: str) -> ConfigDict:
     """
     model = models.config_class(name)
     others = {section: to_mapping(cls()) for section, cls in sections(name).items()}
-    return ConfigDict({"model": {"name": name, **to_mapping(model())}, **others})
+    top = {"tokenizer": ""} if tokenizer_of(name) else {}
+    return ConfigDict({**top, "model": {"name": name, **to_mapping(model())}, **others})
 
 
 def check(config: Mapping[str, Any]) -> Experiment:
@@ -117,29 +141,58 @@ def check(config: Mapping[str, Any]) -> Experiment:
     values = config.to_dict() if isinstance(config, ConfigDict) else config
     if not isinstance(values, Mapping):
         raise UserError(f"config must be a ConfigDict, got {type(config).__name__}.")
+    top = {field: values[field] for field in TOP if field in values}
+    values = {section: fields for section, fields in values.items() if section not in top}
     for section, fields in values.items():
         require(isinstance(fields, Mapping), f"config.{section}", fields, "a section of fields")
     model = dict(values.get("model", {}))
     name = model.pop("name", None)
     allowed = f"one of {', '.join(models.names())}"
     require(isinstance(name, str), "config.model.name", name, allowed)
-    allowed = sections(name)
+    allowed, tokenizer = sections(name), tokenizer_of(name)
+    for field, value in top.items():
+        if not tokenizer:
+            raise UserError(f"config.{field} is not a field of {name}, which has no codes.")
+        require(isinstance(value, str), f"config.{field}", value, "a string")
     for section in values:
         if section != "model" and section not in allowed:
             known = nearest(str(section), ("model", *allowed))
             raise UserError(f"config.{section} is not a section of {name}; {known}")
     own = from_mapping(models.config_class(name), model, "config.model", f" of {name}")
     others = {
-        section: from_mapping(cls, values.get(section, {}), f"config.{section}")
-        for section, cls in allowed.items()
+        section: _section(cls, values.get(section, {}), section) for section, cls in allowed.items()
     }
     always = {section: others.pop(section) for section in SECTIONS}
-    found = Experiment(name=name, model=own, **always, optimizer_sections=others)
+    codes = others.pop(tokenizer) if tokenizer else None
+    found = Experiment(
+        name=name, model=own, **always, optimizer_sections=others, **top, codes=codes
+    )
     for player, section in found.optimizers.items():
         # Defined by a `Config` if private gradients alone would not keep the images private.
         if section.private_noise and hasattr(own, "require_private"):
             own.require_private(player, section.private_noise)
     return found
+
+
+def _section(cls: type, values: Mapping[str, Any], section: str) -> Any:
+    """A section from its fields; a model's messages name the section that it is in.
+
+    Raises:
+      UserError: as `check`.
+    """
+    here, there = f"config.{section}.", "config.model."
+
+    def named(text: str) -> str:
+        return text.replace(there, here)
+
+    try:
+        return from_mapping(cls, values, f"config.{section}")
+    except UnreadError as error:
+        choices = frozenset(map(named, error.choices))
+        texts = named(error.field), choices, error.default
+        raise UnreadError(*texts, named(error.effect), named(error.remedy)) from None
+    except UserError as error:
+        raise UserError(named(str(error))) from None
 
 
 def reset_unread(config: ConfigDict, given: Collection[str]) -> list[str]:
@@ -204,22 +257,38 @@ def resolve(experiment: Experiment, begun: Experiment | None = None) -> Experime
             most = f"{at}.decay_steps={decays}" if decays else f"config.training.steps={steps}"
             allowed = f"< {most}, or -1 to use {at}.warmup_fraction"
             require(given < (decays or steps), f"{at}.warmup_steps", given, allowed)
-    return replace(experiment, optimizer_sections=found)
+    experiment = replace(experiment, optimizer_sections=found)
+    if begun is None or begun.tokenizer != experiment.tokenizer:
+        return experiment
+    # The codes are those that the run began with, whatever its tokenizer's folder holds by now.
+    experiment = replace(experiment, tokenizer_digest=begun.tokenizer_digest)
+    return replace(experiment, codes=begun.codes) if experiment.tokenizer else experiment
 
 
-def build(experiment: Experiment, spec: ImageSpec) -> Model:
+def build(experiment: Experiment, spec: ImageSpec, frozen: Frozen | None = None) -> Model:
     """The experiment's model, for images like `spec`.
+
+    Args:
+      experiment: the settings.
+      spec: the images.
+      frozen: for a prior over codes, the tokenizer's arrays to begin with; `None` where they come
+        from a checkpoint.
 
     Raises:
       UserError: the model cannot be built for such images.
     """
-    return models.build(experiment.name, experiment.model, spec)
+    if experiment.codes is None:
+        return models.build(experiment.name, experiment.model, spec)
+    tokenizer = models.build(tokenizer_of(experiment.name), experiment.codes, spec)
+    prior = models.build(experiment.name, experiment.model, tokenizer.codes.spec)
+    return two_stage(tokenizer, prior, frozen)
 
 
 def to_dict(experiment: Experiment) -> dict[str, dict[str, Any]]:
     """The nested dict that `check` reads back."""
     others = {name: to_mapping(section) for name, section in experiment.sections.items()}
-    return {"model": {"name": experiment.name, **to_mapping(experiment.model)}, **others}
+    top = {} if experiment.codes is None else {field: getattr(experiment, field) for field in TOP}
+    return {**top, "model": {"name": experiment.name, **to_mapping(experiment.model)}, **others}
 
 
 def to_json(experiment: Experiment, path: str | os.PathLike[str]) -> None:
@@ -275,9 +344,13 @@ def from_record(values: Mapping[str, Any], where: str | os.PathLike[str]) -> Exp
 def identity(experiment: Experiment, spec: ImageSpec) -> dict[str, Any]:
     """The identity of a checkpoint: the model with all its fields, and the images.
 
-    It is stored in each checkpoint; a checkpoint of another identity is refused.
+    It is stored in each checkpoint; a checkpoint of another identity is refused. A tokenizer is
+    known by its fields and its digest, not by its folder.
     """
     model = {"name": experiment.name, **to_mapping(experiment.model)}
+    if experiment.codes is not None:
+        codes = {"name": tokenizer_of(experiment.name), **to_mapping(experiment.codes)}
+        model["tokenizer"] = {**codes, "digest": experiment.tokenizer_digest}
     return {"model": model, "spec": dict(spec._asdict())}
 
 
@@ -294,6 +367,8 @@ def difference(old: Experiment, new: Experiment) -> list[str]:
     same = set(MAY_CHANGE)
     if data.canonical(old.data.name) == data.canonical(new.data.name):
         same.add("data.name")
+    if _same_folder(old.tokenizer, new.tokenizer):
+        same.add("tokenizer")
     if _same_folder(old.evaluation.classifier, new.evaluation.classifier):
         same.add("evaluation.classifier")
     return [
@@ -309,9 +384,10 @@ def _same_folder(one: str, other: str) -> bool:
 
 
 def _flat(experiment: Experiment) -> dict[str, Any]:
-    """All values by "section.field"."""
-    return {
+    """All values by "section.field", or "field" for those in no section."""
+    values = to_dict(experiment)
+    return {field: values.pop(field) for field in TOP if field in values} | {
         f"{section}.{field}": value
-        for section, fields in to_dict(experiment).items()
+        for section, fields in values.items()
         for field, value in fields.items()
     }

@@ -132,3 +132,36 @@ def adversarial(config: ConfigDict, preset: str, steps: int) -> ConfigDict:
     every(config, lines=500, pictures=1000)
     config.evaluation.num_images = 0
     return config
+
+
+def codebook(section: ConfigDict, preset: str) -> None:
+    """A VQ-VAE's encoder, codebook and decoder.
+
+    Args:
+      section: its fields: `config.model` of vqvae, or `config.vqvae` of code_rnn.
+      preset: "digits", "mnist", "fashion_mnist", "cifar10" or "folder".
+    """
+    if preset == "digits":
+        section.quantiser = "codebook:codes=8"
+        return
+    section.update(readout="logistic_mixture", mixtures=3, stages=2)
+    if preset in ("cifar10", "folder"):
+        section.update(quantiser="codebook:codes=512", features=64, vectors=64, blocks=2)
+
+
+def coded_data(config: ConfigDict, preset: str) -> None:
+    """The data of a preset of vqvae and code_rnn, batches, and cadences.
+
+    Args:
+      config: of either model.
+      preset: as for `codebook`.
+    """
+    if preset == "digits":
+        return
+    if preset == "cifar10":
+        config.data.update(name="tfds:cifar10", validation_fraction=0.1, flip=True)
+    elif preset == "folder":
+        folder(config)
+    else:
+        idx_data(config, preset)
+    every(config, lines=250, pictures=1000)

@@ -24,7 +24,8 @@ def test_default_holds_every_field_and_checks(name):
     assert checked.name == name
     assert checked.model == models.config_class(name)()
     sections = experiment.sections(name)
-    assert set(config) == {"model", *sections}
+    top = {"tokenizer"} if experiment.tokenizer_of(name) else set()
+    assert set(config) == {"model", *sections} | top
     for section, cls in sections.items():
         assert checked.sections[section] == cls()
         assert set(config[section]) == {field.name for field in dataclasses.fields(cls)}

@@ -133,8 +133,12 @@ def _sections(settings: "Experiment") -> dict[str, tuple[str, list[Field]]]:
 
     model = type(settings.model)
     about, _, _ = inspect.cleandoc(inspect.getmodule(model).__doc__ or "").partition("\n")
-    name = Field("name", settings.name, None, "str", meanings(experiment.Experiment)["name"])
+    texts = meanings(experiment.Experiment)
+    name = Field("name", settings.name, None, "str", texts["name"])
     found = {"model": (about, [name, *fields(settings.model)])}
+    if settings.codes is not None:
+        row = Field("tokenizer", _text(settings.tokenizer), '""', "str", texts["tokenizer"])
+        found = {"": ("what the model is a prior of.", [row]), **found}
     for name, section in settings.sections.items():
         about, _, _ = inspect.cleandoc(type(section).__doc__ or "").partition("\n")
         found[name] = (about.replace("`", ""), fields(section))
@@ -154,7 +158,8 @@ def _page(settings: "Experiment") -> Iterator[str]:
     )
     for section, (about, listed) in sections.items():
         yield ""
-        yield from textwrap.wrap(f"config.{section}: {about}", WIDTH, subsequent_indent="  ")
+        where = f"config.{section}" if section else "config"
+        yield from textwrap.wrap(f"{where}: {about}", WIDTH, subsequent_indent="  ")
         yield from _row("  ", TITLES, widths)
         for row in listed:
             mark, default = ("* ", f" Default: {row.default}.") if row.differs else ("  ", "")

@@ -175,6 +175,8 @@ def run(which: Which, split: str, num: int, iw_samples: int, judged: Judged) -> 
     whose = f", seed {record['seed']}" if "seed" in record else whose
     print(f"checkpoint:     step {one.step} of {which.workdir}{whose}")
     figures.print_metrics(metrics, len(opened))
+    figures.print_rows(metrics, len(opened))
+    figures.print_codes(metrics)
     figures.print_usage(metrics, record.get("latents", []))
     if "cross_entropy" in metrics:
         print(f"{'accuracy:':<15} {metrics['accuracy']:.4f}")

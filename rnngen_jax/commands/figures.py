@@ -18,6 +18,25 @@ def print_metrics(metrics: Mapping[str, float], seeds: int) -> None:
             print(f"{'  of each:':<15} {', '.join(each)}")
 
 
+def print_rows(metrics: Mapping[str, float], seeds: int) -> None:
+    """Prints the bound under each prior over codes, one row each; ± as for the likelihood."""
+    ending = "_bits_per_dim"
+    error = "_error" if seeds == 1 else "/standard_error"
+    for name in (name for name in metrics if name.endswith(ending)):
+        title = f"  {name.removesuffix(ending)}:"
+        print(f"{title:<15} {metrics[name]:.4f} ± {metrics[name + error]:.4f} bits per dim")
+
+
+def print_codes(metrics: Mapping[str, float]) -> None:
+    """Prints how a codebook is used by the whole split."""
+    if "perplexity" not in metrics:
+        return
+    print(
+        f"{'codes:':<15} perplexity {metrics['perplexity']:.1f}, {metrics['codes_used']:.1%} in "
+        f"use, {metrics['dead_codes']:g} dead"
+    )
+
+
 def print_usage(
     metrics: Mapping[str, float], latents: Sequence[Mapping[str, list[list[float]]]]
 ) -> None:

@@ -69,6 +69,8 @@ def described(
     """
     candidates = candidates or model.candidates
     if model.steps is None:
+        if completion.moved is None:
+            return _weighed(model, candidates, completion)
         return _chain(model, candidates, completion)
     later = come_later(model.steps, known, model.spec.channels)
     if later == 0:
@@ -107,6 +109,17 @@ def _chain(model: Model, candidates: int, completion: Completion) -> str:
         f"latents in each; {np.median(completion.moved):.0%} (median) or "
         f"{completion.moved.min():.0%} (least) of these were accepted"
     )
+
+
+def _weighed(model: Model, candidates: int, completion: Completion) -> str:
+    """How a model of codes completed images."""
+    least, median = completion.effective.min(), np.median(completion.effective)
+    line = (
+        f"completed given all known pixels, by {model.latent.completion}: one of {candidates} "
+        f"draws in each; effective sample size {median:.1f} (median), {least:.1f} (least)"
+    )
+    few = ", near 1: raise --candidates"
+    return line + few * bool(median < FEW)
 
 
 def _number(mean: float) -> str:

@@ -10,6 +10,7 @@ from jax import Array
 from rnngen_jax import keys
 from rnngen_jax.errors import UserError
 from rnngen_jax.evaluation.batching import Batches
+from rnngen_jax.evaluation.codes import CodeUsage, counts, usage_of
 from rnngen_jax.evaluation.likelihood import SEED, Transform
 from rnngen_jax.evaluation.spread import spread
 from rnngen_jax.models.base import Batch, Extra, Inspection, Model, Params
@@ -31,12 +32,14 @@ class Usage(NamedTuple):
       kl: mean KL divergence of each latent variable, nats, `[S, Z]`; `None` for deterministic
         codes.
       variance: variance over images of each variable's posterior mean, `[S, Z]`.
+      codes: the use of a codebook; `None` without one.
     """
 
     reconstruction_nats: float
     squared_error: float
     kl: np.ndarray | None
     variance: np.ndarray
+    codes: CodeUsage | None = None
 
     @property
     def active(self) -> np.ndarray:
@@ -50,7 +53,14 @@ class Usage(NamedTuple):
             "mean_squared_error": self.squared_error,
             "active_units": float(self.active.sum()),
         }
-        return found if self.kl is None else {**found, "kl": float(self.kl.sum())}
+        if self.kl is not None:
+            found["kl"] = float(self.kl.sum())
+        return found if self.codes is None else {**found, **self.codes.metrics()}
+
+
+def levels_of(model: Model) -> int:
+    """The number of codes of a model with a codebook, or 0."""
+    return 0 if model.codes is None else model.codes.spec.levels
 
 
 def inspector(model: Model, transform: Transform) -> Inspect:
@@ -73,32 +83,38 @@ def inspector(model: Model, transform: Transform) -> Inspect:
     return of
 
 
-def measure(inspect: Inspect, params: Params, extra: Extra, batches: Batches) -> Usage:
+def measure(
+    inspect: Inspect, params: Params, extra: Extra, batches: Batches, levels: int = 0
+) -> Usage:
     """Measures each image of a split exactly once; sums are float64 on the host.
 
     Args:
       inspect: from `inspector`.
       params, extra: the model's parameters and state.
       batches: from `split_batches`; their size does not change the numbers.
+      levels: number of codes of a model with a codebook, otherwise not read.
     """
     key = jax.random.key(SEED)
     sums: dict[str, Any] = dict.fromkeys(("log_likelihood", "squared_error", "kl", "mean"), 0.0)
     squares: Any = 0.0
-    total = 0
+    total, used = 0, 0
     for num, found in spread(inspect)(params, extra, batches, key):
         arrays = {
             name: np.asarray(value, np.float64)[:num]
             for name, value in found._asdict().items()
-            if value is not None
+            if value is not None and name != "codes"
         }
         for name, array in arrays.items():
             sums[name] = sums[name] + array.sum(0)
         squares = squares + np.square(arrays["mean"]).sum(0)
         total += num
+        if found.codes is not None:
+            used = used + counts(np.asarray(found.codes)[:num], levels)
     mean = sums["mean"] / total
     return Usage(
         reconstruction_nats=-float(sums["log_likelihood"] / total),
         squared_error=float(sums["squared_error"] / total),
         kl=None if found.kl is None else sums["kl"] / total,
         variance=squares / total - np.square(mean),
+        codes=None if found.codes is None else usage_of(used),
     )

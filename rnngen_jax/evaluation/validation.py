@@ -41,7 +41,8 @@ def validator(
       dataset: the data.
       config: how much is measured; the caller opens the judge that its `classifier` names.
       judge: judges the samples; `None` for no samples.
-      warn: called with a line for each validation whose samples lack classes.
+      warn: called with a line for each validation whose samples lack classes, or whose images use
+        few of a codebook's codes.
       track: wraps each range over batches; it may raise to end the validation.
 
     Returns:
@@ -70,9 +71,15 @@ def validator(
         )
     if model.latent is not None:
         inspect = latents.inspector(model, transform)
-        parts.append(
-            lambda params, extra: latents.measure(inspect, params, extra, batches()).metrics()
-        )
+        levels = latents.levels_of(model)
+
+        def of_latents(params: Params, extra: Extra) -> dict[str, float]:
+            usage = latents.measure(inspect, params, extra, batches(), levels)
+            if usage.codes is not None and usage.codes.collapsed:
+                warn(usage.codes.warning())
+            return usage.metrics()
+
+        parts.append(of_latents)
     if judge is not None:
         parts.append(_of_samples(model, dataset, config, judge, warn, track))
     if not parts:

@@ -70,7 +70,7 @@ class _Keeper:
       count, timeout: as the module's arguments.
       service: port of JAX's service on this host.
       processes: those who have come, by number.
-      agreements: by name, what each process has said.
+      agreements: by number, what each process has said.
       started: whether all have come.
       over: the line that says that the run is over and why, once it is.
       ended: when that was.
@@ -81,7 +81,7 @@ class _Keeper:
     timeout: float
     service: int
     processes: dict[int, _Process] = field(default_factory=dict)
-    agreements: dict[str, dict[int, Any]] = field(default_factory=dict)
+    agreements: dict[int, dict[int, Any]] = field(default_factory=dict)
     started: bool = False
     over: dict[str, Any] | None = None
     ended: float = 0.0
@@ -202,13 +202,14 @@ class _Keeper:
             if line.get("message"):
                 self.end(f"{self.name(index)} has ended: {line['message']}", line["bye"])
         if "agree" in line:
-            said = self.agreements.setdefault(line["agree"], {})
+            said = self.agreements.setdefault(line["number"], {})
             said[index] = line["value"]
             if len(said) == self.count:
                 self.compare(line["agree"], said)
+                self.tell({"agreed": line["number"]})
 
     def compare(self, name: str, said: Mapping[int, Any]) -> None:
-        """Tells everybody that all agree, or ends a run whose processes do not."""
+        """Ends a run whose processes do not agree."""
         for index in range(1, self.count):
             if said[index] != said[0]:
                 self.end(
@@ -218,7 +219,6 @@ class _Keeper:
                     OWN_ENDS,
                 )
                 return
-        self.tell({"agreed": name})
 
     async def watch(self) -> None:
         """Looks after the processes until all have left."""

@@ -53,7 +53,7 @@ class Link:
         self._sending = threading.Lock()
         self._news = threading.Condition()
         self._ending = threading.Lock()
-        self._agreed: set[str] = set()
+        self._asked = self._agreed = 0
         self._over: tuple[str, int] | None = None
         self._leaving = self._alone = False
         self._when_over: Callable[[str], None] = lambda message: None
@@ -71,15 +71,20 @@ class Link:
         self._mark += 1
 
     def agree(self, name: str, value: Any) -> None:
-        """Waits until all processes have said the same JSON value under a name.
+        """Waits until all processes have said the same JSON value.
+
+        Args:
+          name: what it is of a process, for the message: "process 0 has NAME VALUE".
+          value: this process's.
 
         Raises:
           RunError: another one has said another, or has failed.
           LostError: one is gone.
         """
-        self._send({"agree": name, "value": value})
+        self._asked += 1
+        self._send({"agree": name, "number": self._asked, "value": value})
         with self._news:
-            self._news.wait_for(lambda: name in self._agreed or self._over is not None)
+            self._news.wait_for(lambda: self._agreed >= self._asked or self._over is not None)
             if self._over is not None:
                 raise _error(*self._over)
 
@@ -188,8 +193,7 @@ class Link:
             for line in map(json.loads, lines):
                 with self._news:
                     self._alone |= "alone" in line
-                    if "agreed" in line:
-                        self._agreed.add(line["agreed"])
+                    self._agreed = line.get("agreed", self._agreed)
                     self._news.notify_all()
                 if "over" in line:
                     self._end(line["over"], line["code"])

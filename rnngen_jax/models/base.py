@@ -87,12 +87,14 @@ class Inspection(NamedTuple):
       mean: the posterior's mean, or the code, `[B, S, Z]`.
       squared_error: mean squared error of the expected image given the posterior's mean, with
         values in [0, 1], `[B]`.
+      codes: the image's codes, int32 `[B, S, depth]`, for models with a codebook.
     """
 
     log_likelihood: Array
     kl: Array | None
     mean: Array
     squared_error: Array
+    codes: Array | None = None
 
 
 class Latent(NamedTuple):
@@ -165,6 +167,9 @@ class Model(NamedTuple):
       log_probs: for autoregressive models, the distribution that raw outputs describe,
         `log_probs(raw [..., P]) -> [..., L]`, nats for each grey level.
       latent: functions of latent-variable models (`Latent`).
+      codes: for models with a codebook, what a prior over its codes needs (`models.codes.Codes`).
+      log_probs_under: for models with codes, `log_prob` under priors that `evaluate` reports beside
+        the model's own, by name.
       classify: for classifiers, `classify(params, extra, image) -> (features, logits)`, from uint8
         `[B, H, W, C]` to float32 `[B, F]`, for comparing images, and `[B, K]` class logits; without
         dropout.
@@ -186,6 +191,8 @@ class Model(NamedTuple):
     stages: tuple[Any, ...] = ()
     log_probs: Callable[[Array], Array] | None = None
     latent: Latent | None = None
+    codes: Any = None
+    log_probs_under: Mapping[str, Callable[[Params, Extra, Batch, Array], Array]] = {}
     classify: Callable[[Params, Extra, Array], tuple[Array, Array]] | None = None
 
 

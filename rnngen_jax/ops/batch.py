@@ -2,8 +2,8 @@
 
 A training step runs as one device's program on its shard of the batch (`jax.shard_map` or
 `jax.pmap`). Devices communicate only here: one all-reduce for the gradients and metrics of an
-update, and one per pair of batch statistics. Without an axis `BATCH_AXIS`, or with one device on
-it, the batch is whole and nothing is communicated.
+update, one per pair of batch statistics, and one for all statistics of codebooks. Without an axis
+`BATCH_AXIS`, or with one device on it, the batch is whole and nothing is communicated.
 """
 
 from collections.abc import Sequence
@@ -52,6 +52,34 @@ def mean_over_devices(tree: Any) -> Any:
         for place, mean in zip(group, means, strict=True):
             leaves[place] = mean.reshape(leaves[place].shape)
     return jax.tree.unflatten(structure, leaves)
+
+
+def sum_over_devices(tree: Any) -> Any:
+    """The sum over the devices that share a batch, in one all-reduce per dtype.
+
+    Args:
+      tree: floating-point arrays, each device's own.
+    """
+    return jax.tree.map(lambda mean: mean * parts(), mean_over_devices(tree))
+
+
+def own_rows(x: Array, places: Array) -> Array:
+    """A device's addends of the rows at `places` of the whole batch: `sum_over_devices` of them.
+
+    So rows of a batch that is spread over devices are had without gathering it.
+
+    Args:
+      x: `[N, ...]`, the device's shard of the batch; shards are contiguous, in the devices' order.
+      places: int `[M]`, in `[0, parts() * N)`, the same on every device.
+
+    Returns:
+      `[M, ...]`, zero for rows of other devices.
+    """
+    if parts() == 1:
+        return x[places]
+    own = places // x.shape[0] == jax.lax.axis_index(BATCH_AXIS)
+    rows = x[places % x.shape[0]]
+    return jnp.where(own.reshape(-1, *[1] * (x.ndim - 1)), rows, 0)
 
 
 def mean_over_batch(x: Array, axes: int | Sequence[int] = 0) -> Array:

@@ -157,6 +157,10 @@ def _measure(
         return [{} for _ in opened]
     score = likelihood.scorer(first.model, transform, iw_samples)
     own = likelihood.scorer(first.model, transform) if iw_samples else None
+    under = {
+        name: likelihood.scorer(first.model._replace(log_prob=log_prob), transform)
+        for name, log_prob in first.model.log_probs_under.items()
+    }
 
     def evaluated(score: likelihood.Score, run: Run) -> likelihood.Result:
         batches = _batches(first, split, num)
@@ -180,6 +184,10 @@ def _measure(
         }
         if own is not None:
             metrics["elbo_nats_per_image"] = evaluated(own, run).nats_per_image
+        for name, other in under.items():
+            row = evaluated(other, run)
+            metrics[f"{name}_bits_per_dim"] = row.bits_per_dim
+            metrics[f"{name}_bits_per_dim_error"] = row.bits_per_dim_error
         found.append(metrics)
     return found
 
@@ -200,7 +208,8 @@ def _inspect(
     look = latents.inspector(first.model, evaluation_transform(first.dataset))
     found = []
     for run in opened:
-        usage = latents.measure(look, run.params, run.extra, _batches(first, split, num))
+        batches, levels = _batches(first, split, num), latents.levels_of(first.model)
+        usage = latents.measure(look, run.params, run.extra, batches, levels)
         arrays = {"variance": usage.variance.tolist()}
         if usage.kl is not None:
             arrays["kl"] = usage.kl.tolist()

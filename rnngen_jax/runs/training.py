@@ -23,9 +23,12 @@ from rnngen_jax.models.base import Extra, Model, Params
 from rnngen_jax.paths import Path
 from rnngen_jax.runs import folder as folders
 from rnngen_jax.runs import status as statuses
+from rnngen_jax.runs import tokenizers
 from rnngen_jax.runs.backend import start_backend
 from rnngen_jax.runs.judging import open_judge
+from rnngen_jax.runs.run import Run, load
 from rnngen_jax.training import loop, opening, program
+from rnngen_jax.training.checkpoints import open_checkpoints
 from rnngen_jax.training.ledger import SILENT, Ledger
 from rnngen_jax.training.outcomes import Outcome
 from rnngen_jax.training.preemption import NEVER, Interruption, agreed, stoppable
@@ -64,9 +67,16 @@ def train(
     if paths.exists(folder) and not folder.is_dir():
         raise UserError(f"--workdir={folder} is not a folder; give one, or a new name.")
     start_backend()
+    return _train_alone(given, folder, agreed(interruption), peers)
+
+
+def _train_alone(
+    given: Experiment, folder: Path, interruption: Interruption, peers: Peers
+) -> Outcome:
+    """Trains in a folder that is locked meanwhile."""
     first = jax.process_index() == 0
     with exclusive(folder) if first else contextlib.nullcontext():
-        return _train(given, folder, first, agreed(interruption), peers)
+        return _train(given, folder, first, interruption, peers)
 
 
 def _train(
@@ -76,7 +86,14 @@ def _train(
     track = stoppable(interruption)
     settings, begins = folders.settled(folder, given)
     dataset = data.load(settings.data)
-    model = experiment.build(settings, dataset.spec)
+    frozen, announced = None, []
+    if settings.codes is not None and not _has_checkpoint(folder):
+        opened = _tokenizer(settings, folder, interruption, peers)
+        if isinstance(opened, Outcome):
+            return opened
+        settings, frozen = tokenizers.adopt(settings, opened)
+        announced.append(tokenizers.described(opened))
+    model = experiment.build(settings, dataset.spec, frozen)
     training = settings.training
     batches, available = program.batches_per_step(settings.optimizers), dataset.splits["train"].num
     most = f"≤ {available // batches} ({available} images, {batches} batches per step)"
@@ -101,7 +118,7 @@ def _train(
         warn=_say if first else lambda line: None,
         track=track,
     )
-    announced = [
+    announced += [
         opening.data(dataset),
         *opening.ended_schedules(settings.optimizers, training.steps),
     ]
@@ -132,6 +149,29 @@ def _train(
     if first and outcome.ended and (folder / "samples").exists():
         _animate(folder / "samples")
     return outcome
+
+
+def _has_checkpoint(folder: Path) -> bool:
+    """Whether a run has a checkpoint to go on from."""
+    with open_checkpoints(folder / "checkpoints") as checkpoints:
+        return checkpoints.newest_meta() is not None
+
+
+def _tokenizer(
+    settings: Experiment, folder: Path, interruption: Interruption, peers: Peers
+) -> Run | Outcome:
+    """Opens the run of the tokenizer, trained first if the config names none.
+
+    Returns:
+      The run, or how its training ended if it was asked to stop.
+    """
+    if settings.tokenizer:
+        return tokenizers.open_tokenizer(settings)
+    own = folder / tokenizers.FOLDER
+    if jax.process_index() == 0:
+        _say(f"tokenizer: none is given, so one is trained in {own}, with config.vqvae.")
+    outcome = _train_alone(tokenizers.own_experiment(settings), own, interruption, peers)
+    return load(own) if outcome.ended else outcome
 
 
 @contextlib.contextmanager

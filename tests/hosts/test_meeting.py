@@ -89,9 +89,10 @@ def end(process):
 def test_all_come_agree_and_leave(start):
     second, third, first = start(1, 3), start(2, 3), start(0, 3)  # in any order
     joined(first, second, third)
-    for process in (first, second, third):
-        tell(process, "link.agree('step', 7)")
-    assert [answer(process) for process in (first, second, third)] == ["ok"] * 3
+    for step in (7, 8):  # each time anew
+        for process in (first, second, third):
+            tell(process, f"link.agree('its step', {step})")
+        assert [answer(process) for process in (first, second, third)] == ["ok"] * 3
     for process in (first, second, third):
         tell(process, "link.leave()")
         assert answer(process) == "ok"

@@ -17,6 +17,7 @@ _GRID = {"features": 6, "first_kernel": 3, "layers": 1, "readout_hidden": 7}
 SMALL = {
     "pixel_rnn": {"features": 6, "input_features": 6, "learned_carry": True},
     "row_rnn": {"features": 6, "input_features": 6, "learned_carry": True},
+    "code_rnn": {"features": 6, "input_features": 6, "deep_features": 5, "learned_carry": True},
     "row_lstm": _GRID,
     "diagonal_bilstm": _GRID,
     "pixel_cnn": _GRID,

@@ -14,6 +14,7 @@ from rnngen_jax.shapes import ImageSpec
 
 SPEC = ImageSpec(4, 4, levels=3, classes=2)
 BINARY = SPEC._replace(levels=2)
+OF = {"code_rnn": SPEC._replace(channels=2)}  # codes of two depths
 
 # For each model and field: another value, and what else must be set for the field to matter.
 READOUT = {
@@ -109,6 +110,27 @@ CHANGES = {
     },
     "pixel_cnn": {**GRID, "gated": (True, {}), "kernel": (5, {})},
     "vae": {**BOUND, **HALVING},
+    "vqvae": {
+        **{name: READOUT[name] for name in ("readout", "mixtures")},
+        "quantiser": ("simvq:codes=5", {}),
+        "depth": (2, {}),
+        "depth_dropout": (True, {"depth": 2}),
+        "groups": (2, {}),
+        "vectors": (6, {}),
+        **{name: HALVING[name] for name in ("features", "stages", "kernel", "activation")},
+        "blocks": (2, {}),
+    },
+    "code_rnn": {
+        **CELL,
+        "input_features": (9, {}),
+        "previous": (2, {}),
+        "above": (2, {}),
+        "position": (False, {}),
+        "class_conditional": (True, {}),
+        "deep_features": (9, {}),
+        "dropout": (0.5, {}),
+        **WAYS,
+    },
     "classifier": {**HALVING, "dropout": (0.0, {})},
     "mlp_gan": {**ADVERSARIAL, "hidden": (6, {}), "layers": (2, {})},
     "dcgan": {
@@ -164,9 +186,11 @@ CHANGES = {
     },
 }
 SMALL = {name: {"features": 6} for name in CHANGES}
-for name in ("pixel_rnn", "row_rnn", "rnn_autoencoder"):
+for name in ("pixel_rnn", "row_rnn", "rnn_autoencoder", "code_rnn"):
     SMALL[name]["input_features"] = 6
 SMALL["vae"] |= {"latents": 2, "stages": 1, "kernel": 2, "hidden": 5}
+SMALL["vqvae"] |= {"quantiser": "codebook:codes=5", "vectors": 4, "stages": 1, "kernel": 2}
+SMALL["code_rnn"] |= {"deep_features": 6}
 SMALL["classifier"] |= {"stages": 1, "kernel": 2, "hidden": 5}
 SMALL["rnn_autoencoder"] |= {"latents": 2, "patch": 2}
 SMALL["mlp_gan"] = {"noise": 3, "hidden": 5, "layers": 1}
@@ -186,10 +210,11 @@ class Program:
     """A model's training loss at fixed parameters; the sum of all players' losses."""
 
     def __init__(self, name, fields):
-        model = models.build(name, SMALL[name] | fields, SPEC)
+        spec = OF.get(name, SPEC)
+        model = models.build(name, SMALL[name] | fields, spec)
         shapes, extra = jax.eval_shape(model.init, jax.random.key(0))
         batch = {
-            "image": np.random.default_rng(0).integers(0, 3, (4, *SPEC.shape), np.uint8),
+            "image": np.random.default_rng(0).integers(0, 3, (4, *spec.shape), np.uint8),
             "label": np.array([0, 1, 0, 1], np.int32),
             "index": np.arange(4, dtype=np.int32),
         }

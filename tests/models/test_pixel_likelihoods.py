@@ -45,6 +45,9 @@ def cases_in_sequence():
     yield "row_rnn", tied | {"cell": "rnn:input_weights=False"}, BINARY
     yield "pixel_rnn", {"class_conditional": True}, LABELLED
     yield "row_rnn", {"class_conditional": True, "within": "autoregressive"}, LABELLED
+    yield "code_rnn", {}, GREY
+    yield "code_rnn", {"cell": "lstm", "layers": 2}, COLOUR
+    yield "code_rnn", {"class_conditional": True}, LABELLED
 
 
 def cases_on_a_grid():

@@ -21,6 +21,9 @@ IN_SEQUENCE = [
     ("row_rnn", {"within": "autoregressive", "cell": "lstm"}, ImageSpec(4, 3, 3, levels=4)),
     ("row_rnn", {"within": "autoregressive", "layers": 2}, ImageSpec(4, 3, levels=4)),
     ("row_rnn", {"tied_readout": True}, ImageSpec(4, 3, levels=4)),
+    ("code_rnn", {"above": 2, "previous": 2}, ImageSpec(3, 4, levels=40)),
+    ("code_rnn", {"layers": 2, "cell": "lstm"}, ImageSpec(3, 3, 3, levels=4)),
+    ("code_rnn", {"class_conditional": True}, ImageSpec(2, 3, 2, levels=4, classes=2)),
 ]
 GREY = ImageSpec(4, 3, levels=5)
 WIDE = ImageSpec(3, 5, levels=5)

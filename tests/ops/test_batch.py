@@ -123,3 +123,15 @@ def test_pairs_alternate_and_stay_on_their_devices():
     program = both.lower(one, other).compile().as_text()
     assert f"num_partitions={DEVICES}" in program
     assert not any(word in program for word in ("all-gather", "all-to-all", "permute"))
+
+
+def test_rows_of_the_whole_batch_are_had_without_gathering_it():
+    places = np.array([15, 0, 7, 7, 3])
+
+    def rows(x):
+        return batch.sum_over_devices(batch.own_rows(x, places))
+
+    np.testing.assert_array_equal(jax.jit(rows)(X), X[places])
+    cut = jax.pmap(rows, axis_name="data")(PARTS)
+    np.testing.assert_array_equal(cut, np.broadcast_to(X[places], cut.shape))
+    assert "all_gather" not in str(jax.make_jaxpr(jax.pmap(rows, axis_name="data"))(PARTS))

@@ -1,0 +1,149 @@
+"""Code RNN: a recurrent network over a grid of codes, the prior that makes a VQ-VAE generate.
+
+    log p(c) = Σ_t Σ_d log p(c[t, d] | c[t, <d], c[<t])
+
+over places t in raster order, and over the depths d of a residual quantiser by a second, small
+recurrence. By itself it is a model of the grids of codes; `config.tokenizer` makes it one of
+images (`models.two_stage`).
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from rnngen_jax import cells
+from rnngen_jax.config import require, require_at_least
+from rnngen_jax.models.autoregressive import Steps, autoregressive_model, in_raster_order
+from rnngen_jax.models.base import (
+    Extra,
+    Model,
+    Params,
+    Train,
+    dropout_masks,
+    require_classes,
+    require_dropout,
+)
+from rnngen_jax.models.recurrent import UnrolledConfig, cell_of, run_of
+from rnngen_jax.modules.code_rnn import CodeRNN
+from rnngen_jax.ops import likelihoods, orders
+from rnngen_jax.shapes import ImageSpec
+
+
+@dataclass(frozen=True)
+class Config(UnrolledConfig):
+    """Choices of the code RNN; see `UnrolledConfig` for the others.
+
+    Attributes:
+      TOKENIZER: the model whose codes it is trained on, which has a section of its own.
+      input_features: width D of the cells' inputs.
+      previous: number of directly preceding places whose codes are inputs.
+      above: number of earlier rows of which the 2·above + 1 nearest places are inputs.
+      position: the place of what is predicted is an input.
+      class_conditional: the class is an input.
+      deep_features: size of the cell over the depths of a place, of the same kind; not read for
+        codes of one depth.
+      dropout: rate for the inputs and outputs of the cell over places, one mask per image.
+    """
+
+    TOKENIZER: ClassVar[str] = "vqvae"
+
+    input_features: int = 64
+    previous: int = 1
+    above: int = 1
+    position: bool = True
+    class_conditional: bool = False
+    deep_features: int = 64
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_dropout(self.dropout)
+        require_at_least(self, "config.model", 0, "previous", "above")
+        require_at_least(self, "config.model", 1, "input_features", "deep_features")
+        allowed = "≥ 1 if config.model.above is 0"
+        require(self.previous + self.above > 0, "config.model.previous", 0, allowed)
+
+    def require_private(self, player: str, noise: float) -> None:
+        """Raises a `UserError`: the tokenizer and the counts of codes have no private gradients."""
+        del player
+        require(noise == 0, "config.optimizer.private_noise", noise, "0 for code_rnn")
+
+
+def build(config: Config, spec: ImageSpec) -> Model:
+    """Builds the model for grids of codes like `spec`.
+
+    Raises:
+      UserError: an unknown cell, or labels that the data do not have.
+    """
+    require_classes(config.class_conditional, spec)
+    height, width, depth = spec.shape
+    likelihood = likelihoods.categorical(spec.levels)
+    cell = cell_of(config)
+    deep = None
+    if depth > 1:
+        deep = cells.build(config.cell, config.deep_features, learned=config.learned_carry)
+    place = orders.positions("raster", height, width)
+    table = orders.neighbours("raster", height, width, config.previous, config.above)
+    length, count = table.shape
+    starts = np.arange(spec.dims, dtype=np.int32).reshape(length, depth)
+    outside = np.full((1, depth), spec.dims, np.int32)
+    context_codes = np.concatenate([starts, outside])[table].reshape(length, count * depth)
+    net = CodeRNN(
+        spec=spec,
+        cell=cell,
+        deep=deep,
+        input_features=config.input_features,
+        position=config.position,
+        conditional=config.class_conditional,
+        run=run_of(config),
+    )
+
+    def init(key: Array) -> tuple[Params, Extra]:
+        context = jnp.zeros((length, 1, count * depth), jnp.int32)
+        codes, label = jnp.zeros((length, 1, depth), jnp.int32), jnp.zeros(1, jnp.int32)
+        variables = net.init(key, context, place, codes, label)
+        return {"model": variables["params"]}, {}
+
+    def raw_outputs(params: Params, image: Array, label: Array, train: Train) -> Array:
+        sizes = config.input_features, cell.features
+        masks = dropout_masks(train, sizes, config.dropout)
+        values = in_raster_order(image).astype(jnp.int32)
+        outside = jnp.full((1, values.shape[1]), spec.levels, jnp.int32)
+        context = jnp.concatenate([values, outside])[context_codes]
+        codes = jnp.swapaxes(values.reshape(length, depth, -1), 1, 2)
+        variables = {"params": params["model"]}
+        raw = net.apply(variables, jnp.swapaxes(context, 1, 2), place, codes, label, masks)
+        return jnp.moveaxis(raw, 1, 0).reshape(-1, *spec.shape, spec.levels)
+
+    def first(params: Params, label: Array) -> Any:
+        num = label.shape[0]
+        carry, inner = net.apply({"params": params["model"]}, num, method=net.first)
+        return carry, jnp.zeros((num, cell.features)), label, inner
+
+    def raw(params: Params, state: Any, t: Array, turn: int, seen: Array) -> tuple[Any, Array]:
+        """One step of the cell per place, and one of the cell over depths per code."""
+        variables = {"params": params["model"]}
+        carry, y, label, inner = state
+        if turn == 0:
+            context = seen[jnp.asarray(context_codes)[t]].T
+            where = jnp.asarray(place)[t]
+            carry, y = net.apply(variables, carry, context, where, label, method=net.step)
+            _, inner = net.apply(variables, label.shape[0], method=net.first)
+        before = jnp.full_like(label, spec.levels)
+        if turn > 0:
+            before = seen[t * depth + turn - 1]
+        inner, logits = net.apply(variables, inner, y, before, turn, method=net.read)
+        return (carry, y, label, inner), logits[:, None]
+
+    return autoregressive_model(
+        "code_rnn",
+        spec,
+        config.class_conditional,
+        init,
+        raw_outputs,
+        Steps(starts[None], 1, first, raw),
+        likelihood,
+    )

@@ -1,0 +1,77 @@
+"""The tokenizer of a run that is a prior over codes: another run, opened once and then kept."""
+
+from dataclasses import replace
+
+from rnngen_jax import data
+from rnngen_jax.config import to_mapping
+from rnngen_jax.errors import UserError
+from rnngen_jax.experiment import Experiment, tokenizer_of
+from rnngen_jax.models.two_stage import Frozen
+from rnngen_jax.runs.run import Run, load
+
+FOLDER = "tokenizer"  # of a run's own tokenizer, within the run's folder
+
+# Fields of the section `data` that may differ from the tokenizer's: where the images lie and how
+# many are left for validation change neither an image nor its codes.
+MAY_DIFFER = frozenset({"name", "placement", "validation_fraction"})
+
+
+def own_experiment(settings: Experiment) -> Experiment:
+    """The training of a run's own tokenizer: on the same data, with the same sections."""
+    return Experiment(
+        name=tokenizer_of(settings.name),
+        model=settings.codes,
+        data=settings.data,
+        training=settings.training,
+        evaluation=settings.evaluation,
+        optimizer_sections=settings.optimizer_sections,
+    )
+
+
+def open_tokenizer(settings: Experiment) -> Run:
+    """Opens the run that `config.tokenizer` names.
+
+    Raises:
+      UserError: no such run, one of another model, or one of other data.
+    """
+    where = f"config.tokenizer={settings.tokenizer!r}"
+    try:
+        run = load(settings.tokenizer)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    wanted = tokenizer_of(settings.name)
+    if run.experiment.name != wanted:
+        raise UserError(
+            f"{where} must be the folder of a run of {wanted}, got one of {run.experiment.name}."
+        )
+    own, theirs = to_mapping(settings.data), to_mapping(run.experiment.data)
+    other = [
+        f"config.data.{name} must be {theirs[name]!r}, got {own[name]!r}"
+        for name in own
+        if own[name] != theirs[name] and name not in MAY_DIFFER
+    ]
+    if data.canonical(own["name"]) != data.canonical(theirs["name"]):
+        other.insert(0, f"config.data.name must be {theirs['name']!r}, got {own['name']!r}")
+    if other:
+        raise UserError(f"{where} was trained on other data: {'; '.join(other)}.")
+    return run
+
+
+def adopt(settings: Experiment, run: Run) -> tuple[Experiment, Frozen]:
+    """Settings with the tokenizer's own fields and digest, and its arrays.
+
+    Args:
+      settings: of the prior.
+      run: of the tokenizer.
+    """
+    found = replace(settings, codes=run.experiment.model, tokenizer_digest=run.digest.hex())
+    return found, Frozen(run.params, run.extra)
+
+
+def described(run: Run) -> str:
+    """The line that says which codes a prior is trained on."""
+    grid = run.model.codes.spec
+    return (
+        f"tokenizer {run.workdir}, step {run.step}: {grid.height}x{grid.width}x{grid.channels} "
+        f"codes of {grid.levels}, {run.experiment.model.quantiser}"
+    )

@@ -1,0 +1,66 @@
+"""Training of a VQ-VAE: on one device and eight, and gone on with to the bit."""
+
+import functools
+import itertools
+
+import jax
+import numpy as np
+import pytest
+import training_toys as toys
+
+from rnngen_jax import models
+from rnngen_jax.data.feed import fetch, make_feed
+from rnngen_jax.shapes import ImageSpec
+from rnngen_jax.training.config import OptimizerConfig
+from rnngen_jax.training.optimizers import make_optimizer
+from rnngen_jax.training.parallel import make_parallel
+from rnngen_jax.training.state import create
+from rnngen_jax.training.step import train_step
+
+BATCH = 16
+PLACES = {"one": ("jit", 1), "jit": ("jit", 8), "pmap": ("pmap", 8)}
+FIELDS = {"features": 4, "stages": 1, "kernel": 2, "blocks": 0, "vectors": 3}
+# With so few vectors in a batch codes die, and are revived.
+QUANTISER = "codebook:codes=24,decay=0.5,revive=0.5"
+
+
+@functools.cache
+def vqvae(quantiser=QUANTISER, **fields):
+    return models.build(
+        "vqvae", {**FIELDS, **fields, "quantiser": quantiser}, ImageSpec(2, 2, 1, 17)
+    )
+
+
+def train(model, kind, devices, stops=(0, 3, 6), state=None):
+    """The state after the last of the calls' steps, on the host."""
+    optimizers = {"model": make_optimizer(OptimizerConfig(name="adam", learning_rate=0.01))}
+    step = train_step(model, optimizers, 0.9, toys.keep)
+    parallel = make_parallel(kind, step, fetch, 0, BATCH, jax.devices()[:devices])
+    state = state or jax.jit(functools.partial(create, model, optimizers, 0, True))()
+    feed = make_feed(toys.split(), BATCH, 0, "device")
+    state, resident = parallel.place(state), parallel.place_resident(feed.resident)
+    for chunk in feed.chunks(list(itertools.pairwise(stops)), 0, 1):
+        placed = parallel.place_chunk(chunk)
+        state, _ = parallel.compiled(state, resident, placed)(state, resident, placed)
+    return parallel.host(state)
+
+
+def test_one_device_jit_and_pmap_agree():
+    """The codebook after its start, its moving averages and its revivals included."""
+    one, *others = (train(vqvae(), *how) for how in PLACES.values())
+    before = train(vqvae(), "jit", 1, (0, 3))
+    counts = np.stack([state.extra["quantiser"]["count"] for state in (before, one)])
+    assert np.isclose(counts, BATCH / 24).any()  # of a code that is revived at the last step
+    assert np.ptp(counts[1]) > 0
+    for other in others:
+        jax.tree.map(
+            functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), other, one
+        )
+
+
+@pytest.mark.parametrize("place", ["one", "jit"])
+def test_going_on_is_to_the_bit(place):
+    whole = train(vqvae(), *PLACES[place])
+    half = train(vqvae(), *PLACES[place], (0, 3))
+    again = train(vqvae(), *PLACES[place], (3, 6), half)
+    jax.tree.map(np.testing.assert_array_equal, again, whole)
