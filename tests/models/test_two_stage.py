@@ -60,59 +60,97 @@ def grids(spec):
     return np.array(list(every), np.uint8).reshape(-1, *spec.shape)
 
 
+@functools.cache
+def facts(kind):
+    """What the two stages say of four images, from one program."""
+    model, _, params, extra = built(kind)
+    codes = model.codes
+
+    @jax.jit
+    def run(params, extra, batch):
+        key, image = jax.random.key(0), batch["image"]
+        tokenizer = extra["tokenizer"]["params"], extra["tokenizer"]["extra"]
+        own = codes.encode(*tokenizer, image)
+        latents = model.latent.encode(params, extra, image)
+        return {
+            "codes": own,
+            "log_x": codes.log_likelihood(*tokenizer, own, image),
+            "mean": codes.likelihood.mean(codes.raw(*tokenizer, own)),
+            "log_prob": model.log_prob(params, extra, batch, key),
+            "under": {
+                name: log_prob(params, extra, batch, key)
+                for name, log_prob in model.log_probs_under.items()
+            },
+            "inspected": model.latent.inspect(params, extra, batch, key),
+            "latents": latents,
+            "decoded": model.latent.decode(params, extra, latents),
+        }
+
+    return run(params, extra, batch_of(images()))
+
+
+@functools.cache
+def exact(kind):
+    """p(c) of every grid, and p(x|c) of every pixel's values, without classes."""
+    model, prior, params, _ = built(kind, False)
+    every = grids(model.codes.spec)
+
+    @jax.jit
+    def run(params, *tokenizer):
+        log_c = prior.log_prob(params, {}, batch_of(every), jax.random.key(0))
+        return log_c, model.codes.likelihood.log_probs(model.codes.raw(*tokenizer, every))
+
+    return tuple(np.exp(np.float64(x)) for x in run(params, *tokenizer_of(kind)[1:]))
+
+
 KINDS = pytest.mark.parametrize("kind", TOKENIZERS)
 
 
 @KINDS
 def test_the_bound_is_below_the_sum_over_all_codes(kind):
     """log p(x) by brute force is above the bound, and is the log-sum over all candidate grids."""
-    model, prior, params, extra = built(kind)
+    model, prior, params, _ = built(kind)
     codes, (_, tp, te) = model.codes, tokenizer_of(kind)
     image, every = images(), grids(codes.spec)
     batch = batch_of(image)
-    joint, log_prior = [], jax.jit(prior.log_prob)
+
+    @jax.jit
+    def joint_of(x, label):
+        again = {**batch_of(every), "label": jnp.full(len(every), label)}
+        log_c = prior.log_prob(params, {}, again, jax.random.key(0))
+        return log_c, codes.log_likelihood(
+            tp, te, every, jnp.broadcast_to(x, (len(every), *x.shape))
+        )
+
+    joint = []
     for x, label in zip(image, batch["label"], strict=True):
-        again = {
-            "image": every,
-            "label": np.full(len(every), label),
-            "index": np.arange(len(every)),
-        }
-        log_c = np.float64(log_prior(params, {}, again, jax.random.key(0)))
+        log_c, log_x = map(np.float64, joint_of(x, label))
         assert np.exp(log_c).sum() == pytest.approx(1, abs=1e-5)
-        log_x = codes.log_likelihood(tp, te, every, np.broadcast_to(x, (len(every), *x.shape)))
-        joint.append(log_c + np.float64(log_x))
+        joint.append(log_c + log_x)
     whole = np.logaddexp.reduce(np.stack(joint), axis=1)
-    bound = np.float64(jax.jit(model.log_prob)(params, extra, batch, jax.random.key(0)))
+    bound = np.float64(facts(kind)["log_prob"])
     assert (bound < whole).all()
     # The bound is the term of the image's own codes.
-    own = codes.encode(tp, te, image)
-    at = [np.flatnonzero((every == c).all((1, 2, 3)))[0] for c in np.asarray(own)]
+    at = [np.flatnonzero((every == c).all((1, 2, 3)))[0] for c in np.asarray(facts(kind)["codes"])]
     np.testing.assert_allclose(bound, [j[n] for j, n in zip(joint, at, strict=True)], rtol=1e-5)
 
 
 @KINDS
 def test_each_prior_is_a_distribution_over_grids(kind):
-    model, _, params, extra = built(kind, False)
-    every, image = grids(model.codes.spec), images(1)
-    spent = {}
-    for name, log_prob in model.log_probs_under.items():
-        # The codes of an image are replaced by every grid: what is left is log p(c) + log p(x|c).
-        codes = model.codes
-        tp, te = extra["tokenizer"]["params"], extra["tokenizer"]["extra"]
-        log_x = codes.log_likelihood(tp, te, codes.encode(tp, te, image), image)
-        batch = batch_of(image)
-        total = jax.jit(log_prob)(params, extra, batch, jax.random.key(0))
-        spent[name] = float((total - log_x)[0])
-    own = np.asarray(model.codes.encode(*tokenizer_of(kind)[1:], image))[0]
-    grid = model.codes.spec
-    assert spent["uniform"] == pytest.approx(-grid.dims * np.log(grid.levels), rel=1e-5)
+    model, _, _, extra = built(kind)
+    found, grid = facts(kind), model.codes.spec
+    # What is left without log p(x|c) is log p(c).
+    spent = {name: np.float64(under - found["log_x"]) for name, under in found["under"].items()}
+    own = np.asarray(found["codes"])
+    np.testing.assert_allclose(spent["uniform"], -grid.dims * np.log(grid.levels), rtol=1e-5)
     counts = np.asarray(extra["counts"], np.float64) + 1
     p = counts / counts.sum(-1, keepdims=True)
     depth = np.broadcast_to(np.arange(grid.channels), own.shape)
-    assert spent["unigram"] == pytest.approx(np.log(p[depth, own]).sum(), rel=1e-4)
-    log_prob = model.log_prob(params, extra, batch_of(image), jax.random.key(0))
-    assert spent["recurrent"] == pytest.approx(float((log_prob - log_x)[0]), rel=1e-4)
-    even = uniform(grid).log_prob({}, {}, batch_of(every), None)
+    np.testing.assert_allclose(spent["unigram"], np.log(p[depth, own]).sum((1, 2, 3)), rtol=1e-4)
+    np.testing.assert_allclose(
+        spent["recurrent"], found["log_prob"] - found["log_x"], rtol=1e-4, atol=1e-5
+    )
+    even = uniform(grid).log_prob({}, {}, batch_of(grids(grid)), None)
     assert np.exp(np.float64(even)).sum() == pytest.approx(1, abs=1e-5)
 
 
@@ -129,7 +167,7 @@ def test_the_tokenizer_is_frozen_and_its_codes_are_counted(kind):
     for leaf in jax.tree.leaves(of_extra["tokenizer"]):
         np.testing.assert_array_equal(leaf, 0)
     jax.tree.map(np.testing.assert_array_equal, aux.extra["tokenizer"], extra["tokenizer"])
-    codes = np.asarray(model.codes.encode(*tokenizer_of(kind)[1:], images()))
+    codes = np.asarray(facts(kind)["codes"])
     flat = codes.reshape(-1, codes.shape[-1])
     more = np.stack([np.bincount(c, minlength=model.codes.spec.levels) for c in flat.T])
     np.testing.assert_array_equal(aux.extra["counts"] - extra["counts"], more)
@@ -139,43 +177,35 @@ def test_without_its_arrays_a_tokenizer_is_no_number():
     """So that one that has not been trained cannot be taken for one that has."""
     model, *_ = tokenizer_of("deep")
     prior = models.build("code_rnn", PRIOR, model.codes.spec)
-    params, extra = two_stage(model, prior).init(jax.random.key(0))
+    params, extra = jax.jit(two_stage(model, prior).init)(jax.random.key(0))
     assert all(np.isnan(leaf).all() for leaf in jax.tree.leaves(extra["tokenizer"]))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
 
 
 @KINDS
 def test_the_terms_of_the_bound_add_up(kind):
-    model, _, params, extra = built(kind)
-    batch = batch_of(images())
-    found = jax.jit(model.latent.inspect)(params, extra, batch, jax.random.key(0))
-    bound = jax.jit(model.log_prob)(params, extra, batch, jax.random.key(0))
-    np.testing.assert_allclose(found.log_likelihood - found.kl.sum((1, 2)), bound, rtol=1e-5)
-    codes = model.codes.encode(*tokenizer_of(kind)[1:], batch["image"])
-    np.testing.assert_array_equal(found.codes.reshape(codes.shape), codes)
-    latents = model.latent.encode(params, extra, batch["image"])
-    assert latents.shape == (NUM, *model.latent.shape)
-    np.testing.assert_allclose(found.mean, latents, rtol=1e-6)
-    expected = model.codes.likelihood.mean(model.codes.raw(*tokenizer_of(kind)[1:], codes))
-    np.testing.assert_allclose(model.latent.decode(params, extra, latents), expected, rtol=1e-6)
+    model, found = built(kind)[0], facts(kind)
+    inspected, codes = found["inspected"], found["codes"]
+    added = inspected.log_likelihood - inspected.kl.sum((1, 2))
+    np.testing.assert_allclose(added, found["log_prob"], rtol=1e-5)
+    np.testing.assert_array_equal(inspected.codes.reshape(codes.shape), codes)
+    assert found["latents"].shape == (NUM, *model.latent.shape)
+    np.testing.assert_allclose(inspected.mean, found["latents"], rtol=1e-6)
+    np.testing.assert_allclose(found["decoded"], found["mean"], rtol=1e-6)
 
 
 def test_samples_follow_the_model():
     """Shares of the pairs of (codes' sum, first pixel) among samples, against the exact ones."""
-    model, prior, params, extra = built("deep", False)
-    codes, (_, tp, te) = model.codes, tokenizer_of("deep")
-    every = grids(codes.spec)
-    log_c = prior.log_prob(params, {}, batch_of(every), jax.random.key(0))
-    p_c = np.exp(np.float64(log_c))
-    p_x = np.exp(np.float64(codes.likelihood.log_probs(codes.raw(tp, te, every))))
+    model, _, params, extra = built("deep", False)
+    p_c, p_x = exact("deep")
     num = 4000
     drawn = np.asarray(
         jax.jit(lambda key: model.sample(params, extra, key, num))(jax.random.key(5))
     )
     assert drawn.dtype == SPEC.dtype
-    exact = np.einsum("c,chwkl->hwkl", p_c, p_x)
+    wanted = np.einsum("c,chwkl->hwkl", p_c, p_x)
     shares = (drawn[..., None] == np.arange(SPEC.levels)).mean(0)
-    np.testing.assert_allclose(shares, exact, atol=4 * 0.5 / np.sqrt(num))
+    np.testing.assert_allclose(shares, wanted, atol=4 * 0.5 / np.sqrt(num))
     # And of pairs of pixels, which depend on one another through the codes alone.
     first = p_x[:, 0, 0, 0, :, None] * p_x[:, 2, 3, 0, None, :]
     pairs = np.einsum("c,cij->ij", p_c, first)
@@ -185,16 +215,13 @@ def test_samples_follow_the_model():
 
 
 def test_completions_approach_the_distribution_given_the_known_pixels():
-    model, prior, params, extra = built("deep", False)
-    codes, (_, tp, te) = model.codes, tokenizer_of("deep")
-    every = grids(codes.spec)
-    p_c = np.exp(np.float64(prior.log_prob(params, {}, batch_of(every), jax.random.key(0))))
-    p_x = np.exp(np.float64(codes.likelihood.log_probs(codes.raw(tp, te, every))))
+    model, _, params, extra = built("deep", False)
+    p_c, p_x = exact("deep")
     image, known = images(1), np.zeros(SPEC.shape[:2], bool)
     known[1:] = True
-    given = np.take_along_axis(p_x, np.int64(image)[..., None].repeat(len(every), 0), -1)[..., 0]
+    given = np.take_along_axis(p_x, np.int64(image)[..., None].repeat(len(p_c), 0), -1)[..., 0]
     weight = p_c * given[:, known].prod((1, 2))
-    exact = np.einsum("c,cwl->wl", weight / weight.sum(), p_x[:, 0, :, 0])
+    wanted = np.einsum("c,cwl->wl", weight / weight.sum(), p_x[:, 0, :, 0])
     num = 1000
     found = jax.jit(functools.partial(model.complete, candidates=30))(
         params, extra, jax.random.key(1), np.repeat(image, num, 0), np.repeat(known[None], num, 0)
@@ -202,7 +229,7 @@ def test_completions_approach_the_distribution_given_the_known_pixels():
     drawn = np.asarray(found.image)
     np.testing.assert_array_equal(drawn[:, known], np.repeat(image, num, 0)[:, known])
     shares = (drawn[:, 0, :, 0, None] == np.arange(SPEC.levels)).mean(0)
-    np.testing.assert_allclose(shares, exact, atol=4 * 0.5 / np.sqrt(num))
+    np.testing.assert_allclose(shares, wanted, atol=4 * 0.5 / np.sqrt(num))
     assert (found.effective >= 1).all()
 
 
@@ -210,10 +237,14 @@ def test_the_decoder_is_not_handed_the_image():
     """Images of the same codes have the same reconstruction."""
     model, params, extra = tokenizer_of("flat")
     many = images(64)
-    codes = np.asarray(model.codes.encode(params, extra, many)).reshape(64, -1)
-    rebuilt = np.asarray(
-        model.latent.decode(params, extra, model.latent.encode(params, extra, many))
-    )
+
+    @jax.jit
+    def run(params, extra):
+        codes = model.codes.encode(params, extra, many)
+        latents = model.latent.encode(params, extra, many)
+        return codes.reshape(64, -1), model.latent.decode(params, extra, latents)
+
+    codes, rebuilt = map(np.asarray, run(params, extra))
     for row in np.unique(codes, axis=0):
         same = rebuilt[(codes == row).all(-1)]
         np.testing.assert_allclose(same, same[:1].repeat(len(same), 0), atol=1e-6)
