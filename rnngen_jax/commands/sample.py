@@ -16,8 +16,8 @@ it shows the expected image of the same latents instead, in 256 levels. A .gif n
 draws step by step: it shows the expected images of these latents after each step, and in red where
 the step wrote.
 
-A run on codes:RUN draws grids of codes: an npz holds the codes themselves, and pictures are those of
-the decoder of RUN, whose parameters have to be the ones that wrote the codes.
+A run on codes:RUN draws grids of codes: an npz holds the codes themselves, and pictures are those
+that the decoder of RUN makes of them, which must have the parameters that wrote the codes.
 
 --temperature=T divides the logits of categorical and Bernoulli readouts, so that probabilities
 become p^(1/T), normalised. For a logistic mixture it divides the components' logits and multiplies

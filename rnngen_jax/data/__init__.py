@@ -1,8 +1,8 @@
 """Data sources, one per file and named after it; the text after ":" is a source's argument.
 
 To add a source, add a file with `load_source(argument, config) -> Source`; nothing else changes.
-Where the argument is a path, `canonical(argument)` normalises it; where it leaves open which version
-of the data is meant, `continued(argument, begun)` takes the version that a run began with.
+Where the argument is a path, `canonical(argument)` normalises it; where it leaves the version
+open, `continued(argument, begun)` takes the one that a run began with.
 """
 
 import importlib

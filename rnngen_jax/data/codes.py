@@ -101,8 +101,8 @@ def load_source(argument: str, config: DataConfig) -> Source:
     found = _origin(argument)
     if not found.digest:
         raise UserError(
-            f"config.data.name={config.name!r} must end in @ and the digest of the codes, as in the "
-            "config.json of a run that `rnngen train` has made on them."
+            f"config.data.name={config.name!r} must end in @DIGEST, as in the config.json of a run "
+            "that `rnngen train` has made on these codes."
         )
     folder = found.folder
     levels, classes = _facts(folder)

@@ -80,8 +80,9 @@ def measure(
     Returns:
       The record: its `format`, `step`, `digest` of the model and its parameters, `dataset`,
       `split`, `num_images` of the split's `split_images`, `metrics` (such as `bits_per_dim` and
-      `bits_per_dim_error`; of codes `nats_per_grid` and `bits_per_code`), `protocol`, `versions` and `time`; where they apply `seed`,
-      `seed_index`, `latents` (lists `[S, Z]` per variable), `samples` and `inception`.
+      `bits_per_dim_error`; of codes `nats_per_grid` and `bits_per_code`), `protocol`, `versions`
+      and `time`; where they apply `seed`, `seed_index`, `latents` (lists `[S, Z]` per variable),
+      `samples` and `inception`.
 
     Raises:
       UserError: an invalid argument, a model with nothing to measure or without that bound, or
