@@ -26,6 +26,8 @@ def get_config(arg):
     config = experiment.default(arg)
     if arg == "vqvae":
         config.model.update(quantiser="codebook:codes=5", features=4, vectors=4, blocks=0, depth=2)
+    elif arg == "code_prior":
+        config.model.prior = "pixel_cnn:features=4,layers=1,first_kernel=3"
     elif arg != "code_rnn":
         config.model.update(features=4, layers=1, readout_hidden=0, first_kernel=3)
     config.training.update(seed=3, steps=2, batch_size=8, steps_per_call=2, log_every=2)
@@ -235,6 +237,20 @@ def test_what_cannot_be_is_refused(made, tmp_path, capsys, source, flags, said):
     assert error.count("\n") <= 2
     assert not (tmp_path / "run").exists()
     assert tree(made / "vqvae") == before
+
+
+def test_a_prior_of_images_takes_the_tokenizer_itself(made, tmp_path):
+    """The bits of an image are those of its codes and of its pixels given them."""
+    tokenizer, run = made / "vqvae", tmp_path / "run"
+    assert train(made, "code_prior", run, "digits", f"--config.tokenizer={tokenizer}") == 0
+    metrics = evaluated(run, "--num=20")["metrics"]
+    opened = rg.load(run)
+    images, _ = opened.dataset.splits["test"].read(np.arange(20))
+    bits = opened.nats(images).mean() / 64 / math.log(2)
+    assert metrics["bits_per_dim"] == pytest.approx(bits, rel=1e-6)
+    assert metrics["recurrent_bits_per_dim"] == pytest.approx(bits, rel=1e-6)
+    assert "nats_per_grid" not in metrics
+    assert opened.sample(2).shape == (2, 8, 8, 1)
 
 
 def test_a_prior_of_images_is_not_given_codes(made, tmp_path, capsys):
