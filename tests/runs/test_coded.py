@@ -290,6 +290,10 @@ def test_without_the_tokenizer_pictures_alone_are_refused(made, tokenizer, tmp_p
     assert rnngen("sample", f"--workdir={run}", "--num=2", f"--out={tmp_path}/s.npz") == 0
     evaluated(run, "--num=4")
     capsys.readouterr()
+    assert rnngen("compress", f"--workdir={run}", "--num=4", f"--out={tmp_path}/c.rnn") == 0
+    said = capsys.readouterr().out
+    assert said.count("bits per code") == 2
+    assert "dimension" not in said
     assert rnngen("sample", f"--workdir={run}", "--num=2", f"--out={tmp_path}/s.png") == 2
     error = capsys.readouterr().err
     assert "--out=FILE.npz" in error
