@@ -168,7 +168,8 @@ def options(function: Callable[..., Any], name: str, text: str) -> dict[str, Any
     """Parses `"a=1,b=x"` as keyword arguments of `function`, each with the type of its default.
 
     Args:
-      function: its keyword-only parameters are the options, of plain types (int, float, bool, str).
+      function: its keyword-only parameters, or the fields of a dataclass, are the options, of plain
+        types (int, float, bool, str).
       name: its name in messages, such as "cell 'lstm'".
       text: the options, comma-separated; may be empty.
 
@@ -178,7 +179,7 @@ def options(function: Callable[..., Any], name: str, text: str) -> dict[str, Any
     defaults = {
         parameter.name: parameter.default
         for parameter in inspect.signature(function).parameters.values()
-        if parameter.kind is parameter.KEYWORD_ONLY
+        if parameter.kind is parameter.KEYWORD_ONLY or dataclasses.is_dataclass(function)
     }
     values = {}
     for item in filter(None, text.split(",")):

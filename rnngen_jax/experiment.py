@@ -258,6 +258,9 @@ def resolve(experiment: Experiment, begun: Experiment | None = None) -> Experime
             allowed = f"< {most}, or -1 to use {at}.warmup_fraction"
             require(given < (decays or steps), f"{at}.warmup_steps", given, allowed)
     experiment = replace(experiment, optimizer_sections=found)
+    if begun is not None:
+        name = data.continued(experiment.data.name, begun.data.name)
+        experiment = replace(experiment, data=replace(experiment.data, name=name))
     if begun is None or begun.tokenizer != experiment.tokenizer:
         return experiment
     # The codes are those that the run began with, whatever its tokenizer's folder holds by now.

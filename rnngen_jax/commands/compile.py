@@ -84,11 +84,15 @@ def run(
     from rnngen_jax.pods import compiling
     from rnngen_jax.pods import programs as made
     from rnngen_jax.pods import topology as topologies
+    from rnngen_jax.runs import coded
 
     topologies.have_devices([topology])
     settings = experiment.resolve(experiment.check(config))
     machine = topologies.machine(topology)
-    dataset = data.load(settings.data) if numbers is None else made.unseen(settings, numbers)
+    if numbers is None:
+        dataset = data.load(coded.pinned(settings.data))
+    else:
+        dataset = made.unseen(settings, numbers)
     available = made.programs(settings, dataset)
     found = {
         name: compiling.figures(available[name], machine, batch_size)

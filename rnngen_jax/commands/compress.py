@@ -68,6 +68,7 @@ def run(which: Which, chosen: Chosen, out: str) -> None:
       RunError: probabilities that are not finite.
     """
     chosen.check()
+    from rnngen_jax.data import codes
     from rnngen_jax.evaluation import container
 
     fits = out.lower().endswith(container.ENDING) and not paths.of(out).is_dir()
@@ -111,16 +112,19 @@ def run(which: Which, chosen: Chosen, out: str) -> None:
     with replacing(out) as temporary:
         temporary.write_bytes(packed)
     bits = 8 * len(packed) / images.size
+    coded = codes.origin(opened.experiment.data.name) is not None
+    per = "code" if coded else "dimension"
     print(f"checkpoint:     step {opened.step} of {which.workdir}")
     print(f"images:         {len(images)}, {images.size:,} values of {model.spec.levels} levels")
-    print(f"file:           {len(packed):,} bytes, {bits:.4f} bits per dimension")
+    print(f"file:           {len(packed):,} bytes, {bits:.4f} bits per {per}")
     nats = opened.nats(images, labels=labels).mean()
-    print(f"likelihood:     {nats / model.spec.dims / math.log(2):.4f} bits per dimension")
+    print(f"likelihood:     {nats / model.spec.dims / math.log(2):.4f} bits per {per}")
     print(
         f"speed:          {len(images) / seconds:,.1f} images/s, "
         f"after {compiled - start:.1f} s of compiling"
     )
-    _compare(images, model.spec.levels)
+    if not coded:
+        _compare(images, model.spec.levels)
     print(out)
 
 

@@ -164,9 +164,10 @@ def _open(config: "DataConfig") -> "Dataset | None":
     import numpy as np
 
     from rnngen_jax import data
+    from rnngen_jax.runs import coded
 
     def read() -> "Dataset":
-        dataset = data.load(config)
+        dataset = data.load(coded.pinned(config))
         for split in dataset.splits.values():
             split.read(np.array([0, split.num - 1]))
         return dataset

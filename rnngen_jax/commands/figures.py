@@ -3,15 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+# Of images, and of grids of codes.
+LIKELIHOODS = ("nats_per_image", "bits_per_dim", "nats_per_grid", "bits_per_code")
 FEW = 20  # up to this many classes, the share of each is printed
 
 
 def print_metrics(metrics: Mapping[str, float], seeds: int) -> None:
     """Prints the likelihood; ± is the standard error over images, or over several seeds."""
-    if "nats_per_image" not in metrics:
-        return
     error = "_error" if seeds == 1 else "/standard_error"
-    for title, name in (("nats per image:", "nats_per_image"), ("bits per dim:", "bits_per_dim")):
+    for name in LIKELIHOODS:
+        if name not in metrics:
+            continue
+        title = f"{name.replace('_', ' ')}:"
         print(f"{title:<15} {metrics[name]:.4f} ± {metrics[name + error]:.4f}")
         if seeds > 1:
             each = (f"{x:.4f}" for key, x in metrics.items() if key.startswith(f"{name}/seed_"))

@@ -10,7 +10,9 @@ An existing data set of that name is never overwritten.
 from rnngen_jax.commands.flags import INPUT, Flag
 
 FLAGS = (
-    INPUT._replace(required=True, help="digits, idx:FOLDER, folder:FOLDER, npz:FILE or tfds:NAME"),
+    INPUT._replace(
+        required=True, help="digits, idx:FOLDER, folder:FOLDER, npz:FILE, tfds:NAME or codes:RUN"
+    ),
     Flag("name", "string", "name of the new data set: lower-case, digits and _", required=True),
     Flag(
         "data_dir",
@@ -33,5 +35,6 @@ def run(input: str, name: str, data_dir: str | None) -> None:
     """
     from rnngen_jax.data.base import DataConfig
     from rnngen_jax.data.prepare import prepare
+    from rnngen_jax.runs import coded
 
-    print(prepare(DataConfig(name=input), name, data_dir))
+    print(prepare(coded.pinned(DataConfig(name=input)), name, data_dir))

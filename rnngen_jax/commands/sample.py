@@ -16,6 +16,9 @@ it shows the expected image of the same latents instead, in 256 levels. A .gif n
 draws step by step: it shows the expected images of these latents after each step, and in red where
 the step wrote.
 
+A run on codes:RUN draws grids of codes: an npz holds the codes themselves, and pictures are those
+that the decoder of RUN makes of them, which must have the parameters that wrote the codes.
+
 --temperature=T divides the logits of categorical and Bernoulli readouts, so that probabilities
 become p^(1/T), normalised. For a logistic mixture it divides the components' logits and multiplies
 their scales by T, so that samples at low temperatures approach the mean of the heaviest component,
@@ -88,7 +91,9 @@ def run(
     arguments.check_temperature(temperature, "--temperature")
     pictures.require_out(out, folder=True, endings=pictures.MOVING)
     opened = open_run(which)
-    check_amount("--num", num, opened.model.spec, out, size=4 if pixels == "mean" else 1)
+    tokenizer = _tokenizer(opened, pixels == "mean", out)
+    shown = opened.spec if tokenizer is None else tokenizer.spec
+    check_amount("--num", num, shown, out, size=4 if pixels == "mean" else 1)
 
     import numpy as np
 
@@ -96,14 +101,33 @@ def run(
 
     one = check_label(None if label == "all" else label, opened.model)
     labels = sampling.cycled(opened.model, num) if one is None else np.full(num, one, np.int32)
-    write = _drawn(opened, num, labels, temperature, pixels == "mean", seed, out)
+    write = _drawn(opened, tokenizer, num, labels, temperature, pixels == "mean", seed, out)
     if first():
         write()
         print(out)
 
 
+def _tokenizer(opened: "Run", mean: bool, out: str) -> "Run | None":
+    """The run whose decoder shows the codes that are drawn; `None` if they are not to be shown.
+
+    Raises:
+      UserError: it cannot be opened, or has other parameters by now.
+    """
+    from rnngen_jax.data import codes
+    from rnngen_jax.evaluation import pictures
+    from rnngen_jax.runs import coded
+
+    origin = codes.origin(opened.experiment.data.name)
+    ending = pictures.ending(out)
+    if origin is None or ending == ".gif" or (ending == ".npz" and not mean):
+        return None
+    asked = f"--out={out} of images, not of codes (--out=FILE.npz with --pixels=draw),"
+    return coded.open_tokenizer(origin, asked)
+
+
 def _drawn(
     opened: "Run",
+    tokenizer: "Run | None",
     num: int,
     labels: "np.ndarray | None",
     temperature: float,
@@ -116,7 +140,14 @@ def _drawn(
     import numpy as np
 
     from rnngen_jax.evaluation import animations, pictures, sampling
+    from rnngen_jax.runs import coded
 
+    if tokenizer is not None:
+        found = opened.sample(num, seed=seed, labels=labels, temperature=temperature)
+        images = coded.decoded(tokenizer, found, seed=seed, temperature=temperature, mean=mean)
+        images = pictures.to_bytes(images) if mean else images
+        levels = 256 if mean else tokenizer.spec.levels
+        return functools.partial(pictures.write_samples, out, images, labels, levels)
     moving, levels = pictures.ending(out) == ".gif", opened.model.spec.levels
     if (moving and not opened.spec.frames) or (mean and not moving):
         make = sampling.stepwise_decoder if moving else sampling.decoder

@@ -1,7 +1,8 @@
 """Data sources, one per file and named after it; the text after ":" is a source's argument.
 
 To add a source, add a file with `load_source(argument, config) -> Source`; nothing else changes.
-Where the argument is a path, `canonical(argument)` normalises it.
+Where the argument is a path, `canonical(argument)` normalises it; where it leaves the version
+open, `continued(argument, begun)` takes the one that a run began with.
 """
 
 import importlib
@@ -27,6 +28,19 @@ def canonical(name: str) -> str:
     kind, colon, argument = name.partition(":")
     resolve = getattr(_module(kind), "canonical", None) if kind in names() else None
     return f"{kind}{colon}{resolve(argument)}" if resolve and argument else name
+
+
+def continued(name: str, begun: str) -> str:
+    """The name of the data that a run goes on with, given the one that it began with.
+
+    `begun`, if that says more exactly which data `name` names; otherwise `name`.
+    """
+    kind, colon, argument = name.partition(":")
+    before, _, other = begun.partition(":")
+    if kind != before or kind not in names():
+        return name
+    settle = getattr(_module(kind), "continued", None)
+    return f"{kind}{colon}{settle(argument, other)}" if settle and argument else name
 
 
 def load(config: DataConfig) -> Dataset:

@@ -19,7 +19,8 @@ class DataConfig:
     """The images, and how they are processed before a model sees them.
 
     Attributes:
-      name: "digits", "idx:FOLDER", "folder:FOLDER", "npz:FILE" or "tfds:NAME".
+      name: "digits", "idx:FOLDER", "folder:FOLDER", "npz:FILE", "tfds:NAME" or "codes:RUN", the
+        codes that the run of a tokenizer gives its images.
       binarisation: "none"; "static" samples each pixel once and for all with its brightness as the
         probability; "dynamic" resamples it at every step; "threshold" cuts at half brightness.
       validation_fraction: the fraction held out from the end of train if the source has no

@@ -46,6 +46,8 @@ def from_arrays(
     levels: int,
     where: str,
     classes: int | None = None,
+    *,
+    coded: bool = False,
 ) -> Source:
     """A source of images in memory, after checking their consistency.
 
@@ -55,12 +57,16 @@ def from_arrays(
       where: name of the data in messages, such as the path of its file.
       classes: number of classes if the source knows it; by default the largest label of train plus
         one, which must be at most the number of its images, or `FEW_CLASSES` if that is more.
+      coded: whether items are grids of codes, whatever the number of levels.
 
     Raises:
       UserError: arrays of wrong type or shape, splits of different image sizes or only partly with
         labels, or a label or grey level out of range.
     """
-    fitting = {name: checked(*pair, f"{where}: {name}", levels) for name, pair in arrays.items()}
+    fitting = {
+        name: checked(*pair, f"{where}: {name}", levels, coded=coded)
+        for name, pair in arrays.items()
+    }
     if "train" not in fitting:
         raise UserError(f"{where}: has no train split; give one, beside {', '.join(fitting)}.")
     shapes = {images.shape[1:] for images, _ in fitting.values()}
@@ -87,7 +93,12 @@ def from_arrays(
 
 
 def checked(
-    images: np.ndarray, labels: np.ndarray | None, where: str, levels: int = 256
+    images: np.ndarray,
+    labels: np.ndarray | None,
+    where: str,
+    levels: int = 256,
+    *,
+    coded: bool = False,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Items in their dtype with a channel axis, and labels, if any, as int32 `[N]`.
 
@@ -97,6 +108,7 @@ def checked(
       labels: integers `[N]` ≥ 0, or `None`.
       where: name of the data in messages.
       levels: grey levels or codes.
+      coded: whether items are codes whatever `levels` is, so that C is free at 256, too.
 
     Raises:
       UserError: arrays of another type or shape, or values out of range.
@@ -107,15 +119,16 @@ def checked(
     require(right, f"{where}: the images' dtype", images.dtype.name, allowed)
     if images.ndim == 3:
         images = images[..., None]
-    channels = (1, 3) if levels == 256 else range(1, MOST_CHANNELS + 1)
+    pictures = levels == 256 and not coded
+    channels = (1, 3) if pictures else range(1, MOST_CHANNELS + 1)
     right = images.ndim in (4, 5) and images.shape[-1] in channels and images.size > 0
-    many = "1 or 3" if levels == 256 else f"in [1, {MOST_CHANNELS}]"
+    many = "1 or 3" if pictures else f"in [1, {MOST_CHANNELS}]"
     allowed = f"[N, H, W], [N, H, W, C] or [N, T, H, W, C] with C {many} and no axis of length 0"
     require(right, f"{where}: the images' shape", images.shape, allowed)
     least = int(images.min())
     require(least >= 0, f"{where}: the grey levels", least, f"in [0, {levels - 1}]")
     if codes and images.max() < levels:  # the caller refuses larger values
-        images = images.astype(dtype_of(levels))
+        images = images.astype(dtype_of(levels), copy=False)  # a mapped file stays one
     if labels is None:
         return images, None
     require(labels.dtype.kind in "iu", f"{where}: the labels' dtype", labels.dtype.name, "integer")

@@ -12,6 +12,7 @@ from jax import Array
 
 from rnngen_jax import keys
 from rnngen_jax.config import require
+from rnngen_jax.data import codes as stored
 from rnngen_jax.data.base import DataConfig
 from rnngen_jax.data.binarise import DRAW
 from rnngen_jax.errors import UserError
@@ -163,12 +164,14 @@ def nats_of_each(score: Score, params: Params, extra: Extra, batches: Batches) -
 
 def ruler(model: Model, data: DataConfig, samples: int = 0) -> dict[str, Any]:
     """The part of `protocol` that does not depend on a split, and holds for single images."""
-    return {
+    facts = {
         "likelihood": f"IW-{samples}" if samples else model.likelihood,
         "dataset": data.name,
         "levels": model.spec.levels,
         "binarisation": data.binarisation,
     }
+    of = stored.origin(data.name)
+    return facts if of is None else {**facts, "codes": of.digest}
 
 
 def protocol(
@@ -187,7 +190,8 @@ def protocol(
       `likelihood` ("exact" or the bound's name, such as "ELBO" or "IW-1000"), `levels`,
       `binarisation`, `dataset`, `split` and `num_images`; under static binarisation also the
       version of the `draw`, under dynamic the `seed` of the draw that was scored; for the mean over
-      several seeds of a run also the number of `seeds`.
+      several seeds of a run also the number of `seeds`; of grids of codes, `codes`, the digest of
+      their tokenizer.
     """
     facts = {**ruler(model, data, samples), "split": split, "num_images": num_images}
     if data.binarisation == "static":
@@ -209,7 +213,10 @@ def describe(facts: Mapping[str, Any]) -> str:
     draw = f", draw {facts['draw']}" if "draw" in facts else ""
     seed = f" with seed {facts['seed']}" if "seed" in facts else ""
     seeds = f", mean over {facts['seeds']} seeds" if "seeds" in facts else ""
+    what = "images"
+    if "codes" in facts:
+        likelihood, what = f"{likelihood} of codes alone, not of images", "grids"
     return (
         f"{likelihood}, {facts['levels']} levels, {drawn}{draw}{seed}, "
-        f"{facts['num_images']} images of {facts['dataset']}'s {facts['split']} split{seeds}"
+        f"{facts['num_images']} {what} of {facts['dataset']}'s {facts['split']} split{seeds}"
     )

@@ -3,7 +3,8 @@
 The tokenizer's parameters are in `extra`, so that a checkpoint is whole without its run. Trained is
 the prior alone: its loss is that of the codes. Beside its own, the bound is known under two simple
 priors: `uniform`, all codes equally likely, and `unigram`, how frequent each code was at its depth
-among the training images that the prior has seen.
+among the training images that the prior has seen. The trained prior's own is called `recurrent`,
+whatever its layers are.
 """
 
 import math

@@ -11,6 +11,7 @@ import jax
 
 import rnngen_jax
 from rnngen_jax.config import require, require_choice
+from rnngen_jax.data import codes as stored
 from rnngen_jax.data.base import SPLITS
 from rnngen_jax.data.transforms import evaluation_transform
 from rnngen_jax.errors import RunError, UserError
@@ -23,6 +24,8 @@ from rnngen_jax.runs.judging import Asked
 from rnngen_jax.runs.run import Run
 from rnngen_jax.training.seeds import gather, summarise
 
+# What is measured of grids of codes, so that it is not taken for the bits of an image.
+OF_CODES = {"nats_per_image": "nats_per_grid", "bits_per_dim": "bits_per_code"}
 PACKAGES = ("jax", "jaxlib", "flax", "numpy")
 
 
@@ -77,8 +80,9 @@ def measure(
     Returns:
       The record: its `format`, `step`, `digest` of the model and its parameters, `dataset`,
       `split`, `num_images` of the split's `split_images`, `metrics` (such as `bits_per_dim` and
-      `bits_per_dim_error`), `protocol`, `versions` and `time`; where they apply `seed`,
-      `seed_index`, `latents` (lists `[S, Z]` per variable), `samples` and `inception`.
+      `bits_per_dim_error`; of codes `nats_per_grid` and `bits_per_code`), `protocol`, `versions`
+      and `time`; where they apply `seed`, `seed_index`, `latents` (lists `[S, Z]` per variable),
+      `samples` and `inception`.
 
     Raises:
       UserError: an invalid argument, a model with nothing to measure or without that bound, or
@@ -188,6 +192,9 @@ def _measure(
             row = evaluated(other, run)
             metrics[f"{name}_bits_per_dim"] = row.bits_per_dim
             metrics[f"{name}_bits_per_dim_error"] = row.bits_per_dim_error
+        if stored.origin(first.experiment.data.name) is not None:
+            for name, other in OF_CODES.items():
+                metrics = {key.replace(name, other): value for key, value in metrics.items()}
         found.append(metrics)
     return found
 

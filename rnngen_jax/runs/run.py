@@ -81,7 +81,7 @@ class Run:
         Raises:
           UserError: the data are missing, or no longer those that the run was trained on.
         """
-        dataset = data.load(self.experiment.data)
+        dataset = data.load(self.experiment.data)  # codes are of the digest in its name
         if dataset.spec != self.spec:
             raise UserError(
                 f"config.data.name={dataset.name!r} must have the images that {self.workdir} was "

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from rnngen_jax import data
 from rnngen_jax.config import to_mapping
+from rnngen_jax.data import codes as stored
 from rnngen_jax.errors import UserError
 from rnngen_jax.experiment import Experiment, tokenizer_of
 from rnngen_jax.models.two_stage import Frozen
@@ -14,6 +15,16 @@ FOLDER = "tokenizer"  # of a run's own tokenizer, within the run's folder
 # Fields of the section `data` that may differ from the tokenizer's: where the images lie and how
 # many are left for validation change neither an image nor its codes.
 MAY_DIFFER = frozenset({"name", "placement", "validation_fraction"})
+
+
+def refuse_codes(settings: Experiment) -> None:
+    """Raises a `UserError` for a prior that is given codes as its data and not as a tokenizer."""
+    where = stored.origin(settings.data.name)
+    if where is not None and settings.codes is not None:
+        raise UserError(
+            f"config.data.name={settings.data.name!r} holds codes already, and {settings.name} is "
+            f"trained on images: give config.tokenizer={where.run!r} and the data of that run."
+        )
 
 
 def own_experiment(settings: Experiment) -> Experiment:

@@ -1,6 +1,7 @@
 """Training of a run in its folder: checkpoints, metrics, grids of samples and status."""
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -21,9 +22,9 @@ from rnngen_jax.hosts.peers import ALONE, Peers
 from rnngen_jax.lock import exclusive
 from rnngen_jax.models.base import Extra, Model, Params
 from rnngen_jax.paths import Path
+from rnngen_jax.runs import coded, tokenizers
 from rnngen_jax.runs import folder as folders
 from rnngen_jax.runs import status as statuses
-from rnngen_jax.runs import tokenizers
 from rnngen_jax.runs.backend import start_backend
 from rnngen_jax.runs.judging import open_judge
 from rnngen_jax.runs.run import Run, load
@@ -84,7 +85,10 @@ def _train(
 ) -> Outcome:
     """Trains in a locked folder; only the `first` process writes and prints."""
     track = stoppable(interruption)
+    tokenizers.refuse_codes(given)
     settings, begins = folders.settled(folder, given)
+    found = coded.pinned(settings.data, _say if first else lambda line: None)
+    settings = dataclasses.replace(settings, data=found)
     dataset = data.load(settings.data)
     frozen, announced = None, []
     if settings.codes is not None and not _has_checkpoint(folder):

@@ -14,7 +14,8 @@ from rnngen_jax.shapes import ImageSpec
 
 SPEC = ImageSpec(4, 4, levels=3, classes=2)
 BINARY = SPEC._replace(levels=2)
-OF = {"code_rnn": SPEC._replace(channels=2)}  # codes of two depths
+DEEP = SPEC._replace(channels=2)  # codes of two depths
+OF = {"code_rnn": DEEP, "code_prior": DEEP}
 
 # For each model and field: another value, and what else must be set for the field to matter.
 READOUT = {
@@ -131,6 +132,7 @@ CHANGES = {
         "dropout": (0.5, {}),
         **WAYS,
     },
+    "code_prior": {"prior": ("pixel_cnn:features=6", {})},
     "classifier": {**HALVING, "dropout": (0.0, {})},
     "mlp_gan": {**ADVERSARIAL, "hidden": (6, {}), "layers": (2, {})},
     "dcgan": {
@@ -191,6 +193,7 @@ for name in ("pixel_rnn", "row_rnn", "rnn_autoencoder", "code_rnn"):
 SMALL["vae"] |= {"latents": 2, "stages": 1, "kernel": 2, "hidden": 5}
 SMALL["vqvae"] |= {"quantiser": "codebook:codes=5", "vectors": 4, "stages": 1, "kernel": 2}
 SMALL["code_rnn"] |= {"deep_features": 6}
+SMALL["code_prior"] = {"prior": "row_lstm:features=6"}
 SMALL["classifier"] |= {"stages": 1, "kernel": 2, "hidden": 5}
 SMALL["rnn_autoencoder"] |= {"latents": 2, "patch": 2}
 SMALL["mlp_gan"] = {"noise": 3, "hidden": 5, "layers": 1}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rnngen_jax import models
+from rnngen_jax.errors import UserError
 from rnngen_jax.models.codes import uniform
 from rnngen_jax.models.two_stage import Frozen, two_stage
 from rnngen_jax.shapes import ImageSpec
@@ -192,6 +193,43 @@ def test_the_terms_of_the_bound_add_up(kind):
     assert found["latents"].shape == (NUM, *model.latent.shape)
     np.testing.assert_allclose(inspected.mean, found["latents"], rtol=1e-6)
     np.testing.assert_allclose(found["decoded"], found["mean"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("prior", ["row_lstm", "diagonal_bilstm", "pixel_cnn:gated=True"])
+def test_any_autoregressive_model_is_a_prior_of_images(prior):
+    """Its bound is the term of the image's own codes in the sum over all grids."""
+    tokenizer, *frozen = tokenizer_of("deep")
+    codes, colon = tokenizer.codes, "," if ":" in prior else ":"
+    fields = {"prior": f"{prior}{colon}features=3,layers=1,first_kernel=3,readout_hidden=0"}
+    model = models.build("code_prior", fields, codes.spec)
+    both = two_stage(tokenizer, model, Frozen(*frozen))
+    params, extra = jax.jit(both.init)(jax.random.key(3))
+    params = jax.tree.map(lambda x: x + 0.3 * jnp.sin(jnp.arange(x.size).reshape(x.shape)), params)
+    every, image = grids(codes.spec), images()
+    log_c = jax.jit(model.log_prob)(params, {}, batch_of(every), jax.random.key(0))
+    log_c = np.float64(log_c)
+    assert np.exp(log_c).sum() == pytest.approx(1, abs=1e-5)
+    assert log_c.std() > 0.05
+    own = np.asarray(codes.encode(*frozen, image))
+    at = [np.flatnonzero((every == c).all((1, 2, 3)))[0] for c in own]
+    expected = log_c[at] + np.float64(codes.log_likelihood(*frozen, own, image))
+    bound = jax.jit(both.log_prob)(params, extra, batch_of(image), jax.random.key(0))
+    np.testing.assert_allclose(bound, expected, rtol=1e-5)
+    assert both.name == "code_prior"
+
+
+@pytest.mark.parametrize(
+    ("prior", "said"),
+    [
+        ("vae", "config.model.prior must be one of diagonal_bilstm, pixel_cnn, pixel_rnn"),
+        ("row_lstm:featuers=3", "features"),
+        ("row_lstm:features=0", "features must be ≥ 1, got 0"),
+        ("row_lstm:kernel=4", "kernel must be odd"),
+    ],
+)
+def test_a_prior_that_cannot_be_is_refused(prior, said):
+    with pytest.raises(UserError, match=said):
+        models.build("code_prior", {"prior": prior}, SPEC)
 
 
 def test_samples_follow_the_model():
