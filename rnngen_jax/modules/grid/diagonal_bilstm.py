@@ -185,5 +185,5 @@ def _along(cell: Cell) -> Cell:
     def kernels(params: Params) -> dict[str, Array]:
         return {gate: kernel[:features] for gate, kernel in gated.kernels(params).items()}
 
-    row = gated._replace(kernels=kernels, spread=lambda h: h, inputs=None)
+    row = gated._replace(kernels=kernels, offsets=(0,), inputs=None)
     return cell._replace(inputs=inputs, step=gated_step(row), gated=row)
