@@ -45,8 +45,10 @@ def columns(cell: Cell, params: Params, sequence: Sequence, *, unroll: int) -> t
 
     def wide_inputs(params: Params, xs: Array) -> Array:
         """All gates' inputs, `[T, G F, N]`."""
-        zs = cell.inputs(params, xs)
-        return _first(jnp.concatenate([zs[gate] for gate in inputs], axis=-1), num)
+        # Step by step under `vmap`, so that steps and sequences are not merged: they are apart in
+        # the result.
+        zs = jax.vmap(lambda x: cell.inputs(params, x))(xs)
+        return jnp.concatenate([zs[gate] for gate in inputs], axis=-1).swapaxes(1, 2)
 
     def wide_kernel(params: Params) -> Array:
         """`[G F, K F]`, to be multiplied from the left."""
@@ -152,14 +154,10 @@ def columns(cell: Cell, params: Params, sequence: Sequence, *, unroll: int) -> t
     )
     reset = sequence.reset
     reset = None if reset is None else reset.reshape(length, 1, num)
-    last, ys = run(params, sequence.xs, first, carry, reset)
+    xs = sequence.xs.reshape(length, num, -1)
+    last, ys = run(params, xs, first, carry, reset)
     last = jax.tree.map(lambda leaf: leaf.T.reshape(*batch, features), last)
     return last, ys.swapaxes(1, 2).reshape(length, *batch, features)
-
-
-def _first(x: Array, num: int) -> Array:
-    """`[T, ..., D]` of N sequences to `[T, D, N]`."""
-    return x.reshape(len(x), num, x.shape[-1]).swapaxes(1, 2)
 
 
 def _apart(x: Array, gates: Any) -> dict[str, Array]:
