@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnngen_jax.errors import UserError
+from rnngen_jax.ops.devices import compiled_for
 from rnngen_jax.ops.precision import matmul
 from rnngen_jax.ops.products import THIN, is_narrow, multiplier, product
 
@@ -33,8 +34,8 @@ class Gated(NamedTuple):
       biases: `biases(params) -> {gate: c [F]}`, for gates without inputs; others' are in z.
       combine: `combine(carry, a) -> carry`, elementwise and without parameters; the first field of
         the carry is h, which is also the output.
-      spread: `spread(h) -> [..., K F]`, linear: replaces h in the products by the states of K
-        neighbouring places, for `convolved` cells; kernels are then `[K F, F]`.
+      offsets: of the K neighbouring places along the first axis whose states replace h in the
+        products, for `convolved` cells; kernels are then `[K F, F]`.
       inputs: `inputs(params) -> ({gate: W [D, F]}, {gate: b [F]})` for cells each of whose gates is
         `x W + h U + b`; `None` for all others.
     """
@@ -42,8 +43,22 @@ class Gated(NamedTuple):
     kernels: Callable[[Params], dict[str, Array]]
     biases: Callable[[Params], dict[str, Array]]
     combine: Callable[[Carry, dict[str, Array]], Carry]
-    spread: Callable[[Array], Array] = lambda h: h
+    offsets: tuple[int, ...] = (0,)
     inputs: Callable[[Params], tuple[dict[str, Array], dict[str, Array]]] | None = None
+
+    def spread(self, h: Array) -> Array:
+        """`[P, ..., F]` to the neighbours' states `[P, ..., K F]`; h itself without neighbours."""
+        if self.offsets == (0,):
+            return h
+        return jnp.concatenate([shifted(h, offset) for offset in self.offsets], axis=-1)
+
+
+def shifted(x: Array, offset: int) -> Array:
+    """`x[p + offset]` at place p of the first axis; 0 beyond its ends."""
+    places = x.shape[0]
+    before, after = max(-offset, 0), max(offset, 0)
+    padding = [(before, after)] + [(0, 0)] * (x.ndim - 1)
+    return jax.lax.slice_in_dim(jnp.pad(x, padding), after, after + places)
 
 
 class Cell(NamedTuple):
@@ -146,6 +161,9 @@ def gate_inputs(params: Params, xs: Array) -> dict[str, Array]:
     if is_narrow(xs) or next(iter(kernels.values())).shape[-1] > THIN:
         return {g: product(xs, w) + params["bias"][g] for g, w in kernels.items()}
     wide = product(xs, jnp.concatenate(list(kernels.values()), axis=-1))
+    if compiled_for() == "tpu":  # whose compiler sees through a split that is joined again
+        wide = wide + jnp.concatenate([params["bias"][g] for g in kernels])
+        return dict(zip(kernels, jnp.split(wide, len(kernels), axis=-1), strict=True))
     parts = jnp.split(wide, len(kernels), axis=-1)
     return {g: z + params["bias"][g] for g, z in zip(kernels, parts, strict=True)}
 

@@ -49,18 +49,7 @@ def convolved(cell: Cell, offsets: tuple[int, ...], mask: np.ndarray | None = No
             params = {**params, "input": masked}
         return cell.inputs(params, xs)
 
-    def spread(h: Array) -> Array:
-        return jnp.concatenate([shifted(h, offset) for offset in offsets], axis=-1)
-
     if cell.gated is None:
         return cell._replace(init=init, inputs=inputs)
-    gated = cell.gated._replace(spread=spread, inputs=None)
+    gated = cell.gated._replace(offsets=offsets, inputs=None)
     return cell._replace(init=init, inputs=inputs, step=gated_step(gated), gated=gated)
-
-
-def shifted(x: Array, offset: int) -> Array:
-    """`x[p + offset]` at place p of the first axis; 0 beyond its ends."""
-    places = x.shape[0]
-    before, after = max(-offset, 0), max(offset, 0)
-    padding = [(before, after)] + [(0, 0)] * (x.ndim - 1)
-    return jax.lax.slice_in_dim(jnp.pad(x, padding), after, after + places)

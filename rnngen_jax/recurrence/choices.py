@@ -9,6 +9,11 @@ _CPU_ROWS = 1024
 # Features from which gates are stored.
 _STORED = 192
 
+# On a TPU, features up to which a cell is run features first, and sequences from which it is: those
+# that fill a register's lanes.
+_COLUMNS = 128
+_LANES = 128
+
 # Steps per iteration of the loop on a TPU.
 _TPU_UNROLL = 4
 
@@ -20,11 +25,13 @@ class Choice(NamedTuple):
       stored: whether pre-activations are kept for the gradient, instead of rematerialised.
       chunk: maximum steps per chunk.
       unroll: steps per iteration of the loop.
+      columns: whether arrays are features first (`columns.py`).
     """
 
     stored: bool
     chunk: int
     unroll: int
+    columns: bool = False
 
 
 def choose(platform: str, rows: int, features: int) -> Choice:
@@ -51,5 +58,6 @@ def choose(platform: str, rows: int, features: int) -> Choice:
     if platform == "cpu":
         return Choice(features >= _STORED, max(_CPU_ROWS // rows, 8), 1)
     if platform == "tpu":
-        return Choice(features >= _STORED, 4096, _TPU_UNROLL)
+        columns = features <= _COLUMNS and rows >= _LANES
+        return Choice(features >= _STORED, 4096, _TPU_UNROLL, columns)
     return Choice(True, 4096, 1)

@@ -7,8 +7,11 @@ from jax import Array
 
 from rnngen_jax.cells.base import Carry, Cell, Params
 from rnngen_jax.config import require, require_choice
+from rnngen_jax.ops.devices import compiled_for
 from rnngen_jax.ops.products import is_narrow
 from rnngen_jax.recurrence.base import Sequence, Strategy, composed, pick
+from rnngen_jax.recurrence.choices import choose
+from rnngen_jax.recurrence.columns import columns
 from rnngen_jax.recurrence.stacked import stacked
 
 GRADIENTS = ("stacked", "autodiff")
@@ -45,6 +48,10 @@ def sequential(
     @composed
     def run(cell: Cell, params: Params, sequence: Sequence) -> tuple[Carry, Array]:
         if gradient == "stacked" and cell.gated is not None:
+            length, rows = sequence.xs.shape[0], sequence.carry[0].size // cell.features
+            choice = choose(compiled_for(), rows, cell.features)
+            if choice.columns and gates == "auto" and not chunk and length <= choice.chunk:
+                return columns(cell, params, sequence, unroll=unroll or choice.unroll)
             return stacked(cell, params, sequence, gates=gates, chunk=chunk, unroll=unroll)
         return _scan(cell, params, sequence, unroll or 1)
 

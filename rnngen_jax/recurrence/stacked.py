@@ -60,26 +60,26 @@ def stacked(
             return carry, (carry[0], (begun, a if stored else None) if keep else None)
 
         def advance(state: Any, start: Array | int, steps: int) -> Any:
-            zs = _cut(xs, start, steps)
+            zs = cut(xs, start, steps)
             zs = zs if narrow else cell.inputs(params, zs)
 
             def block(state: Any, n: Array | int, count: int) -> Any:
                 carry, written = state
-                here = _cut(zs, n, count), _cut(reset, start + n, count)
+                here = cut(zs, n, count), cut(reset, start + n, count)
                 if narrow:
                     here = cell.inputs(params, here[0]), here[1]
                 values = [None] * count
                 for i in reversed(range(count)) if reverse else range(count):
-                    carry, values[i] = step(carry, *_step(here, i))
-                return carry, _write(written, values, start + n)
+                    carry, values[i] = step(carry, *step_of(here, i))
+                return carry, write(written, values, start + n)
 
-            return _over_chunks(block, state, steps, unroll, reverse)
+            return over_chunks(block, state, steps, unroll, reverse)
 
         written = jax.eval_shape(
-            lambda: step(carry, *_step((cell.inputs(params, xs[:1]), reset), 0))[1]
+            lambda: step(carry, *step_of((cell.inputs(params, xs[:1]), reset), 0))[1]
         )
         written = jax.tree.map(lambda a: jnp.zeros((length, *a.shape), a.dtype), written)
-        last, (ys, kept) = _over_chunks(advance, (carry, written), length, size, reverse)
+        last, (ys, kept) = over_chunks(advance, (carry, written), length, size, reverse)
         return last, ys, kept
 
     @jax.custom_vjp
@@ -103,39 +103,39 @@ def stacked(
 
         def retreat(state: Any, start: Array | int, steps: int) -> Any:
             d_carry, d_first, (d_params, d_kernels, d_biases), d_xs, d_a = state
-            here = _cut(begun, start, steps)
-            zs, inputs_back = jax.vjp(cell.inputs, params, _cut(xs, start, steps))
+            here = cut(begun, start, steps)
+            zs, inputs_back = jax.vjp(cell.inputs, params, cut(xs, start, steps))
             h = jax.vmap(gated.spread)(here[0])
             a_here = None if stored else preactivations(zs, multiply(h), biases)
 
             def block(state: Any, n: Array | int, count: int) -> Any:
                 d_carry, d_first, d_a = state
                 t = start + n
-                given = _cut(begun, t, count), _cut(d_ys, t, count), _cut(reset, t, count)
-                gates = _cut(a, t, count) if stored else _cut(a_here, n, count)
+                given = cut(begun, t, count), cut(d_ys, t, count), cut(reset, t, count)
+                gates = cut(a, t, count) if stored else cut(a_here, n, count)
                 values = [None] * count
                 for i in range(count) if reverse else reversed(range(count)):
-                    carry, d_y, begins = _step(given, i)
-                    _, combine_back = jax.vjp(gated.combine, carry, _step(gates, i))
-                    d_carry, values[i] = combine_back(_add_to_h(d_carry, d_y))
+                    carry, d_y, begins = step_of(given, i)
+                    _, combine_back = jax.vjp(gated.combine, carry, step_of(gates, i))
+                    d_carry, values[i] = combine_back(add_to_h(d_carry, d_y))
                     (d_h,) = spread_back(transposed(values[i]))
-                    d_carry = _add_to_h(d_carry, d_h)
+                    d_carry = add_to_h(d_carry, d_h)
                     if begins is not None:
-                        zeros = _zeros(d_carry)
-                        d_first = _add(d_first, pick(begins, d_carry, zeros))
-                        d_carry = pick(begins, zeros, d_carry)
-                return d_carry, d_first, _write(d_a, values, n)
+                        nothing = zeros(d_carry)
+                        d_first = add(d_first, pick(begins, d_carry, nothing))
+                        d_carry = pick(begins, nothing, d_carry)
+                return d_carry, d_first, write(d_a, values, n)
 
-            d_carry, d_first, d_a = _over_chunks(
+            d_carry, d_first, d_a = over_chunks(
                 block, (d_carry, d_first, d_a), steps, unroll, not reverse
             )
-            d_a_here = _cut(d_a, 0, steps)
+            d_a_here = cut(d_a, 0, steps)
             d_params_here, d_xs_here = inputs_back({gate: d_a_here[gate] for gate in zs})
             d_rows = {gate: _rows(d) for gate, d in d_a_here.items()}
             h = _rows(h)
             sums = (
-                _add(d_params, d_params_here),
-                _add(d_kernels, _weight_gradients(h, {gate: d_rows[gate] for gate in kernels})),
+                add(d_params, d_params_here),
+                add(d_kernels, _weight_gradients(h, {gate: d_rows[gate] for gate in kernels})),
                 {gate: d + d_rows[gate].sum(0) for gate, d in d_biases.items()},
             )
             d_xs = jax.lax.dynamic_update_slice_in_dim(d_xs, d_xs_here, start, 0)
@@ -150,14 +150,14 @@ def stacked(
             )
         )
         d_a = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), d_a)
-        sums = (_zeros(params), _zeros(kernels), _zeros(biases))
-        state = (d_last, _zeros(first), sums, _zeros(xs), d_a)
+        sums = (zeros(params), zeros(kernels), zeros(biases))
+        state = (d_last, zeros(first), sums, zeros(xs), d_a)
         # The backward pass runs against the order of execution.
-        state = _over_chunks(retreat, state, length, size, not reverse)
+        state = over_chunks(retreat, state, length, size, not reverse)
         d_carry, d_first, (d_params, d_kernels, d_biases), d_xs, _ = state
         _, select_back = jax.vjp(weights, params)
         return (
-            _add(d_params, *select_back((d_kernels, d_biases))),
+            add(d_params, *select_back((d_kernels, d_biases))),
             d_xs,
             d_first,
             d_carry,
@@ -188,7 +188,7 @@ def _weight_gradients(h: Array, d_a: dict[str, Array]) -> dict[str, Array]:
     return dict(zip(d_a, jnp.split(wide, len(d_a), axis=-1), strict=True))
 
 
-def _over_chunks(
+def over_chunks(
     run_chunk: Callable[[Any, Any, int], Any], state: Any, length: int, size: int, reverse: bool
 ) -> Any:
     """`state = run_chunk(state, start, steps)` for whole chunks in a loop, then the remainder."""
@@ -201,15 +201,17 @@ def _over_chunks(
     return run_chunk(state, 0 if reverse else count * size, odd) if odd else state
 
 
-def _cut(tree: Any, start: Array | int, steps: int) -> Any:
+def cut(tree: Any, start: Array | int, steps: int) -> Any:
+    """Some steps of arrays `[T, ...]`."""
     return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, steps), tree)
 
 
-def _step(tree: Any, n: int) -> Any:
+def step_of(tree: Any, n: int) -> Any:
+    """One step of arrays `[T, ...]`."""
     return jax.tree.map(lambda x: x[n], tree)
 
 
-def _write(buffers: Any, steps: list[Any], start: Array | int) -> Any:
+def write(buffers: Any, steps: list[Any], start: Array | int) -> Any:
     """Writes some steps in place: XLA does so without a copy, and nothing is stacked twice."""
     update = jax.lax.dynamic_update_slice_in_dim
     return jax.tree.map(
@@ -217,11 +219,12 @@ def _write(buffers: Any, steps: list[Any], start: Array | int) -> Any:
     )
 
 
-def _add(*trees: Any) -> Any:
+def add(*trees: Any) -> Any:
+    """The sum of trees, leaf by leaf."""
     return jax.tree.map(lambda *leaves: sum(leaves), *trees)
 
 
-def _add_to_h(carry: Carry, value: Array) -> Carry:
+def add_to_h(carry: Carry, value: Array) -> Carry:
     """The first field of a gated cell's carry is h."""
     return type(carry)(carry[0] + value, *carry[1:])
 
@@ -231,5 +234,6 @@ def _rows(x: Array) -> Array:
     return x.reshape(-1, x.shape[-1])
 
 
-def _zeros(tree: Any) -> Any:
+def zeros(tree: Any) -> Any:
+    """A tree of zeros in the shapes of another."""
     return jax.tree.map(jnp.zeros_like, tree)

@@ -9,7 +9,8 @@ import pytest
 from cell_problems import SPECS, is_convolvable
 
 from rnngen_jax import cells
-from rnngen_jax.cells.convolved import convolved, shifted
+from rnngen_jax.cells.base import shifted
+from rnngen_jax.cells.convolved import convolved
 from rnngen_jax.recurrence import unroll
 
 T, P, B, D, F = 5, 4, 2, 6, 3

@@ -1,5 +1,6 @@
 """The Diagonal BiLSTM's layer: two recurrences over diagonals."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -133,7 +134,7 @@ class DiagonalBiLSTM(GridLayer):
         height, columns, batch = x.shape[:3]
         count = _images_in_line(height, batch)
         line = grids.side_by_side(grids.gather(x, self.taps), count)
-        xs = grids.skew(line)
+        xs = _flat(grids.skew, line)
         # Each row is reset at an image's first column; earlier states in its row are outside,
         # except for the column between two images, where the row below still needs the first
         # image's last.
@@ -142,13 +143,24 @@ class DiagonalBiLSTM(GridLayer):
         reset = jnp.broadcast_to(begins[..., None], xs.shape[:3])
         cell, params = self.cells[side], self.params[side]
         _, ys = recurrence.unroll(cell, params, xs, reset=reset, **self.run.options)
-        return grids.batched(grids.unskew(ys, line.shape[1]), count)
+        return grids.batched(_flat(lambda y: grids.unskew(y, line.shape[1]), ys), count)
 
     def _first_carry(self, side: str, batch: int) -> Carry:
         return initial_carry(self.cells[side], self.params[side], (batch,), jnp.float32)
 
     def _params(self, side: str) -> Params:
         return self.params[side]["cell"] if self.learned else self.params[side]
+
+
+def _flat(move: Callable[[Array], Array], x: Array) -> Array:
+    """`move(x)` for a function of the first two axes.
+
+    On a TPU the others are one meanwhile: few features would leave most of its 128 lanes empty.
+    """
+    if compiled_for() != "tpu":
+        return move(x)
+    moved = move(x.reshape(*x.shape[:2], -1))
+    return moved.reshape(*moved.shape[:2], *x.shape[2:])
 
 
 def _images_in_line(height: int, batch: int) -> int:
@@ -185,5 +197,5 @@ def _along(cell: Cell) -> Cell:
     def kernels(params: Params) -> dict[str, Array]:
         return {gate: kernel[:features] for gate, kernel in gated.kernels(params).items()}
 
-    row = gated._replace(kernels=kernels, spread=lambda h: h, inputs=None)
+    row = gated._replace(kernels=kernels, offsets=(0,), inputs=None)
     return cell._replace(inputs=inputs, step=gated_step(row), gated=row)

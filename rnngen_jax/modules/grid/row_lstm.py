@@ -11,7 +11,9 @@ from rnngen_jax.cells.learned_carry import learned_carry
 from rnngen_jax.modules.grid.parts import GridLayer
 from rnngen_jax.modules.recurrent import Recurrent, Run
 from rnngen_jax.ops import grids
+from rnngen_jax.ops.devices import compiled_for
 from rnngen_jax.ops.products import multiplier
+from rnngen_jax.recurrence.choices import choose
 
 
 class RowState(NamedTuple):
@@ -66,7 +68,7 @@ class RowLSTM(GridLayer):
         self, above: Array | None, x: Array, mask: Array | None = None
     ) -> tuple[Array | None, Array]:
         """Whole maps `[H, W, B, D]`; `mask [B, F]` is the dropout mask."""
-        y = self.recurrent(grids.gather(x, self.taps))
+        y = self.recurrent(self._gather(x))
         return above, self.project(x, y if mask is None else y * mask)
 
     def first(self, batch: int) -> RowState:
@@ -94,6 +96,13 @@ class RowLSTM(GridLayer):
             y = carry[0]
         here = jax.tree.map(lambda old, new: old.at[column].set(new), state.here, carry)
         return state._replace(rows=rows, here=here), self.project(x, y)
+
+    def _gather(self, x: Array) -> Array:
+        """The taps of each pixel."""
+        sequences = x.shape[1] * x.shape[2]
+        if choose(compiled_for(), sequences, self.cell.features).columns:
+            return grids.gather_columns(x, self.taps)
+        return grids.gather(x, self.taps)
 
     def _params(self) -> dict:
         return self.recurrent.params["cell"] if self.learned else self.recurrent.params
