@@ -28,7 +28,10 @@ KINDS = {
     "cosine_gradient": ("codebook:codes=8,cosine=True,update=gradient", {}),
     "low": ("codebook:codes=8,width=2", {}),
     "residual": ("codebook:codes=8,start=normal", {"depth": 3, "dropout": True}),
-    "grouped": ("codebook:codes=8,update=gradient,estimator=rotation", {"groups": 2, "depth": 2}),
+    "grouped": (
+        "codebook:codes=8,update=gradient,estimator=rotation,start=normal",
+        {"groups": 2, "depth": 2},
+    ),
     "fsq": ("fsq:levels=5x4x3", {}),
     "lfq": ("lfq:bits=6,group=3,sharpness=1.0,beta=0.5", {}),
     "bsq": ("bsq:bits=4,sharpness=2.0", {}),
@@ -350,6 +353,7 @@ def test_masked_vectors_move_nothing(law):
 def test_a_start_far_from_the_data_recovers(kind):
     """Law 8: codes started near the origin, of data far from it, come to be used."""
     spec, options = KINDS[kind]
+    spec = spec.removesuffix(",start=normal")
     revived = spec + ",start=normal,revive=0.2,decay=0.8"
     rng = np.random.default_rng(0)
     modes = np.float32(5 + 3 * rng.standard_normal((8, FEATURES)))
