@@ -11,7 +11,7 @@ _STORED = 192
 
 # On a TPU, features up to which a cell is run features first, and sequences from which it is: those
 # that fill a register's lanes.
-_COLUMNS = 128
+_COLUMNS = 64
 _LANES = 128
 
 # Steps per iteration of the loop on a TPU.
@@ -37,10 +37,10 @@ class Choice(NamedTuple):
 def choose(platform: str, rows: int, features: int) -> Choice:
     """The choice for a platform and a shape.
 
-        platform   stored          chunk              unroll
-        cpu        F ≥ 192         1024 / rows, ≥ 8   1
-        tpu        F ≥ 192         4096               4
-        others     always          4096               1
+        platform   stored          chunk              unroll   columns
+        cpu        F ≥ 192         1024 / rows, ≥ 8   1        never
+        tpu        F ≥ 192         4096               4        F ≤ 64 and rows ≥ 128
+        others     always          4096               1        never
 
     CPU: rematerialising a number costs F multiplications, storing it one number, and a chunk's
     arrays should stay in a core's cache.
@@ -49,6 +49,8 @@ def choose(platform: str, rows: int, features: int) -> Choice:
     it has done anything, much more than its arithmetic, so what counts is how many there are. Four
     steps per iteration share the operations that read inputs and write results; from five on,
     they are written one by one again (docs/benchmarks.md has the table).
+    Its registers have 128 lanes along the last axis, which F features leave empty and at least as
+    many rows fill.
 
     Args:
       platform: as `ops.devices.compiled_for` gives it.

@@ -32,7 +32,8 @@ def sequential(
         (`stacked.py`). For other cells, and with "autodiff", the gradient is JAX's own, which
         accumulates weight gradients step by step in the loop's carry but has forward mode.
       gates: for the stacked gradient, "store" keeps the gates, "recompute" rematerialises them
-        chunk by chunk, "auto" chooses by shape and platform (`choices.py`).
+        chunk by chunk, "auto" chooses by shape and platform (`choices.py`); with no `chunk` either,
+        thin cells on a TPU are run features first (`columns.py`).
       chunk: maximum steps per chunk of the stacked gradient; 0 chooses by shape and platform.
       unroll: steps per iteration of the compiled loop; 0 chooses by platform for the stacked
         gradient, and is 1 otherwise.

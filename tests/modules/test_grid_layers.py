@@ -7,11 +7,14 @@ import pytest
 from drawn_layers import applied
 
 from rnngen_jax import cells
-from rnngen_jax.modules.grid import diagonal_bilstm
+from rnngen_jax.cells import base
+from rnngen_jax.modules.grid import diagonal_bilstm, row_lstm
 from rnngen_jax.modules.grid.conv import ConvBlock, GatedConv
 from rnngen_jax.modules.grid.diagonal_bilstm import DiagonalBiLSTM
 from rnngen_jax.modules.grid.parts import FirstConv, Head
 from rnngen_jax.modules.grid.row_lstm import RowLSTM
+from rnngen_jax.ops import products
+from rnngen_jax.recurrence import choices, sequential
 
 H, W, B, F, D = 4, 5, 2, 4, 8
 SHAPES = [(H, W, 3), (W, H, 3), (H, W, 1)]
@@ -145,6 +148,35 @@ def test_diagonal_bilstm_takes_its_states_from_the_left_the_right_and_above(
     right = over("right", x[:, ::-1], 1.0)[:, ::-1]
     below = np.concatenate([np.zeros_like(right[:1]), right[:-1]])
     close(y, out(params, x, left + below, channels))
+
+
+@pytest.mark.parametrize("layer", [RowLSTM, DiagonalBiLSTM])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_a_tpus_program_is_equal_in_value_and_gradient(layer, cell, monkeypatch):
+    """Features first: neighbours, edges, resets and learned carries."""
+    sizes = {"learned": True, "width": D, "columns": W, "channels": 3}
+    sizes |= {"radius": 1} if layer is RowLSTM else {}
+    module, x = layer(cells.from_spec(cell, F), **sizes), a_map(H, W)
+    params, _ = applied(module, None, x)
+
+    def solved():
+        def loss(params, x):
+            _, y = module.apply({"params": params}, None, x)
+            return jnp.sin(y).sum(), y
+
+        with jax.enable_x64(True):
+            return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(params, x)
+
+    wanted, calls = solved(), []
+    for part in (base, products, sequential, row_lstm, diagonal_bilstm):
+        monkeypatch.setattr(part, "compiled_for", lambda: "tpu")
+    monkeypatch.setattr(choices, "_LANES", 1)
+    run = sequential.columns
+    monkeypatch.setattr(
+        sequential, "columns", lambda *given, **options: calls.append(1) or run(*given, **options)
+    )
+    jax.tree.map(close, solved(), wanted)
+    assert len(calls) == (1 if layer is RowLSTM else 2)
 
 
 def convolution(x, kernel, padding):

@@ -125,3 +125,10 @@ def test_channel_masks_let_groups_see_earlier_ones(channels, sources, targets):
         assert above.all()
         assert left.all()
         np.testing.assert_array_equal(here, own)
+
+
+def test_features_first_the_taps_are_the_same():
+    taps = ((-1, -1), (-1, 2), (0, -2), (0, 0))
+    x = np.random.default_rng(0).standard_normal((3, 4, 2, 5))
+    both = jax.jit(lambda x: (grids.gather_columns(x, taps), grids.gather(x, taps)))(x)
+    np.testing.assert_array_equal(*both)

@@ -1,5 +1,7 @@
 """Cells and strategies in bfloat16: float32 carries, and gradients of rounded operands."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +16,8 @@ from rnngen_jax.errors import UserError
 from rnngen_jax.ops import precision
 from rnngen_jax.ops.precision import computing_in
 from rnngen_jax.recurrence import unroll
-from rnngen_jax.recurrence.base import Sequence
+from rnngen_jax.recurrence.base import Sequence, composed
+from rnngen_jax.recurrence.columns import columns
 from rnngen_jax.recurrence.newton import solve
 
 T, B, D = 5, 4, 6
@@ -30,6 +33,7 @@ WAYS = {
     "autodiff": {"strategy": "sequential:gradient=autodiff"},
     "store": {"strategy": "sequential:gates=store,chunk=3"},
     "recompute": {"strategy": "sequential:gates=recompute,chunk=3"},
+    "columns": {"strategy": composed(functools.partial(columns, unroll=2))},
     "remat": {"remat": 2},
     "prefix": {"strategy": "associative:solver=prefix"},
 }
@@ -95,7 +99,7 @@ def test_results_and_gradients_are_those_of_rounded_operands(spec, way, monkeypa
         assert UNIT / 4 < distance(one, plain) <= BOUND
 
 
-@pytest.mark.parametrize(("spec", "way"), CASES)
+@pytest.mark.parametrize(("spec", "way"), [*CASES, ("lstm", "columns")])
 def test_only_operands_of_products_are_bfloat16(spec, way):
     problem = draw(spec)
 

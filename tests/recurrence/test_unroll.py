@@ -16,10 +16,12 @@ from rnngen_jax.ops import products
 from rnngen_jax.recurrence import (
     bidirectional,
     by_layer,
+    choices,
     generate,
     joining,
     names,
     refuse_suffix,
+    sequential,
     stacked,
     unroll,
 )
@@ -109,6 +111,24 @@ def test_a_tpus_choice_is_the_python_loop_in_value_and_gradient(name, monkeypatc
     assert program(name) == program(name, strategy="sequential:gates=recompute,unroll=1")
 
 
+@pytest.mark.parametrize(
+    ("name", "mode", "width"),
+    [("lstm", FULL[0], D), ("lstm", FULL[1], 1), ("gru", FULL[1], D), ("rnn", FULL[0], D)],
+)
+def test_features_first_is_the_python_loop_in_value_and_gradient(name, mode, width, monkeypatch):
+    """Seven steps: four in a loop's iteration, and three left over."""
+    wanted_program = program(name)
+    monkeypatch.setattr(sequential, "compiled_for", lambda: "tpu")
+    monkeypatch.setattr(choices, "_LANES", 1)
+    with jax.enable_x64(True):
+        fast = problems.solve(problem(name, mode, width))
+        problems.close(fast, by_the_loop(name, mode, width))
+    assert program(name) != wanted_program
+    # What is asked for is done.
+    told = "sequential:gates=recompute,unroll=1"
+    assert program(name, strategy=told) == wanted_program
+
+
 def test_choices_by_platform_and_shape():
     """The table in the docstring."""
     assert choose("cpu", 64, 191) == Choice(stored=False, chunk=16, unroll=1)
@@ -116,6 +136,10 @@ def test_choices_by_platform_and_shape():
     assert choose("cpu", 1024, 192).chunk == 8
     assert choose("tpu", 64, 191) == Choice(stored=False, chunk=4096, unroll=4)
     assert choose("tpu", 64, 192) == Choice(stored=True, chunk=4096, unroll=4)
+    assert choose("tpu", 128, 64).columns
+    assert not choose("tpu", 127, 64).columns
+    assert not choose("tpu", 128, 65).columns
+    assert not choose("cpu", 1024, 16).columns
     assert choose("gpu", 64, 16) == Choice(stored=True, chunk=4096, unroll=1)
 
 
