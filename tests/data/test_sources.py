@@ -93,7 +93,10 @@ def test_too_few_images_to_cut(num, count):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("digit", r"'digit' is not a data source; did you mean 'digits'\? Allowed: digits, folder"),
+        (
+            "digit",
+            r"'digit' is not a data source; did you mean 'digits'\? Allowed: .*digits, folder",
+        ),
         ("feed", r"'feed' is not a data source"),
         ("base:x", r"not a data source"),
         ("os.path", r"not a data source"),
