@@ -93,7 +93,7 @@ def test_too_few_images_to_cut(num, count):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("digit", r"'digit' is not a data source; did you mean 'digits'\? Allowed: .*digits, "),
+        (
             "digit",
             r"'digit' is not a data source; did you mean 'digits'\? Allowed: .*digits, folder",
         ),
