@@ -11,7 +11,7 @@ _STORED = 192
 
 # On a TPU, features up to which a cell is run features first, and sequences from which it is: those
 # that fill a register's lanes.
-_COLUMNS = 64
+_COLUMNS = 128
 _LANES = 128
 
 # Steps per iteration of the loop on a TPU.
@@ -39,7 +39,7 @@ def choose(platform: str, rows: int, features: int) -> Choice:
 
         platform   stored          chunk              unroll   columns
         cpu        F ≥ 192         1024 / rows, ≥ 8   1        never
-        tpu        F ≥ 192         4096               4        F ≤ 64 and rows ≥ 128
+        tpu        F ≥ 192         4096               4        F ≤ 128 and rows ≥ 128
         others     always          4096               1        never
 
     CPU: rematerialising a number costs F multiplications, storing it one number, and a chunk's

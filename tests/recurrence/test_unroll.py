@@ -136,9 +136,9 @@ def test_choices_by_platform_and_shape():
     assert choose("cpu", 1024, 192).chunk == 8
     assert choose("tpu", 64, 191) == Choice(stored=False, chunk=4096, unroll=4)
     assert choose("tpu", 64, 192) == Choice(stored=True, chunk=4096, unroll=4)
-    assert choose("tpu", 128, 64).columns
-    assert not choose("tpu", 127, 64).columns
-    assert not choose("tpu", 128, 65).columns
+    assert choose("tpu", 128, 128).columns
+    assert not choose("tpu", 127, 128).columns
+    assert not choose("tpu", 128, 129).columns
     assert not choose("cpu", 1024, 16).columns
     assert choose("gpu", 64, 16) == Choice(stored=True, chunk=4096, unroll=1)
 
