@@ -31,6 +31,11 @@ def apart(found, wanted):
     return max(np.max(np.abs(found[m] / wanted[m] - 1)) for m in losses)
 
 
+def model_codes(case):
+    """What a grid of codes is."""
+    return case.model.codes.spec
+
+
 @pytest.mark.parametrize("name", grid.NAMES)
 def test_eight_devices_have_the_losses_and_each_the_work_of_one(name):
     """Compiled, of each config's first preset: what crosses the network, and what a device does."""
@@ -49,6 +54,13 @@ def test_eight_devices_have_the_losses_and_each_the_work_of_one(name):
     statistics = numbers - sum(own) - told
     if getattr(case.settings.model, "norm", "none") == "batch":
         assert 0 < statistics < 0.1 * sum(own)
+    elif case.settings.codes is not None:  # how often each code has been seen
+        assert statistics == model_codes(case).levels * model_codes(case).channels
+    elif name == "vqvae":
+        # Its codes' counts and sums, and as many candidates in the places of dead ones; the rest is
+        # in the branch that is taken at the first step alone, k-means.
+        book = model_codes(case).levels * (case.settings.model.vectors + 1)
+        assert 2 * book + 1 <= statistics < 15 * book
     else:
         assert statistics == 0
     lowered = programs(case.settings, case.dataset)["train"].lower(jax.devices()[:1], 2)

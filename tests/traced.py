@@ -37,6 +37,7 @@ class Product(NamedTuple):
 
 ROUNDED = Product("bfloat16", "bfloat16", "float32", False)
 EXACT = Product("float32", "float32", "float32", True)
+PLAIN = Product("float32", "float32", "float32", False)
 
 
 def equations(function, *given):

@@ -17,6 +17,7 @@ from jax import Array
 from rnngen_jax.models.base import Aux, Batch, Extra, Model, Params
 from rnngen_jax.models.codes import Prior, coded_model, uniform
 from rnngen_jax.ops import batch as over_batch
+from rnngen_jax.ops import precision
 
 
 class Frozen(NamedTuple):
@@ -58,7 +59,10 @@ def two_stage(tokenizer: Model, prior: Model, frozen: Frozen | None = None) -> M
         params: Params, extra: Extra, batch: Batch, key: Array, step: Array
     ) -> tuple[Array, Aux]:
         """The prior's loss on the codes of a batch; their counts are added up for the unigram."""
-        found = jax.lax.stop_gradient(codes.encode(*of_tokenizer(params, extra), batch[spec.key]))
+        # The codes are those of evaluation, whatever the prior is computed in.
+        with precision.unrounded():
+            found = codes.encode(*of_tokenizer(params, extra), batch[spec.key])
+        found = jax.lax.stop_gradient(found)
         of_codes = {grid.key: found, "label": batch["label"], "index": batch["index"]}
         value, aux = prior.losses["model"](params, {}, of_codes, key, step)
         flat = found.reshape(-1, grid.channels).astype(jnp.int32)

@@ -7,6 +7,7 @@ from flax import linen as nn
 from jax import Array
 
 from rnngen_jax.cells.base import Carry, Cell
+from rnngen_jax.modules.dense import Dense
 from rnngen_jax.modules.pixels import PixelDense, Table
 from rnngen_jax.modules.recurrent import Recurrent, Run
 from rnngen_jax.shapes import ImageSpec
@@ -43,9 +44,9 @@ class CodeRNN(nn.Module):
         if self.conditional:
             self.label = Table(spec.classes, width)
         self.recurrent = Recurrent(self.cell, width, self.run)
-        self.readout = nn.Dense(spec.levels)
+        self.readout = Dense(spec.levels)
         if self.deep is not None:
-            self.place = nn.Dense(width)
+            self.place = Dense(width)
             self.depth = Table(spec.channels, width)
             self.earlier = Table(spec.channels * (spec.levels + 1), width)
             self.inner = Recurrent(self.deep, width, self.run)

@@ -3,6 +3,7 @@
 from flax import linen as nn
 from jax import Array
 
+from rnngen_jax.modules.dense import Dense
 from rnngen_jax.modules.halving import Double, Halve
 from rnngen_jax.modules.latent import scaled
 from rnngen_jax.modules.maps import Same
@@ -57,7 +58,7 @@ class CodeNetwork(nn.Module, kw_only=True):
         """The residual blocks: x + W₁ f(W₃ f(x)), with kernels of 3x3 and 1x1."""
         for _ in range(self.blocks):
             inner = Same(x.shape[-1])(self.activate(x))
-            x = x + nn.Dense(x.shape[-1])(self.activate(inner))
+            x = x + Dense(x.shape[-1])(self.activate(inner))
         return x
 
 
@@ -76,7 +77,7 @@ class CodeEncoder(CodeNetwork):
         x = 2 * scaled(image, self.spec.levels) - 1
         for stage, _ in enumerate(sizes(*image.shape[1:3], self.stages)[1:]):
             x = Halve(self.features << stage, self.kernel)(self.activate(x) if stage else x)
-        return nn.Dense(self.vectors)(self.activate(self.mixed(x)))
+        return Dense(self.vectors)(self.activate(self.mixed(x)))
 
 
 class CodeDecoder(CodeNetwork):

@@ -34,6 +34,11 @@ def computing_in(dtype: str) -> AbstractContextManager[None]:
     return jax.default_matmul_precision(_ROUNDED)
 
 
+def unrounded() -> AbstractContextManager[None]:
+    """The scope, inside one of `computing_in`, in which products are those of float32 again."""
+    return jax.default_matmul_precision("default") if rounds() else contextlib.nullcontext()
+
+
 def rounds() -> bool:
     """Whether operands are rounded to bfloat16 where this is called, while tracing."""
     return jax.config.jax_default_matmul_precision == _ROUNDED

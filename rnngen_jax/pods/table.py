@@ -13,6 +13,8 @@ from rnngen_jax.pods.compiling import Figures
 # Each config file's preset for a pod.
 CONFIGS = (
     "classifier:mnist",
+    "code_prior:mnist",
+    "code_rnn:mnist",
     "dcgan:folder",
     "diagonal_bilstm:binary_mnist",
     "draw:paper",
@@ -24,6 +26,7 @@ CONFIGS = (
     "row_lstm:mnist",
     "row_rnn:mnist",
     "vae:folder",
+    "vqvae:mnist",
 )
 # One pod in three sizes, and one size of every other chip.
 TOPOLOGIES = (

@@ -72,6 +72,13 @@ EXACT = {
         "the mean of a categorical distribution, which the next step reads",
     ),
 }
+# Models of codes. A codebook's products are never rounded, nor is the tokenizer of a prior, whose
+# codes are those of evaluation.
+CODED = {
+    "vqvae": {traced.ROUNDED, traced.EXACT},
+    "code_rnn": {traced.ROUNDED, traced.EXACT, traced.PLAIN},
+    "code_prior": {traced.ROUNDED, traced.EXACT, traced.PLAIN},
+}
 CASES = [(name, given) for name, each in STEPS.items() for given in each]
 SPEC = spec_of((4, 4, 1), 17, 2)
 
@@ -115,7 +122,17 @@ def equations(name, given, dtype):
 
 
 def test_all_models_are_listed():
-    assert set(STEPS) == set(models.names())
+    assert {*STEPS, *CODED} == set(models.names())
+
+
+@pytest.mark.parametrize("name", CODED)
+def test_codes_are_those_of_float32(name):
+    found = equations(name, {}, "bfloat16")
+    assert set(traced.products(found)) == CODED[name]
+    plain = traced.products(found).count(traced.PLAIN)
+    if plain:  # the tokenizer's alone, which is run forwards: as many as in float32
+        exact = traced.products(equations(name, {}, "float32"))
+        assert plain + traced.products(found).count(traced.ROUNDED) == exact.count(traced.PLAIN)
 
 
 @pytest.mark.parametrize(("name", "given"), CASES, ids=[name for name, _ in CASES])
