@@ -91,8 +91,8 @@ def test_told_to_stop_then_killed_then_resumed_alone(config, tmp_path, capsys):
     two = start(config, workdir, ENDLESS)
     until(two, lambda: lines_of(workdir) >= 3)
     two[1].send_signal(signal.SIGTERM)
-    codes, outs, _ = end(two)
-    assert codes == [42, 42]
+    codes, outs, errs = end(two)
+    assert codes == [42, 42], errs
     step = int(SAVED.search(outs[0])[1])
     assert step == newest(workdir)
     assert status.read(workdir)["state"] == "preempted"
