@@ -47,7 +47,7 @@ def start(config, workdir, *flags, count=2, devices=4):
     command = [sys.executable, "-m", "rnngen_jax.main", "train", f"--config={config}"]
     return [
         subprocess.Popen(
-            [*command, f"--workdir={workdir}", "--hosts_timeout=60", *FLAGS, *flags],
+            [*command, f"--workdir={workdir}", "--hosts_timeout=180", *FLAGS, *flags],
             env={**environment, "JAX_PROCESS_ID": str(index)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
