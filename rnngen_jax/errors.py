@@ -2,6 +2,8 @@
 
 import sys
 
+LOST = 43  # exit code of those who have lost another process, and may be started again
+
 
 class UserError(Exception):
     """Invalid input from the user: a flag, a config field, a file or a folder.
@@ -25,7 +27,7 @@ class DivergedError(RunError):
 class LostError(RunError):
     """Another process of the run is gone, has stalled, or has not come.
 
-    Commands print the message and exit with code 43: the same command may go on.
+    Commands print the message and exit with code `LOST`: the same command may go on.
     """
 
 

@@ -6,9 +6,8 @@ import sys
 from collections.abc import Sequence
 
 from rnngen_jax import interrupts
-from rnngen_jax.errors import LostError, RunError, UserError, machine_message
+from rnngen_jax.errors import LOST, LostError, RunError, UserError, machine_message
 
-LOST = 43  # as the keeper of rnngen_jax.hosts has it, which --help does not wait for
 CLOSED_PIPE = 141  # a shell's exit code for a command that SIGPIPE ended
 
 

@@ -11,13 +11,10 @@ from rnngen_jax.hosts.peers import ALONE, Peers
 from rnngen_jax.hosts.place import place
 
 CHOICES = ("auto", "off")
-TIMEOUT = 300.0  # seconds
 
 
 @contextlib.contextmanager
-def joined(
-    hosts: str = "auto", timeout: float = TIMEOUT, settings: Mapping[str, Any] | None = None
-) -> Iterator[Peers]:
+def joined(hosts: str, timeout: float, settings: Mapping[str, Any]) -> Iterator[Peers]:
     """Joins the processes of a run, and starts `jax.distributed` among them.
 
     To be entered before JAX starts its devices. An error inside is told to the others, who end.
@@ -41,7 +38,7 @@ def joined(
     if found is None:
         yield ALONE
         return
-    link = Link(found, dict(_flat(settings or {})), timeout)
+    link = Link(found, dict(_flat(settings)), timeout)
     try:
         import jax
 
@@ -84,8 +81,7 @@ def _leave(link: Link, index: int, why: str) -> None:
         link.wait_for_others()
         jax.distributed.shutdown()
     else:
-        jax.distributed.shutdown()
-        link.leave(why)
+        link.leave(why, first=jax.distributed.shutdown)
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

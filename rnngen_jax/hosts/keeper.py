@@ -10,8 +10,8 @@ stack, where the keeper says who is gone.
 Whoever reaches the port can end the run, as with JAX's own service: a cluster's network is trusted.
 
 `main` takes four arguments: the file descriptor of the listening socket, the service's port on this
-host, the number of processes, and the seconds that a process may stay away, silent or behind. The
-standard library is all that it needs, so that it starts at once.
+host, the number of processes, and the seconds that a process may stay away, silent or behind. It
+needs little more than the standard library, so that it starts at once.
 """
 
 import asyncio
@@ -26,10 +26,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rnngen_jax.errors import LOST
+
 GREETING = b"rnngen "  # a link's first bytes; JAX's are those of HTTP/2
 MOST_BYTES = 2**20  # of a line
 OWN_ENDS = 1  # exit code of those whose run another has ended by an error of its own
-LOST = 43  # exit code of those who have lost another, and may be started again
 
 
 def beats(timeout: float) -> float:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from rnngen_jax.errors import LostError, RunError, UserError
+from rnngen_jax.errors import LOST, LostError, RunError, UserError
 from rnngen_jax.files import discard_unfinished
 from rnngen_jax.hosts import keeper
 from rnngen_jax.hosts.place import VARIABLES, Place
@@ -55,7 +55,7 @@ class Link:
         self._ending = threading.Lock()
         self._asked = self._agreed = 0
         self._over: tuple[str, int] | None = None
-        self._leaving = self._alone = False
+        self._leaving = self._failed = self._alone = False
         self._when_over: Callable[[str], None] = lambda message: None
         self._mark = 0
         self._unread = b""
@@ -106,11 +106,19 @@ class Link:
         """Sets what is called with the reason before the process is ended here."""
         self._when_over = call
 
-    def leave(self, message: str = "") -> None:
-        """Says goodbye; with a message, which is an error's, the others end, too."""
+    def leave(self, message: str = "", first: Callable[[], None] = lambda: None) -> None:
+        """Says goodbye, once `first` is done.
+
+        A process that leaves is ended by nobody's loss any more.
+
+        Args:
+          message: an error's, with which the others end, too; "" after a good end.
+          first: what is to be done while the others still wait.
+        """
         with self._news:
-            self._leaving = True
+            self._leaving, self._failed = True, bool(message)
             self._news.notify_all()
+        first()
         self._send({"bye": keeper.OWN_ENDS if message else 0, "message": message})
 
     def wait_for_others(self) -> None:
@@ -155,7 +163,7 @@ class Link:
             *lines, unread = (unread + received).split(b"\n")
             for line in map(json.loads, lines):
                 if "over" in line:
-                    lost = line["code"] == keeper.LOST
+                    lost = line["code"] == LOST
                     raise (LostError if lost else RunError)(f"{line['over']}.")
                 if "go" in line:
                     self._unread = unread
@@ -201,11 +209,13 @@ class Link:
             leaving = self._news.wait_for(lambda: self._leaving, _GRACE)
         if not leaving:
             self._finish()
+        if not self._failed:
+            return
         # The main thread has its say; but on the way out JAX may wait for those who are gone.
         time.sleep(_PATIENCE)
-        os._exit(self._over[1] if self._over else keeper.LOST)
+        os._exit(self._over[1] if self._over else LOST)
 
-    def _end(self, message: str, code: int = keeper.LOST) -> None:
+    def _end(self, message: str, code: int = LOST) -> None:
         """Notes that the run is over."""
         with self._news:
             if self._over is None:
@@ -215,7 +225,7 @@ class Link:
     def _finish(self) -> None:
         """Ends the process, with the reason why the run is over."""
         self._ending.acquire()  # for good: one thread does it
-        message, code = self._over or ("", keeper.LOST)
+        message, code = self._over or ("", LOST)
         with contextlib.suppress(Exception):
             self._when_over(message)
         discard_unfinished()
@@ -226,7 +236,7 @@ class Link:
 
 def _error(message: str, code: int) -> RunError:
     """The error for a run that is over, in words."""
-    if code != keeper.LOST:
+    if code != LOST:
         return RunError(f"{message.removesuffix('.')}.")
     return LostError(
         f"{message}. The last checkpoint is good: to go on, give the same command again on all."

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from rnngen_jax.hosts.keeper import LOST
+from rnngen_jax.errors import LOST
 from rnngen_jax.hosts.place import PORT
 from rnngen_jax.interrupts import PREEMPTED
 from rnngen_jax.launch import slices

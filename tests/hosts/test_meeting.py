@@ -118,6 +118,18 @@ def test_one_that_has_left_is_not_missed(start):
     assert end(first) == (0, "", "")
 
 
+def test_one_that_has_ended_well_keeps_its_code_whoever_is_lost_after(start):
+    first, second = start(0), start(1)
+    joined(first, second)
+    tell(first, "from rnngen_jax.hosts import link as module; module._PATIENCE = 0.2")
+    assert answer(first) == "ok"
+    tell(first, "link.leave(); time.sleep(1.5)")
+    time.sleep(0.3)
+    second.kill()
+    assert answer(first) == "ok"
+    assert end(first) == (0, "", "")
+
+
 @pytest.mark.parametrize("gone", [0, 1])
 def test_one_is_killed(start, gone):
     processes = start(0), start(1)
