@@ -89,15 +89,20 @@ def place(
     if known.count == 1:
         return None
     if known.address is None or known.count is None or known.index is None:
-        there = ", ".join(name for name in VARIABLES if given[name] is not None)
+        there = [name for name in VARIABLES if given[name] is not None]
         raise UserError(
-            f"{there} is set, but {' and '.join(missing)} is not; "
+            f"{_are(there)} set, but {_are(missing)} not; "
             "set all three, or none, or give --hosts=off."
         )
     require(known.count >= 1, VARIABLES[1], known.count, "≥ 1")
     fits = known.index < known.count
     require(fits, VARIABLES[2], known.index, f"< {VARIABLES[1]}, which is {known.count}")
     return Place(known.address, known.count, known.index, known.device)
+
+
+def _are(names: list[str]) -> str:
+    """One or two names with their verb."""
+    return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'}"
 
 
 def _slurm(environment: Mapping[str, str]) -> _Known | None:
