@@ -6,7 +6,7 @@ update, one per pair of batch statistics, and one for all statistics of codebook
 `BATCH_AXIS`, or with one device on it, the batch is whole and nothing is communicated.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -37,6 +37,24 @@ def mean_over_devices(tree: Any) -> Any:
     Returns:
       The tree of means, the same on every device.
     """
+    # Divided before the sum: afterwards, every use of the buffer would divide all of it.
+    return _summed(tree, lambda buffer: buffer / parts())
+
+
+def sum_over_devices(tree: Any) -> Any:
+    """The sum over the devices that share a batch, in one all-reduce per dtype.
+
+    Args:
+      tree: floating-point arrays, each device's own.
+
+    Returns:
+      The tree of sums, the same on every device.
+    """
+    return _summed(tree, lambda buffer: buffer)
+
+
+def _summed(tree: Any, before: Callable[[Array], Array]) -> Any:
+    """The sum over devices of what `before` makes of each buffer, one per dtype."""
     if parts() == 1:
         return tree
     leaves, structure = jax.tree.flatten(tree)
@@ -46,21 +64,11 @@ def mean_over_devices(tree: Any) -> Any:
         places.setdefault(leaf.dtype, []).append(place)
     for group in places.values():
         ends = np.cumsum([leaves[place].size for place in group])
-        # Divided before the sum: afterwards, every use of the buffer would divide all of it.
-        buffer = jnp.concatenate([leaves[place].ravel() for place in group]) / parts()
-        means = jnp.split(jax.lax.psum(buffer, BATCH_AXIS), ends[:-1])
-        for place, mean in zip(group, means, strict=True):
-            leaves[place] = mean.reshape(leaves[place].shape)
+        buffer = before(jnp.concatenate([leaves[place].ravel() for place in group]))
+        sums = jnp.split(jax.lax.psum(buffer, BATCH_AXIS), ends[:-1])
+        for place, found in zip(group, sums, strict=True):
+            leaves[place] = found.reshape(leaves[place].shape)
     return jax.tree.unflatten(structure, leaves)
-
-
-def sum_over_devices(tree: Any) -> Any:
-    """The sum over the devices that share a batch, in one all-reduce per dtype.
-
-    Args:
-      tree: floating-point arrays, each device's own.
-    """
-    return jax.tree.map(lambda mean: mean * parts(), mean_over_devices(tree))
 
 
 def own_rows(x: Array, places: Array) -> Array:

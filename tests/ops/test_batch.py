@@ -135,3 +135,11 @@ def test_rows_of_the_whole_batch_are_had_without_gathering_it():
     cut = jax.pmap(rows, axis_name="data")(PARTS)
     np.testing.assert_array_equal(cut, np.broadcast_to(X[places], cut.shape))
     assert "all_gather" not in str(jax.make_jaxpr(jax.pmap(rows, axis_name="data"))(PARTS))
+
+
+def test_sums_are_exact_on_any_number_of_devices():
+    """A mean times three is not a sum: it would leave counts that are no integers."""
+    rows = np.arange(3 * 64, dtype=np.float32).reshape(3, 64) * np.float32(0.7)
+    given = np.where(np.eye(3, dtype=bool)[:, :, None], rows[:, None], 0).astype(np.float32)
+    summed = jax.pmap(batch.sum_over_devices, "data", devices=jax.devices()[:3])(given)
+    np.testing.assert_array_equal(summed, np.broadcast_to(rows, summed.shape))
