@@ -9,13 +9,15 @@ from rnngen_jax.models.autoregressive import in_raster_order
 
 
 def encode(model, params, extra, size, images, labels):
-    """The stream of `images` [N, ...] in batches of `size`, step by step with one encoder."""
+    """The stream of `images` [N, ...] in batches of `size`, each value with one table of all."""
     encoder = constriction.stream.queue.RangeEncoder()
     family = constriction.stream.model.Categorical(perfect=False)
     if labels is not None:
         uniform = constriction.stream.model.Uniform(model.spec.classes)
         encoder.encode(labels, uniform)
-    programs = coding_steps.compile_stages(model, params, extra, size, jax.devices()[:1])
+    programs = coding_steps.compile_stages(
+        model, params, extra, size, jax.devices()[:1], coarse=False
+    )
     for first in range(0, len(images), size):
         real = min(size, len(images) - first)
         rows = first + np.arange(size) * (np.arange(size) < real)

@@ -107,6 +107,7 @@ def run(which: Which, chosen: Chosen, out: str) -> None:
             maker=codec.maker(),
             names=names,
             streams=streams,
+            coarse=codec.coarse(model),
         )
     )
     with replacing(out) as temporary:

@@ -64,7 +64,8 @@ def run(which: Which, input: str, out: str) -> None:
     start = time.perf_counter()
     size = content.batch_size
     devices = codec.devices_for(content.num, size, len(content.streams))
-    coder = codec.coder(opened.model, opened.params, opened.extra, size, devices, bar)
+    given = opened.model, opened.params, opened.extra, size, devices, bar
+    coder = codec.coder(*given, coarse=content.coarse)
     compiled = time.perf_counter()
     images, labels = _decoded(coder, content, input)
     seconds = time.perf_counter() - compiled
@@ -114,7 +115,10 @@ def _check_model(opened: "Run", content: "Container", input: str) -> None:
             "it was made with."
         )
     largest = codec.largest_batch(opened.model, opened.params, opened.extra, content.num)
-    if content.batch_size > largest or content.labelled != codec.labelled(opened.model):
+    fits = content.labelled == codec.labelled(opened.model) and (
+        not content.coarse or codec.coarse(opened.model)
+    )
+    if content.batch_size > largest or not fits:
         raise UserError(f"{input} is damaged: this model would not write such a file.")
 
 

@@ -8,6 +8,10 @@ The decoder needs the encoder's probabilities to the last bit. So both call the 
 (`coding_steps`), at the same batch shape, on the same inputs: the encoder, too, shows the model
 only what the decoder knows at that step.
 
+Of more than 32 levels, and where the model knows the distribution function of a value, it is coded
+coarse to fine (`coding_steps`): of a step's values first the intervals of all images in a batch,
+then the levels within them. Files of earlier versions have all levels in one table.
+
 Each batch has a stream of its own, so that devices can decode a batch each. Beside what one stream
 for all of them would take, a batch so costs about two words: one that names its stream's length,
 and on average one that ends it. A batch's stream does not depend on how many devices code it.
@@ -38,10 +42,11 @@ from rnngen_jax.evaluation.coding_steps import (
     arithmetic,
     bound_params,
     compile_stages,
+    interval,
     no_previous,
     stages_of,
 )
-from rnngen_jax.models.autoregressive import Stage, in_raster_order
+from rnngen_jax.models.autoregressive import in_raster_order
 from rnngen_jax.models.base import Extra, Model, Params
 
 # These three may grow but never shrink, as existing files could then not be read.
@@ -56,6 +61,7 @@ STEP_COST = 128  # fixed cost of a step, in images
 Draw = Callable[[Any, Any], np.ndarray]
 
 OTHER_PIXELS = "other pixels come out than went in"
+NO_VALUE = "its code stands for no value"
 
 
 class DecodingError(Exception):
@@ -84,6 +90,15 @@ class Coder(NamedTuple):
 def labelled(model: Model) -> bool:
     """Whether labels are coded; a single class needs no labels."""
     return model.conditional and model.spec.classes > 1
+
+
+def coarse(model: Model) -> bool:
+    """Whether values of a stage are coded coarse to fine.
+
+    Raises:
+      UserError: the model has no steps.
+    """
+    return any(interval(stage) for stage in stages_of(model))
 
 
 def maker() -> str:
@@ -153,6 +168,7 @@ def coder(
     size: int,
     devices: Sequence[jax.Device] | None = None,
     track: Track = iter,
+    coarse: bool = True,
 ) -> Coder:
     """The coder of a model, compiled for a batch size.
 
@@ -167,6 +183,7 @@ def coder(
       size: images per batch; a stream must be decoded at the size that it was encoded at.
       devices: some of this process's; by default the first. They do not change the streams.
       track: wraps the range over groups of batches.
+      coarse: false for files whose values are not coded coarse to fine, though the model's are now.
 
     Raises:
       UserError: the model has no steps.
@@ -176,18 +193,15 @@ def coder(
     devices = jax.local_devices()[:1] if devices is None else devices
     family = coding.model.Categorical(perfect=False)
     classes = coding.model.Uniform(model.spec.classes) if labelled(model) else None
-    programs = compile_stages(model, params, extra, size, devices)
+    programs = compile_stages(model, params, extra, size, devices, coarse)
     group = size * len(devices)
 
     def encode(images: np.ndarray, labels: np.ndarray | None) -> tuple[bytes, ...]:
         encoders = [coding.queue.RangeEncoder() for _ in range(0, len(images), size)]
-        waiting: collections.deque[tuple[int, Program, Probabilities, np.ndarray]]
-        waiting = collections.deque()
+        waiting: collections.deque[tuple[int, Probabilities, np.ndarray]] = collections.deque()
 
-        def code(
-            first: int, program: Program, probabilities: Probabilities, values: np.ndarray
-        ) -> None:
-            table = _table(model, program.stage, probabilities)
+        def code(first: int, probabilities: Probabilities, values: np.ndarray) -> None:
+            table = _table(model, probabilities)
             for batch, place in _batches(first, len(images), size, group):
                 mine = np.ascontiguousarray(values.T[place]).reshape(-1)
                 encoders[batch].encode(mine, family, table[place].reshape(-1, table.shape[-1]))
@@ -206,8 +220,13 @@ def coder(
                     state, probabilities = program.step(state, previous, place)
                     values = known[place.start : place.start + program.stage.steps.width]
                     previous = (place.start, values)
-                    waiting.append((first, program, probabilities, values))
-                    if len(waiting) > IN_FLIGHT:
+                    if program.fine is None:
+                        waiting.append((first, probabilities, values))
+                    else:
+                        part, within = np.divmod(values, program.width)
+                        waiting.append((first, probabilities, part))
+                        waiting.append((first, program.fine(state, part), within))
+                    while len(waiting) > IN_FLIGHT:
                         code(*waiting.popleft())
                 before.append(items)
         while waiting:
@@ -241,16 +260,25 @@ def coder(
             known = np.empty((stage.spec.dims, group), np.int32)
             rows = _rows(min(num - first, group), size, group)
             state, previous = program.begin(label, *before), no_previous(stage, group)
-            for place in program.places:
-                state, probabilities = program.step(state, previous, place)
-                table = _table(model, stage, probabilities)
-                drawn = [
+
+            def drawn(probabilities: Probabilities) -> np.ndarray:
+                """The next step's values, or a part of each, int32 `[S, B]`."""
+                table = _table(model, probabilities)
+                each = [
                     readers[0 if joined else batch](
                         family, table[mine].reshape(-1, table.shape[-1])
                     )
                     for batch, mine in _batches(first, num, size, group)
                 ]
-                values = np.concatenate(drawn).reshape(-1, stage.steps.width)[rows].T
+                return np.concatenate(each).reshape(-1, stage.steps.width)[rows].T
+
+            for place in program.places:
+                state, probabilities = program.step(state, previous, place)
+                values = drawn(probabilities)
+                if program.fine is not None:
+                    values = program.width * values + drawn(program.fine(state, values))
+                    if values.max() >= stage.spec.levels:  # the last interval may exceed them
+                        raise DecodingError(NO_VALUE)
                 known[place.start : place.start + stage.steps.width] = values
                 previous = (place.start, values)
             return known.T.astype(stage.spec.dtype).reshape(group, *stage.spec.shape)
@@ -293,7 +321,7 @@ def _reader(stream: bytes) -> Draw:
         try:
             drawn = decoder.decode(model, given)
         except AssertionError:  # constriction's
-            raise DecodingError("its code stands for no value") from None
+            raise DecodingError(NO_VALUE) from None
         again.encode(drawn, model, *([] if isinstance(given, int) else [given]))
         if 32 * again.num_words() > 8 * len(stream) + MOST_BITS:
             raise DecodingError(f"its stream of {len(stream)} bytes ends before its images")
@@ -324,8 +352,8 @@ def _rows(real: int, size: int, group: int) -> np.ndarray:
     return np.where(row < real, row, np.where(start < real, start, 0))
 
 
-def _table(model: Model, stage: Stage, probabilities: Probabilities) -> np.ndarray:
-    """The probabilities of all devices on the host, `[B, S, L]`.
+def _table(model: Model, probabilities: Probabilities) -> np.ndarray:
+    """The probabilities of all devices on the host, `[B, S, ...]`.
 
     Raises:
       RunError: one of them is not finite.

@@ -4,8 +4,9 @@ Little-endian, in this order:
 
     bytes   what
     4       b"\\x89RNN"
-    1       version of the format, 2 to 4
-    1       flags: 1 a stream begins with labels, 2 file names are stored
+    1       version of the format, 2 to 5
+    1       flags: 1 a stream begins with labels, 2 file names are stored, 4 values are coded coarse
+            to fine, which only version 5 has
     2, 2    height, width
     1       channels; 2 bytes from version 3 on
     2       frames of a sequence, 0 for still images and codes; from version 3 on
@@ -17,7 +18,7 @@ Little-endian, in this order:
     1, n    length and text of the software and machine, such as "0.10.2 cpu x86_64"
     4, n    length and names, one per line, compressed by zlib; only with flag 2
     8·b     digest of the pixels and labels of each batch
-    4·b     the length of each batch's stream in words; only in version 4
+    4·b     the length of each batch's stream in words; from version 4 on
     4·n     the streams one after the other, 32-bit words
     8       digest of all preceding bytes
 
@@ -28,9 +29,10 @@ damage, not malice: every header field is checked before it is used.
 The work that a file can cause is bounded by its size: a stream that differs from its header's
 claims is detected within one batch, and a batch takes 8 bytes. Of a single batch, version 2 is
 written for still images of up to 256 levels, and version 3 for all others; several batches are
-written in version 4, each with a stream of its own. Versions 2 and 3 with several batches, which
-have one stream for all, are still read. So is version 1; instead of the arithmetic's digest it has
-one of all pixels and labels, 8 bytes, and the stream's length in words, 4 bytes.
+written in version 4, each with a stream of its own, and values coded coarse to fine (`codec`) in
+version 5. Versions 2 and 3 with several batches, which have one stream for all, are still read. So
+is version 1; instead of the arithmetic's digest it has one of all pixels and labels, 8 bytes, and
+the stream's length in words, 4 bytes.
 """
 
 import hashlib
@@ -49,14 +51,14 @@ from rnngen_jax.shapes import dtype_of
 
 ENDING = ".rnn"
 MAGIC = b"\x89RNN"
-VERSION = 4
+VERSION = 5
 MOST_BYTES = 2**31  # of a file, and of the images in it
 MOST_LEVELS = 2**20
 MOST_NAMES = 2**26  # bytes of all names
 MOST_BATCH = 2**16
 LONGEST_NAME = 255  # bytes, ending included, as on most file systems
 
-_LABELLED, _NAMED = 1, 2
+_LABELLED, _NAMED, _COARSE = 1, 2, 4
 _DIGEST = 8
 _ARITHMETIC = 4
 _HEADS = {  # by version
@@ -64,7 +66,7 @@ _HEADS = {  # by version
     2: struct.Struct(f"<4sBBHHBBIB{_DIGEST}s{_ARITHMETIC}s"),
     3: struct.Struct(f"<4sBBHHHHIIB{_DIGEST}s{_ARITHMETIC}s"),
 }
-_HEADS[4] = _HEADS[3]
+_HEADS[4] = _HEADS[5] = _HEADS[3]
 _LENGTH = struct.Struct("<I")
 _RESERVED = frozenset("/\\:")  # would name a place outside a folder, on this or another system
 
@@ -85,6 +87,7 @@ class Container(NamedTuple):
       maker: the JAX version and the machine that coded them.
       names: the images' names without ending, or `None`.
       streams: the coded words of each batch, or of all batches in one stream.
+      coarse: whether values are coded coarse to fine.
     """
 
     shape: tuple[int, ...]
@@ -98,6 +101,7 @@ class Container(NamedTuple):
     maker: str
     names: tuple[str, ...] | None
     streams: tuple[bytes, ...]
+    coarse: bool = False
 
 
 def digest(parts: Iterable[bytes]) -> bytes:
@@ -134,13 +138,15 @@ def pack(content: Container) -> bytes:
     maker = content.maker.encode()[:255]
     version = 2 if not frames and channels < 2**8 and content.levels <= 2**8 else 3
     lengths = b""
-    if len(content.streams) > 1:
-        version = VERSION
+    if content.coarse or len(content.streams) > 1:
+        version = 5 if content.coarse else 4
         lengths = b"".join(_LENGTH.pack(len(stream) // 4) for stream in content.streams)
     head = _HEADS[version].pack(
         MAGIC,
         version,
-        _LABELLED * content.labelled | _NAMED * (content.names is not None),
+        _LABELLED * content.labelled
+        | _NAMED * (content.names is not None)
+        | _COARSE * content.coarse,
         height,
         width,
         channels,
@@ -212,7 +218,7 @@ def _checked(body: bytes, version: int) -> Container:
     top, num, log_batch, model, *others = fields
     shape = (frames, height, width, channels) if frames else (height, width, channels)
     levels, batch_size, labelled = top + 1, 2**log_batch, bool(flags & _LABELLED)
-    if flags & ~(_LABELLED | _NAMED):
+    if flags & ~(_LABELLED | _NAMED | (_COARSE if version > 4 else 0)):
         raise ValueError(f"its flags are {flags}")
     if not (math.prod(shape) and 0 < top < MOST_LEVELS and num):
         raise ValueError(f"it holds {num} images of shape {shape}, {levels} levels")
@@ -236,14 +242,13 @@ def _checked(body: bytes, version: int) -> Container:
         (arithmetic,) = others
         pixels = tuple(rest.take(_DIGEST) for _ in range(batches))
         lengths = [rest.left // 4]
-        if version == 4:
+        if version > 3:
             lengths = [_LENGTH.unpack(rest.take(_LENGTH.size))[0] for _ in range(batches)]
         streams = tuple(rest.take(4 * words) for words in lengths)
     if rest.left:
         raise ValueError(f"{rest.left} bytes follow the stream")
-    return Container(
-        shape, levels, num, batch_size, labelled, model, arithmetic, pixels, maker, names, streams
-    )
+    facts = shape, levels, num, batch_size, labelled, model, arithmetic
+    return Container(*facts, pixels, maker, names, streams, bool(flags & _COARSE))
 
 
 def _names(packed: bytes, num: int) -> tuple[str, ...]:

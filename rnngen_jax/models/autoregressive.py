@@ -117,6 +117,7 @@ class Stage(NamedTuple):
         `None` for the image itself, which is the last stage.
       bind: `bind(params, extra) -> params`, the parameters that `steps` takes, such as those of a
         frozen network in `extra`; `None` for the model's own.
+      masses: as in `Model`.
     """
 
     spec: ImageSpec
@@ -124,6 +125,7 @@ class Stage(NamedTuple):
     log_probs: Callable[[Array], Array]
     values: Callable[[Params, Extra, Array, Array], Array] | None = None
     bind: Callable[[Params, Extra], Any] | None = None
+    masses: Callable[[Array, Array, int, int], Array] | None = None
 
 
 class Walked(NamedTuple):
@@ -240,6 +242,7 @@ def autoregressive_model(
         walk=completer(walk),
         steps=steps,
         log_probs=likelihood.log_probs,
+        masses=likelihood.masses,
     )
 
 

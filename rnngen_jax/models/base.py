@@ -166,6 +166,8 @@ class Model(NamedTuple):
         (`models.autoregressive.Stage`); empty for models with `steps` alone.
       log_probs: for autoregressive models, the distribution that raw outputs describe,
         `log_probs(raw [..., P]) -> [..., L]`, nats for each grey level.
+      masses: the probabilities of intervals of levels, as in `ops.likelihoods.PixelLikelihood`;
+        `None` where they take as long as those of all levels.
       latent: functions of latent-variable models (`Latent`).
       codes: for models with a codebook, what a prior over its codes needs (`models.codes.Codes`).
       log_probs_under: for models with codes, `log_prob` under priors that `evaluate` reports beside
@@ -190,6 +192,7 @@ class Model(NamedTuple):
     steps: Any = None
     stages: tuple[Any, ...] = ()
     log_probs: Callable[[Array], Array] | None = None
+    masses: Callable[[Array, Array, int, int], Array] | None = None
     latent: Latent | None = None
     codes: Any = None
     log_probs_under: Mapping[str, Callable[[Params, Extra, Batch, Array], Array]] = {}

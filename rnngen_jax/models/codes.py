@@ -299,10 +299,11 @@ def _stages(
         return state, jax.lax.dynamic_index_in_dim(state, t, 1, keepdims=False)
 
     starts = np.arange(spec.height, dtype=np.int32)[:, None, None] * row
-    own_steps, log_probs = prior.model.steps, prior.model.log_probs
+    steps = Steps(starts, row, first, raw_of_row)
+    given, likelihood = prior.model, codes.likelihood
     return (
-        Stage(codes.spec, own_steps, log_probs, values=values, bind=prior.params),
         Stage(
-            spec, Steps(starts, row, first, raw_of_row), codes.likelihood.log_probs, bind=tokenizer
+            codes.spec, given.steps, given.log_probs, values, bind=prior.params, masses=given.masses
         ),
+        Stage(spec, steps, likelihood.log_probs, bind=tokenizer, masses=likelihood.masses),
     )

@@ -33,6 +33,10 @@ class PixelLikelihood(NamedTuple):
         another distribution, without such a simple sampler.
       mean: `mean(raw [..., P]) -> [...]`, the expected value divided by the highest level, so in
         [0, 1]; for continuous families, the continuous distribution's mean clipped to [0, 1].
+      masses: `masses(raw [..., P], first int [...], width, num) -> [..., num]`, the probabilities
+        of `num` intervals of `width` levels each, side by side from level `first` on; 0 above the
+        highest level. For families with a distribution function, of which an interval takes two
+        values however wide it is; `None` for the others.
     """
 
     size: int
@@ -40,6 +44,7 @@ class PixelLikelihood(NamedTuple):
     log_probs: Callable[[Array], Array]
     draw: Callable[[Array, Array, Array | float], Array]
     mean: Callable[[Array], Array]
+    masses: Callable[[Array, Array, int, int], Array] | None = None
 
 
 def make(kind: str, levels: int, mixtures: int) -> PixelLikelihood:
@@ -147,7 +152,15 @@ def gaussian(levels: int) -> PixelLikelihood:
     def expected(raw: Array) -> Array:
         return jnp.clip((raw[..., 0] + 1) / 2, 0.0, 1.0)
 
-    return PixelLikelihood(2, log_prob, log_probs, draw, expected)
+    def masses(raw: Array, first: Array, width: int, num: int) -> Array:
+        mean, log_scale = (x[..., None] for x in split(raw))
+        x = _standardised(_edges(first, width, num, levels), mean, jnp.exp(-log_scale))
+        below, above = x[..., :-1], x[..., 1:]
+        mirrored = below + above > 0  # as in `log_prob`
+        low, high = jnp.where(mirrored, -above, below), jnp.where(mirrored, -below, above)
+        return jax.scipy.stats.norm.cdf(high) - jax.scipy.stats.norm.cdf(low)
+
+    return PixelLikelihood(2, log_prob, log_probs, draw, expected, masses)
 
 
 def logistic_mixture(levels: int, mixtures: int) -> PixelLikelihood:
@@ -196,7 +209,37 @@ def logistic_mixture(levels: int, mixtures: int) -> PixelLikelihood:
         logit, mean, _ = split(raw)
         return jnp.clip(((jax.nn.softmax(logit) * mean).sum(-1) + 1) / 2, 0.0, 1.0)
 
-    return PixelLikelihood(3 * mixtures, log_prob, log_probs, draw, expected)
+    def masses(raw: Array, first: Array, width: int, num: int) -> Array:
+        # With the levels last, where there are many of them and few components.
+        logit, mean, log_scale = (x[..., None] for x in split(raw))
+        inverse = jnp.exp(-log_scale)
+        edges = _edges(first, width, num, levels)[..., None, :]
+        x = _standardised(edges, mean, inverse)
+        # σ(x) and σ(-x), each with all its digits.
+        small = jnp.exp(-jnp.abs(x))
+        larger, smaller = 1 / (1 + small), small / (1 + small)
+        upper, lower = jnp.where(x > 0, larger, smaller), jnp.where(x > 0, smaller, larger)
+        bounded = jnp.isfinite(edges[..., :-1]) & jnp.isfinite(edges[..., 1:])
+        inside = jnp.where(bounded, -jnp.expm1(-2 * half_bin * width * inverse), 1.0)
+        mass = upper[..., 1:] * lower[..., :-1] * inside
+        return (jax.nn.softmax(logit, axis=-2) * mass).sum(-2)
+
+    return PixelLikelihood(3 * mixtures, log_prob, log_probs, draw, expected, masses)
+
+
+def _edges(first: Array, width: int, num: int, levels: int) -> Array:
+    """The edges of `num` intervals of `width` levels from `first` on, scaled, `[..., num + 1]`.
+
+    They are between two levels, and at -∞ and ∞ beyond the lowest and the highest one.
+    """
+    level = first[..., None] + width * jnp.arange(num + 1)
+    edge = (2.0 * level - 1) / (levels - 1) - 1
+    return jnp.where(level <= 0, -jnp.inf, jnp.where(level >= levels, jnp.inf, edge))
+
+
+def _standardised(edge: Array, mean: Array, inverse: Array) -> Array:
+    """`(edge - mean) * inverse`; an infinite edge stays so, also for an `inverse` of 0."""
+    return jnp.where(jnp.isinf(edge), edge, (edge - mean) * inverse)
 
 
 def _nearest_level(x: Array, levels: int) -> Array:

@@ -13,7 +13,7 @@ from tiny_runs import evaluated, rnngen, tree
 
 from rnngen_jax import data
 from rnngen_jax.data.base import DataConfig
-from rnngen_jax.evaluation import codec, container, pictures
+from rnngen_jax.evaluation import codec, coding_steps, container, pictures
 from rnngen_jax.runs import load
 
 ELSEWHERE = {"arithmetic": b"else", "maker": "0.9.9 gpu H200"}
@@ -326,6 +326,27 @@ def test_many_batches_come_back_from_files_of_all_versions(row, packed, tmp_path
     if version == 1:  # which does not say what the probabilities were
         elsewhere = as_version_1(content._replace(maker="0.9.9 gpu H200"), b"notpixel")
         assert "made with JAX 0.9.9 gpu H200" in refused(row, elsewhere, capsys, 1)
+
+
+def test_values_coded_coarse_to_fine_are_a_newer_file(config, tmp_path, monkeypatch, capsys):
+    """Of a mixture over 17 levels, with intervals of 8; an older file of the same run is read."""
+    flags = (f"--config={config}", "--config.model.readout=logistic_mixture")
+    flags += ("--config.model.pixels=scalar", "--config.training.steps=2")
+    assert rnngen("train", *flags, f"--workdir={tmp_path}/mixed") == 0
+    compress(tmp_path / "mixed", tmp_path / "old.rnn", "--num=5")
+    monkeypatch.setattr(coding_steps, "FEW", 16)
+    compress(tmp_path / "mixed", tmp_path / "new.rnn", "--num=5")
+    old, new = (container.read(tmp_path / f"{name}.rnn") for name in ("old", "new"))
+    assert not old.coarse
+    assert new.coarse
+    assert old.streams != new.streams
+    assert abs(len(new.streams[0]) - len(old.streams[0])) <= 8
+    for name in ("old", "new"):
+        assert decompress(tmp_path / "mixed", tmp_path / f"{name}.rnn", tmp_path / "f.npz") == 0
+        np.testing.assert_array_equal(stored(tmp_path / "f.npz")["image"], TEST[0][:5])
+    monkeypatch.undo()
+    wrong = container.pack(new)
+    assert "this model would not write such a file" in refused(tmp_path / "mixed", wrong, capsys)
 
 
 @pytest.mark.parametrize("version", [1, 2])

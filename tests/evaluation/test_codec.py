@@ -11,7 +11,7 @@ import pytest
 
 from rnngen_jax import models
 from rnngen_jax.errors import RunError, UserError
-from rnngen_jax.evaluation import codec, likelihood
+from rnngen_jax.evaluation import codec, coding_steps, likelihood
 from rnngen_jax.models.autoregressive import Steps
 from rnngen_jax.shapes import ImageSpec
 
@@ -29,6 +29,12 @@ CASES = [
     ("row_rnn", {"readout": "bernoulli", "class_conditional": True}, ImageSpec(3, 3, 1, 2, 300)),
     ("row_rnn", {"within": "autoregressive", "cell": "lstm"}, ImageSpec(3, 2, 3, levels=4)),
     ("row_rnn", {"within": "autoregressive", "layers": 2}, ImageSpec(3, 4, levels=256)),
+    (
+        "pixel_rnn",
+        {"readout": "logistic_mixture", "pixels": "scalar"},
+        ImageSpec(2, 3, levels=1000),
+    ),
+    ("row_rnn", {"readout": "gaussian", "pixels": "scalar"}, ImageSpec(3, 2, levels=100)),
 ]
 
 
@@ -52,7 +58,7 @@ def built(case, scale=1.0, seed=0, small=SMALL):
 
 
 def random_images(spec, num, seed=1):
-    return np.random.default_rng(seed).integers(0, spec.levels, (num, *spec.shape), np.uint8)
+    return np.random.default_rng(seed).integers(0, spec.levels, (num, *spec.shape), spec.dtype)
 
 
 def labels_for(model, num):
@@ -89,7 +95,7 @@ def test_images_come_back_to_the_last_bit(case):
         images, labels = random_images(model.spec, num), labels_for(model, num)
         stream = encoder.encode(images, labels)
         got, got_labels = decoder.decode(stream, num)
-        assert got.dtype == np.uint8
+        assert got.dtype == model.spec.dtype
         np.testing.assert_array_equal(got, images)
         if labels is None:
             assert got_labels is None
@@ -123,11 +129,14 @@ def test_devices_change_no_byte_and_one_reads_what_several_wrote(case):
             three.decode([*streams[:-1], bytes(4)], num, codec.digests(images, labels, 2))
 
 
-@pytest.mark.parametrize("case", [CASES[0], CASES[5], CASES[9]], ids=case_name)
+@pytest.mark.parametrize("case", [CASES[0], CASES[5], CASES[9], CASES[2]], ids=case_name)
 def test_one_stream_for_all_batches_is_still_read(case):
-    """As files of earlier versions have; of a single batch it is what is written today."""
+    """As files of earlier versions have; of a single batch it is what is written today.
+
+    Also that of a mixture, whose values are coded coarse to fine today.
+    """
     model, params = built(case)
-    coder = codec.coder(model, params, {}, 4)
+    coder = codec.coder(model, params, {}, 4, coarse=False)
     for num in (3, 4, 11):
         images, labels = random_images(model.spec, num), labels_for(model, num)
         stream = joined_streams.encode(model, params, {}, 4, images, labels)
@@ -165,7 +174,9 @@ def test_every_model_with_steps_is_one_of_them(name):
 
 
 @pytest.mark.parametrize("scale", [1.0, 6.0], ids=["flat", "sharp"])
-@pytest.mark.parametrize("case", [CASES[0], CASES[3], CASES[8], CASES[11]], ids=case_name)
+@pytest.mark.parametrize(
+    "case", [CASES[0], CASES[3], CASES[8], CASES[11], CASES[12]], ids=case_name
+)
 def test_the_stream_is_as_long_as_the_likelihood_says(case, scale):
     """For the model's own samples, against the likelihood of all values at once."""
     model, params = built(case, scale)
@@ -192,8 +203,9 @@ def test_labels_take_as_many_bits_as_there_are_classes():
     assert coder.encode(images, np.roll(labels, 1)) != streams
 
 
-def test_values_that_the_model_thinks_impossible_can_be_coded():
-    model, params = built(CASES[0], scale=1000.0)
+@pytest.mark.parametrize("case", [CASES[0], CASES[2], CASES[12], CASES[13]], ids=case_name)
+def test_values_that_the_model_thinks_impossible_can_be_coded(case):
+    model, params = built(case, scale=1000.0)
     images = random_images(model.spec, 6)
     log_p = model.log_probs(model.conditionals(params, {}, images, None))
     assert (np.exp(np.asarray(log_p)) == 0).any()
@@ -272,6 +284,73 @@ def toy(log_p, width=2, lines=2):
     return model, (jnp.asarray(log_p),)
 
 
+def parted(levels):
+    """A toy of one pixel, whose levels have the probabilities that are returned beside it.
+
+    They are multiples of 2^-23, so that sums over intervals are exact in any order.
+    """
+    p = np.random.default_rng(3).integers(1, 2**13, levels) * 2.0**-23
+    padded = jnp.asarray(np.concatenate([p, np.zeros(levels)]), jnp.float32)
+
+    def masses(raw, first, width, num):
+        places = first[..., None] + jnp.arange(width * num)
+        return padded[places].reshape(*first.shape, num, width).sum(-1)
+
+    steps = Steps(
+        starts=np.zeros((1, 1, 1), np.int32),
+        width=1,
+        first=lambda params, label: label,
+        raw=lambda params, state, t, turn, seen: (state, jnp.zeros((state.size, 1, 1))),
+    )
+    functions = {"log_probs": lambda raw: jnp.log(padded[:levels]) + raw, "masses": masses}
+    spec = ImageSpec(1, 1, levels=levels)
+    return models.base.Model("toy", spec, False, None, {}, steps=steps, **functions), p
+
+
+def test_values_coded_coarse_to_fine_are_decoded_by_hand():
+    """The documented format: all intervals of a step, then all levels within them."""
+    model, p = parted(200)
+    images = random_images(model.spec, 40)
+    (stream,) = codec.coder(model, (), {}, 64).encode(images, None)
+    family = constriction.stream.model.Categorical(perfect=False)
+    decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(stream, "<u4").astype(np.uint32))
+    table = np.pad(p, (0, 8)).reshape(13, 16)
+    coarse = (table.sum(1) + 16 * 2.0**-24).astype(np.float32)
+    part = decoder.decode(family, np.tile(coarse, (40, 1)))
+    np.testing.assert_array_equal(part, images.reshape(-1) // 16)
+    within = decoder.decode(family, (table[part] + 2.0**-24).astype(np.float32))
+    np.testing.assert_array_equal(within, images.reshape(-1) % 16)
+
+
+def test_a_level_above_the_highest_in_the_last_interval_is_refused():
+    """200 levels are 13 intervals of 16, of which the last has 8 levels only."""
+    model, p = parted(200)
+    coder = codec.coder(model, (), {}, 1)
+    table = np.pad(p, (0, 8)).reshape(13, 16)
+    coarse = (table.sum(1) + 16 * 2.0**-24).astype(np.float32)
+    family = constriction.stream.model.Categorical(perfect=False)
+    for level in (3, 192, 199, 200, 207):
+        encoder = constriction.stream.queue.RangeEncoder()
+        encoder.encode(np.array([level // 16], np.int32), family, coarse[None])
+        within = (table[[level // 16]] + 2.0**-24).astype(np.float32)
+        encoder.encode(np.array([level % 16], np.int32), family, within)
+        stream = encoder.get_compressed().astype("<u4").tobytes()
+        if level < 200:
+            assert coder.decode([stream], 1)[0].item() == level
+            continue
+        with pytest.raises(codec.DecodingError, match="stands for no value"):
+            coder.decode([stream], 1)
+
+
+def test_few_levels_are_coded_at_once():
+    for levels, width in ((2, 0), (32, 0), (33, 8), (64, 8), (65, 16), (256, 16), (1024, 32)):
+        model, _ = parted(levels)
+        (stage,) = coding_steps.stages_of(model)
+        assert coding_steps.interval(stage) == width
+        assert codec.coarse(model) == (width > 0)
+        assert coding_steps.interval(stage._replace(masses=None)) == 0
+
+
 def test_images_of_next_to_no_bits_come_back():
     """Black images and a model that is almost certain of black: a word holds ten thousand."""
     model, params = toy(np.log(np.array([[1 - 1e-9, 1e-9]] * 2, np.float32)))
@@ -305,6 +384,19 @@ def test_the_arithmetics_digest_is_of_the_probabilities_alone(case):
         return jnp.nextafter(model.log_probs(raw), 0.0)
 
     assert codec.coder(model._replace(log_probs=other), params, {}, 4).arithmetic != digest
+
+
+@pytest.mark.parametrize("wanted", [1, 16])
+def test_both_parts_of_a_value_are_in_the_arithmetics_digest(wanted):
+    model, _ = parted(200)
+    digest = codec.coder(model, (), {}, 4).arithmetic
+
+    def other(raw, first, width, num):
+        found = model.masses(raw, first, width, num)
+        return jnp.nextafter(found, 0.0) if width == wanted else found
+
+    assert codec.coder(model, (), {}, 4).arithmetic == digest
+    assert codec.coder(model._replace(masses=other), (), {}, 4).arithmetic != digest
 
 
 def test_each_compiled_program_has_its_part_in_the_arithmetics_digest():

@@ -33,6 +33,8 @@ CODES = SMALL._replace(shape=(4, 3, 2), levels=1024)
 BATCHES = SMALL._replace(
     batch_size=2, pixels=(b"pixelpix", b"elsepixe"), streams=(bytes(range(12)), b"\1\2\3\4")
 )
+# And this version 5.
+COARSE = SMALL._replace(coarse=True)
 # Two batches, of three images, as version 1 packed them.
 FIRST = bytes.fromhex(
     "89524e4e01030400030001ff03000000016d6f64656c6d6f64706978656c7069780a00000011302e31302e322063"
@@ -52,6 +54,8 @@ FIRST = bytes.fromhex(
         SMALL._replace(shape=(5, 4, 3, 1)),
         BATCHES,
         BATCHES._replace(streams=(b"", bytes(8)), names=None),
+        COARSE,
+        BATCHES._replace(coarse=True, labelled=False),
         SMALL._replace(shape=(1, 1, 2**16 - 1)),
         SMALL._replace(batch_size=1, pixels=(b"pixel--0", b"pixel--1", b"pixel--2")),
     ],
@@ -93,6 +97,17 @@ def test_the_streams_of_batches_stand_behind_their_lengths():
     assert len(whole) - len(beside) == 6 + 2 * 4  # a longer head, and a word for each batch
 
 
+def test_coarse_to_fine_is_a_flag_of_version_5():
+    whole, other = container.pack(COARSE), container.pack(CODES)
+    assert whole[:6] == b"\x89RNN\x05\x07"
+    assert struct.unpack_from("<HHHHIIB", whole, 6) == (4, 3, 1, 0, 255, 3, 2)
+    assert whole[:-8].endswith(b"pixelpix" + struct.pack("<I", 1000) + COARSE.streams[0])
+    # A reader of earlier versions takes it for a newer file.
+    body = other[:5] + b"\x07" + other[6:-8]
+    with pytest.raises(UserError, match="its flags are 7"):
+        container.unpack(body + container.digest([body]), "f")
+
+
 def test_files_of_version_1_are_read():
     assert container.unpack(FIRST, "f") == SMALL._replace(
         batch_size=2, arithmetic=None, streams=(bytes(range(40)),)
@@ -130,7 +145,7 @@ def test_a_thousand_damaged_files_are_refused():
                 container.unpack(damaged, "f")
 
 
-@pytest.mark.parametrize("content", [SMALL, BATCHES], ids=["one", "batches"])
+@pytest.mark.parametrize("content", [SMALL, BATCHES, COARSE], ids=["one", "batches", "coarse"])
 def test_headers_that_lie_under_a_right_digest(content):
     """Every byte of the head is set to every value, with a new digest."""
     content = content._replace(streams=tuple(stream[:40] for stream in content.streams))
@@ -174,10 +189,10 @@ def forged(content, **fields):
         (b"", "not a file that `compress` wrote"),
         (b"\x89RNN", "damaged or truncated"),
         (b"\x89PNG\r\n\x1a\n" + bytes(100), "not a file that `compress` wrote"),
-        (forged(SMALL, version=5), "format version 5, and this version reads 1 to 4; update"),
+        (forged(SMALL, version=6), "format version 6, and this version reads 1 to 5; update"),
         (forged(BATCHES._replace(streams=(bytes(8), bytes(8))), words4=9), "bytes early"),
         (forged(BATCHES._replace(streams=(bytes(8), bytes(8))), words4=1), "4 bytes follow"),
-        (forged(SMALL, version=0), "format version 0, and this version reads 1 to 4; update"),
+        (forged(SMALL, version=0), "format version 0, and this version reads 1 to 5; update"),
         (forged(CODES, num=2**24), "claims 16777216 images, too many"),
         (forged(CODES, frames=2**16 - 1, num=2**18), "claims 262144 images, too many"),
         (forged(CODES, levels=2**32 - 1), "4294967296 levels"),

@@ -53,6 +53,55 @@ def test_probabilities_sum_to_one(kind, levels):
         np.testing.assert_allclose(total, 1.0, atol=2e-6)
 
 
+@pytest.mark.parametrize(
+    ("kind", "levels"), [c for c in CASES if c[0] in ("gaussian", "logistic_mixture")]
+)
+def test_masses_are_the_levels_probabilities_summed_over_intervals(kind, levels):
+    """Of all levels, and of intervals that end beyond the highest one."""
+    likelihood = compiled(kind, levels, 5)
+    masses = jax.jit(likelihood.masses, static_argnums=(2, 3))
+    for scale in (0.1, 2.0, 10.0):
+        raw = raw_for(likelihood, jax.random.key(0), scale=scale)
+        p = np.exp(np.float64(likelihood.log_probs(raw)))
+        each = masses(raw, jnp.zeros(len(raw), int), 1, levels)
+        np.testing.assert_allclose(each, p, rtol=1e-4, atol=1e-6)
+        first, width, num = np.arange(len(raw)) % levels, 7, levels // 7 + 1
+        padded = np.pad(p, ((0, 0), (0, levels + width * num)))
+        wanted = [
+            padded[row, start : start + width * num].reshape(num, width).sum(1)
+            for row, start in enumerate(first)
+        ]
+        found = masses(raw, jnp.asarray(first), width, num)
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
+        assert (np.asarray(found)[np.float64(wanted) == 0] == 0).all()
+    extreme = raw_for(likelihood, jax.random.key(0), scale=1000.0)
+    each = masses(extreme, jnp.zeros(len(extreme), int), 1, levels)
+    np.testing.assert_allclose(np.asarray(each).sum(-1), 1.0, atol=2e-6)
+
+
+@pytest.mark.parametrize("levels", [2, 100, 256])
+def test_masses_of_a_mixture_keep_their_digits_in_both_tails(levels):
+    """Against float64: relative errors, down to probabilities of 1e-30."""
+    rng = np.random.default_rng(0)
+    logit, mean = rng.standard_normal((2, 30, 3))
+    mean += np.linspace(-1.8, 1.8, 30)[:, None]
+    log_scale = rng.uniform(-3.5, -2, (30, 3))
+    raw = np.concatenate([logit, mean, log_scale], axis=-1).astype(np.float32)
+    logit, mean, log_scale = np.split(np.float64(raw), 3, axis=-1)
+    weight = special.softmax(logit, axis=-1)
+    edge = (2 * np.arange(levels + 1) - 1)[:, None, None] / (levels - 1) - 1
+    edge[0], edge[-1] = -np.inf, np.inf
+    x = (edge - mean) * np.exp(-log_scale)
+    low, high = x[:-1], x[1:]
+    mirrored = low + high > 0
+    low, high = np.where(mirrored, -high, low), np.where(mirrored, -low, high)
+    wanted = (weight * (special.expit(high) - special.expit(low))).sum(-1).T
+    masses = jax.jit(likelihoods.logistic_mixture(levels, 3).masses, static_argnums=(2, 3))
+    found = masses(raw, jnp.zeros(30, int), 1, levels)
+    assert wanted.min() < 1e-12
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-30)
+
+
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
 @pytest.mark.parametrize(("kind", "levels"), [c for c in CASES if c[1] < 256])
 def test_draws_follow_the_probabilities(kind, levels, temperature):
