@@ -4,12 +4,14 @@ They compute the same as `models/mlp_gan.py` and `models/dcgan.py` with the non-
 from the same parameters. Torch is imported only inside functions, as in `peers/`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from rnngen_jax.benchmarks import torch_layers
 from rnngen_jax.benchmarks.machine import set_up_torch, wait_for_torch
+from rnngen_jax.benchmarks.torch_layers import Correspondence, dense, double, halve, norm
 from rnngen_jax.cells.base import Params
 
 SLOPE = 0.2
@@ -98,48 +100,14 @@ def torch_gan(params: Params, sizes: Sizes) -> TorchGan:
 
 def to_torch(params: Params, sizes: Sizes) -> dict[str, dict[str, np.ndarray]]:
     """Each player's parameters by torch's names."""
-    found = {}
-    for player, layers in _layers(sizes).items():
-        found[player] = {}
-        for layer in layers:
-            own = _at(params[player], layer.ours)
-            for name, theirs in layer.to_torch(own).items():
-                found[player][f"{layer.number}.{name}"] = np.ascontiguousarray(theirs)
-    return found
+    players = _layers(sizes).items()
+    return {player: torch_layers.to_torch(params[player], layers) for player, layers in players}
 
 
 def from_torch(states: dict[str, dict[str, np.ndarray]], sizes: Sizes) -> Params:
     """Undoes `to_torch`."""
-    found: Params = {}
-    for player, layers in _layers(sizes).items():
-        found[player] = {}
-        for layer in layers:
-            prefix = f"{layer.number}."
-            own = {
-                name.removeprefix(prefix): a
-                for name, a in states[player].items()
-                if name.startswith(prefix)
-            }
-            inside = found[player]
-            for part in layer.ours[:-1]:
-                inside = inside.setdefault(part, {})
-            inside[layer.ours[-1]] = layer.from_torch(own)
-    return found
-
-
-class _Layer(NamedTuple):
-    """A layer: its path in our parameters, its number in torch's Sequential, and conversions."""
-
-    ours: tuple[str, ...]
-    number: int
-    to_torch: Callable[[Params], dict[str, np.ndarray]]
-    from_torch: Callable[[dict[str, np.ndarray]], Params]
-
-
-def _at(tree: Params, path: Sequence[str]) -> Params:
-    for part in path:
-        tree = tree[part]
-    return tree
+    players = _layers(sizes).items()
+    return {player: torch_layers.from_torch(states[player], layers) for player, layers in players}
 
 
 def _maps(sizes: Sizes) -> tuple[int, list[int]]:
@@ -196,99 +164,29 @@ def _players(sizes: Sizes) -> dict[str, Any]:
     return {"generator": generator, "discriminator": discriminator}
 
 
-def _layers(sizes: Sizes) -> dict[str, list[_Layer]]:
+def _layers(sizes: Sizes) -> dict[str, list[Correspondence]]:
     """The correspondence between our layers and torch's, by player."""
     if sizes.kind == "mlp_gan":
         return {
-            "generator": [_dense((f"Dense_{n}",), 2 * n) for n in range(3)],
+            "generator": [dense((f"Dense_{n}",), f"{2 * n}") for n in range(3)],
             "discriminator": [
-                _dense(("body", "Dense_0"), 1),
-                _dense(("body", "Dense_1"), 3),
-                _dense(("score",), 5),
+                dense(("body", "Dense_0"), "1"),
+                dense(("body", "Dense_1"), "3"),
+                dense(("score",), "5"),
             ],
         }
-    small, (wide, narrow) = _maps(sizes)
+    small, (wide, _) = _maps(sizes)
     return {
         "generator": [
-            _dense(("Dense_0",), 0, outputs=(small, small, wide)),
-            _norm(("BatchNorm_0",), 2),
-            _double(("Double_0",), 4, narrow),
-            _norm(("BatchNorm_1",), 5),
-            _double(("Double_1",), 7, 1),
+            dense(("Dense_0",), "0", outputs=(small, small, wide)),
+            norm(("BatchNorm_0",), "2"),
+            double(("Double_0",), "4"),
+            norm(("BatchNorm_1",), "5"),
+            double(("Double_1",), "7"),
         ],
         "discriminator": [
-            _halve(("body", "Halve_0"), 0, 1),
-            _halve(("body", "Halve_1"), 2, narrow),
-            _dense(("score",), 5, inputs=(small, small, wide)),
+            halve(("body", "Halve_0"), "0"),
+            halve(("body", "Halve_1"), "2"),
+            dense(("score",), "5", inputs=(small, small, wide)),
         ],
     }
-
-
-def _dense(
-    ours: tuple[str, ...],
-    number: int,
-    inputs: tuple[int, ...] | None = None,
-    outputs: tuple[int, ...] | None = None,
-) -> _Layer:
-    """A dense layer, whose `inputs` or `outputs` may be maps `(H, W, F)`; torch has F first."""
-
-    def turned(kernel: np.ndarray, axis: int, shape: tuple[int, ...] | None, back: bool) -> Any:
-        if shape is None:
-            return kernel
-        height, width, features = shape
-        cut = (features, height, width) if back else shape
-        order = (1, 2, 0) if back else (2, 0, 1)
-        whole = np.moveaxis(kernel, axis, -1).reshape(-1, *cut)
-        whole = whole.transpose(0, *(1 + place for place in order)).reshape(len(whole), -1)
-        rest = np.delete(kernel.shape, axis)
-        return np.moveaxis(whole.reshape(*rest, -1), -1, axis)
-
-    def there(own: Params) -> dict[str, np.ndarray]:
-        kernel = turned(turned(own["kernel"], 0, inputs, False), 1, outputs, False)
-        return {"weight": kernel.T, "bias": turned(own["bias"], 0, outputs, False)}
-
-    def back(own: dict[str, np.ndarray]) -> Params:
-        kernel = turned(turned(own["weight"].T, 0, inputs, True), 1, outputs, True)
-        return {"kernel": kernel, "bias": turned(own["bias"], 0, outputs, True)}
-
-    return _Layer(ours, number, there, back)
-
-
-def _norm(ours: tuple[str, ...], number: int) -> _Layer:
-    """Batch normalisation."""
-    return _Layer(
-        ours,
-        number,
-        lambda own: {"weight": own["scale"], "bias": own["bias"]},
-        lambda own: {"scale": own["weight"], "bias": own["bias"]},
-    )
-
-
-def _halve(ours: tuple[str, ...], number: int, features: int) -> _Layer:
-    """A 4x4 convolution of stride 2, from maps with this number of features."""
-
-    def there(own: Params) -> dict[str, np.ndarray]:
-        kernel = own["kernel"].reshape(2, 2, 2, 2, features, -1).swapaxes(1, 2)
-        kernel = kernel.reshape(4, 4, features, -1)
-        return {"weight": kernel.transpose(3, 2, 0, 1), "bias": own["bias"]}
-
-    def back(own: dict[str, np.ndarray]) -> Params:
-        kernel = own["weight"].transpose(2, 3, 1, 0)
-        kernel = kernel.reshape(2, 2, 2, 2, features, -1).swapaxes(1, 2)
-        return {"kernel": kernel.reshape(16 * features, -1), "bias": own["bias"]}
-
-    return _Layer(ours, number, there, back)
-
-
-def _double(ours: tuple[str, ...], number: int, out: int) -> _Layer:
-    """A transposed 4x4 convolution of stride 2, to `out` features."""
-
-    def there(own: Params) -> dict[str, np.ndarray]:
-        kernel = own["kernel"].reshape(-1, 4, 4, out)
-        return {"weight": kernel.transpose(0, 3, 1, 2), "bias": own["bias"]}
-
-    def back(own: dict[str, np.ndarray]) -> Params:
-        kernel = own["weight"].transpose(0, 2, 3, 1)
-        return {"kernel": kernel.reshape(len(kernel), -1), "bias": own["bias"]}
-
-    return _Layer(ours, number, there, back)
