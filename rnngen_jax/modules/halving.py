@@ -75,17 +75,21 @@ class Double(nn.Module):
         kernel = self.param("kernel", init, (features, self.kernel**2 * out))
         if self.kernel % 2:
             kernel = kernel.reshape(features, self.kernel, self.kernel, out)
-            kernel = _made_even(kernel, 1).reshape(features, -1)
-        given = product(x, kernel).reshape(batch, rows, columns, blocks, 2, blocks, 2, out)
+            kernel = _made_even(kernel, 1)
+        # As in `Halve`: blocks of 2x2 pixels, which stay together until they are summed.
+        kernel = kernel.reshape(features, blocks, 2, blocks, 2, out)
+        kernel = jnp.moveaxis(kernel, 3, 2).reshape(features, -1)
+        # The gradient of a split is one concatenation, that of several slices a sum.
+        parts = jnp.split(product(x, kernel), blocks * blocks, axis=-1)
         total: Array | float = 0.0
-        for i in range(blocks):
-            for j in range(blocks):
-                part = jnp.moveaxis(given[:, :, :, i, :, j], 3, 2)
-                part = part.reshape(batch, 2 * rows, 2 * columns, out)
-                after = blocks - 1
-                border = ((2 * i, 2 * (after - i)), (2 * j, 2 * (after - j)))
-                total = total + jnp.pad(part, ((0, 0), *border, (0, 0)))
         start = blocks - 1
+        for n, part in enumerate(parts):
+            i, j = divmod(n, blocks)
+            border = ((0, 0), (i, start - i), (j, start - j), (0, 0))
+            total = total + jnp.pad(part, border)
+        rows, columns = rows + start, columns + start
+        total = jnp.moveaxis(total.reshape(batch, rows, columns, 2, 2, out), 3, 2)
+        total = total.reshape(batch, 2 * rows, 2 * columns, out)
         total = total[:, start : start + self.height, start : start + self.width]
         return total + self.param("bias", nn.initializers.zeros, (out,))
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnngen_jax.ops import batch
+from rnngen_jax.ops.devices import compiled_for
 
 EXACT = jax.lax.Precision.HIGHEST
 EPSILON = 1e-5  # smooths the counts of a moving average
@@ -32,8 +33,15 @@ def nearest(z: Array, codes: Array) -> Array:
 
     ‖z‖² is the same for all codes, so the largest z·e - ½‖e‖² belongs to the nearest.
     """
-    closeness = product(z, codes.T) - 0.5 * jnp.square(codes).sum(-1)
-    return jnp.argmax(closeness, axis=-1).astype(jnp.int32)
+    half = 0.5 * jnp.square(codes).sum(-1)
+    if compiled_for() != "cpu":
+        return jnp.argmax(product(z, codes.T) - half, axis=-1).astype(jnp.int32)
+    # Several times as fast on a CPU: two reductions that lie across the vectors of a register.
+    closeness = product(codes, z.reshape(-1, z.shape[-1]).T) - half[:, None]
+    last = codes.shape[0] - 1
+    order = jnp.arange(codes.shape[0], dtype=jnp.int32)[:, None]
+    first = jnp.where(closeness == closeness.max(0), order, last).min(0)
+    return first.reshape(z.shape[:-1])
 
 
 def look_up(codes: Array, indices: Array) -> Array:
@@ -82,7 +90,7 @@ ESTIMATORS = {"straight_through": straight_through, "rotation": rotated}
 def tally(z: Array, indices: Array, weight: Array, num: int) -> tuple[Array, Array]:
     """How often each code is chosen, and the sum of the vectors that chose it; of one shard.
 
-    As a product with one-hot rows, which is deterministic on every device.
+    On a CPU row by row, elsewhere as a product with one-hot rows: both are deterministic.
 
     Args:
       z: `[N, D]`.
@@ -93,6 +101,9 @@ def tally(z: Array, indices: Array, weight: Array, num: int) -> tuple[Array, Arr
     Returns:
       `[K]` and `[K, D]`.
     """
+    if compiled_for() == "cpu":
+        sums = jax.ops.segment_sum(jnp.c_[z, jnp.ones_like(weight)] * weight[:, None], indices, num)
+        return sums[:, -1], sums[:, :-1]
     chosen = jax.nn.one_hot(indices, num) * weight[:, None]
     return chosen.sum(0), product(chosen.T, z)
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnngen_jax.config import require, require_choice
+from rnngen_jax.ops import draws
 from rnngen_jax.ops.precision import exact
 
 KINDS = ("categorical", "bernoulli", "logistic_mixture", "gaussian")
@@ -78,7 +79,7 @@ def categorical(levels: int) -> PixelLikelihood:
         return jnp.take_along_axis(log_p, value[..., None].astype(jnp.int32), axis=-1)[..., 0]
 
     def draw(key: Array, raw: Array, temperature: Array | float) -> Array:
-        return jax.random.categorical(key, raw / temperature).astype(jnp.int32)
+        return draws.categorical(key, raw / temperature)
 
     def mean(raw: Array) -> Array:
         return exact(jax.nn.softmax(raw), jnp.linspace(0.0, 1.0, levels))
@@ -196,7 +197,7 @@ def logistic_mixture(levels: int, mixtures: int) -> PixelLikelihood:
     def draw(key: Array, raw: Array, temperature: Array | float) -> Array:
         logit, mean, log_scale = split(raw)
         key_component, key_logistic = jax.random.split(key)
-        component = jax.random.categorical(key_component, logit / temperature)[..., None]
+        component = draws.categorical(key_component, logit / temperature)[..., None]
         mean = jnp.take_along_axis(mean, component, axis=-1)[..., 0]
         scale = jnp.exp(jnp.take_along_axis(log_scale, component, axis=-1)[..., 0])
         x = mean + scale * temperature * jax.random.logistic(key_logistic, mean.shape)

@@ -16,6 +16,7 @@ MACHINE = Machine("toy", "tpu", 2, 1.0, 1.0, {}, {})
 def test_calls_are_interleaved_and_the_first_is_not_timed(monkeypatch):
     now, order = [0.0], []
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(time, "process_time", lambda: 2 * now[0])  # two cores
     seconds = {"a": iter([100, 1, 2, 9]), "b": iter([100, 5, 5, 6])}
 
     def call(name):
@@ -24,8 +25,9 @@ def test_calls_are_interleaved_and_the_first_is_not_timed(monkeypatch):
 
     found = timing.interleaved({name: lambda name=name: call(name) for name in seconds}, 3)
     assert "".join(order) == "ab" + "ab" + "ba" + "ab"
-    assert found == {"a": timing.Timing(2, 1, 9), "b": timing.Timing(5, 5, 6)}
-    assert found["a"].milliseconds() == {"ms": 2000, "least": 1000, "most": 9000}
+    assert found == {"a": timing.Timing(2, 1, 9, 2), "b": timing.Timing(5, 5, 6, 10)}
+    columns = {"ms": 2000, "least": 1000, "most": 9000, "core ms": 2000}
+    assert found["a"].milliseconds() == columns
 
 
 @pytest.mark.parametrize(("cell", "gates"), [("lstm", 4), ("gru", 3)])

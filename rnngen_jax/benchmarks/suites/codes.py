@@ -1,9 +1,11 @@
 """VQ-VAE and models of codes: training steps against PyTorch, and sampling.
 
 A shape T,B,I,H is T training steps in one call, each of B images of I by I pixels, with H features
-in the largest map; sampling draws B such images. There are two halvings, 512 codes of 32 numbers,
-and a codebook of moving averages. Images are binary, or have 256 levels and a mixture of three
-logistics.
+in the largest map. There are two halvings, 512 codes of 32 numbers, and a codebook of moving
+averages. Images are binary, or have 256 levels and a mixture of three logistics.
+
+Sampling draws B such images of 256 levels: by the models of `configs/code_rnn.py:mnist`, which has
+64 codes, and by the pixel RNN with either of its distributions over levels.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -43,16 +45,21 @@ from rnngen_jax.training.state import create
 from rnngen_jax.training.step import many_steps, train_step
 
 TITLE = "VQ-VAE's training steps against PyTorch with vector-quantize-pytorch; sampling from codes"
-COLUMNS = ("ms", "least", "most", "ratio", "steps/s", "images/s")
+COLUMNS = ("ms", "least", "most", "core ms", "ratio", "steps/s", "images/s")
 PLOTTED = "ms"
 
 SHAPES = (Shape(10, 64, 28, 32),)
 READOUTS = {"bernoulli": 2, "logistic_mixture": 256}  # and grey levels
 STAGES, CODES, VECTORS, MIXTURES = 2, 512, 32, 3
+PLAIN = f"codebook:codes={CODES},decay={DECAY},beta={BETA},start=normal,revive=0.0"
 BARE = "ours, no quantiser"
 USUAL = "ours, k-means and revival"
 TORCH = "torch eager, vector-quantize-pytorch"
-PIXELS = "ours, pixel_rnn"
+PIXELS = {  # the presets' distribution of 256 levels, and the default one
+    "ours, pixel_rnn": {"readout": "logistic_mixture", "mixtures": 10},
+    "ours, pixel_rnn categorical": {},
+}
+DRAWN = "codebook:codes=64"
 SEED = 0
 OFFSET = 0.1
 # Allowed differences of trained parameters and codes, as in `gan`.
@@ -86,10 +93,9 @@ def run(settings: Settings, machine: Machine) -> Iterator[Record]:
 
 def _training(readout: str, shape: Shape, rounds: int) -> Iterator[Record]:
     case, sizes = f"{readout} train {shape}", sizes_of(readout, shape)
-    plain = f"codebook:codes={CODES},decay={DECAY},beta={BETA},start=normal,revive=0.0"
-    own = ours(sizes, shape.steps, plain)
+    own = ours(sizes, shape.steps, PLAIN)
     calls: dict[str, Callable[[], Any]] = {"ours": own.train}
-    calls[USUAL] = ours(sizes, shape.steps, f"codebook:codes={CODES}").train
+    calls[USUAL] = ours(sizes, shape.steps, f"codebook:codes={CODES}", begun=True).train
     calls[BARE] = ours(sizes, shape.steps, None).train
     if torch_nn.missing() is None and not_installed("vector_quantize_pytorch") is None:
         check(case, own, sizes)
@@ -149,8 +155,15 @@ def _networks(params: Params) -> Params:
     return {name: params["model"][name] for name in ("encoder", "decoder")}
 
 
-def ours(sizes: Sizes, steps: int, quantiser: str | None) -> Ours:
-    """Our model with a quantiser, or with none between encoder and decoder, and random images."""
+def ours(sizes: Sizes, steps: int, quantiser: str | None, begun: bool = False) -> Ours:
+    """Our model, its training steps, and random images.
+
+    Args:
+      sizes: of images and networks.
+      steps: T.
+      quantiser: its spec; `None` for no quantiser between encoder and decoder.
+      begun: whether T steps were taken before, such as the one that starts with k-means.
+    """
     model = _model(sizes, quantiser)
     spec, rng = model.spec, np.random.default_rng(SEED)
     optimizer = OptimizerConfig(learning_rate=LEARNING_RATE, b1=BETAS[0], b2=BETAS[1])
@@ -161,6 +174,9 @@ def ours(sizes: Sizes, steps: int, quantiser: str | None) -> Ours:
     chunk = jax.device_put({"image": images, "label": np.zeros_like(index), "index": index})
     step = train_step(model, optimizers, 0.0, lambda batch, key: batch)
     call = jax.jit(many_steps(step, lambda resident, item: item, SEED))
+
+    if begun:
+        state, _ = call(state, None, chunk)
 
     def codes_in(extra: Any) -> Any:
         return extra["quantiser"].get("codes")
@@ -212,9 +228,9 @@ def _fields(sizes: Sizes, quantiser: str) -> dict[str, Any]:
 
 
 def _sampling(shape: Shape, rounds: int) -> Iterator[Record]:
-    """Samples of a code RNN through its tokenizer, and of a pixel RNN of the same images."""
-    samplers = {"ours": coded(shape), PIXELS: pixelwise(shape)}
-    calls = {name: (lambda draw=draw: draw()) for name, draw in samplers.items()}
+    """Samples of a code RNN through its tokenizer, and of pixel RNNs of the same images."""
+    calls = {"ours": coded(shape)}
+    calls |= {name: pixelwise(shape, fields) for name, fields in PIXELS.items()}
     timings = interleaved(calls, rounds)
     yield from timed(f"sample {shape}", timings, {"images/s": shape.batch})
 
@@ -222,16 +238,16 @@ def _sampling(shape: Shape, rounds: int) -> Iterator[Record]:
 def coded(shape: Shape) -> Callable[[], Array]:
     """Draws B images of 256 levels: codes by `code_rnn`, then pixels by the decoder."""
     sizes = sizes_of("logistic_mixture", shape)
-    tokenizer = _model(sizes, f"codebook:codes={CODES}")
+    tokenizer = _model(sizes, DRAWN)
     prior = models.build("code_rnn", {}, tokenizer.codes.spec)
     frozen = Frozen(*jax.jit(tokenizer.init)(jax.random.key(SEED)))
     return _sampler(two_stage(tokenizer, prior, frozen), shape.batch)
 
 
-def pixelwise(shape: Shape) -> Callable[[], Array]:
-    """Draws B images of 256 levels pixel by pixel, by `pixel_rnn` with the presets' mixture."""
+def pixelwise(shape: Shape, fields: dict[str, Any]) -> Callable[[], Array]:
+    """Draws B images of 256 levels pixel by pixel, by `pixel_rnn`."""
     spec = ImageSpec(shape.inputs, shape.inputs, levels=256)
-    fields = {"pixels": "scalar", "above": 2, "readout": "logistic_mixture", "mixtures": 10}
+    fields = {"pixels": "scalar", "above": 2, **fields}
     return _sampler(models.build("pixel_rnn", fields, spec), shape.batch)
 
 
@@ -251,6 +267,7 @@ def notes(records: Sequence[Record]) -> list[str]:
         if record.contender == BARE:
             share = 100 * (1 - record.values["ratio"])
             lines.append(f"{record.case}: the quantiser takes {number(share)} % of a step")
-        if record.contender == PIXELS:
-            lines.append(f"{record.case}: pixel_rnn / ours: {number(record.values['ratio'])}")
+        if record.contender in PIXELS:
+            ratio = number(record.values["ratio"])
+            lines.append(f"{record.case}: {record.contender} / ours: {ratio}")
     return [*lines, *torch_notes(records)]
