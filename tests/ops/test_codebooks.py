@@ -98,3 +98,22 @@ def test_coherence_is_zero_for_orthogonal_codes():
     unit = CODES / np.linalg.norm(CODES, axis=-1, keepdims=True)
     wanted = np.square(unit @ unit.T).sum() / 49 - 1 / 7
     assert codebooks.coherence(jnp.float32(CODES)) == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+def test_nearest_codes_and_their_sums_on_each_platform(monkeypatch, platform):
+    """Against NumPy: the first of equal codes, vectors in rows of any shape, weights."""
+    monkeypatch.setattr(codebooks, "compiled_for", lambda: platform)
+    rng = np.random.default_rng(0)
+    codes = rng.integers(-2, 3, (9, 3)).astype(np.float32)  # with ties, exactly
+    z = rng.integers(-2, 3, (40, 2, 3)).astype(np.float32)
+    wanted = np.square(z[:, :, None] - codes).sum(-1).argmin(-1)
+    found = jax.jit(codebooks.nearest)(z, codes)
+    assert found.dtype == jnp.int32
+    np.testing.assert_array_equal(found, wanted)
+    assert 0 <= int(codebooks.nearest(jnp.array([jnp.nan] * 3), codes)) < 9
+    rows, weight = z.reshape(-1, 3), rng.integers(0, 2, 80).astype(np.float32)
+    count, total = jax.jit(codebooks.tally, static_argnums=3)(rows, found.reshape(-1), weight, 9)
+    chosen = (wanted.reshape(-1) == np.arange(9)[:, None]) * weight
+    np.testing.assert_array_equal(count, chosen.sum(1))
+    np.testing.assert_allclose(total, chosen @ rows, atol=1e-6)
