@@ -147,6 +147,9 @@ class Model(NamedTuple):
       likelihood: what `log_prob` is, "exact" or the name of a bound; `None` without one.
       log_prob: `log_prob(params, extra, batch, key) -> [B]`, the log-likelihood of each image in
         nats, deterministic given `key`.
+      log_prob_over: for models with codes, `log_prob_over(params, extra, batch, key, count)`, the
+        tighter bound log Σ p(x|c) p(c) over `count` (static) grids of codes c, the image's own and
+        others that are near it, or over all grids if they are fewer.
       sample: `sample(params, extra, key, num, label, temperature) -> [num, *spec.shape]`, of
         `spec.dtype` in `[0, spec.levels)`; `num` is static, `label` is int32 `[num]` or `None`.
       complete: `complete(params, extra, key, image, known, label, temperature, candidates) ->
@@ -182,6 +185,7 @@ class Model(NamedTuple):
     losses: Mapping[str, Loss]
     likelihood: str | None = None
     log_prob: Callable[[Params, Extra, Batch, Array], Array] | None = None
+    log_prob_over: Callable[[Params, Extra, Batch, Array, int], Array] | None = None
     sample: Callable[..., Array] | None = None
     complete: Callable[..., Completion] | None = None
     candidates: int = 1

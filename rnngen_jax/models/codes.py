@@ -7,6 +7,7 @@ The bound holds for any decoder that is a normalised distribution over images an
 one over grids of codes, as p(x) sums the products of both over all grids.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ import numpy as np
 from jax import Array
 
 from rnngen_jax import keys
+from rnngen_jax.models import code_bound
 from rnngen_jax.models.autoregressive import Stage, Steps
 from rnngen_jax.models.base import (
     Batch,
@@ -30,6 +32,7 @@ from rnngen_jax.models.base import (
     labels_for,
     sampler,
 )
+from rnngen_jax.modules.quantisers.base import Alternatives
 from rnngen_jax.ops import resampling
 from rnngen_jax.ops.likelihoods import PixelLikelihood
 from rnngen_jax.shapes import ImageSpec
@@ -46,6 +49,9 @@ class Codes(NamedTuple):
       width: D of a code's vector.
       encode: `encode(params, extra, image) -> codes [B, h, w, depth]`, of `spec.dtype`, as in
         evaluation.
+      alternatives: `alternatives(params, extra, image, count) -> Alternatives` of each place's
+        codes, indices `[B, h, w, M, depth]` and costs `[B, h, w, M]`, as of `Quantiser`; the first
+        are those of `encode`.
       vectors: `vectors(params, extra, codes) -> [B, h, w, D]`.
       decode: `decode(params, extra, vectors) -> raw [B, H, W, C, P]`.
       likelihood: the distribution of a value given its raw outputs.
@@ -55,6 +61,7 @@ class Codes(NamedTuple):
     image_spec: ImageSpec
     width: int
     encode: Callable[[Params, Extra, Array], Array]
+    alternatives: Callable[[Params, Extra, Array, int], Alternatives]
     vectors: Callable[[Params, Extra, Array], Array]
     decode: Callable[[Params, Extra, Array], Array]
     likelihood: PixelLikelihood
@@ -173,6 +180,16 @@ def coded_model(
         found, log_p = encoded(params, extra, batch)
         return log_p + log_prior(params, extra, of_codes(batch, found), key)
 
+    def log_prob_over(params: Params, extra: Extra, batch: Batch, key: Array, count: int) -> Array:
+        own, image = tokenizer(params, extra), batch[spec.key]
+
+        def log_joint(found: Array) -> Array:
+            log_p = codes.log_likelihood(*own, found, image)
+            return log_p + log_prior(params, extra, of_codes(batch, found), key)
+
+        grids = code_bound.candidates(functools.partial(codes.alternatives, *own), image, count)
+        return code_bound.log_sum(log_joint, grids.astype(grid.dtype))
+
     def under(log_p_of: Callable[[Params, Extra, Batch], Array]) -> Callable[..., Array]:
         def log_prob(params: Params, extra: Extra, batch: Batch, key: Array) -> Array:
             del key
@@ -262,6 +279,7 @@ def coded_model(
         losses=losses,
         likelihood=bound,
         log_prob=log_prob,
+        log_prob_over=log_prob_over,
         sample=sampler(sample),
         complete=complete,
         candidates=CANDIDATES,

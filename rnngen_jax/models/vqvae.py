@@ -21,6 +21,7 @@ from rnngen_jax.models.base import Aux, Batch, Extra, Model, Params, require_mix
 from rnngen_jax.models.codes import Codes, Prior, coded_model, uniform
 from rnngen_jax.models.halving import require_stages
 from rnngen_jax.modules import quantisers
+from rnngen_jax.modules.quantisers.base import Alternatives
 from rnngen_jax.modules.vqvae import CodeDecoder, CodeEncoder, sizes
 from rnngen_jax.ops import likelihoods
 from rnngen_jax.ops.activations import ACTIVATIONS
@@ -128,6 +129,12 @@ def build(config: Config, spec: ImageSpec) -> Model:
         own = params["model"]["quantiser"], extra["quantiser"]
         return quantiser.quantise(*own, encoded(params, image)).indices.astype(grid.dtype)
 
+    def alternatives(params: Params, extra: Extra, image: Array, count: int) -> Alternatives:
+        own = params["model"]["quantiser"], extra["quantiser"]
+        z = encoded(params, image)
+        found = quantiser.quantise(*own, z).indices
+        return quantiser.alternatives(*own, z, found, count)
+
     def vectors_of(params: Params, extra: Extra, codes: Array) -> Array:
         own = params["model"]["quantiser"], extra["quantiser"]
         return quantiser.decode(*own, codes.astype(jnp.int32))
@@ -154,7 +161,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
         total = nats / spec.dims + sum(found.losses.values())
         return total, Aux(metrics, {"quantiser": found.extra})
 
-    codes = Codes(grid, spec, config.vectors, encode, vectors_of, decode, likelihood)
+    codes = Codes(grid, spec, config.vectors, encode, alternatives, vectors_of, decode, likelihood)
     return coded_model(
         "vqvae",
         init,

@@ -58,6 +58,7 @@ def measure(
     *,
     num: int = 0,
     iw_samples: int = 0,
+    code_candidates: int = 0,
     judge: classifying.Judge | None = None,
     network: Inception | None = None,
     samples: int | None = None,
@@ -71,6 +72,8 @@ def measure(
       split: "train", "validation" or "test".
       num: number of images, from the start of the split; 0 for all.
       iw_samples: draws of the importance-weighted bound; 0 for the model's own likelihood.
+      code_candidates: grids of codes of a tighter bound, reported beside the model's own; 0 for
+        none.
       judge: a classifier (`judging.open_judge`); if given, samples are compared with the split's
         images in its features.
       network: the Inception network, likewise.
@@ -94,12 +97,14 @@ def measure(
     require(bool(opened) and all(isinstance(each, Run) for each in opened), "run", run, opens)
     require_choice("split", split, SPLITS)
     require(num >= 0, "num", num, "≥ 1, or 0 for all")
+    allowed = "≥ 1, or 0 for none"
+    require(code_candidates >= 0, "code_candidates", code_candidates, allowed)
     first = opened[0]
     _check_measurable(first.model, judge is not None or network is not None)
     sample = None
     if judge is not None or network is not None:
         sample = classifying.sampler(first.model, first.dataset, track=first.track)
-    scores = _measure(opened, split, num, iw_samples)
+    scores = _measure(opened, split, num, iw_samples, code_candidates)
     usages = _inspect(opened, split, num)
     each = [score | usage for score, (usage, _) in zip(scores, usages, strict=True)]
     available = first.dataset.splits[split].num
@@ -115,7 +120,13 @@ def measure(
         "split_images": available,
         "metrics": summarise(gather(each), first.seed),
         "protocol": likelihood.protocol(
-            first.model, settings.data, split, num_images, len(opened), iw_samples
+            first.model,
+            settings.data,
+            split,
+            num_images,
+            len(opened),
+            iw_samples,
+            code_candidates,
         ),
         "versions": _versions(),
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -143,7 +154,7 @@ def _check_measurable(model: Model, judged: bool) -> None:
 
 
 def _measure(
-    opened: Sequence[Run], split: str, num: int, iw_samples: int
+    opened: Sequence[Run], split: str, num: int, iw_samples: int, code_candidates: int
 ) -> list[dict[str, float]]:
     """The likelihood metrics of each seed, from one compiled program; empty without a likelihood.
 
@@ -151,13 +162,14 @@ def _measure(
     """
     first = opened[0]
     transform = evaluation_transform(first.dataset)
-    if first.model.classify is not None and not iw_samples:
+    asked = bool(iw_samples or code_candidates)
+    if first.model.classify is not None and not asked:
         classified = classifying.scorer(first.model, transform)
         return [
             classifying.measure(classified, run.params, run.extra, _batches(first, split, num))
             for run in opened
         ]
-    if first.model.log_prob is None and not iw_samples:
+    if first.model.log_prob is None and not asked:
         return [{} for _ in opened]
     score = likelihood.scorer(first.model, transform, iw_samples)
     own = likelihood.scorer(first.model, transform) if iw_samples else None
@@ -165,6 +177,8 @@ def _measure(
         name: likelihood.scorer(first.model._replace(log_prob=log_prob), transform)
         for name, log_prob in first.model.log_probs_under.items()
     }
+    if code_candidates:
+        under["candidates"] = likelihood.scorer(first.model, transform, candidates=code_candidates)
 
     def evaluated(score: likelihood.Score, run: Run) -> likelihood.Result:
         batches = _batches(first, split, num)

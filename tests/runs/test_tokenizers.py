@@ -65,6 +65,19 @@ def test_a_checkpoint_is_whole_without_the_tokenizer(made):
     assert config["vqvae"]["quantiser"] == "codebook:codes=7"
 
 
+def test_a_tighter_bound_is_a_row_beside_the_bound(made, capsys):
+    before = json.loads((made / "whole" / "evaluation.json").read_text())["metrics"]
+    record = evaluated(made / "whole", "--code_candidates=5")
+    said, metrics = capsys.readouterr().out, record["metrics"]
+    assert metrics["candidates_bits_per_dim"] < metrics["bits_per_dim"]
+    assert metrics["bits_per_dim"] == before["bits_per_dim"]
+    assert record["protocol"]["code_candidates"] == 5
+    assert "  candidates:   " in said
+    assert "of the likelihood; `candidates` is summed over 5 grids of codes, 17 levels" in said
+    assert rnngen("evaluate", f"--workdir={made}/whole", "--code_candidates=-1") == 2
+    assert "--code_candidates must be ≥ 1, or 0 for none, got -1" in capsys.readouterr().err
+
+
 def test_the_use_of_codes_is_that_of_the_whole_split(made, capsys):
     metrics = evaluated(made / "vqvae")["metrics"]
     assert "codes:          perplexity" in capsys.readouterr().out
