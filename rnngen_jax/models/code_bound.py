@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnngen_jax.models.levels import Grids
 from rnngen_jax.modules.quantisers.base import Alternatives
 from rnngen_jax.ops import ranking
 
@@ -21,43 +22,53 @@ MOST_VALUES = 2**24  # held at once while candidates are ranked
 
 
 def candidates(
-    alternatives: Callable[[Array, int], Alternatives], image: Array, count: int
-) -> Array:
+    alternatives: Callable[[Array, int], tuple[Alternatives, ...]], image: Array, count: int
+) -> tuple[Array, ...]:
     """The grids of codes that cost least, of each image.
 
     Args:
-      alternatives: `alternatives(image, count)`, of the codes of each place.
+      alternatives: `alternatives(image, count)`, of the codes of each place of each level; those of
+        all levels are as many.
       image: `[B, ...]`.
       count: how many at most.
 
     Returns:
-      int32 `[S, B, h, w, depth]`, distinct; S is the count, or the number of all grids if that is
-      less. The first are those of the encoder.
+      Of each level int32 `[S, B, h, w, depth]`, distinct ones; S is the count, or the number of all
+      grids if that is less. The first are those of the encoder.
     """
 
-    def of_one(image: Array) -> Array:
-        indices, costs = (x[0] for x in alternatives(image[None], count))
-        height, width, most, depth = indices.shape
-        chosen, _ = ranking.smallest_sums(costs.reshape(-1, most), count)
-        indices = indices.reshape(-1, most, depth)
-        found = jnp.take_along_axis(indices, chosen[..., None], axis=1)
-        return jnp.moveaxis(found, 1, 0).reshape(-1, height, width, depth)
+    def of_one(image: Array) -> tuple[Array, ...]:
+        found = [jax.tree.map(lambda x: x[0], own) for own in alternatives(image[None], count)]
+        most = found[0].costs.shape[-1]
+        costs = jnp.concatenate([own.costs.reshape(-1, most) for own in found])
+        chosen, _ = ranking.smallest_sums(costs, count)
+        grids, before = [], 0
+        for indices, _ in found:
+            *size, _, depth = indices.shape
+            flat = indices.reshape(-1, most, depth)
+            own = chosen[before : before + len(flat), :, None]
+            grid = jnp.moveaxis(jnp.take_along_axis(flat, own, axis=1), 1, 0)
+            grids.append(grid.reshape(-1, *size, depth))
+            before += len(flat)
+        return tuple(grids)
 
     # An image's alternatives of several depths are looked for among `count` times K.
     shapes = jax.eval_shape(lambda image: alternatives(image, count), image[:1])
-    size = max(1, MOST_VALUES // (shapes.costs.size * count))
-    return jnp.moveaxis(jax.lax.map(of_one, image, batch_size=min(size, len(image))), 0, 1)
+    held = count * sum(own.costs.size for own in shapes)
+    grids = jax.lax.map(of_one, image, batch_size=min(max(1, MOST_VALUES // held), len(image)))
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), grids)
 
 
-def log_sum(log_joint: Callable[[Array], Array], grids: Array) -> Array:
+def log_sum(log_joint: Callable[[Grids], Array], grids: Grids) -> Array:
     """log Σ p(x, c) over grids c, one after the other, `[B]` nats.
 
     Args:
-      log_joint: `log_joint(codes [B, h, w, depth])`, log p(x, c) of a grid for each image.
-      grids: `[S, B, h, w, depth]`.
+      log_joint: `log_joint(codes)`, log p(x, c) of a grid for each image, `[B]`.
+      grids: codes with an axis of grids before that of images, `[S, B, ...]`.
     """
 
-    def add(total: Array, found: Array) -> tuple[Array, None]:
+    def add(total: Array, found: Grids) -> tuple[Array, None]:
         return jnp.logaddexp(total, log_joint(found)), None
 
-    return jax.lax.scan(add, jnp.full(grids.shape[1], -jnp.inf), grids)[0]
+    num = jax.tree.leaves(grids)[0].shape[1]
+    return jax.lax.scan(add, jnp.full(num, -jnp.inf), grids)[0]

@@ -1,0 +1,134 @@
+"""Grids of codes at several levels, the coarsest first: p(c) = p(top) p(bottom | top).
+
+A codebook model has one level, whose items are grids `[B, h, w, depth]`, or several, whose items
+are tuples of such grids (VQ-VAE-2, Razavi et al. 2019, section 3.2).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from rnngen_jax import keys
+from rnngen_jax.models.autoregressive import Stage
+from rnngen_jax.models.base import Aux, Batch, Extra, Model, Params, Scalar, sampler
+from rnngen_jax.shapes import ImageSpec
+
+Grids = Any  # a grid [B, h, w, depth] of one level, or a tuple of grids, one for each of several
+
+NAMES = {1: ("",), 2: ("top", "bottom")}  # of the levels, by their number
+
+
+def packed(grids: Sequence[Array]) -> Grids:
+    """`Grids` of each level's grid; `jax.tree.leaves` is the inverse."""
+    return grids[0] if len(grids) == 1 else tuple(grids)
+
+
+def over_levels(
+    name: str, specs: Sequence[ImageSpec], parts: Sequence[Callable[..., Model]]
+) -> Model:
+    """A model of tuples of grids, each given the coarser ones.
+
+    Its items, the arguments `image` and the results of `sample`, `conditionals` and `log_probs` are
+    tuples, and so is its `spec`; it has `stages` in place of `steps`. Its parameters are those of
+    the levels by name.
+
+    Args:
+      name: the model's name.
+      specs: the grids, the coarsest first.
+      parts: for each level, `part(*coarser) -> model`, the autoregressive model of its grids given
+        the grids of all coarser levels, `[B, h, w, depth]` each. Its parameters and the sizes of
+        its steps' states must not depend on them, and its `steps` must have them from `first`.
+    """
+    names = NAMES[len(specs)]
+    dims = sum(spec.dims for spec in specs)
+    shared = [part(*_nothing(specs[:n])) for n, part in enumerate(parts)]
+
+    def given(grids: Sequence[Array]) -> list[tuple[str, Model, Array]]:
+        """Each level's name, its model given the coarser grids, and its own grid."""
+        each = zip(names, parts, grids, strict=True)
+        return [(level, part(*grids[:n]), grid) for n, (level, part, grid) in enumerate(each)]
+
+    def init(key: Array) -> tuple[Params, Extra]:
+        each = zip(names, shared, strict=True)
+        return {
+            "model": {level: own.init(keys.named(key, level))[0]["model"] for level, own in each}
+        }, {}
+
+    def loss(
+        params: Params, extra: Extra, batch: Batch, key: Array, step: Array
+    ) -> tuple[Array, Aux]:
+        """Mean negative log-likelihood per value of all levels, in nats; coarser codes are true."""
+        total, metrics = 0.0, {}
+        for level, model, grid in given(batch["image"]):
+            own, noise = {**batch, "image": grid}, keys.named(key, level)
+            value, _ = model.losses["model"](_of(params, level), {}, own, noise, step)
+            nats = value * model.spec.dims
+            total = total + nats
+            metrics[f"{level}/nats_per_image"] = nats
+        whole = {"nats_per_image": total, "bits_per_dim": total / (dims * np.log(2))}
+        return total / dims, Aux({**whole, **metrics}, extra)
+
+    def log_prob(params: Params, extra: Extra, batch: Batch, key: Array) -> Array:
+        return sum(
+            model.log_prob(_of(params, level), extra, {**batch, "image": grid}, key)
+            for level, model, grid in given(batch["image"])
+        )
+
+    def conditionals(
+        params: Params, extra: Extra, image: Grids, label: Array | None = None
+    ) -> tuple[Array, ...]:
+        return tuple(
+            model.conditionals(_of(params, level), extra, grid, label)
+            for level, model, grid in given(image)
+        )
+
+    def log_probs(raw: Sequence[Array]) -> tuple[Array, ...]:
+        return tuple(own.log_probs(one) for own, one in zip(shared, raw, strict=True))
+
+    def sample(
+        params: Params, extra: Extra, key: Array, label: Array, temperature: Scalar
+    ) -> tuple[Array, ...]:
+        grids: list[Array] = []
+        for level, part in zip(names, parts, strict=True):
+            own, noise = _of(params, level), keys.named(key, level)
+            model, num = part(*grids), label.shape[0]
+            grids.append(model.sample(own, extra, noise, num, label, temperature))
+        return tuple(grids)
+
+    def stage(number: int) -> Stage:
+        own, part, level = shared[number], parts[number], names[number]
+        return Stage(
+            specs[number],
+            own.steps._replace(
+                first=lambda params, label, *coarser: part(*coarser).steps.first(params, label)
+            ),
+            own.log_probs,
+            values=lambda params, extra, image, label: image[number],
+            bind=lambda params, extra: _of(params, level),
+        )
+
+    return Model(
+        name=name,
+        spec=tuple(specs),
+        conditional=any(own.conditional for own in shared),
+        init=init,
+        losses={"model": loss},
+        likelihood="exact",
+        log_prob=log_prob,
+        sample=sampler(sample),
+        conditionals=conditionals,
+        stages=tuple(stage(number) for number in range(len(specs))),
+        log_probs=log_probs,
+    )
+
+
+def _of(params: Params, level: str) -> Params:
+    return {"model": params["model"][level]}
+
+
+def _nothing(specs: Sequence[ImageSpec]) -> list[Array]:
+    """Grids of one item each, for facts that do not depend on them."""
+    return [jnp.zeros((1, *spec.shape), spec.dtype) for spec in specs]
