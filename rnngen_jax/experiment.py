@@ -10,11 +10,13 @@ from ml_collections import ConfigDict
 
 from rnngen_jax import data, models, paths
 from rnngen_jax.config import UnreadError, from_mapping, nearest, require, to_mapping
+from rnngen_jax.data import codes as stored
 from rnngen_jax.data.base import DataConfig
 from rnngen_jax.errors import UserError
 from rnngen_jax.evaluation.likelihood import EvaluationConfig
 from rnngen_jax.files import read_regular, replacing
 from rnngen_jax.models.base import Model
+from rnngen_jax.models.codes import of_grids
 from rnngen_jax.models.two_stage import Frozen, two_stage
 from rnngen_jax.shapes import ImageSpec
 from rnngen_jax.training.config import OptimizerConfig, TrainingConfig, optimizer_section
@@ -281,7 +283,8 @@ def build(experiment: Experiment, spec: ImageSpec, frozen: Frozen | None = None)
       UserError: the model cannot be built for such images.
     """
     if experiment.codes is None:
-        return models.build(experiment.name, experiment.model, spec)
+        model = models.build(experiment.name, experiment.model, spec)
+        return of_grids(model) if stored.origin(experiment.data.name) is not None else model
     tokenizer = models.build(tokenizer_of(experiment.name), experiment.codes, spec)
     prior = models.build(experiment.name, experiment.model, tokenizer.codes.spec)
     return two_stage(tokenizer, prior, frozen)

@@ -148,6 +148,8 @@ class Model(NamedTuple):
       likelihood: what `log_prob` is, "exact" or the name of a bound; `None` without one.
       log_prob: `log_prob(params, extra, batch, key) -> [B]`, the log-likelihood of each image in
         nats, deterministic given `key`.
+      scores: the names of what `log_prob` measures, nats per item and bits per value; models of
+        grids of codes have others, which cannot be taken for an image's.
       log_prob_over: for models with codes, `log_prob_over(params, extra, batch, key, count)`, the
         tighter bound log Σ p(x|c) p(c) over `count` (static) grids of codes c, the image's own and
         others that are near it, or over all grids if they are fewer.
@@ -172,8 +174,8 @@ class Model(NamedTuple):
         `log_probs(raw [..., P]) -> [..., L]`, nats for each grey level.
       latent: functions of latent-variable models (`Latent`).
       codes: for models with a codebook, what a prior over its codes needs (`models.codes.Codes`).
-      log_probs_under: for models with codes, `log_prob` under priors that `evaluate` reports beside
-        the model's own, by name.
+      log_probs_under: for models with codes, `log_prob` under each prior that `evaluate` reports,
+        by name; `None` for the model's own.
       classify: for classifiers, `classify(params, extra, image) -> (features, logits)`, from uint8
         `[B, H, W, C]` to float32 `[B, F]`, for comparing images, and `[B, K]` class logits; without
         dropout.
@@ -186,6 +188,7 @@ class Model(NamedTuple):
     losses: Mapping[str, Loss]
     likelihood: str | None = None
     log_prob: Callable[[Params, Extra, Batch, Array], Array] | None = None
+    scores: tuple[str, str] = ("nats_per_image", "bits_per_dim")
     log_prob_over: Callable[[Params, Extra, Batch, Array, int], Array] | None = None
     sample: Callable[..., Array] | None = None
     complete: Callable[..., Completion] | None = None
@@ -197,7 +200,7 @@ class Model(NamedTuple):
     log_probs: Callable[[Array], Array] | None = None
     latent: Latent | None = None
     codes: Any = None
-    log_probs_under: Mapping[str, Callable[[Params, Extra, Batch, Array], Array]] = {}
+    log_probs_under: Mapping[str, Callable[[Params, Extra, Batch, Array], Array] | None] = {}
     classify: Callable[[Params, Extra, Array], tuple[Array, Array]] | None = None
 
 

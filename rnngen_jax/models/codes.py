@@ -21,6 +21,7 @@ from rnngen_jax.errors import UserError
 from rnngen_jax.models import code_bound
 from rnngen_jax.models.autoregressive import Stage, Steps
 from rnngen_jax.models.base import (
+    Aux,
     Batch,
     Completion,
     Extra,
@@ -40,6 +41,7 @@ from rnngen_jax.ops.likelihoods import PixelLikelihood
 from rnngen_jax.shapes import IMAGE, ImageSpec
 
 CANDIDATES = 64  # default draws of codes that a completion is chosen from
+SCORES = ("code_nats", "bits_per_code")  # of a grid of codes, per grid and per code
 
 
 class Codes(NamedTuple):
@@ -179,6 +181,22 @@ def uniform(spec: ImageSpec) -> Model:
     )
 
 
+def of_grids(model: Model) -> Model:
+    """A model whose items are grids of codes, with names of its own for what it measures."""
+    names = dict(zip(model.scores, SCORES, strict=True))
+
+    def renamed(loss: Loss) -> Loss:
+        def of_codes(*given: Any) -> tuple[Array, Aux]:
+            value, aux = loss(*given)
+            metrics = {names.get(name, name): found for name, found in aux.metrics.items()}
+            return value, aux._replace(metrics=metrics)
+
+        return of_codes
+
+    losses = {player: renamed(loss) for player, loss in model.losses.items()}
+    return model._replace(losses=losses, scores=SCORES)
+
+
 def uniform_prior(specs: Sequence[ImageSpec]) -> Prior:
     """All codes of all levels equally likely."""
     if len(specs) == 1:
@@ -196,7 +214,7 @@ def coded_model(
     tokenizer: Callable[[Params, Extra], tuple[Params, Extra]],
     prior: Prior,
     bound: str,
-    others: Mapping[str, Callable[[Params, Extra, Batch], Array]] | None = None,
+    rows: Mapping[str, Callable[[Params, Extra, Batch], Array] | None] | None = None,
 ) -> Model:
     """Builds a model of images from codes and a prior over them.
 
@@ -209,8 +227,8 @@ def coded_model(
       tokenizer: `tokenizer(params, extra) -> (params, extra)` of `codes`.
       prior: the prior over codes.
       bound: the bound's name.
-      others: by name, other priors' log p(c) `[B]` of a batch of codes:
-        `log_p(params, extra, batch)`.
+      rows: by name, the log p(c) `[B]` of a batch of codes under other priors that are reported,
+        `log_p(params, extra, batch)`; `None` for the prior's own.
     """
     spec, likelihood = codes.image_spec, codes.likelihood
     places = sum(grid.height * grid.width for grid in codes.specs)
@@ -243,7 +261,12 @@ def coded_model(
         grids = [x.astype(grid.dtype) for x, grid in zip(found, codes.specs, strict=True)]
         return code_bound.log_sum(log_joint, packed(grids))
 
-    def under(log_p_of: Callable[[Params, Extra, Batch], Array]) -> Callable[..., Array]:
+    def under(
+        log_p_of: Callable[[Params, Extra, Batch], Array] | None,
+    ) -> Callable[..., Array] | None:
+        if log_p_of is None:
+            return None
+
         def log_prob(params: Params, extra: Extra, batch: Batch, key: Array) -> Array:
             del key
             found, log_p = encoded(params, extra, batch)
@@ -349,7 +372,7 @@ def coded_model(
             completion="importance resampling of codes",
         ),
         codes=codes,
-        log_probs_under={name: under(log_p) for name, log_p in (others or {}).items()},
+        log_probs_under={name: under(log_p) for name, log_p in (rows or {}).items()},
     )
 
 

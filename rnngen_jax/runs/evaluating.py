@@ -11,7 +11,6 @@ import jax
 
 import rnngen_jax
 from rnngen_jax.config import require, require_choice
-from rnngen_jax.data import codes as stored
 from rnngen_jax.data.base import SPLITS
 from rnngen_jax.data.transforms import evaluation_transform
 from rnngen_jax.errors import RunError, UserError
@@ -24,8 +23,6 @@ from rnngen_jax.runs.judging import Asked
 from rnngen_jax.runs.run import Run
 from rnngen_jax.training.seeds import gather, summarise
 
-# What is measured of grids of codes, so that it is not taken for the bits of an image.
-OF_CODES = {"nats_per_image": "nats_per_grid", "bits_per_dim": "bits_per_code"}
 PACKAGES = ("jax", "jaxlib", "flax", "numpy")
 
 
@@ -83,7 +80,7 @@ def measure(
     Returns:
       The record: its `format`, `step`, `digest` of the model and its parameters, `dataset`,
       `split`, `num_images` of the split's `split_images`, `metrics` (such as `bits_per_dim` and
-      `bits_per_dim_error`; of codes `nats_per_grid` and `bits_per_code`), `protocol`, `versions`
+      `bits_per_dim_error`; of codes `code_nats` and `bits_per_code`), `protocol`, `versions`
       and `time`; where they apply `seed`, `seed_index`, `latents` (lists `[S, Z]` per variable),
       `samples` and `inception`.
 
@@ -174,7 +171,7 @@ def _measure(
     score = likelihood.scorer(first.model, transform, iw_samples)
     own = likelihood.scorer(first.model, transform) if iw_samples else None
     under = {
-        name: likelihood.scorer(first.model._replace(log_prob=log_prob), transform)
+        name: log_prob and likelihood.scorer(first.model._replace(log_prob=log_prob), transform)
         for name, log_prob in first.model.log_probs_under.items()
     }
     if code_candidates:
@@ -194,21 +191,19 @@ def _measure(
     found = []
     for run in opened:
         result = evaluated(score, run)
+        nats, bits = first.model.scores
         metrics = {
-            "nats_per_image": result.nats_per_image,
-            "nats_per_image_error": result.nats_per_image_error,
-            "bits_per_dim": result.bits_per_dim,
-            "bits_per_dim_error": result.bits_per_dim_error,
+            nats: result.nats_per_image,
+            f"{nats}_error": result.nats_per_image_error,
+            bits: result.bits_per_dim,
+            f"{bits}_error": result.bits_per_dim_error,
         }
         if own is not None:
             metrics["elbo_nats_per_image"] = evaluated(own, run).nats_per_image
         for name, other in under.items():
-            row = evaluated(other, run)
-            metrics[f"{name}_bits_per_dim"] = row.bits_per_dim
-            metrics[f"{name}_bits_per_dim_error"] = row.bits_per_dim_error
-        if stored.origin(first.experiment.data.name) is not None:
-            for name, other in OF_CODES.items():
-                metrics = {key.replace(name, other): value for key, value in metrics.items()}
+            row = result if other is None else evaluated(other, run)
+            metrics[f"{name}_{bits}"] = row.bits_per_dim
+            metrics[f"{name}_{bits}_error"] = row.bits_per_dim_error
         found.append(metrics)
     return found
 

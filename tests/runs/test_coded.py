@@ -166,9 +166,13 @@ def test_any_autoregressive_model_is_a_prior(made, tmp_path, capsys, name):
     opened = rg.load(run)
     codes, _ = opened.dataset.splits["test"].read(np.arange(20))
     nats = opened.nats(codes).mean()
-    assert metrics["nats_per_grid"] == pytest.approx(nats, rel=1e-6)
+    assert metrics["code_nats"] == pytest.approx(nats, rel=1e-6)
     assert metrics["bits_per_code"] == pytest.approx(nats / 32 / math.log(2), rel=1e-6)
-    assert not {"bits_per_dim", "nats_per_image"} & metrics.keys()
+    told = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    for line in ({"split": "test", **metrics}, *told):
+        assert not {"bits_per_dim", "nats_per_image"} & line.keys()
+        assert line["bits_per_code"] == pytest.approx(line["code_nats"] / 32 / math.log(2))
+    assert line["split"] == "validation"
     assert "bits per code:" in said
     assert "of codes alone, not of images, 5 levels" in said
     assert "per dim" not in said
@@ -249,7 +253,7 @@ def test_a_prior_of_images_takes_the_tokenizer_itself(made, tmp_path):
     bits = opened.nats(images).mean() / 64 / math.log(2)
     assert metrics["bits_per_dim"] == pytest.approx(bits, rel=1e-6)
     assert metrics["recurrent_bits_per_dim"] == pytest.approx(bits, rel=1e-6)
-    assert "nats_per_grid" not in metrics
+    assert "code_nats" not in metrics
     assert opened.sample(2).shape == (2, 8, 8, 1)
 
 
