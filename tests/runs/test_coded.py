@@ -121,7 +121,8 @@ def test_they_are_written_once_and_mapped(tokenizer, monkeypatch):
     assert coded.pinned(config) == config
     assert len(lines) == 1
     assert tree(tokenizer) == before
-    array = stored._array(stored.origin(config.name).folder / "train_image.npy")
+    folder = stored.origin(config.name).folder
+    array = stored._array(folder / "train_image.npy", stored._facts(folder)[2])
     assert isinstance(array, np.memmap)
     assert not array.flags.writeable
 
@@ -364,6 +365,14 @@ def archived(folder):
     (folder / "test_image.npz").rename(folder / "test_image.npy")
 
 
+def flipped(folder):
+    """One bit of one code, which stays in range."""
+    codes = np.load(folder / "train_image.npy", mmap_mode="r+")
+    codes[2, 1, 3, 0] ^= 1
+    assert codes.max() < CODES
+    codes.flush()
+
+
 def version(folder, **facts):
     path = folder / "version.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | facts))
@@ -377,8 +386,13 @@ def version(folder, **facts):
         (archived, "test_image.npy: is not an npy file"),
         (lambda folder: (folder / "test_image.npy").unlink(), "there is no such file; remove"),
         (lambda folder: (folder / "version.json").write_text("{"), "is not valid JSON; remove"),
-        (lambda folder: (folder / "version.json").write_text("3"), "format None, not 1"),
-        (lambda folder: version(folder, format=2), "format 2, not 1, so of another version"),
+        (lambda folder: (folder / "version.json").write_text("3"), "format None, not 2"),
+        (lambda folder: version(folder, format=1), "format 1, not 2, so of another version"),
+        (
+            lambda folder: version(folder, sha256=3),
+            "'sha256' must be a digest for each file, got 3",
+        ),
+        (flipped, r"train_image.npy: has changed since it was written \(its SHA-256 is another\);"),
         (lambda folder: version(folder, levels=1), r"'levels' must be an integer in \[2, 1048576"),
         (lambda folder: version(folder, classes=True), "'classes' must be an integer"),
     ],
