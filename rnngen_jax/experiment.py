@@ -15,6 +15,7 @@ from rnngen_jax.data.base import DataConfig
 from rnngen_jax.errors import UserError
 from rnngen_jax.evaluation.likelihood import EvaluationConfig
 from rnngen_jax.files import read_regular, replacing
+from rnngen_jax.models import levels
 from rnngen_jax.models.base import Model
 from rnngen_jax.models.codes import of_grids
 from rnngen_jax.models.two_stage import Frozen, two_stage
@@ -286,7 +287,7 @@ def build(experiment: Experiment, spec: ImageSpec, frozen: Frozen | None = None)
         model = models.build(experiment.name, experiment.model, spec)
         return of_grids(model) if stored.origin(experiment.data.name) is not None else model
     tokenizer = models.build(tokenizer_of(experiment.name), experiment.codes, spec)
-    prior = models.build(experiment.name, experiment.model, tokenizer.codes.spec)
+    prior = levels.prior(experiment.name, experiment.model, tokenizer.codes.specs)
     return two_stage(tokenizer, prior, frozen)
 
 

@@ -4,6 +4,7 @@ A codebook model has one level, whose items are grids `[B, h, w, depth]`, or sev
 are tuples of such grids (VQ-VAE-2, Razavi et al. 2019, section 3.2).
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from rnngen_jax import keys
+from rnngen_jax import keys, models
+from rnngen_jax.errors import UserError
 from rnngen_jax.models.autoregressive import Stage
 from rnngen_jax.models.base import Aux, Batch, Extra, Model, Params, Scalar, sampler
 from rnngen_jax.shapes import ImageSpec
@@ -24,6 +26,30 @@ NAMES = {1: ("",), 2: ("top", "bottom")}  # of the levels, by their number
 def packed(grids: Sequence[Array]) -> Grids:
     """`Grids` of each level's grid; `jax.tree.leaves` is the inverse."""
     return grids[0] if len(grids) == 1 else tuple(grids)
+
+
+def prior(name: str, config: Any, specs: Sequence[ImageSpec]) -> Model:
+    """Builds the prior `name` over codes of one level or more.
+
+    Args:
+      name: a model of grids of codes; of several levels one whose file defines `build_level`.
+      config: its `Config`.
+      specs: the grids, the coarsest first.
+
+    Raises:
+      UserError: several levels and a model without `build_level`, or a model unsuitable for the
+        grids.
+    """
+    if len(specs) == 1:
+        return models.build(name, config, specs[0])
+    build_level = models.level_builder(name)
+    if build_level is None:
+        raise UserError(
+            f"{name} is a prior over one grid of codes, and config.vqvae.levels={len(specs)} makes "
+            f"{len(specs)}; give --config.vqvae.levels=1, or use the config code_rnn."
+        )
+    finer = [build_level(config, fine, coarse) for coarse, fine in itertools.pairwise(specs)]
+    return over_levels(name, specs, [build_level(config, specs[0]), *finer])
 
 
 def over_levels(
