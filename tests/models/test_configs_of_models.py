@@ -14,7 +14,7 @@ from rnngen_jax.shapes import ImageSpec
 
 SPEC = ImageSpec(4, 4, levels=3, classes=2)
 BINARY = SPEC._replace(levels=2)
-DEEP = SPEC._replace(channels=2)  # codes of two depths
+DEEP = SPEC._replace(channels=2, levels=4)  # codes of two depths
 OF = {"code_rnn": DEEP, "code_prior": DEEP}
 
 # For each model and field: another value, and what else must be set for the field to matter.
@@ -130,6 +130,8 @@ CHANGES = {
         "class_conditional": (True, {}),
         "deep_features": (9, {}),
         "dropout": (0.5, {}),
+        "heads": ("2^2", {}),
+        "chained": (False, {"heads": "2^2"}),
         **WAYS,
     },
     "code_prior": {"prior": ("pixel_cnn:features=6", {})},
