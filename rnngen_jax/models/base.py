@@ -50,9 +50,9 @@ class Completion(NamedTuple):
     Attributes:
       image: `[N, *spec.shape]`, in `spec.dtype`.
       effective: the effective sample size of the draws that each image was chosen from, float32
-        `[N]` in [1, candidates]; `None` for a Markov chain.
+        `[N]` in [1, candidates]; `None` for a Markov chain that starts elsewhere.
       moved: for a Markov chain, the fraction of its steps that moved each image's latents, float32
-        `[N]`; `None` otherwise.
+        `[N]`; `None` without one.
     """
 
     image: Array
@@ -166,12 +166,14 @@ class Model(NamedTuple):
       walk: the same step by step, as in sampling: takes the arguments of `complete` except
         `candidates`, and returns one draw and the raw outputs from which each of its values was
         drawn.
+      guided: `guided(params, extra, key, evidence [B, *spec.shape, L], label, temperature)` samples
+        with the distribution of each value, given those before it, times exp(evidence).
       steps: the same as single steps, for callers that sample or code one value at a time
         (`models.autoregressive.Steps`).
       stages: for models with several stages, all of them in the order in which they are coded
         (`models.autoregressive.Stage`); empty for models with `steps` alone.
       log_probs: for autoregressive models, the distribution that raw outputs describe,
-        `log_probs(raw [..., P]) -> [..., L]`, nats for each grey level.
+        `log_probs(raw [..., P], temperature=1.0) -> [..., L]`, nats for each grey level.
       latent: functions of latent-variable models (`Latent`).
       codes: for models with a codebook, what a prior over its codes needs (`models.codes.Codes`).
       log_probs_under: for models with codes, `log_prob` under each prior that `evaluate` reports,
@@ -195,9 +197,10 @@ class Model(NamedTuple):
     candidates: int = 1
     conditionals: Callable[..., Array] | None = None
     walk: Callable[..., tuple[Array, Array]] | None = None
+    guided: Callable[..., Array] | None = None
     steps: Any = None
     stages: tuple[Any, ...] = ()
-    log_probs: Callable[[Array], Array] | None = None
+    log_probs: Callable[..., Array] | None = None
     latent: Latent | None = None
     codes: Any = None
     log_probs_under: Mapping[str, Callable[[Params, Extra, Batch, Array], Array] | None] = {}

@@ -9,6 +9,7 @@ S holds all grids.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,8 +38,7 @@ def candidates(
       grids if that is less. The first are those of the encoder.
     """
 
-    def of_one(image: Array) -> tuple[Array, ...]:
-        found = [jax.tree.map(lambda x: x[0], own) for own in alternatives(image[None], count)]
+    def of_one(found: tuple[Alternatives, ...]) -> tuple[Array, ...]:
         most = found[0].costs.shape[-1]
         costs = jnp.concatenate([own.costs.reshape(-1, most) for own in found])
         chosen, _ = ranking.smallest_sums(costs, count)
@@ -52,11 +52,32 @@ def candidates(
             before += len(flat)
         return tuple(grids)
 
-    # An image's alternatives of several depths are looked for among `count` times K.
+    grids = of_each(alternatives, image, count, of_one)
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), grids)
+
+
+def of_each(
+    alternatives: Callable[[Array, int], tuple[Alternatives, ...]],
+    image: Array,
+    count: int,
+    function: Callable[[tuple[Alternatives, ...]], Any],
+) -> Any:
+    """A function of each image's alternatives, with no more images at once than memory holds.
+
+    Args:
+      alternatives, image, count: as for `candidates`.
+      function: of the alternatives of one image, without an axis of images.
+    """
+
+    def of_one(image: Array) -> Any:
+        found = alternatives(image[None], count)
+        return function(jax.tree.map(lambda x: x[0], found))
+
+    # Alternatives of several depths are looked for among `count` times K.
     shapes = jax.eval_shape(lambda image: alternatives(image, count), image[:1])
     held = count * sum(own.costs.size for own in shapes)
-    grids = jax.lax.map(of_one, image, batch_size=min(max(1, MOST_VALUES // held), len(image)))
-    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), grids)
+    size = min(max(1, MOST_VALUES // held), len(image))
+    return jax.lax.map(of_one, image, batch_size=size)
 
 
 def log_sum(log_joint: Callable[[Grids], Array], grids: Grids) -> Array:

@@ -18,12 +18,11 @@ from jax import Array
 
 from rnngen_jax import keys
 from rnngen_jax.errors import UserError
-from rnngen_jax.models import code_bound
-from rnngen_jax.models.autoregressive import Stage, Steps
+from rnngen_jax.models import code_bound, code_completion
+from rnngen_jax.models.autoregressive import Stage, Steps, guided
 from rnngen_jax.models.base import (
     Aux,
     Batch,
-    Completion,
     Extra,
     Inspection,
     Latent,
@@ -31,16 +30,13 @@ from rnngen_jax.models.base import (
     Model,
     Params,
     Scalar,
-    labels_for,
     sampler,
 )
 from rnngen_jax.models.levels import NAMES, Grids, over_levels, packed
 from rnngen_jax.modules.quantisers.base import Alternatives
-from rnngen_jax.ops import resampling
 from rnngen_jax.ops.likelihoods import PixelLikelihood
 from rnngen_jax.shapes import IMAGE, ImageSpec
 
-CANDIDATES = 64  # default draws of codes that a completion is chosen from
 SCORES = ("code_nats", "bits_per_code")  # of a grid of codes, per grid and per code
 
 
@@ -143,7 +139,8 @@ def uniform(spec: ImageSpec) -> Model:
         num = batch[spec.key].shape[0]
         return jnp.full(num, -spec.dims * np.log(spec.levels), jnp.float32)
 
-    def log_probs(raw: Array) -> Array:
+    def log_probs(raw: Array, temperature: Scalar = 1.0) -> Array:
+        del temperature
         return jnp.full((*raw.shape[:-1], spec.levels), -np.log(spec.levels), jnp.float32)
 
     def conditionals(
@@ -166,6 +163,7 @@ def uniform(spec: ImageSpec) -> Model:
         return label, jnp.zeros((label.shape[0], row, 1))
 
     starts = np.arange(spec.height, dtype=np.int32)[:, None, None] * row
+    steps = Steps(starts, row, lambda params, label: label, raw_of_row)
     return Model(
         name="uniform",
         spec=spec,
@@ -176,7 +174,8 @@ def uniform(spec: ImageSpec) -> Model:
         log_prob=log_prob,
         sample=sampler(sample),
         conditionals=conditionals,
-        steps=Steps(starts, row, lambda params, label: label, raw_of_row),
+        guided=guided(steps, spec, 1, log_probs),
+        steps=steps,
         log_probs=log_probs,
     )
 
@@ -292,30 +291,6 @@ def coded_model(
         raw = codes.raw(*own, found)
         return likelihood.draw(keys.named(key, "pixels"), raw, temperature).astype(spec.dtype)
 
-    def complete(
-        params: Params,
-        extra: Extra,
-        key: Array,
-        image: Array,
-        known: Array,
-        label: Array | None = None,
-        temperature: Scalar = 1.0,
-        candidates: int = CANDIDATES,
-    ) -> Completion:
-        """Codes from the prior, weighted by the likelihood of the known pixels given them."""
-        own, label = tokenizer(params, extra), labels_for(label, image.shape[0])
-
-        def draw(key: Array) -> tuple[Array, Array]:
-            found = codes_drawn(params, extra, keys.named(key, "prior"), label, temperature)
-            raw = codes.raw(*own, found)
-            values = likelihood.draw(keys.named(key, "pixels"), raw, temperature)
-            log_p = likelihood.log_prob(raw, image.astype(jnp.int32), temperature)
-            weight = jnp.where(known[..., None], log_p, 0.0).sum(range(1, log_p.ndim))
-            filled = jnp.where(known[..., None], image, values.astype(spec.dtype))
-            return filled, weight
-
-        return Completion(*resampling.by_importance(draw, key, candidates))
-
     def encode(params: Params, extra: Extra, image: Array, label: Array | None = None) -> Array:
         del label
         own = tokenizer(params, extra)
@@ -360,8 +335,8 @@ def coded_model(
         log_prob=log_prob,
         log_prob_over=log_prob_over,
         sample=sampler(sample),
-        complete=complete,
-        candidates=CANDIDATES,
+        complete=code_completion.completer(codes, tokenizer, prior),
+        candidates=code_completion.CANDIDATES,
         stages=_stages(codes, tokenizer, prior),
         latent=Latent(
             shape=(places, codes.width),
@@ -369,7 +344,7 @@ def coded_model(
             decode=decode,
             inspect=inspect,
             prior=sampler(drawn),
-            completion="importance resampling of codes",
+            completion=code_completion.METHOD,
         ),
         codes=codes,
         log_probs_under={name: under(log_p) for name, log_p in (rows or {}).items()},
