@@ -16,8 +16,8 @@ from rnngen_jax.shapes import ImageSpec
 SPEC = ImageSpec(4, 4, levels=3, classes=2)
 BINARY = SPEC._replace(levels=2)
 DEEP = SPEC._replace(channels=2)  # codes of two depths
-# Of the code RNN the grids of two levels, the coarser first.
-OF = {"code_rnn": [DEEP._replace(height=2, width=2), DEEP], "code_prior": DEEP}
+TWO_LEVELS = [DEEP._replace(height=2, width=2), DEEP]
+OF = {"code_rnn": TWO_LEVELS, "code_prior": TWO_LEVELS}
 
 # For each model and field: another value, and what else must be set for the field to matter.
 READOUT = {
@@ -136,7 +136,7 @@ CHANGES = {
         "dropout": (0.5, {}),
         **WAYS,
     },
-    "code_prior": {"prior": ("pixel_cnn:features=6", {})},
+    "code_prior": {"prior": ("pixel_cnn:features=6", {}), "around": (0, {})},
     "classifier": {**HALVING, "dropout": (0.0, {})},
     "mlp_gan": {**ADVERSARIAL, "hidden": (6, {}), "layers": (2, {})},
     "dcgan": {

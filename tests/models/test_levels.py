@@ -11,7 +11,6 @@ import pytest
 from rnngen_jax import models
 from rnngen_jax.errors import UserError
 from rnngen_jax.models import levels
-from rnngen_jax.models.autoregressive import see, unseen
 from rnngen_jax.models.two_stage import Frozen, two_stage
 from rnngen_jax.shapes import ImageSpec
 
@@ -194,36 +193,40 @@ def test_the_bottom_sees_the_top_around_it_and_its_own_earlier_codes(around):
         np.testing.assert_array_equal(below, np.arange(40) > at)
 
 
-def test_steps_are_the_conditionals():
-    """Of both levels: the sampler's and the coder's raw outputs are those of all codes at once."""
-    model, params, grids = pair(1)
-    label = np.array([0, 1], np.int32)
+SMALL = "features=3,layers=1,first_kernel=3,readout_hidden=0"
+BOTTOMS = {
+    "code_rnn": {**PRIOR},
+    "row_lstm": {"prior": f"row_lstm:{SMALL}"},
+    "diagonal_bilstm": {"prior": f"diagonal_bilstm:order=column,{SMALL}"},
+    "pixel_cnn": {"prior": f"pixel_cnn:gated=True,order=reverse,{SMALL}"},
+}
+
+
+@pytest.mark.parametrize("name", BOTTOMS)
+def test_steps_are_the_conditionals_given_the_top(name):
+    """The bottom's raw outputs step by step, as sampler and coder have them, and all at once."""
+    kind = "code_rnn" if name == "code_rnn" else "code_prior"
+    config = models.config_class(kind)(**BOTTOMS[name])
+    top, bottom = TOP._replace(height=1, width=2), BOTTOM._replace(height=2, width=3)
+    part = models.level_builder(kind)(config, bottom, levels.coarser(top, bottom, 0))
+    params, rng = drawn_for(part(np.zeros((1, *top.shape), np.uint8))), np.random.default_rng(1)
+    above, below = (rng.integers(0, 3, (2, *spec.shape)).astype(np.uint8) for spec in (top, bottom))
 
     @jax.jit
-    def run(params, grids):
-        stepped = []
-        for number, stage in enumerate(model.stages):
-            steps, own = stage.steps, stage.bind(params, {})
-            values = stage.values(params, {}, grids, label).reshape(2, -1).T.astype(jnp.int32)
+    def run(params, above, below):
+        model, label = part(above), np.array([0, 1], np.int32)
+        known = np.ones((2, 2, 3), bool)
+        same, stepped = model.walk(params, {}, jax.random.key(0), below, known, label)
+        return same, stepped, model.conditionals(params, {}, below, label)
 
-            def stop(state, t, stage=stage, values=values, own=own):
-                state, seen = state
-                raw = []
-                for turn in range(2):
-                    state, now = stage.steps.raw(own, state, t, turn, seen)
-                    at = 2 * t + turn
-                    seen = see(seen, at, jax.lax.dynamic_slice_in_dim(values, at, 1))
-                    raw.append(now[:, 0])
-                return (state, seen), jnp.stack(raw, 1)
-
-            begun = steps.first(own, label, *grids[:number]), unseen(stage.spec, 2)
-            _, raw = jax.lax.scan(stop, begun, jnp.arange(steps.starts.shape[1]))
-            stepped.append(jnp.swapaxes(raw, 0, 1).reshape(2, *stage.spec.shape, -1))
-        return tuple(stepped), model.conditionals(params, {}, grids, label)
-
-    for one, other in zip(*run(params, grids), strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-5)
-        assert np.std(one) > 0.1
+    same, stepped, parallel = run(params, above, below)
+    np.testing.assert_array_equal(same, below)
+    np.testing.assert_allclose(stepped, parallel, atol=1e-5)
+    above[:, 0, 1] = (above[:, 0, 1] + 1) % 3
+    changed = np.any(run(params, above, below)[2] != parallel, (0, 3, 4))
+    assert changed[:, 2].all()  # what the second code of the top covers
+    first = {"diagonal_bilstm": np.s_[:, :2], "pixel_cnn": np.s_[2:, :]}.get(name, np.s_[0, :2])
+    assert not changed[first].any()  # what comes before in the order
 
 
 def test_samples_follow_the_prior():
@@ -293,8 +296,11 @@ def test_what_has_no_second_level_is_refused():
     with pytest.raises(UserError, match=r"levels must be 1 for grids of 1x1 codes, got 2"):
         models.build("vqvae", FIELDS | {"stages": 2}, SPEC)
     model, *_ = tokenizer()
-    config = models.config_class("code_prior")()
-    with pytest.raises(UserError, match="code_prior is a prior over one grid of codes"):
+    config = models.config_class("code_prior")(prior="pixel_rnn")
+    said = r"prior must be one of diagonal_bilstm, pixel_cnn, row_lstm for codes of two levels, got"
+    with pytest.raises(UserError, match=said):
         levels.prior("code_prior", config, model.codes.specs)
+    with pytest.raises(UserError, match="row_rnn is a prior over one grid of codes"):
+        levels.prior("row_rnn", models.config_class("row_rnn")(), model.codes.specs)
     with pytest.raises(UserError, match=r"has 2 \(top and bottom\)"):
         _ = model.codes.spec

@@ -130,7 +130,11 @@ def test_one_of_two_levels_is_no_data_set(made, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("config", "flags", "said"),
     [
-        ("code_prior", (), "code_prior is a prior over one grid of codes"),
+        (
+            "code_prior",
+            ("--config.model.prior=row_rnn",),
+            "config.model.prior must be one of diagonal_bilstm, pixel_cnn, row_lstm for codes of",
+        ),
         ("code_rnn", ("--config.vqvae.levels=3",), "config.vqvae.levels must be 1 or 2, got 3"),
         ("code_rnn", ("--config.vqvae.stages=3",), "levels must be 1 for grids of 1x1 codes"),
         ("code_rnn", ("--config.model.around=-1",), "config.model.around must be ≥ 0, got -1"),
