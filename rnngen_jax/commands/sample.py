@@ -14,7 +14,8 @@ same seed gives the same images, and --num=10 gives the first ten of --num=1000.
 A latent-variable model draws its latents first, and then each pixel given them. With --pixels=mean
 it shows the expected image of the same latents instead, in 256 levels. A .gif needs a model that
 draws step by step: it shows the expected images of these latents after each step, and in red where
-the step wrote.
+the step wrote. Of a model of codes it shows the codes as they are drawn, in colours that are alike
+for like codes, and beside them the image expected by then, given those codes alone.
 
 A run on codes:RUN draws grids of codes: an npz holds the codes themselves, and pictures are those
 that the decoder of RUN makes of them, which must have the parameters that wrote the codes.
@@ -41,6 +42,7 @@ from rnngen_jax.config import require, require_choice
 if TYPE_CHECKING:
     import numpy as np
 
+    from rnngen_jax.evaluation.drawing import Film
     from rnngen_jax.runs import Run
 
 FLAGS = (
@@ -80,7 +82,7 @@ def run(
 
     Raises:
       UserError: an invalid flag; no such run, checkpoint or seed; or a model that cannot sample,
-        has no latents for --pixels=mean, or no canvases for a .gif.
+        has no latents for --pixels=mean, or neither canvases nor codes for a .gif.
     """
     require(num >= 1, "--num", num, "≥ 1")
     require_choice("--pixels", pixels, ("draw", "mean"))
@@ -149,6 +151,10 @@ def _drawn(
         levels = 256 if mean else tokenizer.spec.levels
         return functools.partial(pictures.write_samples, out, images, labels, levels)
     moving, levels = pictures.ending(out) == ".gif", opened.model.spec.levels
+    if moving and opened.model.codes is not None:
+        film = _film(opened, num, labels, temperature, seed)
+        frames = animations.sampled_codes(film, opened.model.codes.spec, opened.spec)
+        return functools.partial(animations.write_gif, out, frames, hold=animations.HOLD)
     if (moving and not opened.spec.frames) or (mean and not moving):
         make = sampling.stepwise_decoder if moving else sampling.decoder
         decode = make(opened.model, bar)
@@ -166,3 +172,16 @@ def _drawn(
         frames = np.stack([pictures.grid(images[:, t], levels) for t in range(images.shape[1])])
         return functools.partial(animations.write_gif, out, frames, hold=animations.HOLD)
     return functools.partial(pictures.write_samples, out, images, labels, levels)
+
+
+def _film(
+    opened: "Run", num: int, labels: "np.ndarray | None", temperature: float, seed: int
+) -> "Film":
+    """Codes of images of the seed, and a film of them being drawn."""
+    import jax
+
+    from rnngen_jax.evaluation import drawing, sampling
+
+    arrays, key = (opened.params, opened.extra), jax.random.key(seed)
+    grids = sampling.code_sampler(opened.model)(*arrays, key, num, labels, temperature)
+    return drawing.filmer(opened.model, bar)(*arrays, key, grids, labels, temperature)

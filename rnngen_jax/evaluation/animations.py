@@ -7,10 +7,12 @@ import numpy as np
 from PIL import Image
 
 from rnngen_jax.data.folder import read_image
-from rnngen_jax.evaluation import pictures
+from rnngen_jax.evaluation import code_maps, pictures
+from rnngen_jax.evaluation.drawing import Film
 from rnngen_jax.files import replacing
 from rnngen_jax.models.base import Canvases
 from rnngen_jax.paths import Path
+from rnngen_jax.shapes import ImageSpec
 
 MILLISECONDS = 160  # duration of a frame
 HOLD = 2000  # milliseconds of the last frame, if an animation ends in a result
@@ -132,6 +134,54 @@ def reconstructed(images: np.ndarray, canvases: Canvases, levels: int) -> np.nda
     return _with_result(frames, laid, boxes)
 
 
+def sampled_codes(film: Film, grid: ImageSpec, spec: ImageSpec) -> np.ndarray:
+    """An animation of codes being drawn: each map of codes beside the image that is expected.
+
+    Boxes show the places that are drawn in a frame. The last frame repeats the last one without.
+
+    Args:
+      film: of N grids in F frames.
+      grid, spec: the specs of grids and of images.
+
+    Returns:
+      Frames, uint8 RGB `[F + 1, H', W', 3]`.
+    """
+    maps, images = _maps_and_images(film, grid, spec)
+    beside = np.stack([maps, images], axis=2).reshape(len(maps), -1, *images.shape[2:])
+    rows, columns = pictures.table(images.shape[1])
+    frames = [pictures.tile(pictures.in_table(cells, rows, 2 * columns)) for cells in beside]
+    laid = pictures.layout(rows, 2 * columns, *images.shape[2:4])
+    boxes = _boxes(film, grid, spec, beside.shape[1])
+    return _with_result(np.stack(frames), laid, [(boxes, WRITE_COLOUR, 0)])
+
+
+def reconstructed_codes(
+    images: np.ndarray, film: Film, grid: ImageSpec, spec: ImageSpec
+) -> np.ndarray:
+    """An animation of images being rebuilt from their codes, one column per image.
+
+    The originals, with boxes of what is read, are above the maps of codes and the images that are
+    expected, with boxes of what is written.
+
+    Args:
+      images: the originals, uint8 `[N, H, W, C]`.
+      film: of their N grids, in F frames.
+      grid, spec: the specs of grids and of images.
+
+    Returns:
+      Frames, uint8 RGB `[F + 1, H', W', 3]`; the last one without boxes.
+    """
+    num, original = len(images), pictures.to_pixels(images, spec.levels)
+    rebuilt = zip(*_maps_and_images(film, grid, spec), strict=True)
+    frames = [pictures.tile(np.stack([original, *both])) for both in rebuilt]
+    laid = pictures.layout(3, num, *images.shape[1:3])
+    boxes = [
+        (_boxes(film, grid, spec, num), READ_COLOUR, 0),
+        (_boxes(film, grid, spec, 2 * num), WRITE_COLOUR, num),
+    ]
+    return _with_result(np.stack(frames), laid, boxes)
+
+
 def training(folder: Path) -> np.ndarray | None:
     """An animation of training: its grids of samples in order, at most `MOST_FRAMES` of them.
 
@@ -149,6 +199,21 @@ def training(folder: Path) -> np.ndarray | None:
     if len(frames) < 2 or len({frame.shape for frame in frames}) > 1:
         return None
     return np.broadcast_to(np.stack(frames), (*np.shape(frames)[:3], 3))
+
+
+def _maps_and_images(film: Film, grid: ImageSpec, spec: ImageSpec) -> tuple[np.ndarray, np.ndarray]:
+    """Maps of the codes drawn so far, and the expected images, uint8 RGB `[F, N, H, W, 3]`."""
+    colours = code_maps.fit(film.vectors).of(film.vectors)
+    known = film.known[:, None, ..., None]
+    maps = np.where(known, colours, np.array(pictures.GAP_COLOUR, np.uint8))
+    images = pictures.to_pixels(pictures.to_bytes(film.mean), 256)
+    return code_maps.enlarged(maps, grid, spec), images
+
+
+def _boxes(film: Film, grid: ImageSpec, spec: ImageSpec, num: int) -> np.ndarray:
+    """The same boxes for each of `num` images, `[F, num, 4]`."""
+    found = code_maps.boxes(film.new, grid, spec)
+    return np.broadcast_to(found[:, None], (len(found), num, 4))
 
 
 def _with_result(

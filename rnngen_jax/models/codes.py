@@ -21,12 +21,14 @@ from rnngen_jax.models.base import (
     Batch,
     Completion,
     Extra,
+    Given,
     Inspection,
     Latent,
     Loss,
     Model,
     Params,
     Scalar,
+    completer,
     labels_for,
     sampler,
 )
@@ -49,6 +51,9 @@ class Codes(NamedTuple):
       vectors: `vectors(params, extra, codes) -> [B, h, w, D]`.
       decode: `decode(params, extra, vectors) -> raw [B, H, W, C, P]`.
       likelihood: the distribution of a value given its raw outputs.
+      bind: `bind(params, extra) -> (params, extra)`: of a whole model's, those that the functions
+        above take. Set by `coded_model`, as `prior` is.
+      prior: the distribution over the grids.
     """
 
     spec: ImageSpec
@@ -58,6 +63,8 @@ class Codes(NamedTuple):
     vectors: Callable[[Params, Extra, Array], Array]
     decode: Callable[[Params, Extra, Array], Array]
     likelihood: PixelLikelihood
+    bind: Callable[[Params, Extra], tuple[Params, Extra]] | None = None
+    prior: "Prior | None" = None
 
     def raw(self, params: Params, extra: Extra, codes: Array) -> Array:
         """Raw outputs `[B, H, W, C, P]` of codes."""
@@ -74,7 +81,7 @@ class Prior(NamedTuple):
     """A distribution over grids of codes, as a model of them, and where its parameters are.
 
     Attributes:
-      model: a model with `log_prob`, `conditionals`, `sample`, `steps` and `log_probs`.
+      model: a model with `log_prob`, `conditionals`, `sample`, `complete`, `steps` and `log_probs`.
       params: `params(params, extra)`, its part of the parameters of the whole.
     """
 
@@ -107,6 +114,14 @@ def uniform(spec: ImageSpec) -> Model:
         drawn = jax.random.randint(key, (label.shape[0], *spec.shape), 0, spec.levels)
         return drawn.astype(spec.dtype)
 
+    def fill(
+        params: Params, key: Array, given: Given, label: Array, temperature: Scalar, candidates: int
+    ) -> Completion:
+        # Known codes say nothing of the others, so all draws weigh the same.
+        drawn = sample(params, {}, key, label, temperature)
+        kept = jnp.where(given.known[..., None], given.image.astype(spec.dtype), drawn)
+        return Completion(kept, jnp.full(label.shape[0], candidates, jnp.float32))
+
     def raw_of_row(
         params: Params, label: Array, t: Array, turn: int, seen: Array
     ) -> tuple[Array, Array]:
@@ -123,6 +138,7 @@ def uniform(spec: ImageSpec) -> Model:
         likelihood="exact",
         log_prob=log_prob,
         sample=sampler(sample),
+        complete=completer(fill, candidates=1),
         conditionals=conditionals,
         steps=Steps(starts, row, lambda params, label: label, raw_of_row),
         log_probs=log_probs,
@@ -274,7 +290,7 @@ def coded_model(
             prior=sampler(drawn),
             completion="importance resampling of codes",
         ),
-        codes=codes,
+        codes=codes._replace(bind=tokenizer, prior=prior),
         log_probs_under={name: under(log_p) for name, log_p in (others or {}).items()},
     )
 
