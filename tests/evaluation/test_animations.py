@@ -5,7 +5,9 @@ import pytest
 from PIL import Image
 
 from rnngen_jax.evaluation import animations, pictures
+from rnngen_jax.evaluation.drawing import Film
 from rnngen_jax.models.base import Canvases
+from rnngen_jax.shapes import ImageSpec
 
 COLOUR = (255, 0, 128)
 
@@ -144,6 +146,71 @@ def test_rebuilding_reads_above_and_writes_below():
     np.testing.assert_array_equal(frames[-1], want)
     cell = frames[0][2:50, 2:50][:6, :6]  # the first pixel of the first original
     assert (cell == pictures.to_pixels(images, 17)[0, 0, 0]).all()
+
+
+GRID, IMAGE = ImageSpec(2, 2, levels=5), ImageSpec(8, 8, levels=17)
+
+
+def film(num):
+    """Codes in raster order."""
+    rng = np.random.default_rng(2)
+    known = np.arange(4).reshape(1, 2, 2) < np.arange(5)[:, None, None]
+    mean = rng.random((5, num, 8, 8, 1), np.float32)
+    return Film(mean, known, rng.normal(size=(num, 2, 2, 3)))
+
+
+def cell(frame, row, column):
+    top, left = 2 + 50 * row, 2 + 50 * column
+    return frame[top : top + 48, left : left + 48]
+
+
+def assert_map(shown, frame, drawn):
+    """Of the 24x24 pixels of a place, without those of boxes: a colour once it is drawn."""
+    for place in range(4):
+        top, left = (24 * side for side in divmod(place, 2))
+        inside = shown[top + 2 : top + 22, left + 2 : left + 22].reshape(-1, 3)
+        assert (inside == inside[0]).all()
+        gap = (inside[0] == pictures.GAP_COLOUR).all()
+        assert gap == (place >= drawn), (frame, place)
+
+
+def test_drawn_codes_are_beside_what_is_expected():
+    frames = animations.sampled_codes(film(3), GRID, IMAGE)
+    assert frames.shape == (6, 102, 202, 3)  # a table of 2x2, of two cells each
+    for number, frame in enumerate(frames):
+        drawn = min(number, 4)
+        want = pictures.to_pixels(pictures.to_bytes(film(3).mean[drawn]), 256)
+        for n in range(3):
+            row, column = divmod(n, 2)
+            map_of, image = (cell(frame, row, 2 * column + side) for side in (0, 1))
+            assert_map(map_of, number, drawn)
+            boxed = 0 < number < 5
+            box = np.zeros((48, 48), bool)
+            if boxed:
+                top, left = (24 * side for side in divmod(drawn - 1, 2))
+                box[top : top + 24, left : left + 24] = True
+                box[top + 2 : top + 22, left + 2 : left + 22] = False
+            for part in (map_of, image):
+                np.testing.assert_array_equal((part == animations.WRITE_COLOUR).all(-1), box)
+            enlarged = want[n].repeat(6, 0).repeat(6, 1)
+            np.testing.assert_array_equal(image[~box], enlarged[~box])
+        assert (cell(frame, 1, 2) == pictures.GAP_COLOUR).all()
+
+
+def test_codes_of_images_are_below_them():
+    images = noise(2, 8, 8, 1, most=17)
+    frames = animations.reconstructed_codes(images, film(2), GRID, IMAGE)
+    assert frames.shape == (6, 152, 102, 3)
+    for number, frame in enumerate(frames):
+        boxed = 0 < number < 5
+        for column in range(2):
+            original, map_of, image = (cell(frame, row, column) for row in range(3))
+            assert_map(map_of, number, min(number, 4))
+            assert has(original, animations.READ_COLOUR) == boxed
+            assert has(map_of, animations.WRITE_COLOUR) == boxed
+            assert has(image, animations.WRITE_COLOUR) == boxed
+    want = pictures.to_pixels(images, 17).repeat(6, 1).repeat(6, 2)
+    np.testing.assert_array_equal(cell(frames[-1], 0, 1), want[1])
 
 
 def test_a_training_is_its_grids_in_order(tmp_path):
