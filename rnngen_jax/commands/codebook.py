@@ -25,15 +25,10 @@ that is not used; `image` as shown, `codes` [N, h, w, depth] and `reconstruction
 Prints the perplexity, the share of codes in use and the number of dead ones over all images.
 """
 
-from typing import TYPE_CHECKING
-
 from rnngen_jax.commands import figures, flags
 from rnngen_jax.commands.base import bar, check_amount, first, joining, open_run, read_images
 from rnngen_jax.commands.flags import Chosen, Flag, Which
 from rnngen_jax.config import require
-
-if TYPE_CHECKING:
-    import numpy as np
 
 FLAGS = (
     flags.RUN,
@@ -70,8 +65,6 @@ def run(which: Which, chosen: Chosen, most: int, shown: int, out: str) -> None:
     pictures.require_out(out, folder=True, endings=(".npz",))
     opened = open_run(which)
 
-    import numpy as np
-
     from rnngen_jax.evaluation import code_maps, codebook_pictures, codes, sampling
     from rnngen_jax.files import filling
 
@@ -85,6 +78,7 @@ def run(which: Which, chosen: Chosen, most: int, shown: int, out: str) -> None:
     found = codebook_pictures.code_images(decode, *arrays, grids, grid, model.spec, most)
     images, some = images[:shown], grids[:shown]
     mean, vectors = decode(*arrays, some)
+    colours = code_maps.colours_of(model, *arrays)
     if not first():
         return
     used = codes.usage_of(found.counts)
@@ -93,7 +87,6 @@ def run(which: Which, chosen: Chosen, most: int, shown: int, out: str) -> None:
         stored |= {"surrounded": found.surrounded, "image": images, "codes": some}
         pictures.write_npz(out, {**stored, "reconstruction": mean})
     else:
-        colours = code_maps.fit(np.concatenate([_flat(found.vectors), _flat(vectors)]))
         maps = codebook_pictures.of_maps(images, mean, vectors, colours, grid, model.spec)
         drawn = {MAPS: maps, USAGE: codebook_pictures.of_usage(found, colours)}
         for depth in range(grid.channels):
@@ -106,8 +99,3 @@ def run(which: Which, chosen: Chosen, most: int, shown: int, out: str) -> None:
     if used.collapsed:
         print(used.warning())
     print(out)
-
-
-def _flat(vectors: "np.ndarray") -> "np.ndarray":
-    """Vectors `[..., D]` in one row, `[N, D]`."""
-    return vectors.reshape(-1, vectors.shape[-1])

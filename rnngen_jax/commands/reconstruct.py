@@ -92,7 +92,7 @@ def _frames(
     """The frames of the animation, uint8 RGB."""
     import jax
 
-    from rnngen_jax.evaluation import animations, drawing, sampling
+    from rnngen_jax.evaluation import animations, code_maps, drawing, sampling
 
     model, arrays = opened.model, (opened.params, opened.extra)
     if model.codes is None:
@@ -100,4 +100,5 @@ def _frames(
         return animations.reconstructed(images, canvases, model.spec.levels)
     grids = sampling.code_encoder(model)(*arrays, images)
     film = drawing.filmer(model, bar)(*arrays, jax.random.key(0), grids, labels)
-    return animations.reconstructed_codes(images, film, model.codes.spec, model.spec)
+    colours = code_maps.colours_of(model, *arrays)
+    return animations.reconstructed_codes(images, film, colours, model.codes.spec, model.spec)

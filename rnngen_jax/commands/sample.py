@@ -42,7 +42,6 @@ from rnngen_jax.config import require, require_choice
 if TYPE_CHECKING:
     import numpy as np
 
-    from rnngen_jax.evaluation.drawing import Film
     from rnngen_jax.runs import Run
 
 FLAGS = (
@@ -152,8 +151,7 @@ def _drawn(
         return functools.partial(pictures.write_samples, out, images, labels, levels)
     moving, levels = pictures.ending(out) == ".gif", opened.model.spec.levels
     if moving and opened.model.codes is not None:
-        film = _film(opened, num, labels, temperature, seed)
-        frames = animations.sampled_codes(film, opened.model.codes.spec, opened.spec)
+        frames = _frames(opened, num, labels, temperature, seed)
         return functools.partial(animations.write_gif, out, frames, hold=animations.HOLD)
     if (moving and not opened.spec.frames) or (mean and not moving):
         make = sampling.stepwise_decoder if moving else sampling.decoder
@@ -174,14 +172,16 @@ def _drawn(
     return functools.partial(pictures.write_samples, out, images, labels, levels)
 
 
-def _film(
+def _frames(
     opened: "Run", num: int, labels: "np.ndarray | None", temperature: float, seed: int
-) -> "Film":
-    """Codes of images of the seed, and a film of them being drawn."""
+) -> "np.ndarray":
+    """The frames of codes being drawn, uint8 RGB: those of the images of the seed."""
     import jax
 
-    from rnngen_jax.evaluation import drawing, sampling
+    from rnngen_jax.evaluation import animations, code_maps, drawing, sampling
 
-    arrays, key = (opened.params, opened.extra), jax.random.key(seed)
-    grids = sampling.code_sampler(opened.model)(*arrays, key, num, labels, temperature)
-    return drawing.filmer(opened.model, bar)(*arrays, key, grids, labels, temperature)
+    model, arrays, key = opened.model, (opened.params, opened.extra), jax.random.key(seed)
+    grids = sampling.code_sampler(model)(*arrays, key, num, labels, temperature)
+    film = drawing.filmer(model, bar)(*arrays, key, grids, labels, temperature)
+    colours = code_maps.colours_of(model, *arrays)
+    return animations.sampled_codes(film, colours, model.codes.spec, model.spec)

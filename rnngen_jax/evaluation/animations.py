@@ -8,6 +8,7 @@ from PIL import Image
 
 from rnngen_jax.data.folder import read_image
 from rnngen_jax.evaluation import code_maps, pictures
+from rnngen_jax.evaluation.code_maps import Colours
 from rnngen_jax.evaluation.drawing import Film
 from rnngen_jax.files import replacing
 from rnngen_jax.models.base import Canvases
@@ -134,19 +135,20 @@ def reconstructed(images: np.ndarray, canvases: Canvases, levels: int) -> np.nda
     return _with_result(frames, laid, boxes)
 
 
-def sampled_codes(film: Film, grid: ImageSpec, spec: ImageSpec) -> np.ndarray:
+def sampled_codes(film: Film, colours: Colours, grid: ImageSpec, spec: ImageSpec) -> np.ndarray:
     """An animation of codes being drawn: each map of codes beside the image that is expected.
 
     Boxes show the places that are drawn in a frame. The last frame repeats the last one without.
 
     Args:
       film: of N grids in F frames.
+      colours: of codes.
       grid, spec: the specs of grids and of images.
 
     Returns:
       Frames, uint8 RGB `[F + 1, H', W', 3]`.
     """
-    maps, images = _maps_and_images(film, grid, spec)
+    maps, images = _maps_and_images(film, colours, grid, spec)
     beside = np.stack([maps, images], axis=2).reshape(len(maps), -1, *images.shape[2:])
     rows, columns = pictures.table(images.shape[1])
     frames = [pictures.tile(pictures.in_table(cells, rows, 2 * columns)) for cells in beside]
@@ -156,7 +158,7 @@ def sampled_codes(film: Film, grid: ImageSpec, spec: ImageSpec) -> np.ndarray:
 
 
 def reconstructed_codes(
-    images: np.ndarray, film: Film, grid: ImageSpec, spec: ImageSpec
+    images: np.ndarray, film: Film, colours: Colours, grid: ImageSpec, spec: ImageSpec
 ) -> np.ndarray:
     """An animation of images being rebuilt from their codes, one column per image.
 
@@ -166,13 +168,14 @@ def reconstructed_codes(
     Args:
       images: the originals, uint8 `[N, H, W, C]`.
       film: of their N grids, in F frames.
+      colours: of codes.
       grid, spec: the specs of grids and of images.
 
     Returns:
       Frames, uint8 RGB `[F + 1, H', W', 3]`; the last one without boxes.
     """
     num, original = len(images), pictures.to_pixels(images, spec.levels)
-    rebuilt = zip(*_maps_and_images(film, grid, spec), strict=True)
+    rebuilt = zip(*_maps_and_images(film, colours, grid, spec), strict=True)
     frames = [pictures.tile(np.stack([original, *both])) for both in rebuilt]
     laid = pictures.layout(3, num, *images.shape[1:3])
     boxes = [
@@ -201,11 +204,12 @@ def training(folder: Path) -> np.ndarray | None:
     return np.broadcast_to(np.stack(frames), (*np.shape(frames)[:3], 3))
 
 
-def _maps_and_images(film: Film, grid: ImageSpec, spec: ImageSpec) -> tuple[np.ndarray, np.ndarray]:
+def _maps_and_images(
+    film: Film, colours: Colours, grid: ImageSpec, spec: ImageSpec
+) -> tuple[np.ndarray, np.ndarray]:
     """Maps of the codes drawn so far, and the expected images, uint8 RGB `[F, N, H, W, 3]`."""
-    colours = code_maps.fit(film.vectors).of(film.vectors)
     known = film.known[:, None, ..., None]
-    maps = np.where(known, colours, np.array(pictures.GAP_COLOUR, np.uint8))
+    maps = np.where(known, colours.of(film.vectors), np.array(pictures.GAP_COLOUR, np.uint8))
     images = pictures.to_pixels(pictures.to_bytes(film.mean), 256)
     return code_maps.enlarged(maps, grid, spec), images
 

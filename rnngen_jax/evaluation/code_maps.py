@@ -1,18 +1,23 @@
 """Grids of codes beside their images: which pixels a code stands for, and a colour for each code.
 
 Numbers of codes mean nothing by themselves, so a code is shown in a colour that depends on its
-vector: the first three principal components of the vectors are red, green and blue. Codes of
+vector: the first three principal components of the codes' vectors are red, green and blue. Codes of
 similar vectors then have similar colours, whatever the quantiser.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from jax import Array
 
+from rnngen_jax.evaluation.batching import map_batches
+from rnngen_jax.evaluation.sampling import codes_of
+from rnngen_jax.models.base import Extra, Model, Params
 from rnngen_jax.shapes import ImageSpec
 
 AROUND = 1  # places on each side of a code that a window shows
 DARKEST = 48  # of a colour's components, so that no code looks like an empty place
+NUM = 1024  # random codes whose vectors make up the axes of colours
 LEAST = 1e-6  # share of the first component below which another one is rounding
 
 
@@ -102,6 +107,23 @@ class Colours(NamedTuple):
         length = self.high - self.low
         share = np.where(length > 0, (along - self.low) / np.where(length > 0, length, 1), 0.5)
         return np.rint(DARKEST + np.clip(share, 0, 1) * (255 - DARKEST)).astype(np.uint8)
+
+
+def colours_of(model: Model, params: Params, extra: Extra) -> Colours:
+    """The colours of a model's codes, the same in each of its pictures: all codes count alike.
+
+    Raises:
+      UserError: the model has no codes.
+    """
+    codes = codes_of(model, "to show")
+
+    def one(params: Params, extra: Extra, batch: Any, common: None) -> Array:
+        del common
+        return codes.vectors(*codes.bind(params, extra), batch[1])
+
+    shape = (NUM, 1, 1, codes.spec.channels)
+    some = np.random.default_rng(0).integers(0, codes.spec.levels, shape)
+    return fit(map_batches(one, params, extra, None, NUM, NUM, some.astype(codes.spec.dtype)))
 
 
 def fit(vectors: np.ndarray) -> Colours:

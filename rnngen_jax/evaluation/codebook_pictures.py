@@ -46,9 +46,9 @@ class CodeImages(NamedTuple):
 def typical(grids: np.ndarray, codes: int) -> np.ndarray:
     """Where each code is in its commonest surroundings.
 
-    A neighbour is the more usual, the more often it is found on that side of the code. Of all the
-    places of a code, this is the one whose neighbours within the grid, eight or fewer, have the
-    highest geometric mean of these frequencies; the first of several.
+    A neighbour is the more usual, the more often it is found on that side of the code. Of a code's
+    places that have most neighbours, eight unless they are at an edge, this is the one whose
+    neighbours have the highest geometric mean of these frequencies; the first of several.
 
     Args:
       grids: `[N, h, w]`, the codes of one depth.
@@ -68,7 +68,7 @@ def typical(grids: np.ndarray, codes: int) -> np.ndarray:
         usual[here] += np.log(often[which])
         within[here] += 1
     usual /= np.maximum(within, 1)  # a grid of one place has no neighbours
-    first = np.lexsort((-usual, flat))  # stable, so the first of equal ones
+    first = np.lexsort((-usual, -within, flat))  # stable, so the first of equal ones
     code, place = np.unique(flat[first], return_index=True)
     found = np.full((codes, 3), -1)
     found[code] = np.stack(np.unravel_index(first[place], grids.shape), axis=-1)

@@ -144,6 +144,10 @@ def test_a_film_of_images_ends_at_their_reconstructions(call, run):
     want = pictures.reconstructions(stored["image"], stored["reconstruction"], 17)
     assert abs(frames[-1][:51].astype(int) - want[:51]).max() <= 1
     assert abs(frames[-1][101:].astype(int) - want[51:]).max() <= 1
+    # Its maps are those of the codebook.
+    call("codebook", run, "--num=2", "--out=book/")
+    maps = np.asarray(Image.open("book/maps.png"))
+    assert abs(frames[-1][51:101].astype(int) - maps[51:101]).max() <= 6  # by 256 colours
 
 
 REFUSED = {

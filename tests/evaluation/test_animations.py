@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rnngen_jax.evaluation import animations, pictures
+from rnngen_jax.evaluation import animations, code_maps, pictures
 from rnngen_jax.evaluation.drawing import Film
 from rnngen_jax.models.base import Canvases
 from rnngen_jax.shapes import ImageSpec
@@ -159,6 +159,9 @@ def film(num):
     return Film(mean, known, rng.normal(size=(num, 2, 2, 3)))
 
 
+COLOURS = code_maps.fit(film(3).vectors)
+
+
 def cell(frame, row, column):
     top, left = 2 + 50 * row, 2 + 50 * column
     return frame[top : top + 48, left : left + 48]
@@ -175,7 +178,7 @@ def assert_map(shown, frame, drawn):
 
 
 def test_drawn_codes_are_beside_what_is_expected():
-    frames = animations.sampled_codes(film(3), GRID, IMAGE)
+    frames = animations.sampled_codes(film(3), COLOURS, GRID, IMAGE)
     assert frames.shape == (6, 102, 202, 3)  # a table of 2x2, of two cells each
     for number, frame in enumerate(frames):
         drawn = min(number, 4)
@@ -199,7 +202,7 @@ def test_drawn_codes_are_beside_what_is_expected():
 
 def test_codes_of_images_are_below_them():
     images = noise(2, 8, 8, 1, most=17)
-    frames = animations.reconstructed_codes(images, film(2), GRID, IMAGE)
+    frames = animations.reconstructed_codes(images, film(2), COLOURS, GRID, IMAGE)
     assert frames.shape == (6, 152, 102, 3)
     for number, frame in enumerate(frames):
         boxed = 0 < number < 5

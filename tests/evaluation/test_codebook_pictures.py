@@ -28,8 +28,8 @@ def by_hand(grids, codes):
     best = {}
     for place in places:
         each = [often[grids[place], *beside] for beside in neighbours(*place)]
-        usual = np.exp(np.mean(np.log(each)))
-        if usual > best.get(grids[place], 0) * (1 + 1e-9):
+        usual = len(each), np.round(np.exp(np.mean(np.log(each))), 9)
+        if usual > best.get(grids[place], (-1, 0)):
             best[grids[place]], found[grids[place]] = usual, place
     return found
 
