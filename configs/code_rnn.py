@@ -29,14 +29,15 @@ Figures are from `rnngen evaluate` on the test split: bounds, under this prior.
 
 from rnngen_jax import recipes
 
-PRESETS = ("digits", "mnist", "fashion_mnist", "cifar10", "folder")
+TWO = ("digits_two_levels", "mnist_two_levels")
+PRESETS = ("digits", "mnist", "fashion_mnist", "cifar10", "folder", *TWO)
 
 
 def get_config(arg: str = "digits"):
     config = recipes.begin("code_rnn", arg, PRESETS)
     recipes.codebook(config.vqvae, arg)
     recipes.coded_data(config, arg)
-    recipes.adamw(config, learning_rate=2e-3, steps=1000 if arg == "digits" else 1500)
+    recipes.adamw(config, learning_rate=2e-3, steps=1000 if arg.startswith("digits") else 1500)
     config.optimizer.weight_decay = 0.01
-    config.model.dropout = 0.3 if arg == "digits" else 0.0
+    config.model.dropout = 0.3 if arg.startswith("digits") else 0.0
     return config

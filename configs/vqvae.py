@@ -26,13 +26,14 @@ prior over the codes with configs/code_rnn.py and --config.tokenizer=RUN.
 
 from rnngen_jax import recipes
 
-PRESETS = ("digits", "mnist", "fashion_mnist", "cifar10", "folder")
+TWO = ("digits_two_levels", "mnist_two_levels")
+PRESETS = ("digits", "mnist", "fashion_mnist", "cifar10", "folder", *TWO)
 
 
 def get_config(arg: str = "digits"):
     config = recipes.begin("vqvae", arg, PRESETS)
     recipes.codebook(config.model, arg)
     recipes.coded_data(config, arg)
-    recipes.adamw(config, learning_rate=2e-3, steps=1000 if arg == "digits" else 1500)
+    recipes.adamw(config, learning_rate=2e-3, steps=1000 if arg.startswith("digits") else 1500)
     config.optimizer.weight_decay = 0.01
     return config

@@ -14,6 +14,7 @@ from rnngen_jax.data.base import DataConfig
 from rnngen_jax.errors import UserError
 from rnngen_jax.evaluation.likelihood import EvaluationConfig
 from rnngen_jax.files import read_regular, replacing
+from rnngen_jax.models import levels
 from rnngen_jax.models.base import Model
 from rnngen_jax.models.two_stage import Frozen, two_stage
 from rnngen_jax.shapes import ImageSpec
@@ -283,7 +284,7 @@ def build(experiment: Experiment, spec: ImageSpec, frozen: Frozen | None = None)
     if experiment.codes is None:
         return models.build(experiment.name, experiment.model, spec)
     tokenizer = models.build(tokenizer_of(experiment.name), experiment.codes, spec)
-    prior = models.build(experiment.name, experiment.model, tokenizer.codes.spec)
+    prior = levels.prior(experiment.name, experiment.model, tokenizer.codes.specs)
     return two_stage(tokenizer, prior, frozen)
 
 

@@ -18,9 +18,13 @@ then holds three pictures:
 The colours are the first three principal components of the codes' vectors, so that like codes have
 like colours. Of a residual or grouped quantiser each depth has a picture, codes_1.png and so on, in
 which a code is shown with the others that it has in its commonest surroundings, and the histograms
-are one below the other. An npz holds the arrays: `count` [depth, K], `code` [depth, S] as shown,
-`alone` and `surrounded` [depth, S, H', W', C] in [0, 1], NaN outside of the image or for a code
-that is not used; `image` as shown, `codes` [N, h, w, depth] and `reconstruction` of these.
+are one below the other. Of two levels each has its own: codes_top.png, usage_bottom.png; where a
+code of one is alone, the other has its commonest code everywhere.
+
+An npz holds the arrays: `counts` [depth, K], `shown` [depth, S], the codes that are shown, `alone`
+and `surrounded` [depth, S, H', W', C] in [0, 1], NaN outside of the image or for a code that is not
+used, and `vectors` [depth, S, V]; `image` as shown, `codes` [N, h, w, depth] and `reconstruction`
+of these. Of two levels there are `top_counts` and so on.
 
 Prints the perplexity, the share of codes in use and the number of dead ones over all images.
 """
@@ -38,8 +42,6 @@ FLAGS = (
     flags.OUT._replace(default="codebook/", help="FOLDER/ of pictures, or FILE.npz"),
     flags.HOSTS,
 )
-
-CODES, USAGE, MAPS = "codes{}.png", "usage.png", "maps.png"
 
 
 @joining
@@ -65,37 +67,54 @@ def run(which: Which, chosen: Chosen, most: int, shown: int, out: str) -> None:
     pictures.require_out(out, folder=True, endings=(".npz",))
     opened = open_run(which)
 
+    import jax
+
     from rnngen_jax.evaluation import code_maps, codebook_pictures, codes, sampling
     from rnngen_jax.files import filling
 
     model, arrays = opened.model, (opened.params, opened.extra)
-    grid = sampling.codes_of(model, "to show").spec
-    decode = codebook_pictures.decoder(model)
+    own = sampling.codes_of(model, "to show")
+    decode, levels = codebook_pictures.decoder(model), list(enumerate(own.names))
     images, _ = read_images(opened, chosen)
-    check_amount("--most", min(most, grid.levels), model.spec, CODES.format(""))
-    check_amount("--shown", min(shown, len(images)), model.spec, MAPS)
-    grids = sampling.code_encoder(model, bar)(*arrays, images)
-    found = codebook_pictures.code_images(decode, *arrays, grids, grid, model.spec, most)
-    images, some = images[:shown], grids[:shown]
+    check_amount("--most", min(most, own.specs[0].levels), model.spec, "codes.png")
+    check_amount("--shown", min(shown, len(images)), model.spec, "maps.png")
+    grids = jax.tree.leaves(sampling.code_encoder(model, bar)(*arrays, images))
+    specs = own.specs, model.spec
+    found = [
+        codebook_pictures.code_images(decode, *arrays, grids, *specs, level, most)
+        for level, _ in levels
+    ]
+    images, some = images[:shown], [grid[:shown] for grid in grids]
     mean, vectors = decode(*arrays, some)
     colours = code_maps.colours_of(model, *arrays)
     if not first():
         return
-    used = codes.usage_of(found.counts)
     if pictures.ending(out) == ".npz":
-        stored = {"count": found.counts, "code": found.shown, "alone": found.alone}
-        stored |= {"surrounded": found.surrounded, "image": images, "codes": some}
-        pictures.write_npz(out, {**stored, "reconstruction": mean})
+        stored = {"image": images, "reconstruction": mean}
+        for level, name in levels:
+            given = {"codes": some[level], **found[level]._asdict()}
+            stored |= {f"{name}_{key}".lstrip("_"): array for key, array in given.items()}
+        pictures.write_npz(out, stored)
     else:
-        maps = codebook_pictures.of_maps(images, mean, vectors, colours, grid, model.spec)
-        drawn = {MAPS: maps, USAGE: codebook_pictures.of_usage(found, colours)}
-        for depth in range(grid.channels):
-            name = CODES.format(f"_{depth + 1}" if grid.channels > 1 else "")
-            drawn[name] = codebook_pictures.of_codes(found, depth, colours)
+        drawn = {"maps": codebook_pictures.of_maps(images, mean, vectors, colours, *specs)}
+        for level, name in levels:
+            depths = own.specs[level].channels
+            drawn[_named("usage", name)] = codebook_pictures.of_usage(found[level], colours[level])
+            for depth in range(depths):
+                title = _named("codes", name, str(depth + 1) if depths > 1 else "")
+                drawn[title] = codebook_pictures.of_codes(found[level], depth, colours[level])
         with filling(out) as temporary:
             for name, picture in drawn.items():
-                pictures.write_png(temporary / name, picture)
-    figures.print_codes(used.metrics())
-    if used.collapsed:
-        print(used.warning())
+                pictures.write_png(temporary / f"{name}.png", picture)
+    used = {name: codes.usage_of(found[level].counts) for level, name in levels}
+    for name, usage in used.items():
+        at = f"{name}/" if name else ""
+        figures.print_codes({f"{at}{key}": value for key, value in usage.metrics().items()})
+        if usage.collapsed:
+            print(usage.warning(name))
     print(out)
+
+
+def _named(*parts: str) -> str:
+    """The name of a picture from its parts that are not empty."""
+    return "_".join(filter(None, parts))

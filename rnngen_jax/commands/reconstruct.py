@@ -101,4 +101,4 @@ def _frames(
     grids = sampling.code_encoder(model)(*arrays, images)
     film = drawing.filmer(model, bar)(*arrays, jax.random.key(0), grids, labels)
     colours = code_maps.colours_of(model, *arrays)
-    return animations.reconstructed_codes(images, film, colours, model.codes.spec, model.spec)
+    return animations.reconstructed_codes(images, film, colours, model.codes.specs, model.spec)

@@ -184,4 +184,4 @@ def _frames(
     grids = sampling.code_sampler(model)(*arrays, key, num, labels, temperature)
     film = drawing.filmer(model, bar)(*arrays, key, grids, labels, temperature)
     colours = code_maps.colours_of(model, *arrays)
-    return animations.sampled_codes(film, colours, model.codes.spec, model.spec)
+    return animations.sampled_codes(film, colours, model.codes.specs, model.spec)

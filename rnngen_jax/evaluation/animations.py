@@ -135,30 +135,37 @@ def reconstructed(images: np.ndarray, canvases: Canvases, levels: int) -> np.nda
     return _with_result(frames, laid, boxes)
 
 
-def sampled_codes(film: Film, colours: Colours, grid: ImageSpec, spec: ImageSpec) -> np.ndarray:
+def sampled_codes(
+    film: Film, colours: Sequence[Colours], grids: Sequence[ImageSpec], spec: ImageSpec
+) -> np.ndarray:
     """An animation of codes being drawn: each map of codes beside the image that is expected.
 
     Boxes show the places that are drawn in a frame. The last frame repeats the last one without.
 
     Args:
-      film: of N grids in F frames.
-      colours: of codes.
-      grid, spec: the specs of grids and of images.
+      film: of the grids of N images in F frames.
+      colours, grids: the colours and specs of each level.
+      spec: the images.
 
     Returns:
       Frames, uint8 RGB `[F + 1, H', W', 3]`.
     """
-    maps, images = _maps_and_images(film, colours, grid, spec)
-    beside = np.stack([maps, images], axis=2).reshape(len(maps), -1, *images.shape[2:])
-    rows, columns = pictures.table(images.shape[1])
-    frames = [pictures.tile(pictures.in_table(cells, rows, 2 * columns)) for cells in beside]
-    laid = pictures.layout(rows, 2 * columns, *images.shape[2:4])
-    boxes = _boxes(film, grid, spec, beside.shape[1])
-    return _with_result(np.stack(frames), laid, [(boxes, WRITE_COLOUR, 0)])
+    parts, boxes = _parts(film, colours, grids, spec)
+    beside = np.stack(parts, axis=2).reshape(len(film.mean), -1, *parts[0].shape[2:])
+    rows, columns = pictures.table(film.mean.shape[1])
+    columns *= len(parts)
+    frames = [pictures.tile(pictures.in_table(cells, rows, columns)) for cells in beside]
+    laid = pictures.layout(rows, columns, spec.height, spec.width)
+    each = np.tile(np.stack(boxes, axis=1), (1, film.mean.shape[1], 1))
+    return _with_result(np.stack(frames), laid, [(each, WRITE_COLOUR, 0)])
 
 
 def reconstructed_codes(
-    images: np.ndarray, film: Film, colours: Colours, grid: ImageSpec, spec: ImageSpec
+    images: np.ndarray,
+    film: Film,
+    colours: Sequence[Colours],
+    grids: Sequence[ImageSpec],
+    spec: ImageSpec,
 ) -> np.ndarray:
     """An animation of images being rebuilt from their codes, one column per image.
 
@@ -167,22 +174,20 @@ def reconstructed_codes(
 
     Args:
       images: the originals, uint8 `[N, H, W, C]`.
-      film: of their N grids, in F frames.
-      colours: of codes.
-      grid, spec: the specs of grids and of images.
+      film: of their grids, in F frames.
+      colours, grids: the colours and specs of each level.
+      spec: the images.
 
     Returns:
       Frames, uint8 RGB `[F + 1, H', W', 3]`; the last one without boxes.
     """
     num, original = len(images), pictures.to_pixels(images, spec.levels)
-    rebuilt = zip(*_maps_and_images(film, colours, grid, spec), strict=True)
-    frames = [pictures.tile(np.stack([original, *both])) for both in rebuilt]
-    laid = pictures.layout(3, num, *images.shape[1:3])
-    boxes = [
-        (_boxes(film, grid, spec, num), READ_COLOUR, 0),
-        (_boxes(film, grid, spec, 2 * num), WRITE_COLOUR, num),
-    ]
-    return _with_result(np.stack(frames), laid, boxes)
+    parts, boxes = _parts(film, colours, grids, spec)
+    frames = [pictures.tile(np.stack([original, *rows])) for rows in zip(*parts, strict=True)]
+    laid = pictures.layout(1 + len(parts), num, spec.height, spec.width)
+    read, *written = (np.repeat(box[:, None], num, axis=1) for box in (boxes[-1], *boxes))
+    drawn = [(box, WRITE_COLOUR, num * row) for row, box in enumerate(written, start=1)]
+    return _with_result(np.stack(frames), laid, [(read, READ_COLOUR, 0), *drawn])
 
 
 def training(folder: Path) -> np.ndarray | None:
@@ -204,20 +209,25 @@ def training(folder: Path) -> np.ndarray | None:
     return np.broadcast_to(np.stack(frames), (*np.shape(frames)[:3], 3))
 
 
-def _maps_and_images(
-    film: Film, colours: Colours, grid: ImageSpec, spec: ImageSpec
-) -> tuple[np.ndarray, np.ndarray]:
-    """Maps of the codes drawn so far, and the expected images, uint8 RGB `[F, N, H, W, 3]`."""
-    known = film.known[:, None, ..., None]
-    maps = np.where(known, colours.of(film.vectors), np.array(pictures.GAP_COLOUR, np.uint8))
-    images = pictures.to_pixels(pictures.to_bytes(film.mean), 256)
-    return code_maps.enlarged(maps, grid, spec), images
+def _parts(
+    film: Film, colours: Sequence[Colours], grids: Sequence[ImageSpec], spec: ImageSpec
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """What a film shows: maps of each level's codes drawn so far, and the expected images.
 
-
-def _boxes(film: Film, grid: ImageSpec, spec: ImageSpec, num: int) -> np.ndarray:
-    """The same boxes for each of `num` images, `[F, num, 4]`."""
-    found = code_maps.boxes(film.new, grid, spec)
-    return np.broadcast_to(found[:, None], (len(found), num, 4))
+    Returns:
+      Pixels of each, uint8 RGB `[F, N, H, W, 3]`, and boxes around what is new, `[F, 4]`.
+    """
+    parts, boxes = [], []
+    for known, new, vectors, own, grid in zip(
+        film.known, film.new, film.vectors, colours, grids, strict=True
+    ):
+        gap = np.array(pictures.GAP_COLOUR, np.uint8)
+        maps = np.where(known[:, None, ..., None], own.of(vectors), gap)
+        parts.append(code_maps.enlarged(maps, grid, spec))
+        boxes.append(code_maps.boxes(new, grid, spec))
+    parts.append(pictures.to_pixels(pictures.to_bytes(film.mean), 256))
+    boxes.append(np.fmax.reduce(boxes))  # of the level that is drawn; those of others are NaN
+    return parts, boxes
 
 
 def _with_result(

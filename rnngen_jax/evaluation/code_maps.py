@@ -7,12 +7,13 @@ similar vectors then have similar colours, whatever the quantiser.
 
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
-from jax import Array
 
 from rnngen_jax.evaluation.batching import map_batches
 from rnngen_jax.evaluation.sampling import codes_of
 from rnngen_jax.models.base import Extra, Model, Params
+from rnngen_jax.models.levels import packed
 from rnngen_jax.shapes import ImageSpec
 
 AROUND = 1  # places on each side of a code that a window shows
@@ -109,21 +110,25 @@ class Colours(NamedTuple):
         return np.rint(DARKEST + np.clip(share, 0, 1) * (255 - DARKEST)).astype(np.uint8)
 
 
-def colours_of(model: Model, params: Params, extra: Extra) -> Colours:
-    """The colours of a model's codes, the same in each of its pictures: all codes count alike.
+def colours_of(model: Model, params: Params, extra: Extra) -> list[Colours]:
+    """The colours of each level's codes, the same in all pictures: a level's codes count alike.
 
     Raises:
       UserError: the model has no codes.
     """
     codes = codes_of(model, "to show")
 
-    def one(params: Params, extra: Extra, batch: Any, common: None) -> Array:
+    def one(params: Params, extra: Extra, batch: Any, common: None) -> Any:
         del common
-        return codes.vectors(*codes.bind(params, extra), batch[1])
+        return codes.vectors(*codes.bind(params, extra), packed(batch[1:]))
 
-    shape = (NUM, 1, 1, codes.spec.channels)
-    some = np.random.default_rng(0).integers(0, codes.spec.levels, shape)
-    return fit(map_batches(one, params, extra, None, NUM, NUM, some.astype(codes.spec.dtype)))
+    rng = np.random.default_rng(0)
+    some = [
+        rng.integers(0, spec.levels, (NUM, 1, 1, spec.channels)).astype(spec.dtype)
+        for spec in codes.specs
+    ]
+    vectors = map_batches(one, params, extra, None, NUM, NUM, *some)
+    return [fit(own) for own in jax.tree.leaves(vectors)]
 
 
 def fit(vectors: np.ndarray) -> Colours:

@@ -1,27 +1,29 @@
 """A codebook in pictures: what each code stands for, how often it is used, and maps of codes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
-from jax import Array
 
 from rnngen_jax.evaluation import code_maps, pictures
 from rnngen_jax.evaluation.batching import Track, map_batches
 from rnngen_jax.evaluation.codes import counts
 from rnngen_jax.evaluation.sampling import BATCH, codes_of
 from rnngen_jax.models.base import Extra, Model, Params
+from rnngen_jax.models.levels import packed
 from rnngen_jax.shapes import ImageSpec
 
 BARS = (512, 96)  # width and height of a histogram in pixels, if its bars have room
 MOST_BARS = 1024
 NEIGHBOURS = [(down, right) for down in range(3) for right in range(3) if (down, right) != (1, 1)]
 LINE_COLOUR = (255, 255, 255)
+Decode = Callable[..., tuple[np.ndarray, list[np.ndarray]]]
 PLAIN = 160  # grey of the bars of codes that are not shown
 
 
 class CodeImages(NamedTuple):
-    """The codes of a codebook as the images of a split use them.
+    """The codes of a level's codebook as the images of a split use them.
 
     Those shown are, at each of the D depths, the first S of its K codes by how often they are used.
     Windows show a code's own place and those around it.
@@ -30,7 +32,7 @@ class CodeImages(NamedTuple):
       counts: how often each code is used, int64 `[D, K]`.
       shown: the codes shown, int `[D, S]`.
       alone: the expected image of a grid that holds nothing but the code, float32
-        `[D, S, H', W', C]` in [0, 1]: its window.
+        `[D, S, H', W', C]` in [0, 1]: a window of it.
       surrounded: the same in the code's commonest surroundings; NaN outside of the image, and for a
         code that is not used.
       vectors: of the grids of `alone`, `[D, S, V]`.
@@ -75,63 +77,75 @@ def typical(grids: np.ndarray, codes: int) -> np.ndarray:
     return found
 
 
-def decoder(model: Model, track: Track = iter) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
-    """`decode(params, extra, grids) -> (expected images [N, H, W, C], vectors [N, h, w, D])`.
+def decoder(model: Model, track: Track = iter) -> Decode:
+    """`decode(params, extra, grids) -> (images [N, H, W, C], vectors)`: the expected images.
+
+    `grids` has the grids of each level, `[N, h, w, depth]`, and `vectors` their vectors,
+    `[N, h, w, D]`.
 
     Raises:
       UserError: the model has no codes.
     """
     codes = codes_of(model, "to show")
 
-    def one(params: Params, extra: Extra, batch: Any, common: None) -> tuple[Array, Array]:
+    def one(params: Params, extra: Extra, batch: Any, common: None) -> Any:
         del common
         own = codes.bind(params, extra)
-        vectors = codes.vectors(*own, batch[1])
-        return codes.likelihood.mean(codes.decode(*own, vectors)), vectors
+        vectors = codes.vectors(*own, packed(batch[1:]))
+        return codes.likelihood.mean(codes.decode(*own, vectors)), jax.tree.leaves(vectors)
 
-    def decode(params: Params, extra: Extra, grids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return map_batches(one, params, extra, None, len(grids), BATCH, grids, track=track)
+    def decode(
+        params: Params, extra: Extra, grids: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        return map_batches(one, params, extra, None, len(grids[0]), BATCH, *grids, track=track)
 
     return decode
 
 
 def code_images(
-    decode: Callable[..., tuple[np.ndarray, np.ndarray]],
+    decode: Decode,
     params: Params,
     extra: Extra,
-    grids: np.ndarray,
-    grid: ImageSpec,
+    grids: Sequence[np.ndarray],
+    specs: Sequence[ImageSpec],
     image: ImageSpec,
+    level: int,
     most: int,
 ) -> CodeImages:
-    """The codes of a model as the grids of a split use them.
+    """The codes of a level as the grids of a split use them.
 
     A code of one depth is shown with the codes that it has beside it at the other depths in its
-    commonest surroundings; a code that is not used, with the commonest ones.
+    commonest surroundings; a code that is not used, with the commonest ones. Where a code is alone,
+    the other levels have their commonest codes everywhere.
 
     Args:
       decode: from `decoder`.
       params, extra: the model's.
-      grids: codes `[N, h, w, depth]`.
-      grid, image: the specs of grids and of images.
+      grids: codes `[N, h, w, depth]` of each level.
+      specs, image: the specs of each level's grids and of images.
+      level: index of the level.
       most: number of codes shown of each depth.
     """
-    used = counts(grids, grid.levels)
+    own, spec, used = grids[level], specs[level], counts(grids[level], specs[level].levels)
     shown = np.argsort(-used, axis=1, kind="stable")[:, :most]
-    pixels, middle = code_maps.side(grid, image), (grid.height // 2, grid.width // 2)
+    pixels, middle = code_maps.side(spec, image), (spec.height // 2, spec.width // 2)
+    usual = [counts(grid, own.levels).argmax(1) for grid, own in zip(grids, specs, strict=True)]
     alone, surrounded, vectors = [], [], []
-    for depth, own in enumerate(shown):
-        place = typical(grids[..., depth], grid.levels)[own]
+    for depth, code in enumerate(shown):
+        place = typical(own[..., depth], spec.levels)[code]
         there = place[:, 0] >= 0
-        full = np.repeat(used.argmax(1)[None], len(own), axis=0)  # [S, depth]
-        full[there] = grids[tuple(place[there].T)]
-        full[:, depth] = own
-        nothing_else = np.broadcast_to(full[:, None, None], (len(own), *grid.shape))
-        mean, found = decode(params, extra, nothing_else.astype(grid.dtype))
-        rows, columns = (np.full(len(own), side) for side in middle)
+        each = [np.repeat(codes[None], len(code), axis=0) for codes in usual]  # [S, depth]
+        each[level][there] = own[tuple(place[there].T)]
+        each[level][:, depth] = code
+        full = [
+            np.broadcast_to(codes[:, None, None], (len(code), *one.shape)).astype(one.dtype)
+            for codes, one in zip(each, specs, strict=True)
+        ]
+        mean, found = decode(params, extra, full)
+        rows, columns = (np.full(len(code), side) for side in middle)
         alone.append(_window(mean, rows, columns, pixels))
-        vectors.append(found[:, 0, 0])
-        mean, _ = decode(params, extra, grids[np.maximum(place[:, 0], 0)])
+        vectors.append(found[level][:, 0, 0])
+        mean, _ = decode(params, extra, [grid[np.maximum(place[:, 0], 0)] for grid in grids])
         around = _window(mean, *np.maximum(place[:, 1:], 0).T, pixels)
         surrounded.append(np.where(there[:, None, None, None], around, np.nan))
     return CodeImages(used, shown, *map(np.stack, (alone, surrounded, vectors)))
@@ -181,26 +195,29 @@ def of_usage(found: CodeImages, colours: code_maps.Colours) -> np.ndarray:
 def of_maps(
     images: np.ndarray,
     mean: np.ndarray,
-    vectors: np.ndarray,
-    colours: code_maps.Colours,
-    grid: ImageSpec,
+    vectors: Sequence[np.ndarray],
+    colours: Sequence[code_maps.Colours],
+    specs: Sequence[ImageSpec],
     image: ImageSpec,
 ) -> np.ndarray:
-    """A picture with one column per image: the original, its map of codes, its reconstruction.
+    """A picture with one column per image: the original, its maps of codes, its reconstruction.
 
     Args:
       images: the originals, integers `[N, H, W, C]`.
       mean: the images expected, `[N, H, W, C]` in [0, 1].
-      vectors: of their codes, `[N, h, w, D]`.
-      colours: of codes.
-      grid, image: the specs of grids and of images.
+      vectors: of each level's codes, `[N, h, w, D]`.
+      colours, specs: the colours and grids of each level.
+      image: the spec of images.
 
     Returns:
       uint8 RGB `[H', W', 3]`.
     """
-    maps = code_maps.enlarged(colours.of(vectors), grid, image)
+    maps = [
+        code_maps.enlarged(own.of(found), grid, image)
+        for own, found, grid in zip(colours, vectors, specs, strict=True)
+    ]
     original = pictures.to_pixels(images, image.levels)
-    return pictures.tile(np.stack([original, maps, _to_pixels(mean)]))
+    return pictures.tile(np.stack([original, *maps, _to_pixels(mean)]))
 
 
 def _to_pixels(mean: np.ndarray) -> np.ndarray:

@@ -61,7 +61,8 @@ def prior_sampler(model: Model) -> Sampler:
 def code_sampler(model: Model, track: Track = iter) -> Sampler:
     """`sample(params, extra, key, num, labels, temperature) -> codes [num, h, w, depth]`.
 
-    With the same arguments, they are the codes of the images that `sampler` returns.
+    With the same arguments, they are the codes of the images that `sampler` returns. Codes of
+    several levels are a tuple of such grids.
 
     Raises:
       UserError: the model has no codes.
@@ -77,6 +78,8 @@ def code_sampler(model: Model, track: Track = iter) -> Sampler:
 
 def code_encoder(model: Model, track: Track = iter) -> Callable[..., np.ndarray]:
     """`encode(params, extra, images) -> codes [N, h, w, depth]`, from uint8 `[N, H, W, C]`.
+
+    Codes of several levels are a tuple of such grids.
 
     Raises:
       UserError: the model has no codes.

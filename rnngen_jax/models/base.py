@@ -87,14 +87,15 @@ class Inspection(NamedTuple):
       mean: the posterior's mean, or the code, `[B, S, Z]`.
       squared_error: mean squared error of the expected image given the posterior's mean, with
         values in [0, 1], `[B]`.
-      codes: the image's codes, int32 `[B, S, depth]`, for models with a codebook.
+      codes: the image's codes, int32 `[B, S, depth]`, for models with a codebook; of several
+        levels a tuple, and the other terms have the places of all of them side by side.
     """
 
     log_likelihood: Array
     kl: Array | None
     mean: Array
     squared_error: Array
-    codes: Array | None = None
+    codes: Any = None
 
 
 class Latent(NamedTuple):

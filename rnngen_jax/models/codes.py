@@ -7,7 +7,7 @@ The bound holds for any decoder that is a normalised distribution over images an
 one over grids of codes, as p(x) sums the products of both over all grids.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +16,7 @@ import numpy as np
 from jax import Array
 
 from rnngen_jax import keys
+from rnngen_jax.errors import UserError
 from rnngen_jax.models.autoregressive import Stage, Steps
 from rnngen_jax.models.base import (
     Batch,
@@ -32,9 +33,10 @@ from rnngen_jax.models.base import (
     labels_for,
     sampler,
 )
+from rnngen_jax.models.levels import NAMES, Grids, over_levels, packed
 from rnngen_jax.ops import resampling
 from rnngen_jax.ops.likelihoods import PixelLikelihood
-from rnngen_jax.shapes import ImageSpec
+from rnngen_jax.shapes import IMAGE, ImageSpec
 
 CANDIDATES = 64  # default draws of codes that a completion is chosen from
 
@@ -42,35 +44,75 @@ CANDIDATES = 64  # default draws of codes that a completion is chosen from
 class Codes(NamedTuple):
     """An encoder to grids of codes, and a decoder that is a distribution over images.
 
+    An image's codes are one grid, or a tuple of grids of several levels (`models.levels.Grids`).
+
     Attributes:
-      spec: the grids of codes, `(h, w, depth)` with K levels; its classes are the images'.
+      specs: the grids of each level, the coarsest first: `(h, w, depth)` with K codes; their
+        classes are the images'.
       image_spec: the images.
       width: D of a code's vector.
-      encode: `encode(params, extra, image) -> codes [B, h, w, depth]`, of `spec.dtype`, as in
-        evaluation.
-      vectors: `vectors(params, extra, codes) -> [B, h, w, D]`.
-      decode: `decode(params, extra, vectors) -> raw [B, H, W, C, P]`.
+      encode: `encode(params, extra, image) -> codes`, grids `[B, h, w, depth]` of their spec's
+        dtype, as in evaluation.
+      vectors: `vectors(params, extra, codes)`, `[B, h, w, D]` of each level.
+      decode: `decode(params, extra, vectors) -> raw [B, H, W, C, P]`, from the vectors of all
+        levels.
       likelihood: the distribution of a value given its raw outputs.
       bind: `bind(params, extra) -> (params, extra)`: of a whole model's, those that the functions
         above take. Set by `coded_model`, as `prior` is.
       prior: the distribution over the grids.
     """
 
-    spec: ImageSpec
+    specs: tuple[ImageSpec, ...]
     image_spec: ImageSpec
     width: int
-    encode: Callable[[Params, Extra, Array], Array]
-    vectors: Callable[[Params, Extra, Array], Array]
-    decode: Callable[[Params, Extra, Array], Array]
+    encode: Callable[[Params, Extra, Array], Grids]
+    vectors: Callable[[Params, Extra, Grids], Any]
+    decode: Callable[[Params, Extra, Any], Array]
     likelihood: PixelLikelihood
     bind: Callable[[Params, Extra], tuple[Params, Extra]] | None = None
     prior: "Prior | None" = None
 
-    def raw(self, params: Params, extra: Extra, codes: Array) -> Array:
+    @property
+    def spec(self) -> ImageSpec:
+        """The grids, of a single level.
+
+        Raises:
+          UserError: there are several levels.
+        """
+        if len(self.specs) > 1:
+            raise UserError(
+                f"this takes one grid of codes per image, and the tokenizer has {len(self.specs)} "
+                f"({' and '.join(self.names)}), which mean nothing without one another."
+            )
+        return self.specs[0]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the levels; one level has the empty name."""
+        return NAMES[len(self.specs)]
+
+    @property
+    def dims(self) -> int:
+        """Codes per image, of all levels and depths."""
+        return sum(spec.dims for spec in self.specs)
+
+    def latents(self, vectors: Any) -> Array:
+        """The vectors of all levels side by side, `[B, S, D]`."""
+        flat = [x.reshape(x.shape[0], -1, self.width) for x in jax.tree.leaves(vectors)]
+        return flat[0] if len(flat) == 1 else jnp.concatenate(flat, axis=1)
+
+    def from_latents(self, latents: Array) -> Any:
+        """The inverse of `latents`."""
+        ends = np.cumsum([spec.height * spec.width for spec in self.specs])[:-1]
+        flat = [latents] if len(self.specs) == 1 else jnp.split(latents, ends, axis=1)
+        each = zip(flat, self.specs, strict=True)
+        return packed([x.reshape(-1, spec.height, spec.width, self.width) for x, spec in each])
+
+    def raw(self, params: Params, extra: Extra, codes: Grids) -> Array:
         """Raw outputs `[B, H, W, C, P]` of codes."""
         return self.decode(params, extra, self.vectors(params, extra, codes))
 
-    def log_likelihood(self, params: Params, extra: Extra, codes: Array, image: Array) -> Array:
+    def log_likelihood(self, params: Params, extra: Extra, codes: Grids, image: Array) -> Array:
         """log p(x|c), `[B]` nats."""
         raw = self.raw(params, extra, codes)
         log_p = self.likelihood.log_prob(raw, image.astype(jnp.int32))
@@ -81,7 +123,8 @@ class Prior(NamedTuple):
     """A distribution over grids of codes, as a model of them, and where its parameters are.
 
     Attributes:
-      model: a model with `log_prob`, `conditionals`, `sample`, `complete`, `steps` and `log_probs`.
+      model: a model with `log_prob`, `conditionals`, `sample`, `complete` and `log_probs`, and with
+        `steps`, or `stages` of several levels.
       params: `params(params, extra)`, its part of the parameters of the whole.
     """
 
@@ -145,6 +188,15 @@ def uniform(spec: ImageSpec) -> Model:
     )
 
 
+def uniform_prior(specs: Sequence[ImageSpec]) -> Prior:
+    """All codes of all levels equally likely."""
+    if len(specs) == 1:
+        return Prior(uniform(specs[0]), lambda params, extra: {"model": {}})
+    parts = [lambda *coarser, spec=spec: uniform(spec) for spec in specs]
+    nothing = {"model": {level: {} for level in NAMES[len(specs)]}}
+    return Prior(over_levels("uniform", specs, parts), lambda params, extra: nothing)
+
+
 def coded_model(
     name: str,
     init: Callable[[Array], tuple[Params, Extra]],
@@ -157,7 +209,7 @@ def coded_model(
 ) -> Model:
     """Builds a model of images from codes and a prior over them.
 
-    Its latents are the vectors of the codes, `[B, h·w, D]`.
+    Its latents are the vectors of the codes, `[B, S, D]` with S = h·w, summed over levels.
 
     Args:
       name: the model's name.
@@ -169,14 +221,13 @@ def coded_model(
       others: by name, other priors' log p(c) `[B]` of a batch of codes:
         `log_p(params, extra, batch)`.
     """
-    spec, grid = codes.image_spec, codes.spec
-    places = grid.height * grid.width
-    likelihood = codes.likelihood
+    spec, likelihood = codes.image_spec, codes.likelihood
+    places = sum(grid.height * grid.width for grid in codes.specs)
 
-    def of_codes(batch: Batch, found: Array) -> Batch:
-        return {grid.key: found, "label": batch["label"], "index": batch["index"]}
+    def of_codes(batch: Batch, found: Grids) -> Batch:
+        return {IMAGE: found, "label": batch["label"], "index": batch["index"]}
 
-    def encoded(params: Params, extra: Extra, batch: Batch) -> tuple[Array, Array]:
+    def encoded(params: Params, extra: Extra, batch: Batch) -> tuple[Grids, Array]:
         """An image's codes, and log p(x|c) `[B]`."""
         own = tokenizer(params, extra)
         found = codes.encode(*own, batch[spec.key])
@@ -199,16 +250,13 @@ def coded_model(
 
     def codes_drawn(
         params: Params, extra: Extra, key: Array, label: Array, temperature: Scalar
-    ) -> Array:
+    ) -> Grids:
         own = prior.params(params, extra)
         return prior.model.sample(own, {}, key, label.shape[0], label, temperature)
 
-    def flat(vectors: Array) -> Array:
-        return vectors.reshape(vectors.shape[0], places, codes.width)
-
     def drawn(params: Params, extra: Extra, key: Array, label: Array, temperature: Scalar) -> Array:
         found = codes_drawn(params, extra, key, label, temperature)
-        return flat(codes.vectors(*tokenizer(params, extra), found))
+        return codes.latents(codes.vectors(*tokenizer(params, extra), found))
 
     def sample(
         params: Params, extra: Extra, key: Array, label: Array, temperature: Scalar
@@ -245,29 +293,35 @@ def coded_model(
     def encode(params: Params, extra: Extra, image: Array, label: Array | None = None) -> Array:
         del label
         own = tokenizer(params, extra)
-        return flat(codes.vectors(*own, codes.encode(*own, image)))
+        return codes.latents(codes.vectors(*own, codes.encode(*own, image)))
 
     def decode(params: Params, extra: Extra, latents: Array, label: Array | None = None) -> Array:
         del label
-        vectors = latents.reshape(-1, grid.height, grid.width, codes.width)
+        vectors = codes.from_latents(latents)
         return likelihood.mean(codes.decode(*tokenizer(params, extra), vectors))
+
+    def nats_of(log_p: Array, found: Array) -> Array:
+        return -jnp.take_along_axis(log_p, found[..., None].astype(jnp.int32), axis=-1)
+
+    def in_line(grid: Array) -> Array:
+        return grid.reshape(grid.shape[0], -1, grid.shape[-1])
 
     def inspect(params: Params, extra: Extra, batch: Batch, key: Array) -> Inspection:
         del key
         found, log_p = encoded(params, extra, batch)
-        vectors = flat(codes.vectors(*tokenizer(params, extra), found))
+        vectors = codes.latents(codes.vectors(*tokenizer(params, extra), found))
         raw = prior.model.conditionals(prior.params(params, extra), {}, found, batch["label"])
-        each = prior.model.log_probs(raw)
-        spent = -jnp.take_along_axis(each, found[..., None].astype(jnp.int32), axis=-1)
+        spent = jax.tree.map(nats_of, prior.model.log_probs(raw), found)
         image = decode(params, extra, vectors)
         error = jnp.square(image - batch[spec.key] / (spec.levels - 1))
-        grids = found.reshape(-1, places, grid.channels)
+        grids = jax.tree.map(in_line, found)
+        each = jax.tree.leaves(jax.tree.map(lambda x, grid: x.reshape(grid.shape), spent, grids))
         return Inspection(
             log_p,
-            spent.reshape(grids.shape),
+            each[0] if len(each) == 1 else jnp.concatenate(each, axis=1),
             vectors,
             error.mean(range(1, error.ndim)),
-            grids.astype(jnp.int32),
+            jax.tree.map(lambda grid: grid.astype(jnp.int32), grids),
         )
 
     return Model(
@@ -297,17 +351,24 @@ def coded_model(
 
 def _stages(
     codes: Codes, tokenizer: Callable[[Params, Extra], tuple[Params, Extra]], prior: Prior
-) -> tuple[Stage, Stage]:
-    """Codes under the prior, then rows of pixels given the codes."""
+) -> tuple[Stage, ...]:
+    """Codes under the prior, level by level, then rows of pixels given the codes."""
     spec = codes.image_spec
     row = spec.width * spec.channels
 
-    def values(params: Params, extra: Extra, image: Array, label: Array) -> Array:
-        del label
-        return codes.encode(*tokenizer(params, extra), image)
+    def of_level(number: int, stage: Stage) -> Stage:
+        def values(params: Params, extra: Extra, image: Array, label: Array) -> Array:
+            del label
+            return jax.tree.leaves(codes.encode(*tokenizer(params, extra), image))[number]
 
-    def first(own: tuple[Params, Extra], label: Array, found: Array) -> Array:
-        raw = codes.raw(*own, found)
+        def bind(params: Params, extra: Extra) -> Any:
+            own = prior.params(params, extra)
+            return own if stage.bind is None else stage.bind(own, {})
+
+        return stage._replace(values=values, bind=bind)
+
+    def first(own: tuple[Params, Extra], label: Array, *found: Array) -> Array:
+        raw = codes.raw(*own, packed(found))
         return raw.reshape(label.shape[0], spec.height, row, codes.likelihood.size)
 
     def raw_of_row(own: Any, state: Array, t: Array, turn: int, seen: Array) -> tuple[Array, Array]:
@@ -315,9 +376,10 @@ def _stages(
         return state, jax.lax.dynamic_index_in_dim(state, t, 1, keepdims=False)
 
     starts = np.arange(spec.height, dtype=np.int32)[:, None, None] * row
-    own_steps, log_probs = prior.model.steps, prior.model.log_probs
+    own = prior.model
+    of_codes = own.stages or (Stage(codes.spec, own.steps, own.log_probs),)
     return (
-        Stage(codes.spec, own_steps, log_probs, values=values, bind=prior.params),
+        *(of_level(number, stage) for number, stage in enumerate(of_codes)),
         Stage(
             spec, Steps(starts, row, first, raw_of_row), codes.likelihood.log_probs, bind=tokenizer
         ),

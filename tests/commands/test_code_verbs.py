@@ -83,19 +83,19 @@ def test_a_codebook_is_that_of_the_whole_split(call):
     rebuilt = arrays("all.npz")
     np.testing.assert_array_equal(stored["image"], rebuilt["image"][:2])
     np.testing.assert_allclose(stored["reconstruction"], rebuilt["reconstruction"][:2], atol=1e-6)
-    assert stored["count"].shape == (2, 7)
-    assert (stored["count"].sum(1) == 300 * 16).all()
+    assert stored["counts"].shape == (2, 7)
+    assert (stored["counts"].sum(1) == 300 * 16).all()
     assert stored["codes"].shape == (2, 4, 4, 2)
     assert stored["alone"].shape == stored["surrounded"].shape == (2, 3, 6, 6, 1)
-    used = codes.usage_of(stored["count"])
+    used = codes.usage_of(stored["counts"])
     assert said[0] == (
         f"codes:          perplexity {used.perplexity:.1f}, {used.share:.1%} in use, "
         f"{used.dead} dead"
     )
     call("codebook", run, "--out=book.npz", "--num=1")
     few = arrays("book.npz")
-    assert (few["count"].sum(1) == 16).all()
-    for depth, count in enumerate(few["count"]):
+    assert (few["counts"].sum(1) == 16).all()
+    for depth, count in enumerate(few["counts"]):
         own = np.bincount(few["codes"][0, ..., depth].ravel(), minlength=7)
         np.testing.assert_array_equal(count, own)
     assert few["alone"].shape == (2, 7, 6, 6, 1)
@@ -116,7 +116,7 @@ def test_images_of_ones_own_are_counted_too(call):
     call("codebook", "prior", "--input=own.npz", "--label=1", "--out=book.npz")
     stored = arrays("book.npz")
     np.testing.assert_array_equal(stored["image"], images)
-    assert (stored["count"].sum(1) == 3 * 16).all()
+    assert (stored["counts"].sum(1) == 3 * 16).all()
 
 
 def test_a_film_ends_at_the_expected_images_of_the_seed(call):

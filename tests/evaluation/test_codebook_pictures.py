@@ -51,16 +51,19 @@ def test_a_grid_of_one_place_has_no_neighbours():
 def decode(params, extra, grids):
     """A decoder that shows the first depth's codes, and has both as the vectors."""
     del params, extra
-    mean = code_maps.enlarged(grids[..., :1] / 10, GRID, IMAGE)
-    return mean.astype(np.float32), grids.astype(np.float32)
+    mean = code_maps.enlarged(grids[-1][..., :1] / 10, GRID, IMAGE)
+    return mean.astype(np.float32), [grid.astype(np.float32) for grid in grids]
+
+
+def shown(grids, most=6):
+    return codebook_pictures.code_images(decode, {}, {}, [grids], [GRID], IMAGE, 0, most)
 
 
 @pytest.fixture
 def found():
     grids = np.random.default_rng(1).integers(0, 5, (8, *GRID.shape)).astype(np.uint8)
     grids[..., 1] = grids[..., 0] // 2  # so that codes of one depth come with those of the other
-    images = codebook_pictures.code_images(decode, {}, {}, grids, GRID, IMAGE, 6)
-    return grids, images
+    return grids, shown(grids)
 
 
 def test_codes_are_shown_in_the_order_of_their_use(found):
@@ -96,11 +99,29 @@ def test_a_code_has_the_codes_of_other_depths_beside_it(found):
 
 def test_fewer_codes_are_the_first_ones():
     grids = np.random.default_rng(1).integers(0, 5, (8, *GRID.shape)).astype(np.uint8)
-    all_of, few = (
-        codebook_pictures.code_images(decode, {}, {}, grids, GRID, IMAGE, most) for most in (6, 2)
-    )
+    all_of, few = (shown(grids, most) for most in (6, 2))
     np.testing.assert_array_equal(few.alone, all_of.alone[:, :2])
     np.testing.assert_array_equal(few.counts, all_of.counts)
+
+
+def test_a_level_alone_has_the_commonest_codes_of_the_other():
+    rng = np.random.default_rng(3)
+    top, bottom = rng.integers(0, 3, (8, 2, 2, 1)), rng.integers(0, 5, (8, *GRID.shape))
+    top[:, 0] = 2
+    specs = [ImageSpec(2, 2, 1, levels=3), GRID]
+    seen = []
+
+    def decode_both(params, extra, grids):
+        seen.append(grids)
+        return decode(params, extra, grids)
+
+    given = [grid.astype(np.uint8) for grid in (top, bottom)]
+    codebook_pictures.code_images(decode_both, {}, {}, given, specs, IMAGE, 1, 6)
+    alone, surrounded = seen[:2]
+    assert (alone[0] == 2).all()
+    assert (alone[1] == alone[1][:, :1, :1]).all()
+    pairs = {(t.tobytes(), b.tobytes()) for t, b in zip(*given, strict=True)}
+    assert {(t.tobytes(), b.tobytes()) for t, b in zip(*surrounded, strict=True)} <= pairs
 
 
 def test_pictures_of_codes_are_in_threes(found):
@@ -146,9 +167,12 @@ def test_maps_are_between_the_images_and_their_reconstructions():
     rng = np.random.default_rng(2)
     images = rng.integers(0, 17, (3, *IMAGE.shape)).astype(np.uint8)
     grids = rng.integers(0, 6, (3, *GRID.shape))
-    mean, vectors = decode({}, {}, grids)
-    colours = code_maps.fit(vectors)
-    picture = codebook_pictures.of_maps(images, mean, vectors, colours, GRID, IMAGE)
-    maps = code_maps.enlarged(colours.of(vectors), GRID, IMAGE)
-    rows = [pictures.to_pixels(images, 17), maps, pictures.to_pixels(pictures.to_bytes(mean), 256)]
+    mean, (vectors,) = decode({}, {}, [grids])
+    top = rng.normal(size=(3, 2, 2, 3))
+    colours, specs = [code_maps.fit(top), code_maps.fit(vectors)], [ImageSpec(2, 2), GRID]
+    picture = codebook_pictures.of_maps(images, mean, [top, vectors], colours, specs, IMAGE)
+    each = zip(colours, [top, vectors], specs, strict=True)
+    maps = [code_maps.enlarged(own.of(codes), spec, IMAGE) for own, codes, spec in each]
+    expected = pictures.to_pixels(pictures.to_bytes(mean), 256)
+    rows = [pictures.to_pixels(images, 17), *maps, expected]
     np.testing.assert_array_equal(picture, pictures.tile(np.stack(rows)))
