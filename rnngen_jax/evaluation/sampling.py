@@ -12,6 +12,7 @@ from rnngen_jax import keys
 from rnngen_jax.errors import UserError
 from rnngen_jax.evaluation.batching import Track, map_batches
 from rnngen_jax.models.base import Canvases, Completion, Extra, Latent, Model, Params
+from rnngen_jax.models.codes import Codes
 
 # Images per call of a model. Batch number i has the key `fold_in(key, i)` and always this shape, so
 # the first n of many images are the n images of a smaller number with the same seed.
@@ -55,6 +56,40 @@ def prior_sampler(model: Model) -> Sampler:
         return prior(params, extra, keys.named(key, "prior"), **options)
 
     return _sampled(sample, iter)
+
+
+def code_sampler(model: Model, track: Track = iter) -> Sampler:
+    """`sample(params, extra, key, num, labels, temperature) -> codes [num, h, w, depth]`.
+
+    With the same arguments, they are the codes of the images that `sampler` returns. Codes of
+    several levels are a tuple of such grids.
+
+    Raises:
+      UserError: the model has no codes.
+    """
+    prior = codes_of(model, "to draw").prior
+
+    def sample(params: Params, extra: Extra, key: Array, **options: Any) -> Array:
+        own = prior.params(params, extra)
+        return prior.model.sample(own, {}, keys.named(key, "prior"), **options)
+
+    return _sampled(sample, track)
+
+
+def code_encoder(model: Model, track: Track = iter) -> Callable[..., np.ndarray]:
+    """`encode(params, extra, images) -> codes [N, h, w, depth]`, from uint8 `[N, H, W, C]`.
+
+    Codes of several levels are a tuple of such grids.
+
+    Raises:
+      UserError: the model has no codes.
+    """
+    codes = codes_of(model, "to turn images into")
+
+    def encode(params: Params, extra: Extra, image: Array) -> Array:
+        return codes.encode(*codes.bind(params, extra), image)
+
+    return _mapped(encode, track)
 
 
 def completer(
@@ -108,6 +143,20 @@ def latents_of(model: Model, purpose: str) -> Latent:
     return model.latent
 
 
+def codes_of(model: Model, purpose: str) -> Codes:
+    """The codes of a model.
+
+    Raises:
+      UserError: the model has no codes; `purpose` ends the message, such as "to draw".
+    """
+    if model.codes is None:
+        raise UserError(
+            f"{model.name} has no codes {purpose}; use a model with a codebook, such as vqvae or "
+            "code_rnn."
+        )
+    return model.codes
+
+
 def prior_of(model: Model, purpose: str) -> Callable[..., Array]:
     """The prior of a model's latents.
 
@@ -125,7 +174,7 @@ def require_canvases(model: Model) -> None:
     if model.latent is None or model.latent.canvases is None:
         raise UserError(
             f"{model.name} has no canvases for a .gif; "
-            "use a model that draws its images step by step, such as draw."
+            "use a model that draws its images step by step, such as draw or code_rnn."
         )
 
 

@@ -22,12 +22,14 @@ from rnngen_jax.models.base import (
     Batch,
     Completion,
     Extra,
+    Given,
     Inspection,
     Latent,
     Loss,
     Model,
     Params,
     Scalar,
+    completer,
     labels_for,
     sampler,
 )
@@ -55,6 +57,9 @@ class Codes(NamedTuple):
       decode: `decode(params, extra, vectors) -> raw [B, H, W, C, P]`, from the vectors of all
         levels.
       likelihood: the distribution of a value given its raw outputs.
+      bind: `bind(params, extra) -> (params, extra)`: of a whole model's, those that the functions
+        above take. Set by `coded_model`, as `prior` is.
+      prior: the distribution over the grids.
     """
 
     specs: tuple[ImageSpec, ...]
@@ -64,6 +69,8 @@ class Codes(NamedTuple):
     vectors: Callable[[Params, Extra, Grids], Any]
     decode: Callable[[Params, Extra, Any], Array]
     likelihood: PixelLikelihood
+    bind: Callable[[Params, Extra], tuple[Params, Extra]] | None = None
+    prior: "Prior | None" = None
 
     @property
     def spec(self) -> ImageSpec:
@@ -116,8 +123,8 @@ class Prior(NamedTuple):
     """A distribution over grids of codes, as a model of them, and where its parameters are.
 
     Attributes:
-      model: a model with `log_prob`, `conditionals`, `sample` and `log_probs`, and with `steps`, or
-        `stages` of several levels.
+      model: a model with `log_prob`, `conditionals`, `sample`, `complete` and `log_probs`, and with
+        `steps`, or `stages` of several levels.
       params: `params(params, extra)`, its part of the parameters of the whole.
     """
 
@@ -150,6 +157,14 @@ def uniform(spec: ImageSpec) -> Model:
         drawn = jax.random.randint(key, (label.shape[0], *spec.shape), 0, spec.levels)
         return drawn.astype(spec.dtype)
 
+    def fill(
+        params: Params, key: Array, given: Given, label: Array, temperature: Scalar, candidates: int
+    ) -> Completion:
+        # Known codes say nothing of the others, so all draws weigh the same.
+        drawn = sample(params, {}, key, label, temperature)
+        kept = jnp.where(given.known[..., None], given.image.astype(spec.dtype), drawn)
+        return Completion(kept, jnp.full(label.shape[0], candidates, jnp.float32))
+
     def raw_of_row(
         params: Params, label: Array, t: Array, turn: int, seen: Array
     ) -> tuple[Array, Array]:
@@ -166,6 +181,7 @@ def uniform(spec: ImageSpec) -> Model:
         likelihood="exact",
         log_prob=log_prob,
         sample=sampler(sample),
+        complete=completer(fill, candidates=1),
         conditionals=conditionals,
         steps=Steps(starts, row, lambda params, label: label, raw_of_row),
         log_probs=log_probs,
@@ -328,7 +344,7 @@ def coded_model(
             prior=sampler(drawn),
             completion="importance resampling of codes",
         ),
-        codes=codes,
+        codes=codes._replace(bind=tokenizer, prior=prior),
         log_probs_under={name: under(log_p) for name, log_p in (others or {}).items()},
     )
 

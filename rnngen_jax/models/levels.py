@@ -15,7 +15,16 @@ from jax import Array
 from rnngen_jax import keys, models
 from rnngen_jax.errors import UserError
 from rnngen_jax.models.autoregressive import Stage, in_raster_order
-from rnngen_jax.models.base import Aux, Batch, Extra, Model, Params, Scalar, sampler
+from rnngen_jax.models.base import (
+    Aux,
+    Batch,
+    Completion,
+    Extra,
+    Model,
+    Params,
+    Scalar,
+    sampler,
+)
 from rnngen_jax.ops import orders
 from rnngen_jax.shapes import ImageSpec
 
@@ -160,6 +169,23 @@ def over_levels(
             grids.append(model.sample(own, extra, noise, num, label, temperature))
         return tuple(grids)
 
+    def complete(
+        params: Params,
+        extra: Extra,
+        key: Array,
+        image: Sequence[Array],
+        known: Sequence[Array],
+        label: Array | None = None,
+        temperature: Scalar = 1.0,
+    ) -> Completion:
+        """Each level's unknown codes, given its known ones before them and the coarser grids."""
+        grids: list[Array] = []
+        for level, part, grid, here in zip(names, parts, image, known, strict=True):
+            own, noise = _of(params, level), keys.named(key, level)
+            draw = part(*grids).complete
+            grids.append(draw(own, extra, noise, grid, here, label, temperature).image)
+        return Completion(tuple(grids))
+
     def stage(number: int) -> Stage:
         own, part, level = shared[number], parts[number], names[number]
         return Stage(
@@ -181,6 +207,7 @@ def over_levels(
         likelihood="exact",
         log_prob=log_prob,
         sample=sampler(sample),
+        complete=complete,
         conditionals=conditionals,
         stages=tuple(stage(number) for number in range(len(specs))),
         log_probs=log_probs,
