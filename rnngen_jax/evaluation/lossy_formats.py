@@ -23,7 +23,8 @@ from rnngen_jax.evaluation.formats import picture, sheet
 from rnngen_jax.evaluation.pictures import to_pixels
 
 # Finely at the low end, where a step of quality changes the size most.
-QUALITIES = (*range(11), *range(12, 31, 2), *range(35, 96, 5))
+JPEG_QUALITIES = (*range(1, 11), *range(12, 31, 2), *range(35, 96, 5))
+WEBP_QUALITIES = (0, 0.01, 0.03, 0.1, 0.2, 0.35, 0.5, 0.75, *JPEG_QUALITIES)
 VP8_HEADER = 10  # frame tag, start code, width and height (RFC 6386, section 9.1)
 
 
@@ -31,13 +32,13 @@ class Encoded(NamedTuple):
     """Images in a format with loss.
 
     Attributes:
-      quality: of 0 to 95.
+      quality: of 0 to 95, of WebP also between whole numbers.
       size: bytes of the file.
       payload: bytes without its headers.
       images: what comes back, 8-bit values, uint8 `[N, H, W, C]`.
     """
 
-    quality: int
+    quality: float
     size: int
     payload: int
     images: np.ndarray
@@ -54,15 +55,15 @@ def eight_bit(images: np.ndarray, levels: int) -> np.ndarray:
     return to_pixels(images, levels)[..., : images.shape[-1]]
 
 
-def jpeg(images: np.ndarray, qualities: Sequence[int] = QUALITIES) -> Iterator[Encoded]:
+def jpeg(images: np.ndarray, qualities: Sequence[float] = JPEG_QUALITIES) -> Iterator[Encoded]:
     """Images as JPEG at each quality.
 
     Args:
       images: 8-bit values, uint8 `[N, H, W, C]` with 1 or 3 channels.
-      qualities: JPEG's own, 1 to 95; 0 is left out.
+      qualities: whole numbers, 1 to 95.
     """
     whole = picture(sheet(images))
-    for quality in filter(None, qualities):
+    for quality in qualities:
         files = [
             _file(whole, format="JPEG", quality=quality, optimize=True, progressive=progressive)
             for progressive in (False, True)
@@ -72,8 +73,8 @@ def jpeg(images: np.ndarray, qualities: Sequence[int] = QUALITIES) -> Iterator[E
         yield Encoded(quality, len(smallest), payload, _back(smallest, images.shape))
 
 
-def webp(images: np.ndarray, qualities: Sequence[int] = QUALITIES) -> Iterator[Encoded]:
-    """Images as lossy WebP at each quality; arguments as for `jpeg`, qualities from 0."""
+def webp(images: np.ndarray, qualities: Sequence[float] = WEBP_QUALITIES) -> Iterator[Encoded]:
+    """Images as lossy WebP at each quality, 0 to 95; `images` as for `jpeg`."""
     whole = picture(sheet(images))
     for quality in qualities:
         file = _file(whole, format="WEBP", quality=quality, method=6)

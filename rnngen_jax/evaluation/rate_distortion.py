@@ -4,7 +4,7 @@ import importlib.util
 import json
 import math
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from rnngen_jax.evaluation.formats import sheet
 from rnngen_jax.files import filling
 
 FORMATS = {"JPEG": lossy_formats.jpeg, "WebP": lossy_formats.webp}
+SHOWN = 8  # see `_plot`
 COLUMNS = ("bytes", "payload", "bits/pixel", "PSNR", "SSIM")
 
 
@@ -32,7 +33,7 @@ class Point(NamedTuple):
     """
 
     name: str
-    quality: int | None
+    quality: float | None
     size: int
     payload: int
     pixels: int
@@ -41,7 +42,7 @@ class Point(NamedTuple):
     @property
     def title(self) -> str:
         """The name, with the quality of a format."""
-        return self.name if self.quality is None else f"{self.name} {self.quality}"
+        return self.name if self.quality is None else f"{self.name} {self.quality:g}"
 
     @property
     def bits_per_pixel(self) -> float:
@@ -126,7 +127,7 @@ def write(
     images: np.ndarray,
     levels: int,
     runs: Sequence[tuple[Point, np.ndarray]],
-    curves: dict[str, Sequence[Point]],
+    curves: Mapping[str, Sequence[Point]],
 ) -> None:
     """Writes a folder, all of it or nothing.
 
@@ -166,7 +167,7 @@ def require_names(names: Sequence[str]) -> None:
 
 
 def _point(
-    name: str, quality: int | None, before: np.ndarray, after: np.ndarray, size: int, payload: int
+    name: str, quality: float | None, before: np.ndarray, after: np.ndarray, size: int, payload: int
 ) -> Point:
     """A point of 8-bit images."""
     pixels = before[..., 0].size
@@ -178,33 +179,45 @@ def _write_sheet(path: pathlib.Path, images: np.ndarray) -> None:
     pictures.write_png(path, pictures.to_pixels(sheet(images), 256))
 
 
-def _plot(path: pathlib.Path, runs: Sequence[Point], curves: dict[str, Sequence[Point]]) -> None:
-    """PSNR and SSIM over the payload's bits per pixel, and faint over the whole file's."""
+def _plot(path: pathlib.Path, runs: Sequence[Point], curves: Mapping[str, Sequence[Point]]) -> None:
+    """PSNR and SSIM over the payload's bits per pixel, and dotted or hollow over the whole file's.
+
+    Of the formats only what is within `SHOWN` times the runs' highest rate is shown, or their first
+    points.
+    """
     # Not pyplot, which would select a GUI backend.
+    from matplotlib import ticker
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
-    ssim = runs[0].distortion.ssim is not None
-    every = figure.subplots(1, 1 + ssim, squeeze=False)[0]
-    for axes, field in zip(every, ("psnr", "ssim"), strict=False):
+    most = SHOWN * max(one.bits_per_pixel for one in runs)
+    fields = {"psnr": "PSNR, dB", "ssim": "SSIM"}
+    if runs[0].distortion.ssim is None:
+        del fields["ssim"]
+    every = figure.subplots(1, len(fields), squeeze=False)[0]
+    for axes, (field, title) in zip(every, fields.items(), strict=True):
         for name, points in curves.items():
-            shown = [one for one in points if math.isfinite(one.distortion.psnr)]
+            finite = [one for one in points if math.isfinite(one.distortion.psnr)]
+            shown = [one for one in finite if one.bits_per_pixel <= most] or finite[:2]
             values = [getattr(one.distortion, field) for one in shown]
-            (line,) = axes.plot(_rates(shown, "payload"), values, label=f"{name}, payload")
-            axes.plot(_rates(shown, "size"), values, ":", color=line.get_color(), label="file")
+            (line,) = axes.plot(_rates(shown, "payload"), values, label=name)
+            axes.plot(_rates(shown, "size"), values, ":", color=line.get_color())
         for one in runs:
             value = [getattr(one.distortion, field)]
-            (mark,) = axes.plot(_rates([one], "payload"), value, "o", label=f"{one.name}, payload")
+            (mark,) = axes.plot(_rates([one], "payload"), value, "o", label=one.name)
             hollow = {"color": mark.get_color(), "fillstyle": "none"}
-            axes.plot(_rates([one], "size"), value, "o", label="file", **hollow)
+            axes.plot(_rates([one], "size"), value, "o", **hollow)
         axes.set_xscale("log")
-        axes.set_xlabel("bits per pixel")
-        axes.set_ylabel("PSNR, dB" if field == "psnr" else "SSIM")
+        axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+        axes.set_xlabel("bits per pixel: payload; files dotted and hollow")
+        axes.set_ylabel(title)
         axes.grid(alpha=0.3)
-    every[0].legend(fontsize=7)
-    figure.savefig(path, dpi=110)
+    every[0].legend(fontsize=8)
+    figure.savefig(path, dpi=100)
 
 
 def _rates(points: Sequence[Point], field: str) -> list[float]:

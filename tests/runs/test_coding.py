@@ -238,7 +238,8 @@ def test_rate_and_distortion_beside_formats(call, runs, images, packed, capsys):
     titles = [row[0].split()[0] for row in rows[2:]]
     assert titles == ["vqvae", "JPEG", "WebP", "code_rnn", "JPEG", "WebP"]
     points = json.loads(pathlib.Path("out/rate_distortion.json").read_text())["points"]
-    assert len(points) == 2 + 2 * len(lossy_formats.QUALITIES) - 1  # JPEG has no quality 0
+    formats = (lossy_formats.JPEG_QUALITIES, lossy_formats.WEBP_QUALITIES)
+    assert len(points) == 2 + sum(map(len, formats))
     for name, point in zip(packed, points, strict=False):
         payload = sum(map(len, container.unpack(packed[name], "f").streams))
         facts = (point["name"], point["bytes"], point["payload"])
