@@ -55,7 +55,7 @@ STEP_COST = 128  # fixed cost of a step, in images
 
 Draw = Callable[[Any, Any], np.ndarray]
 
-OTHER_PIXELS = "other pixels come out than went in"
+OTHER_VALUES = "other values come out than went in"
 
 
 class DecodingError(Exception):
@@ -272,7 +272,7 @@ def coder(
                 items = before[-1][place]
                 whose = None if labels is None else label[place]
                 if each is not None and digest(items, whose) != each[batch]:
-                    raise DecodingError(OTHER_PIXELS)
+                    raise DecodingError(OTHER_VALUES)
                 found.append(items)
         return np.concatenate(found), labels
 

@@ -125,6 +125,23 @@ class Prior(NamedTuple):
     params: Callable[[Params, Extra], Params]
 
 
+class Lossy(NamedTuple):
+    """Coding of images by their codes alone, which loses what the codes do not tell.
+
+    Both functions take the parameters and the state of the whole model, and so does `grids`.
+
+    Attributes:
+      grids: the grids of codes under the prior, as a model with `log_prob` and `stages`.
+      encode: `encode(params, extra, image) -> codes [B, h, w, depth]`, of `grids.spec.dtype`.
+      decode: `decode(params, extra, codes) -> float32 [B, H, W, C]`, the expected images in
+        [0, 1]. Of all images, they have the least expected squared error.
+    """
+
+    grids: Model
+    encode: Callable[[Params, Extra, Array], Array]
+    decode: Callable[[Params, Extra, Array], Array]
+
+
 def uniform(spec: ImageSpec) -> Model:
     """All codes equally likely: log K nats each. It has no parameters."""
     row = spec.width * spec.channels
@@ -308,6 +325,17 @@ def coded_model(
             jax.tree.map(lambda grid: grid.astype(jnp.int32), grids),
         )
 
+    stages = _stages(codes, tokenizer, prior)
+    grids = Model(
+        name=name,
+        spec=grid,
+        conditional=prior.model.conditional,
+        init=init,
+        losses={},
+        likelihood="exact",
+        log_prob=log_prior,
+        stages=(stages[0]._replace(values=None),),
+    )
     return Model(
         name=name,
         spec=spec,
@@ -319,7 +347,7 @@ def coded_model(
         sample=sampler(sample),
         complete=complete,
         candidates=CANDIDATES,
-        stages=_stages(codes, tokenizer, prior),
+        stages=stages,
         latent=Latent(
             shape=(places, codes.width),
             encode=encode,
@@ -329,6 +357,13 @@ def coded_model(
             completion="importance resampling of codes",
         ),
         codes=codes,
+        lossy=Lossy(
+            grids,
+            lambda params, extra, image: codes.encode(*tokenizer(params, extra), image),
+            lambda params, extra, found: likelihood.mean(
+                codes.raw(*tokenizer(params, extra), found)
+            ),
+        ),
         log_probs_under={name: under(log_p) for name, log_p in (others or {}).items()},
     )
 

@@ -82,6 +82,9 @@ def facts(kind):
                 name: log_prob(params, extra, batch, key)
                 for name, log_prob in model.log_probs_under.items()
             },
+            "lossy": model.lossy.encode(params, extra, image),
+            "grids": model.lossy.grids.log_prob(params, extra, {**batch, "image": own}, key),
+            "rebuilt": model.lossy.decode(params, extra, own),
             "inspected": model.latent.inspect(params, extra, batch, key),
             "latents": latents,
             "decoded": model.latent.decode(params, extra, latents),
@@ -153,6 +156,17 @@ def test_each_prior_is_a_distribution_over_grids(kind):
     )
     even = uniform(grid).log_prob({}, {}, batch_of(grids(grid)), None)
     assert np.exp(np.float64(even)).sum() == pytest.approx(1, abs=1e-5)
+
+
+@KINDS
+def test_codes_alone_are_those_of_the_image_under_the_prior(kind):
+    """And what comes back of them is the mean of the decoder's distribution."""
+    found, grids = facts(kind), built(kind)[0].lossy.grids
+    np.testing.assert_array_equal(found["lossy"], found["codes"])
+    np.testing.assert_array_equal(found["rebuilt"], found["mean"])
+    np.testing.assert_allclose(found["grids"] + found["log_x"], found["log_prob"], rtol=1e-5)
+    assert grids.spec == built(kind)[0].codes.spec
+    assert [stage.spec for stage in grids.stages] == [grids.spec]
 
 
 @KINDS

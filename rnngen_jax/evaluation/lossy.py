@@ -1,0 +1,52 @@
+"""Images through their codes alone: the codes of any number of images, and images from codes."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from rnngen_jax.errors import UserError
+from rnngen_jax.evaluation import sampling
+from rnngen_jax.evaluation.batching import Track
+from rnngen_jax.models.base import Model
+from rnngen_jax.models.codes import Lossy
+
+
+def lossy_of(model: Model) -> Lossy:
+    """A model's coding of images by their codes alone.
+
+    Raises:
+      UserError: the model has no codes of images.
+    """
+    if model.lossy is None:
+        raise UserError(
+            f"{model.name} has no codes of images, which alone are kept with loss; leave --lossy "
+            "out, or use a run of vqvae, code_rnn or code_prior."
+        )
+    return model.lossy
+
+
+def encoder(model: Model, track: Track = iter) -> Callable[..., np.ndarray]:
+    """`encode(params, extra, images) -> codes [N, h, w, depth]`.
+
+    Raises:
+      UserError: the model has no codes of images.
+    """
+    return sampling.mapped(lossy_of(model).encode, track)
+
+
+def decoder(model: Model, track: Track = iter) -> Callable[..., np.ndarray]:
+    """`decode(params, extra, codes) -> images [N, H, W, C]`, of the spec's dtype.
+
+    They are the expected images given the codes, at the nearest grey levels: the expectation has
+    the least squared error, and nothing is drawn.
+
+    Raises:
+      UserError: the model has no codes of images.
+    """
+    decode, spec = sampling.mapped(lossy_of(model).decode, track), model.spec
+
+    def images(*arguments: object) -> np.ndarray:
+        expected = decode(*arguments).astype(np.float64)
+        return np.rint(expected * (spec.levels - 1)).astype(spec.dtype)
+
+    return images
