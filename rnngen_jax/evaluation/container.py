@@ -5,7 +5,8 @@ Little-endian, in this order:
     bytes   what
     4       b"\\x89RNN"
     1       version of the format, 2 to 5
-    1       flags: 1 a stream begins with labels, 2 file names are stored
+    1       flags: 1 a stream begins with labels, 2 file names are stored; in version 5 also 8 the
+            items are codes in the place of images
     2, 2    height, width
     1       channels; 2 bytes from version 3 on
     2       frames of a sequence, 0 for still images and codes; from version 3 on
@@ -16,9 +17,9 @@ Little-endian, in this order:
     4       digest of the arithmetic: the model's probabilities for a synthetic image
     1, n    length and text of the software and machine, such as "0.10.2 cpu x86_64"
     4, n    length and names, one per line, compressed by zlib; only with flag 2
-    1       number of grids of codes; only in version 5
+    1       number of grids of codes; only with flag 8
     10·g    of each grid: height, width, depth, 2 bytes each, and codes, minus one, 4 bytes
-    8·b     digest of the pixels and labels of each batch; in version 5 of the codes and labels
+    8·b     digest of the pixels, with flag 8 of the codes, and labels of each batch
     4·b     the length of each batch's stream in words; from version 4 on
     4·n     the streams one after the other, 32-bit words
     8       digest of all preceding bytes
@@ -60,7 +61,8 @@ MOST_NAMES = 2**26  # bytes of all names
 MOST_BATCH = 2**16
 LONGEST_NAME = 255  # bytes, ending included, as on most file systems
 
-_LABELLED, _NAMED = 1, 2
+_LABELLED, _NAMED, _CODES = 1, 2, 8
+_FLAGS = dict.fromkeys(range(1, 5), _LABELLED | _NAMED) | {5: _LABELLED | _NAMED | _CODES}
 _DIGEST = 8
 _ARITHMETIC = 4
 _HEADS = {  # by version
@@ -169,7 +171,9 @@ def pack(content: Container) -> bytes:
     head = _HEADS[version].pack(
         MAGIC,
         version,
-        _LABELLED * content.labelled | _NAMED * (content.names is not None),
+        _LABELLED * content.labelled
+        | _NAMED * (content.names is not None)
+        | _CODES * bool(content.grids),
         height,
         width,
         channels,
@@ -241,7 +245,7 @@ def _checked(body: bytes, version: int) -> Container:
     top, num, log_batch, model, *others = fields
     shape = (frames, height, width, channels) if frames else (height, width, channels)
     levels, batch_size, labelled = top + 1, 2**log_batch, bool(flags & _LABELLED)
-    if flags & ~(_LABELLED | _NAMED):
+    if flags & ~_FLAGS[version]:
         raise ValueError(f"its flags are {flags}")
     if not (math.prod(shape) and 0 < top < MOST_LEVELS and num):
         raise ValueError(f"it holds {num} images of shape {shape}, {levels} levels")
@@ -258,7 +262,7 @@ def _checked(body: bytes, version: int) -> Container:
     names = None
     if flags & _NAMED:
         names = _names(rest.take(*_LENGTH.unpack(rest.take(_LENGTH.size))), num)
-    grids = _grids(rest, num) if version == 5 else ()
+    grids = _grids(rest, num) if flags & _CODES else ()
     if version == 1:
         arithmetic, (whole, words) = None, others
         pixels, streams = (whole,), (rest.take(4 * words),)

@@ -26,7 +26,7 @@ def lossy_of(model: Model) -> Lossy:
 
 
 def encoder(model: Model, track: Track = iter) -> Callable[..., np.ndarray]:
-    """`encode(params, extra, images) -> codes [N, h, w, depth]`.
+    """`encode(params, extra, images) -> codes [N, 1, V, 1]`, all of an image in a row.
 
     Raises:
       UserError: the model has no codes of images.
@@ -37,8 +37,8 @@ def encoder(model: Model, track: Track = iter) -> Callable[..., np.ndarray]:
 def decoder(model: Model, track: Track = iter) -> Callable[..., np.ndarray]:
     """`decode(params, extra, codes) -> images [N, H, W, C]`, of the spec's dtype.
 
-    They are the expected images given the codes, at the nearest grey levels: the expectation has
-    the least squared error, and nothing is drawn.
+    They are the expected images given the codes, at the nearest grey levels. Nothing is drawn, and
+    the expectation has the least expected squared error: most probable values have far larger ones.
 
     Raises:
       UserError: the model has no codes of images.

@@ -24,7 +24,7 @@ class Compressed(NamedTuple):
     Attributes:
       whole: the bytes of a file.
       payload: how many of them the range coder has written; the others are headers.
-      items: what was coded: the images `[N, H, W, C]`, or their codes `[N, h, w, depth]`.
+      items: what was coded: the images `[N, H, W, C]`, or their codes in rows `[N, 1, V, 1]`.
       compiling, coding: seconds.
     """
 
@@ -52,20 +52,20 @@ class Decompressed(NamedTuple):
 
 
 def model_coded(model: Model, loss: bool) -> Model:
-    """The model of what is coded: the model itself, or that of its grids of codes.
+    """The model of what is coded: the model itself, or that of its codes.
 
     Raises:
       UserError: the model has no exact probability of each value, or no codes.
     """
-    found = lossy.lossy_of(model).grids if loss else model
+    found = lossy.lossy_of(model).rows if loss else model
     coding_steps.stages_of(found)
     return found
 
 
 def grids_of(model: Model) -> tuple[Grid, ...]:
     """The grids that stand in the place of an image of the model, in a file."""
-    spec = lossy.lossy_of(model).grids.spec
-    return (Grid(spec.shape, spec.levels),)
+    lossy.lossy_of(model)
+    return tuple(Grid(spec.shape, spec.levels) for spec in model.codes.specs)
 
 
 def compress(
@@ -141,13 +141,13 @@ def decompress(run: "Run", content: Container, source: str) -> Decompressed:
 
 
 def rebuilt(run: "Run", codes: np.ndarray) -> np.ndarray:
-    """The images of codes `[N, h, w, depth]`: the grey levels next to the expected values."""
+    """The images of codes in rows `[N, 1, V, 1]`: the grey levels next to the expected values."""
     return lossy.decoder(run.model, run.track)(run.params, run.extra, codes)
 
 
 def code_nats(run: "Run", codes: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
-    """The negative log-likelihood of grids of codes `[N, h, w, depth]`, float64 `[N]`, nats."""
-    score = likelihood.scorer(lossy.lossy_of(run.model).grids, lambda batch, key: batch)
+    """The negative log-likelihood of codes in rows `[N, 1, V, 1]`, float64 `[N]`, nats."""
+    score = likelihood.scorer(lossy.lossy_of(run.model).rows, lambda batch, key: batch)
     size = run.experiment.evaluation.batch_size
     batches = split_batches(array_split(codes, labels), size, track=run.track)
     return likelihood.nats_of_each(score, run.params, run.extra, batches)

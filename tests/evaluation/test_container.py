@@ -104,7 +104,7 @@ def test_the_streams_of_batches_stand_behind_their_lengths():
 def test_codes_in_the_place_of_images_are_a_version_of_their_own():
     """Older readers name the version and do not take the codes for pixels."""
     whole = container.pack(LOSSY)
-    assert whole[:6] == b"\x89RNN\x05\x03"
+    assert whole[:6] == b"\x89RNN\x05\x0b"
     assert struct.unpack_from("<HHHHIIB", whole, 6) == (4, 3, 1, 0, 255, 3, 2)  # of the images
     words = struct.pack("<I", len(LOSSY.streams[0]) // 4)
     grid = struct.pack("<BHHHI", 1, 7, 6, 2, 511)

@@ -27,10 +27,10 @@ PRIOR = {"features": 5, "input_features": 4, "deep_features": 4, "class_conditio
 STEP = 4
 
 
-def made_of(name):
+def made_of(name, levels=1):
     """An untrained run, whose parameters are random enough for all codes to occur."""
     config = experiment.default(name)
-    (config.model if name == "vqvae" else config.vqvae).update(TINY)
+    (config.model if name == "vqvae" else config.vqvae).update(TINY | {"levels": levels})
     if name == "code_rnn":
         config.model.update(PRIOR)
     settings = experiment.resolve(experiment.check(config))
@@ -42,12 +42,11 @@ def made_of(name):
 
 @pytest.fixture(scope="module")
 def runs():
-    """A tokenizer's run, and one of a class-conditional prior over its codes."""
+    """A tokenizer's run, one of a class-conditional prior over its codes, and one of two levels."""
     tokenizer, prior = made_of("vqvae"), made_of("code_rnn")
     own = {"params": tokenizer.params, "extra": tokenizer.extra}
-    both = {"vqvae": tokenizer}
-    both["code_rnn"] = dataclasses.replace(prior, extra={**prior.extra, "tokenizer": own})
-    return both
+    prior = dataclasses.replace(prior, extra={**prior.extra, "tokenizer": own})
+    return {"vqvae": tokenizer, "code_rnn": prior, "levels": made_of("vqvae", levels=2)}
 
 
 @pytest.fixture
@@ -67,19 +66,20 @@ def images(runs):
 @pytest.fixture(scope="module")
 def packed(runs, images):
     """The images' files."""
-    labels = {"vqvae": None, "code_rnn": images[1]}
+    labels = {"code_rnn": images[1]}
     return {
-        name: run.compress(images[0], labels=labels[name], lossy=True) for name, run in runs.items()
+        name: run.compress(images[0], labels=labels.get(name), lossy=True)
+        for name, run in runs.items()
     }
 
 
-NAMES = pytest.mark.parametrize("name", ["vqvae", "code_rnn"])
+NAMES = pytest.mark.parametrize("name", ["vqvae", "code_rnn", "levels"])
 
 
 @NAMES
 def test_the_expected_images_of_the_codes_come_back(runs, images, packed, name):
-    """Both runs have one tokenizer, so the same images, in whatever stream."""
-    run, tokenizer = runs[name], runs["vqvae"]
+    """Of a tokenizer and of its prior the same images, in whatever stream."""
+    run, tokenizer = runs[name], runs["levels" if name == "levels" else "vqvae"]
     back, labels = run.decompress(packed[name])
     codes = tokenizer.model.codes
     own = tokenizer.params, tokenizer.extra
@@ -92,28 +92,30 @@ def test_the_expected_images_of_the_codes_come_back(runs, images, packed, name):
     assert back.dtype == np.uint8
     np.testing.assert_array_equal(back, wanted)
     assert len(np.unique(back)) > 3
-    if name == "vqvae":
-        assert labels is None
-    else:
+    if name == "code_rnn":
         np.testing.assert_array_equal(labels, images[1])
+    else:
+        assert labels is None
     again, _ = run.decompress(packed[name])
     np.testing.assert_array_equal(again, back)
 
 
 @NAMES
 def test_the_payload_is_as_long_as_the_codes_are_unlikely(runs, images, packed, name):
-    """32 codes of 5 an image under the uniform prior; under the other, its nats and the labels."""
+    """Codes of 5 under the uniform prior; under the other, its nats and the labels."""
     run, content = runs[name], container.unpack(packed[name], "f")
     assert packed[name][4] == 5
-    assert (content.shape, content.levels, content.grids) == ((8, 8, 1), 17, (GRID,))
+    grids = (GRID._replace(shape=(2, 2, 2)), GRID) if name == "levels" else (GRID,)
+    assert (content.shape, content.levels, content.grids) == ((8, 8, 1), 17, grids)
     assert content.labelled == (name == "code_rnn")
-    bits = NUM * 32 * math.log2(5)
+    bits = NUM * sum(math.prod(grid.shape) for grid in grids) * math.log2(5)
     if name == "code_rnn":
         tokenizer = runs["vqvae"]
         codes = tokenizer.model.codes.encode(tokenizer.params, tokenizer.extra, images[0])
-        batch = {"image": codes, "label": images[1], "index": np.arange(NUM)}
-        grids = run.model.lossy.grids
-        log_p = jax.jit(grids.log_prob)(run.params, run.extra, batch, jax.random.key(0))
+        row = np.reshape(codes, (NUM, 1, 32, 1))
+        batch = {"image": row, "label": images[1], "index": np.arange(NUM)}
+        log_prob = jax.jit(run.model.lossy.rows.log_prob)
+        log_p = log_prob(run.params, run.extra, batch, jax.random.key(0))
         bits = -float(log_p.sum()) / math.log(2) + NUM * math.log2(10)
     assert bits - 1 <= 8 * sum(map(len, content.streams)) <= bits + 64
 
@@ -160,9 +162,9 @@ def outside(num):
     codes = np.random.default_rng(0).integers(0, 9, num * 32).astype(np.int32)
     encoder = constriction.stream.queue.RangeEncoder()
     encoder.encode(codes, constriction.stream.model.Uniform(9))
-    grids = codes.reshape(num, *GRID.shape).astype(np.uint8)
+    rows = codes.reshape(num, 1, 32, 1).astype(np.uint8)
     return {
-        "pixels": (codec.digest(grids, None),),
+        "pixels": (codec.digest(rows, None),),
         "streams": (encoder.get_compressed().astype("<u4").tobytes(),),
     }
 
@@ -240,7 +242,7 @@ def test_rate_and_distortion_beside_formats(call, runs, images, packed, capsys):
     points = json.loads(pathlib.Path("out/rate_distortion.json").read_text())["points"]
     formats = (lossy_formats.JPEG_QUALITIES, lossy_formats.WEBP_QUALITIES)
     assert len(points) == 2 + sum(map(len, formats))
-    for name, point in zip(packed, points, strict=False):
+    for name, point in zip(("vqvae", "code_rnn"), points, strict=False):
         payload = sum(map(len, container.unpack(packed[name], "f").streams))
         facts = (point["name"], point["bytes"], point["payload"])
         assert facts == (name, len(packed[name]), payload)
