@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from rnngen_jax.errors import UserError
 from rnngen_jax.evaluation import sampling
 from rnngen_jax.evaluation.batching import Track
-from rnngen_jax.models.base import Model
+from rnngen_jax.models.base import Extra, Model, Params
 from rnngen_jax.models.codes import Lossy
 
 
@@ -43,10 +45,10 @@ def decoder(model: Model, track: Track = iter) -> Callable[..., np.ndarray]:
     Raises:
       UserError: the model has no codes of images.
     """
-    decode, spec = sampling.mapped(lossy_of(model).decode, track), model.spec
+    expected, spec = lossy_of(model).decode, model.spec
 
-    def images(*arguments: object) -> np.ndarray:
-        expected = decode(*arguments).astype(np.float64)
-        return np.rint(expected * (spec.levels - 1)).astype(spec.dtype)
+    def decode(params: Params, extra: Extra, codes: Array) -> Array:
+        values = jnp.rint(expected(params, extra, codes) * (spec.levels - 1))
+        return values.astype(spec.dtype)
 
-    return images
+    return sampling.mapped(decode, track)
