@@ -89,7 +89,7 @@ def code_encoder(model: Model, track: Track = iter) -> Callable[..., np.ndarray]
     def encode(params: Params, extra: Extra, image: Array) -> Array:
         return codes.encode(*codes.bind(params, extra), image)
 
-    return _mapped(encode, track)
+    return mapped(encode, track)
 
 
 def completer(
