@@ -36,7 +36,7 @@ def print_codes(metrics: Mapping[str, float]) -> None:
         level, _, last = name.rpartition("/")
         if last == "perplexity":
             used, dead = (metrics[name.replace(last, own)] for own in ("codes_used", "dead_codes"))
-            spent = f", {metrics[f'{level}/kl']:.4f} nats" if level else ""
+            spent = f", {metrics[f'{level}/kl']:.4f} nats" if f"{level}/kl" in metrics else ""
             print(
                 f"{f'{level} codes:'.lstrip():<15} perplexity {metrics[name]:.1f}, {used:.1%} in "
                 f"use, {dead:g} dead{spent}"

@@ -69,7 +69,8 @@ def build(name: str, config: Any, spec: ImageSpec) -> Model:
 def level_builder(name: str) -> Callable[..., Callable[..., Model]] | None:
     """What builds a model of one of several levels of codes; `None` for models of one grid.
 
-    `build_level(config, spec, coarser) -> part` of the model's file, for grids like `spec` given
-    those of a coarser level, with `part` as in `models.levels.over_levels`.
+    `build_level(config, spec, coarser=None) -> part` of the model's file, for grids like `spec`
+    given those of a coarser level (`models.levels.Coarser`), with `part` as in
+    `models.levels.over_levels`.
     """
     return getattr(importlib.import_module(f"{__name__}.{name}"), "build_level", None)

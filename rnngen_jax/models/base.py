@@ -176,6 +176,8 @@ class Model(NamedTuple):
         `log_probs(raw [..., P], temperature=1.0) -> [..., L]`, nats for each grey level.
       latent: functions of latent-variable models (`Latent`).
       codes: for models with a codebook, what a prior over its codes needs (`models.codes.Codes`).
+      lossy: for models with a codebook, coding of images by their codes alone
+        (`models.codes.Lossy`).
       log_probs_under: for models with codes, `log_prob` under each prior that `evaluate` reports,
         by name; `None` for the model's own.
       classify: for classifiers, `classify(params, extra, image) -> (features, logits)`, from uint8
@@ -203,6 +205,7 @@ class Model(NamedTuple):
     log_probs: Callable[..., Array] | None = None
     latent: Latent | None = None
     codes: Any = None
+    lossy: Any = None
     log_probs_under: Mapping[str, Callable[[Params, Extra, Batch, Array], Array] | None] = {}
     classify: Callable[[Params, Extra, Array], tuple[Array, Array]] | None = None
 

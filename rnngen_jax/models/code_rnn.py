@@ -30,6 +30,7 @@ from rnngen_jax.models.base import (
     require_classes,
     require_dropout,
 )
+from rnngen_jax.models.levels import Coarser
 from rnngen_jax.models.recurrent import UnrolledConfig, cell_of, run_of
 from rnngen_jax.modules.code_rnn import CodeRNN
 from rnngen_jax.ops import factorised, likelihoods, orders
@@ -128,7 +129,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
 
 
 def build_level(
-    config: Config, spec: ImageSpec, coarser: ImageSpec | None = None
+    config: Config, spec: ImageSpec, coarser: Coarser | None = None
 ) -> Callable[..., Model]:
     """Builds a level of `models.levels.over_levels`, given the codes of a coarser level, if any.
 
@@ -146,11 +147,8 @@ def build_level(
     table = orders.neighbours("raster", height, width, config.previous, config.above)
     length = len(table)
     starts = np.arange(spec.dims, dtype=np.int32).reshape(length, depth)
-    context_codes = _values_of(table, spec)
-    coarser_codes = None
-    if coarser is not None:
-        near = orders.coarser((height, width), coarser.shape[:2], config.around)
-        coarser_codes = _values_of(near, coarser)
+    outside = np.full((1, depth), spec.dims, np.int32)
+    context_codes = np.concatenate([starts, outside])[table].reshape(length, -1)
     net = CodeRNN(
         spec=spec,
         cell=cell,
@@ -158,7 +156,7 @@ def build_level(
         input_features=config.input_features,
         position=config.position,
         conditional=config.class_conditional,
-        coarser=coarser,
+        coarser=None if coarser is None else coarser.spec,
         size=likelihood.size,
         run=run_of(config),
     )
@@ -169,24 +167,19 @@ def build_level(
         def init(key: Array) -> tuple[Params, Extra]:
             context = jnp.zeros((length, 1, context_codes.shape[1]), jnp.int32)
             codes, label = jnp.zeros((length, 1, depth), jnp.int32), jnp.zeros(1, jnp.int32)
-            above = None
-            if coarser_codes is not None:
-                above = jnp.zeros((length, 1, coarser_codes.shape[1]), jnp.int32)
-            variables = net.init(key, context, place, codes, label, None, above)
+            variables = net.init(key, context, place, codes, label, None, around())
             return {"model": variables["params"]}, {}
 
         def around() -> Array | None:
             """The coarser level's codes around each place, `[T, B, N·depth]`."""
-            if coarser_codes is None:
-                return None
-            values = in_raster_order(top).astype(jnp.int32)
-            return jnp.swapaxes(_gathered(values, coarser.levels, coarser_codes), 1, 2)
+            return None if coarser is None else coarser.around(top)
 
         def raw_outputs(params: Params, image: Array, label: Array, train: Train) -> Array:
             sizes = config.input_features, cell.features
             masks = dropout_masks(train, sizes, config.dropout)
             values = in_raster_order(image).astype(jnp.int32)
-            context = _gathered(values, spec.levels, context_codes)
+            outside = jnp.full((1, values.shape[1]), spec.levels, jnp.int32)
+            context = jnp.concatenate([values, outside])[context_codes]
             codes = jnp.swapaxes(values.reshape(length, depth, -1), 1, 2)
             variables = {"params": params["model"]}
             context = jnp.swapaxes(context, 1, 2)
@@ -227,16 +220,3 @@ def build_level(
         )
 
     return given
-
-
-def _values_of(places: np.ndarray, spec: ImageSpec) -> np.ndarray:
-    """Indices of all values of some places, `[T, N·depth]`; past the last where places are."""
-    values = np.arange(spec.dims, dtype=np.int32).reshape(-1, spec.channels)
-    outside = np.full((1, spec.channels), spec.dims, np.int32)
-    return np.concatenate([values, outside])[places].reshape(len(places), -1)
-
-
-def _gathered(values: Array, levels: int, places: np.ndarray) -> Array:
-    """The values `[V, B]` at indices `[T, N]`, `[T, N, B]`; `levels` past the last."""
-    outside = jnp.full((1, values.shape[1]), levels, jnp.int32)
-    return jnp.concatenate([values, outside])[places]

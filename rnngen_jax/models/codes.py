@@ -23,13 +23,16 @@ from rnngen_jax.models.autoregressive import Stage, Steps, guided
 from rnngen_jax.models.base import (
     Aux,
     Batch,
+    Completion,
     Extra,
+    Given,
     Inspection,
     Latent,
     Loss,
     Model,
     Params,
     Scalar,
+    completer,
     sampler,
 )
 from rnngen_jax.models.levels import NAMES, Grids, over_levels, packed
@@ -59,6 +62,9 @@ class Codes(NamedTuple):
       decode: `decode(params, extra, vectors) -> raw [B, H, W, C, P]`, from the vectors of all
         levels.
       likelihood: the distribution of a value given its raw outputs.
+      bind: `bind(params, extra) -> (params, extra)`: of a whole model's, those that the functions
+        above take. Set by `coded_model`, as `prior` is.
+      prior: the distribution over the grids.
     """
 
     specs: tuple[ImageSpec, ...]
@@ -69,6 +75,8 @@ class Codes(NamedTuple):
     vectors: Callable[[Params, Extra, Grids], Any]
     decode: Callable[[Params, Extra, Any], Array]
     likelihood: PixelLikelihood
+    bind: Callable[[Params, Extra], tuple[Params, Extra]] | None = None
+    prior: "Prior | None" = None
 
     @property
     def spec(self) -> ImageSpec:
@@ -106,6 +114,24 @@ class Codes(NamedTuple):
         each = zip(flat, self.specs, strict=True)
         return packed([x.reshape(-1, spec.height, spec.width, self.width) for x, spec in each])
 
+    @property
+    def row_spec(self) -> ImageSpec:
+        """All codes of an image in a row, `(1, V, 1)`."""
+        most = max(spec.levels for spec in self.specs)
+        return ImageSpec(1, self.dims, 1, most, self.specs[0].classes)
+
+    def row(self, grids: Grids) -> Array:
+        """The codes of all levels, places and depths in a row, `[B, 1, V, 1]`."""
+        flat = [x.reshape(x.shape[0], -1) for x in jax.tree.leaves(grids)]
+        whole = jnp.concatenate([x.astype(self.row_spec.dtype) for x in flat], axis=1)
+        return whole[:, None, :, None]
+
+    def from_row(self, row: Array) -> Grids:
+        """The inverse of `row`."""
+        ends = np.cumsum([spec.dims for spec in self.specs])[:-1]
+        each = zip(jnp.split(row[:, 0, :, 0], ends, axis=1), self.specs, strict=True)
+        return packed([x.reshape(-1, *spec.shape).astype(spec.dtype) for x, spec in each])
+
     def raw(self, params: Params, extra: Extra, codes: Grids) -> Array:
         """Raw outputs `[B, H, W, C, P]` of codes."""
         return self.decode(params, extra, self.vectors(params, extra, codes))
@@ -121,13 +147,31 @@ class Prior(NamedTuple):
     """A distribution over grids of codes, as a model of them, and where its parameters are.
 
     Attributes:
-      model: a model with `log_prob`, `conditionals`, `sample` and `log_probs`, and with `steps`, or
-        `stages` of several levels.
+      model: a model with `log_prob`, `conditionals`, `sample`, `complete` and `log_probs`, and with
+        `steps`, or `stages` of several levels.
       params: `params(params, extra)`, its part of the parameters of the whole.
     """
 
     model: Model
     params: Callable[[Params, Extra], Params]
+
+
+class Lossy(NamedTuple):
+    """Coding of images by their codes alone, which loses what the codes do not tell.
+
+    All codes of an image stand in a row, `Codes.row`. All functions take the parameters and the
+    state of the whole model.
+
+    Attributes:
+      rows: the rows of codes under the prior, as a model with `log_prob` and `stages`, one for each
+        level.
+      encode: `encode(params, extra, image) -> rows [B, 1, V, 1]`, of `rows.spec.dtype`.
+      decode: `decode(params, extra, rows) -> float32 [B, H, W, C]`, the expected images in [0, 1].
+    """
+
+    rows: Model
+    encode: Callable[[Params, Extra, Array], Array]
+    decode: Callable[[Params, Extra, Array], Array]
 
 
 def uniform(spec: ImageSpec) -> Model:
@@ -156,6 +200,14 @@ def uniform(spec: ImageSpec) -> Model:
         drawn = jax.random.randint(key, (label.shape[0], *spec.shape), 0, spec.levels)
         return drawn.astype(spec.dtype)
 
+    def fill(
+        params: Params, key: Array, given: Given, label: Array, temperature: Scalar, candidates: int
+    ) -> Completion:
+        # Known codes say nothing of the others, so all draws weigh the same.
+        drawn = sample(params, {}, key, label, temperature)
+        kept = jnp.where(given.known[..., None], given.image.astype(spec.dtype), drawn)
+        return Completion(kept, jnp.full(label.shape[0], candidates, jnp.float32))
+
     def raw_of_row(
         params: Params, label: Array, t: Array, turn: int, seen: Array
     ) -> tuple[Array, Array]:
@@ -173,6 +225,7 @@ def uniform(spec: ImageSpec) -> Model:
         likelihood="exact",
         log_prob=log_prob,
         sample=sampler(sample),
+        complete=completer(fill, candidates=1),
         conditionals=conditionals,
         guided=guided(steps, spec, 1, log_probs),
         steps=steps,
@@ -213,7 +266,7 @@ def coded_model(
     tokenizer: Callable[[Params, Extra], tuple[Params, Extra]],
     prior: Prior,
     bound: str,
-    rows: Mapping[str, Callable[[Params, Extra, Batch], Array] | None] | None = None,
+    reported: Mapping[str, Callable[[Params, Extra, Batch], Array] | None] | None = None,
 ) -> Model:
     """Builds a model of images from codes and a prior over them.
 
@@ -226,7 +279,7 @@ def coded_model(
       tokenizer: `tokenizer(params, extra) -> (params, extra)` of `codes`.
       prior: the prior over codes.
       bound: the bound's name.
-      rows: by name, the log p(c) `[B]` of a batch of codes under other priors that are reported,
+      reported: by name, the priors that `evaluate` reports: log p(c) `[B]` of a batch of codes,
         `log_p(params, extra, batch)`; `None` for the prior's own.
     """
     spec, likelihood = codes.image_spec, codes.likelihood
@@ -325,6 +378,19 @@ def coded_model(
             jax.tree.map(lambda grid: grid.astype(jnp.int32), grids),
         )
 
+    stages = _stages(codes, tokenizer, prior)
+    rows = Model(
+        name=name,
+        spec=codes.row_spec,
+        conditional=prior.model.conditional,
+        init=init,
+        losses={},
+        likelihood="exact",
+        log_prob=lambda params, extra, batch, key: log_prior(
+            params, extra, of_codes(batch, codes.from_row(batch[IMAGE])), key
+        ),
+        stages=tuple(_of_row(codes, n, stage) for n, stage in enumerate(stages[:-1])),
+    )
     return Model(
         name=name,
         spec=spec,
@@ -337,7 +403,7 @@ def coded_model(
         sample=sampler(sample),
         complete=code_completion.completer(codes, tokenizer, prior),
         candidates=code_completion.CANDIDATES,
-        stages=_stages(codes, tokenizer, prior),
+        stages=stages,
         latent=Latent(
             shape=(places, codes.width),
             encode=encode,
@@ -346,8 +412,15 @@ def coded_model(
             prior=sampler(drawn),
             completion=code_completion.METHOD,
         ),
-        codes=codes,
-        log_probs_under={name: under(log_p) for name, log_p in (rows or {}).items()},
+        codes=codes._replace(bind=tokenizer, prior=prior),
+        lossy=Lossy(
+            rows,
+            lambda params, extra, image: codes.row(codes.encode(*tokenizer(params, extra), image)),
+            lambda params, extra, found: likelihood.mean(
+                codes.raw(*tokenizer(params, extra), codes.from_row(found))
+            ),
+        ),
+        log_probs_under={name: under(log_p) for name, log_p in (reported or {}).items()},
     )
 
 
@@ -386,3 +459,13 @@ def _stages(
             spec, Steps(starts, row, first, raw_of_row), codes.likelihood.log_probs, bind=tokenizer
         ),
     )
+
+
+def _of_row(codes: Codes, number: int, stage: Stage) -> Stage:
+    """The stage of a level, where an item is a row of codes in the place of an image."""
+
+    def values(params: Params, extra: Extra, row: Array, label: Array) -> Array:
+        del params, extra, label
+        return jax.tree.leaves(codes.from_row(row))[number]
+
+    return stage._replace(values=values)

@@ -6,7 +6,7 @@ are tuples of such grids (VQ-VAE-2, Razavi et al. 2019, section 3.2).
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,8 +14,18 @@ from jax import Array
 
 from rnngen_jax import keys, models
 from rnngen_jax.errors import UserError
-from rnngen_jax.models.autoregressive import Stage
-from rnngen_jax.models.base import Aux, Batch, Extra, Model, Params, Scalar, sampler
+from rnngen_jax.models.autoregressive import Stage, in_raster_order
+from rnngen_jax.models.base import (
+    Aux,
+    Batch,
+    Completion,
+    Extra,
+    Model,
+    Params,
+    Scalar,
+    sampler,
+)
+from rnngen_jax.ops import orders
 from rnngen_jax.shapes import ImageSpec
 
 Grids = Any  # a grid [B, h, w, depth] of one level, or a tuple of grids, one for each of several
@@ -28,12 +38,44 @@ def packed(grids: Sequence[Array]) -> Grids:
     return grids[0] if len(grids) == 1 else tuple(grids)
 
 
+class Coarser(NamedTuple):
+    """What a level's model is given of a coarser level.
+
+    Attributes:
+      spec: the coarser level's grids.
+      values: for each place of the level, in raster order, the indices of the coarser level's codes
+        around it, int32 `[T, N]`; their number V stands for a code outside of the grid.
+    """
+
+    spec: ImageSpec
+    values: np.ndarray
+
+    def around(self, grids: Array) -> Array:
+        """The codes of grids `[B, h, w, depth]` around each place, int32 `[T, B, N]`."""
+        values = in_raster_order(grids).astype(jnp.int32)
+        outside = jnp.full((1, values.shape[1]), self.spec.levels, jnp.int32)
+        return jnp.swapaxes(jnp.concatenate([values, outside])[self.values], 1, 2)
+
+
+def coarser(spec: ImageSpec, fine: ImageSpec, around: int) -> Coarser:
+    """The codes of grids like `spec` at the place above one of `fine`, and around it.
+
+    Args:
+      spec, fine: the grids of two levels.
+      around: number of places to each side of the one above.
+    """
+    table = orders.coarser(fine.shape[:2], spec.shape[:2], around)
+    codes = np.arange(spec.dims, dtype=np.int32).reshape(-1, spec.channels)
+    outside = np.full((1, spec.channels), spec.dims, np.int32)
+    return Coarser(spec, np.concatenate([codes, outside])[table].reshape(len(table), -1))
+
+
 def prior(name: str, config: Any, specs: Sequence[ImageSpec]) -> Model:
     """Builds the prior `name` over codes of one level or more.
 
     Args:
       name: a model of grids of codes; of several levels one whose file defines `build_level`.
-      config: its `Config`.
+      config: its `Config`, of several levels with a field `around`.
       specs: the grids, the coarsest first.
 
     Raises:
@@ -48,7 +90,10 @@ def prior(name: str, config: Any, specs: Sequence[ImageSpec]) -> Model:
             f"{name} is a prior over one grid of codes, and config.vqvae.levels={len(specs)} makes "
             f"{len(specs)}; give --config.vqvae.levels=1, or use the config code_rnn."
         )
-    finer = [build_level(config, fine, coarse) for coarse, fine in itertools.pairwise(specs)]
+    finer = [
+        build_level(config, fine, coarser(coarse, fine, config.around))
+        for coarse, fine in itertools.pairwise(specs)
+    ]
     return over_levels(name, specs, [build_level(config, specs[0]), *finer])
 
 
@@ -139,6 +184,23 @@ def over_levels(
             grids.append(draw(own, extra, noise, told, label, temperature))
         return tuple(grids)
 
+    def complete(
+        params: Params,
+        extra: Extra,
+        key: Array,
+        image: Sequence[Array],
+        known: Sequence[Array],
+        label: Array | None = None,
+        temperature: Scalar = 1.0,
+    ) -> Completion:
+        """Each level's unknown codes, given its known ones before them and the coarser grids."""
+        grids: list[Array] = []
+        for level, part, grid, here in zip(names, parts, image, known, strict=True):
+            own, noise = _of(params, level), keys.named(key, level)
+            draw = part(*grids).complete
+            grids.append(draw(own, extra, noise, grid, here, label, temperature).image)
+        return Completion(tuple(grids))
+
     def stage(number: int) -> Stage:
         own, part, level = shared[number], parts[number], names[number]
         return Stage(
@@ -160,6 +222,7 @@ def over_levels(
         likelihood="exact",
         log_prob=log_prob,
         sample=sampler(sample),
+        complete=complete,
         conditionals=conditionals,
         guided=guided,
         stages=tuple(stage(number) for number in range(len(specs))),
