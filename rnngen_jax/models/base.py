@@ -173,6 +173,9 @@ class Model(NamedTuple):
       classify: for classifiers, `classify(params, extra, image) -> (features, logits)`, from uint8
         `[B, H, W, C]` to float32 `[B, F]`, for comparing images, and `[B, K]` class logits; without
         dropout.
+      activations: for classifiers, `activations(params, extra, image)`, those of every layer,
+        float32 `[B, ..., F]`, from the first to the one that `classify` returns; differentiable
+        with respect to the image, float32 `[B, H, W, C]` in [0, 1].
     """
 
     name: str
@@ -194,6 +197,7 @@ class Model(NamedTuple):
     codes: Any = None
     log_probs_under: Mapping[str, Callable[[Params, Extra, Batch, Array], Array]] = {}
     classify: Callable[[Params, Extra, Array], tuple[Array, Array]] | None = None
+    activations: Callable[[Params, Extra, Array], tuple[Array, ...]] | None = None
 
 
 def sampler(draw: Callable[[Params, Extra, Array, Array, Scalar], Array]) -> Callable[..., Array]:

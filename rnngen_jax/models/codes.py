@@ -49,6 +49,8 @@ class Codes(NamedTuple):
       vectors: `vectors(params, extra, codes) -> [B, h, w, D]`.
       decode: `decode(params, extra, vectors) -> raw [B, H, W, C, P]`.
       likelihood: the distribution of a value given its raw outputs.
+      needs: `needs(params, extra) -> (params, extra)`, what the functions above read of a model's
+        arrays: a prior keeps no more of its tokenizer.
     """
 
     spec: ImageSpec
@@ -58,6 +60,7 @@ class Codes(NamedTuple):
     vectors: Callable[[Params, Extra, Array], Array]
     decode: Callable[[Params, Extra, Array], Array]
     likelihood: PixelLikelihood
+    needs: Callable[[Params, Extra], tuple[Params, Extra]] = lambda params, extra: (params, extra)
 
     def raw(self, params: Params, extra: Extra, codes: Array) -> Array:
         """Raw outputs `[B, H, W, C, P]` of codes."""

@@ -1,5 +1,8 @@
 """The convolutional encoder and decoder around a codebook, sized from the image."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from flax import linen as nn
 from jax import Array
 
@@ -99,3 +102,9 @@ class CodeDecoder(CodeNetwork):
             out = spec.channels * self.size if stage == 0 else self.features << stage >> 1
             x = Double(out, self.kernel, *larger[stage])(self.activate(x))
         return x.reshape(*x.shape[:-1], spec.channels, self.size)
+
+
+def last_layer(params: Mapping[str, Any]) -> str:
+    """The name of a decoder's last layer among its parameters: the doubling to the image."""
+    doublings = [name for name in params if name.startswith("Double_")]
+    return max(doublings, key=lambda name: int(name.rpartition("_")[2]))
