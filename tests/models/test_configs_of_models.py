@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from rnngen_jax import models
+from rnngen_jax.models.frozen import Perceptual
 from rnngen_jax.shapes import ImageSpec
 
 SPEC = ImageSpec(4, 4, levels=3, classes=2)
@@ -50,19 +51,22 @@ HALVING = {
 }
 # Fields that change how the same numbers are computed.
 WAYS = {"remat": (3, {}), "strategy": ("sequential:gradient=autodiff", {})}
-ADVERSARIAL = {
-    "noise": (4, {}),
-    "noise_kind": ("uniform", {}),
+DISCRIMINATOR = {
     "loss": ("hinge", {}),
     "label_smoothing": (0.2, {}),
     "penalty": ("r1", {}),
     "penalty_weight": (2.0, {"penalty": "r1"}),
     "spectral": (True, {}),
-    "norm": ("batch", {}),
     "discriminator_norm": ("batch", {}),
     "dropout": (0.5, {}),
     "slope": (0.1, {}),
     "augmentation": ("cutout", {}),
+}
+ADVERSARIAL = {
+    **DISCRIMINATOR,
+    "noise": (4, {}),
+    "noise_kind": ("uniform", {}),
+    "norm": ("batch", {}),
     "class_conditional": (True, {}),
     "conditioning": ("auxiliary", {"class_conditional": True}),
     "codes": (2, {}),
@@ -75,6 +79,16 @@ BOUND = {
     "beta": (0.5, {}),
     "beta_warmup": (4, {}),
     "free_bits": (3.0, {}),
+}
+CODES = {
+    **{name: READOUT[name] for name in ("readout", "mixtures")},
+    "quantiser": ("simvq:codes=5", {}),
+    "depth": (2, {}),
+    "depth_dropout": (True, {"depth": 2}),
+    "groups": (2, {}),
+    "vectors": (6, {}),
+    **{name: HALVING[name] for name in ("features", "stages", "kernel", "activation")},
+    "blocks": (2, {}),
 }
 CHANGES = {
     "pixel_rnn": {
@@ -111,15 +125,19 @@ CHANGES = {
     },
     "pixel_cnn": {**GRID, "gated": (True, {}), "kernel": (5, {})},
     "vae": {**BOUND, **HALVING},
-    "vqvae": {
-        **{name: READOUT[name] for name in ("readout", "mixtures")},
-        "quantiser": ("simvq:codes=5", {}),
-        "depth": (2, {}),
-        "depth_dropout": (True, {"depth": 2}),
-        "groups": (2, {}),
-        "vectors": (6, {}),
-        **{name: HALVING[name] for name in ("features", "stages", "kernel", "activation")},
-        "blocks": (2, {}),
+    "vqvae": CODES,
+    "vqgan": {
+        **CODES,
+        **DISCRIMINATOR,
+        "loss": ("non_saturating", {}),
+        "label_smoothing": (0.2, {"loss": "non_saturating"}),
+        "discriminator_norm": ("batch", {"discriminator_stages": 2}),  # of all maps but the first
+        "discriminator_features": (3, {}),
+        "discriminator_stages": (2, {}),
+        "discriminator_kernel": (3, {}),
+        "adversarial_weight": (0.5, {}),
+        "adversarial_start": (1, {}),
+        "perceptual_weight": (0.5, {}),
     },
     "code_rnn": {
         **CELL,
@@ -192,6 +210,7 @@ for name in ("pixel_rnn", "row_rnn", "rnn_autoencoder", "code_rnn"):
     SMALL[name]["input_features"] = 6
 SMALL["vae"] |= {"latents": 2, "stages": 1, "kernel": 2, "hidden": 5}
 SMALL["vqvae"] |= {"quantiser": "codebook:codes=5", "vectors": 4, "stages": 1, "kernel": 2}
+SMALL["vqgan"] |= SMALL["vqvae"] | {"discriminator_features": 2, "discriminator_kernel": 2}
 SMALL["code_rnn"] |= {"deep_features": 6}
 SMALL["code_prior"] = {"prior": "row_lstm:features=6"}
 SMALL["classifier"] |= {"stages": 1, "kernel": 2, "hidden": 5}
@@ -214,7 +233,10 @@ class Program:
 
     def __init__(self, name, fields):
         spec = OF.get(name, SPEC)
-        model = models.build(name, SMALL[name] | fields, spec)
+        judge = ()
+        if fields.get("perceptual_weight"):
+            judge = (Perceptual(models.build("classifier", SMALL["classifier"], spec)),)
+        model = models.build(name, SMALL[name] | fields, spec, *judge)
         shapes, extra = jax.eval_shape(model.init, jax.random.key(0))
         batch = {
             "image": np.random.default_rng(0).integers(0, 3, (4, *spec.shape), np.uint8),
