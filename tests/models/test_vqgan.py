@@ -251,6 +251,35 @@ def test_the_perceptual_loss_is_the_distance_of_the_classifiers_activations():
     assert wanted.mean() > 0.01
 
 
+def test_in_all_but_its_training_it_is_a_vqvae():
+    """The same traced programs of scores, samples, completions and latents, and the same stages."""
+    model, params, extra = built()
+    fields = {name: FIELDS[name] for name in ("quantiser", "vectors", "features", "kernel")}
+    plain, batch = models.build("vqvae", fields, SPEC), batch_of(SPEC)
+    known = np.ones((B, 4, 4), bool)
+
+    def programs(one, *arrays):
+        latents = jnp.zeros((B, *one.latent.shape))
+        yield lambda p, e: one.log_prob(p, e, batch, KEY), arrays
+        yield lambda p, e: one.sample(p, e, KEY, B), arrays
+        yield lambda p, e: one.complete(p, e, KEY, batch["image"], known), arrays
+        yield lambda p, e: one.latent.encode(p, e, batch["image"]), arrays
+        yield lambda p, e: one.latent.decode(p, e, latents), arrays
+        yield lambda p, e: one.latent.inspect(p, e, batch, KEY), arrays
+        yield lambda p, e: one.latent.prior(p, e, KEY, B), arrays
+        for stage in one.stages[:1]:
+            yield lambda p, e, s=stage: s.values(p, e, batch["image"], batch["label"]), arrays
+
+    def texts(one):
+        needed = one.codes.needs(params, extra)
+        return [str(jax.make_jaxpr(f)(*arrays)) for f, arrays in programs(one, *needed)]
+
+    assert texts(model) == texts(plain._replace(codes=model.codes))
+    assert len(set(texts(model))) == 8
+    assert [stage.spec for stage in model.stages] == [stage.spec for stage in plain.stages]
+    assert model.likelihood == plain.likelihood
+
+
 def test_the_classifier_is_kept_and_never_changed():
     _, params, extra = built()
     own = judge()
