@@ -249,7 +249,7 @@ class Program:
             lambda leaf: np.sin(np.arange(leaf.size, dtype=np.float32)).reshape(leaf.shape),
             (shapes, extra),
         )
-        extra = jax.tree.map(lambda wave: 1 + wave / 2, waves)  # variances are above 0
+        extra = jax.tree.map(lambda wave: 1 + jnp.asarray(wave) / 2, waves)  # variances above 0
         self.loss = lambda p: sum(
             loss(p, extra, batch, jax.random.key(2), 0)[0] for loss in model.losses.values()
         )
