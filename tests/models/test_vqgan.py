@@ -27,11 +27,12 @@ CLOSED = {
 }
 SPEC = ImageSpec(4, 4, levels=3, classes=2)
 FIELDS = {
-    **{"quantiser": "codebook:codes=5", "vectors": 3, "features": 3, "kernel": 2},
+    **{"quantiser": "codebook:codes=5", "vectors": 3, "features": 3, "kernel": 2, "stages": 2},
     **{"loss": "relativistic", "penalty": "r1", "dropout": 0.3, "augmentation": "cutout"},
     **{"discriminator_features": 2, "adversarial_weight": 0.7, "perceptual_weight": 0.5},
     "adversarial_start": START,
 }
+CODING = ("quantiser", "vectors", "features", "kernel", "stages")
 JUDGE = {"features": 3, "stages": 1, "kernel": 2, "hidden": 4}
 
 
@@ -158,7 +159,7 @@ def whole():
 
     def norm_of(number, own):
         decoder = jax.grad(lambda own: losses(own)[number])(own)["decoder"]
-        return jnp.sqrt(sum(jnp.square(x).sum() for x in jax.tree.leaves(decoder["Double_0"])))
+        return jnp.sqrt(sum(jnp.square(x).sum() for x in jax.tree.leaves(decoder["Double_1"])))
 
     @jax.jit
     def run(own):
@@ -194,9 +195,9 @@ def test_before_its_start_the_discriminator_has_no_part_to_the_bit():
     jax.tree.map(np.testing.assert_array_equal, before[1], changed[1])
     assert before[0][0] == changed[0][0]
     after = [stepped()(each, START)[1] for each in (params, other)]
-    assert not np.array_equal(*(each["decoder"]["Double_0"]["bias"] for each in after))
+    assert not np.array_equal(*(each["decoder"]["Double_1"]["bias"] for each in after))
     # Without its perceptual loss it is a VQ-VAE by then.
-    fields = {name: FIELDS[name] for name in ("quantiser", "vectors", "features", "kernel")}
+    fields = {name: FIELDS[name] for name in CODING}
     plain = models.build("vqvae", fields, SPEC)
     also = {"adversarial_start": 1, "discriminator_features": 2}
     own = models.build("vqgan", fields | also, SPEC)
@@ -254,7 +255,7 @@ def test_the_perceptual_loss_is_the_distance_of_the_classifiers_activations():
 def test_in_all_but_its_training_it_is_a_vqvae():
     """The same traced programs of scores, samples, completions and latents, and the same stages."""
     model, params, extra = built()
-    fields = {name: FIELDS[name] for name in ("quantiser", "vectors", "features", "kernel")}
+    fields = {name: FIELDS[name] for name in CODING}
     plain, batch = models.build("vqvae", fields, SPEC), batch_of(SPEC)
     known = np.ones((B, 4, 4), bool)
 
@@ -296,7 +297,7 @@ def test_the_classifier_is_kept_and_never_changed():
 
 def test_a_perceptual_loss_without_a_classifier_is_refused_when_it_is_trained():
     model, (_, params, extra) = models.build("vqgan", FIELDS, SPEC), built()
-    assert model.codes.encode(params, extra, batch_of(SPEC)["image"]).shape == (B, 2, 2, 1)
+    assert model.codes.encode(params, extra, batch_of(SPEC)["image"]).shape == (B, 1, 1, 1)
     with pytest.raises(UserError, match=r"perceptual_weight must be 0 without .*, got 0\.5") as e:
         model.losses["model"](params, extra, batch_of(SPEC), KEY, jnp.int32(0))
     assert "\n" not in str(e.value)
