@@ -160,9 +160,11 @@ def build(config: Config, spec: ImageSpec, judge: Perceptual | None = None) -> M
         """The mean perceptual distance from images in [0, 1], as a function of others."""
         arrays = extra["perceptual"]["params"], extra["perceptual"]["extra"]
         seen = judge.model.activations(*arrays, image)
-        return lambda other: perceptual.distance(
-            judge.model.activations(*arrays, other), seen
-        ).mean()
+
+        def distance(other: Array) -> Array:
+            return perceptual.distance(judge.model.activations(*arrays, other), seen).mean()
+
+        return distance
 
     def loss(
         params: Params, extra: Extra, batch: Batch, key: Array, step: Array
@@ -197,11 +199,9 @@ def build(config: Config, spec: ImageSpec, judge: Perceptual | None = None) -> M
         weight = jnp.where(step >= config.adversarial_start, weight, 0.0)
         share = config.adversarial_weight * weight
         metrics |= {"adversarial": adversarial, "adaptive_weight": weight}
-        # The value of the losses, with their gradient: its chain goes through `raw` alone.
-        total = exactly(
-            value + share * adversarial, ((slope + share * adversarial_slope) * raw).sum()
-        )
-        total = total + sum(found.losses.values())
+        # The value of both, with their gradient: its chain goes through `raw` alone.
+        both, slopes = value + share * adversarial, slope + share * adversarial_slope
+        total = exactly(both, (slopes * raw).sum()) + sum(found.losses.values())
         return total, Aux(metrics, {**extra, "quantiser": found.extra})
 
     return vqvae.model_of("vqgan", codes, init, {PLAYER: discriminator, "model": loss})
