@@ -1,7 +1,7 @@
 """VQ-GAN: a VQ-VAE whose reconstructions a discriminator and a trained classifier judge.
 
-    rnngen train --config=configs/vqgan.py --workdir=runs/vqgan
-        one CPU core, min not measured; not run: bits per dimension
+rnngen train --config=configs/vqgan.py --workdir=runs/vqgan
+    one CPU core, min not measured; not run: bits per dimension
 """
 
 from rnngen_jax import recipes

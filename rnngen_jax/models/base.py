@@ -144,6 +144,8 @@ class Model(NamedTuple):
       init: `init(key) -> (params, extra)`.
       losses: by player, `loss(params, extra, batch, key, step) -> (scalar, Aux)`; the scalar is a
         mean over the batch, so that the mean over equal parts of a batch is the whole's.
+      begins: steps after which validations count for the best checkpoint and for `patience`, in
+        models whose loss has another part by then.
       likelihood: what `log_prob` is, "exact" or the name of a bound; `None` without one.
       log_prob: `log_prob(params, extra, batch, key) -> [B]`, the log-likelihood of each image in
         nats, deterministic given `key`.
@@ -183,6 +185,7 @@ class Model(NamedTuple):
     conditional: bool
     init: Callable[[Array], tuple[Params, Extra]]
     losses: Mapping[str, Loss]
+    begins: int = 0
     likelihood: str | None = None
     log_prob: Callable[[Params, Extra, Batch, Array], Array] | None = None
     sample: Callable[..., Array] | None = None

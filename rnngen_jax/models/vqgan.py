@@ -59,8 +59,9 @@ class Config(DiscriminatorConfig, vqvae.Config):
         most 7.
       discriminator_kernel: side of its convolutions' kernels.
       adversarial_weight: what the adaptive weight of the adversarial loss is multiplied by, w.
-      adversarial_start: steps before which that weight is 0. The discriminator is trained from the
-        first step, so that it has something to say by then.
+      adversarial_start: steps before which that weight is 0, and validations are not of the best
+        checkpoint. The discriminator is trained from the first step, so that it knows images and
+        reconstructions by then.
       perceptual_weight: of the distance in the activations of the classifier that
         config.perceptual names; 0 without one.
     """
@@ -204,7 +205,9 @@ def build(config: Config, spec: ImageSpec, judge: Perceptual | None = None) -> M
         total = exactly(both, (slopes * raw).sum()) + sum(found.losses.values())
         return total, Aux(metrics, {**extra, "quantiser": found.extra})
 
-    return vqvae.model_of("vqgan", codes, init, {PLAYER: discriminator, "model": loss})
+    losses = {PLAYER: discriminator, "model": loss}
+    # By its bits alone, which the discriminator raises, the best state would be one before it.
+    return vqvae.model_of("vqgan", codes, init, losses)._replace(begins=config.adversarial_start)
 
 
 def _decoded(

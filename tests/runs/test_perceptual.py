@@ -27,7 +27,7 @@ def get_config(arg="vqgan"):
         config.model.update(quantiser="codebook:codes=7", vectors=4, blocks=0)
         config.model.update(discriminator_features=2, adversarial_start=2, perceptual_weight=0.5)
     config.training.update(seed=3, steps=4, batch_size=8, steps_per_call=2, log_every=2)
-    config.training.update(validate_every=4, checkpoint_every=2, sample_every=0, ema_decay=0.5)
+    config.training.update(validate_every=2, checkpoint_every=2, sample_every=0, ema_decay=0.5)
     config.evaluation.num_images = 20
     return config
 """
@@ -57,6 +57,7 @@ def test_a_checkpoint_is_whole_without_the_classifier_which_training_has_not_cha
     config = json.loads((made / "whole" / "config.json").read_text())
     assert config["perceptual_digest"] == judge.digest.hex()
     assert config["classifier"]["hidden"] == 5
+    assert run.step == 4  # the best is not of the steps without the discriminator
     record = evaluated(made / "whole")
     assert record["protocol"]["likelihood"] == "VQ bound, uniform prior"
     metrics = record["metrics"]
