@@ -14,6 +14,7 @@ from rnngen_jax.data.base import DataConfig
 from rnngen_jax.errors import UserError
 from rnngen_jax.evaluation.likelihood import EvaluationConfig
 from rnngen_jax.files import read_regular, replacing
+from rnngen_jax.models import levels
 from rnngen_jax.models.base import Model
 from rnngen_jax.models.frozen import Frozen, Perceptual
 from rnngen_jax.models.two_stage import two_stage
@@ -287,8 +288,9 @@ def reset_unread(config: ConfigDict, given: Collection[str]) -> list[str]:
       One line per field that was reset.
 
     Raises:
-      UserError: as `check`.
+      UserError: as `check`; a flag of the tokenizer's section beside the tokenizer's run.
     """
+    _refuse_unread_section(config, given)
     lines = []
     while True:
         try:
@@ -300,6 +302,18 @@ def reset_unread(config: ConfigDict, given: Collection[str]) -> list[str]:
             _, section, field = error.field.split(".")
             config[section][field] = error.default
             lines.append(f"{error.effect}; reset to its default, {error.default!r}.")
+
+
+def _refuse_unread_section(config: ConfigDict, given: Collection[str]) -> None:
+    """Raises a `UserError` for flags of a tokenizer that comes with all its fields from its run."""
+    name, folder = config.get("model", {}).get("name"), config.get("tokenizer")
+    section = tokenizer_of(name) if folder and name in models.names() else ""
+    for field in given if section else ():
+        if field.startswith(f"config.{section}."):
+            raise UserError(
+                f"{field} has no effect with config.tokenizer={folder!r}, whose own fields are "
+                "read; leave one of them out."
+            )
 
 
 def resolve(experiment: Experiment, begun: Experiment | None = None) -> Experiment:
@@ -372,7 +386,7 @@ def build(experiment: Experiment, spec: ImageSpec, frozen: Frozen | None = None)
     if experiment.codes is None:
         return models.build(experiment.name, experiment.model, spec)
     tokenizer = models.build(experiment.tokenizer_model, experiment.codes, spec)
-    prior = models.build(experiment.name, experiment.model, tokenizer.codes.spec)
+    prior = levels.prior(experiment.name, experiment.model, tokenizer.codes.specs)
     return two_stage(tokenizer, prior, frozen)
 
 

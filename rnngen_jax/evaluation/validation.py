@@ -75,8 +75,8 @@ def validator(
 
         def of_latents(params: Params, extra: Extra) -> dict[str, float]:
             usage = latents.measure(inspect, params, extra, batches(), levels)
-            if usage.codes is not None and usage.codes.collapsed:
-                warn(usage.codes.warning())
+            for line in usage.warnings():
+                warn(line)
             return usage.metrics()
 
         parts.append(of_latents)

@@ -1,7 +1,7 @@
 """Models, one file each, named after the file."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rnngen_jax.config import from_mapping, nearest
@@ -75,3 +75,13 @@ def build(name: str, config: Any, spec: ImageSpec, *others: Any) -> Model:
     if isinstance(config, Mapping):
         config = from_mapping(config_class(name), config, "config.model")
     return importlib.import_module(f"{__name__}.{name}").build(config, spec, *others)
+
+
+def level_builder(name: str) -> Callable[..., Callable[..., Model]] | None:
+    """What builds a model of one of several levels of codes; `None` for models of one grid.
+
+    `build_level(config, spec, coarser=None) -> part` of the model's file, for grids like `spec`
+    given those of a coarser level (`models.levels.Coarser`), with `part` as in
+    `models.levels.over_levels`.
+    """
+    return getattr(importlib.import_module(f"{__name__}.{name}"), "build_level", None)

@@ -87,14 +87,15 @@ class Inspection(NamedTuple):
       mean: the posterior's mean, or the code, `[B, S, Z]`.
       squared_error: mean squared error of the expected image given the posterior's mean, with
         values in [0, 1], `[B]`.
-      codes: the image's codes, int32 `[B, S, depth]`, for models with a codebook.
+      codes: the image's codes, int32 `[B, S, depth]`, for models with a codebook; of several
+        levels a tuple, and the other terms have the places of all of them side by side.
     """
 
     log_likelihood: Array
     kl: Array | None
     mean: Array
     squared_error: Array
-    codes: Array | None = None
+    codes: Any = None
 
 
 class Latent(NamedTuple):
@@ -170,6 +171,8 @@ class Model(NamedTuple):
         `log_probs(raw [..., P]) -> [..., L]`, nats for each grey level.
       latent: functions of latent-variable models (`Latent`).
       codes: for models with a codebook, what a prior over its codes needs (`models.codes.Codes`).
+      lossy: for models with a codebook, coding of images by their codes alone
+        (`models.codes.Lossy`).
       log_probs_under: for models with codes, `log_prob` under priors that `evaluate` reports beside
         the model's own, by name.
       classify: for classifiers, `classify(params, extra, image) -> (features, logits)`, from uint8
@@ -198,6 +201,7 @@ class Model(NamedTuple):
     log_probs: Callable[[Array], Array] | None = None
     latent: Latent | None = None
     codes: Any = None
+    lossy: Any = None
     log_probs_under: Mapping[str, Callable[[Params, Extra, Batch, Array], Array]] = {}
     classify: Callable[[Params, Extra, Array], tuple[Array, Array]] | None = None
     activations: Callable[[Params, Extra, Array], tuple[Array, ...]] | None = None

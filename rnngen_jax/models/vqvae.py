@@ -1,4 +1,4 @@
-"""VQ-VAE: an encoder to a grid of codes, and a decoder that sees the codes alone.
+"""VQ-VAE: an encoder to grids of codes, and a decoder that sees the codes alone.
 
 The loss is -log p(x|q(x)) and the quantiser's own (van den Oord et al. 2017, eq. 3). Without a
 learned prior all codes are equally likely, and
@@ -6,27 +6,32 @@ learned prior all codes are equally likely, and
     -log p(x) <= -log p(x | c(x)) + n log K   for n codes of K
 
 is an honest bound; `code_rnn` trains a prior that lowers it. The quantiser is in
-`modules/quantisers`.
+`modules/quantisers`. With two levels (VQ-VAE-2, Razavi et al. 2019) an image has a coarse grid of
+codes, the top, and a fine one, the bottom.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
 from rnngen_jax import keys
 from rnngen_jax.config import refuse_unread, require, require_at_least, require_choice
 from rnngen_jax.models.base import Aux, Batch, Extra, Loss, Model, Params, require_mixture_read
-from rnngen_jax.models.codes import Codes, Prior, coded_model, uniform
+from rnngen_jax.models.code_networks import one_level, two_levels
+from rnngen_jax.models.codes import Codes, coded_model, uniform_prior
 from rnngen_jax.models.halving import require_stages
+from rnngen_jax.models.levels import Grids, packed
 from rnngen_jax.modules import quantisers
-from rnngen_jax.modules.vqvae import CodeDecoder, CodeEncoder, sizes
 from rnngen_jax.ops import likelihoods
 from rnngen_jax.ops.activations import ACTIVATIONS
 from rnngen_jax.shapes import ImageSpec
+
+NETWORKS = {1: one_level, 2: two_levels}  # by the number of levels
 
 
 @dataclass(frozen=True)
@@ -43,8 +48,9 @@ class Config:
       vectors: width of the vectors that are quantised; quantisers with another width of their own
         are reached by a projection.
       features: channels of the largest map; each halving doubles them.
+      levels: 1, or 2 for a second, coarser grid of codes, half the size of the first.
       stages: number of halvings; 0 halves once, then up to three times in all while the shorter
-        side of the grid of codes stays at 4 or above.
+        side of the grid of codes, of two levels the bottom's, stays at 4 or above.
       kernel: side of the halving convolutions' kernels, even.
       blocks: residual blocks of a 3x3 convolution at the size of the codes, on either side.
       activation: "elu", "gelu", "relu" or another in `ops.activations`.
@@ -59,6 +65,7 @@ class Config:
     depth_dropout: bool = False
     groups: int = 1
     vectors: int = 32
+    levels: int = 1
     features: int = 32
     stages: int = 0
     kernel: int = 4
@@ -70,6 +77,7 @@ class Config:
     def __post_init__(self) -> None:
         require_at_least(self, "config.model", 1, "vectors", "features", "kernel")
         require_at_least(self, "config.model", 0, "stages", "blocks")
+        require(self.levels in NETWORKS, "config.model.levels", self.levels, "1 or 2")
         require(self.kernel % 2 == 0, "config.model.kernel", self.kernel, "even")
         require_choice("config.model.activation", self.activation, ACTIVATIONS)
         require_mixture_read(self)
@@ -160,7 +168,7 @@ def model_of(
         losses,
         codes,
         lambda params, extra: (params, extra),
-        Prior(uniform(codes.spec), lambda params, extra: {"model": {}}),
+        uniform_prior(codes.specs),
         "VQ bound, uniform prior",
     )
 
@@ -173,46 +181,22 @@ def parts(config: Config, spec: ImageSpec) -> Parts:
     """
     require_stages(config.stages, spec)
     likelihood = likelihoods.make(config.readout, spec.levels, config.mixtures)
-    quantiser = config.make_quantiser()
     names = ("stages", "features", "kernel", "blocks", "activation")
     shared = {"spec": spec, **{name: getattr(config, name) for name in names}}
-    encoder = CodeEncoder(vectors=config.vectors, **shared)
-    decoder = CodeDecoder(size=likelihood.size, **shared)
-    height, width = sizes(spec.height, spec.width, config.stages)[-1]
-    grid = ImageSpec(height, width, quantiser.depth, quantiser.codes, spec.classes)
+    networks = NETWORKS[config.levels](
+        shared, config.make_quantiser(), config.vectors, likelihood.size
+    )
+    _require_room(config, networks.specs)
+    dims, quantise = sum(grid.dims for grid in networks.specs), networks.quantise
 
-    def init(key: Array) -> tuple[Params, Extra]:
-        image = jnp.zeros((1, *spec.shape), jnp.int32)
-        vectors = jnp.zeros((1, height, width, config.vectors))
-        own, extra = quantiser.init(keys.named(key, "quantiser"))
-        params = {
-            "encoder": encoder.init(keys.named(key, "encoder"), image)["params"],
-            "quantiser": own,
-            "decoder": decoder.init(keys.named(key, "decoder"), vectors)["params"],
-        }
-        return {"model": params}, {"quantiser": extra}
-
-    def encoded(params: Params, image: Array) -> Array:
-        variables = {"params": params["model"]["encoder"]}
-        return encoder.apply(variables, image.astype(jnp.int32))
-
-    def decode(params: Params, extra: Extra, vectors: Array) -> Array:
-        del extra
-        return decoder.apply({"params": params["model"]["decoder"]}, vectors)
-
-    def encode(params: Params, extra: Extra, image: Array) -> Array:
-        own = params["model"]["quantiser"], extra["quantiser"]
-        return quantiser.quantise(*own, encoded(params, image)).indices.astype(grid.dtype)
-
-    def vectors_of(params: Params, extra: Extra, codes: Array) -> Array:
-        own = params["model"]["quantiser"], extra["quantiser"]
-        return quantiser.decode(*own, codes.astype(jnp.int32))
+    def encode(params: Params, extra: Extra, image: Array) -> Grids:
+        found = jax.tree.leaves(quantise(params, extra, image, None).indices)
+        each = zip(found, networks.specs, strict=True)
+        return packed([indices.astype(grid.dtype) for indices, grid in each])
 
     def rebuilt(params: Params, extra: Extra, batch: Batch, key: Array) -> Rebuilt:
         image, train = batch[spec.key], (keys.named(key, "quantiser"), batch["index"])
-        found = quantiser.quantise(
-            params["model"]["quantiser"], extra["quantiser"], encoded(params, image), train
-        )
+        found = quantise(params, extra, image, train)
         return Rebuilt(found.values, found.losses, found.extra)
 
     def nats_of(raw: Array, image: Array) -> Array:
@@ -220,7 +204,7 @@ def parts(config: Config, spec: ImageSpec) -> Parts:
         return -log_p.sum(range(1, log_p.ndim)).mean()
 
     def metrics_of(nats: Array, losses: Mapping[str, Array]) -> dict[str, Array]:
-        whole = nats + grid.dims * math.log(grid.levels)
+        whole = nats + dims * math.log(networks.specs[0].levels)
         return {
             "reconstruction_nats": nats,
             "nats_per_image": whole,
@@ -228,6 +212,19 @@ def parts(config: Config, spec: ImageSpec) -> Parts:
             **{f"quantiser/{name}": value for name, value in losses.items()},
         }
 
-    codes = Codes(grid, spec, config.vectors, encode, vectors_of, decode, likelihood)
+    codes = Codes(
+        networks.specs,
+        spec,
+        config.vectors,
+        encode,
+        networks.vectors,
+        networks.decode,
+        likelihood,
+    )
+    return Parts(networks.init, rebuilt, nats_of, metrics_of, codes)
 
-    return Parts(init, rebuilt, nats_of, metrics_of, codes)
+
+def _require_room(config: Config, specs: Sequence[ImageSpec]) -> None:
+    """Raises a `UserError` if the top level would have the size of the bottom."""
+    room = len(specs) == 1 or max(specs[-1].shape[:2]) > 1
+    require(room, "config.model.levels", config.levels, "1 for grids of 1x1 codes")

@@ -66,6 +66,13 @@ def open_tokenizer(where: stored.Origin, asked: str) -> Run:
     except UserError as error:
         raise UserError(f"{asked}: {error}") from None
     require_codes(run, asked)
+    levels = run.model.codes.names
+    if len(levels) > 1:
+        raise UserError(
+            f"{asked}: {where.run} has two grids of codes for each image, {' and '.join(levels)}, "
+            "and neither is one by itself; a prior over both is config=code_rnn with "
+            f"config.tokenizer={where.run!r}."
+        )
     digest = run.digest.hex()
     if where.digest and digest != where.digest:
         raise UserError(

@@ -96,8 +96,9 @@ def adopt(settings: Experiment, run: Run) -> tuple[Experiment, Frozen]:
 
 def described(run: Run) -> str:
     """The line that says which codes a prior is trained on."""
-    grid = run.model.codes.spec
+    grids = run.model.codes.specs
+    sizes = " and ".join(f"{grid.height}x{grid.width}x{grid.channels}" for grid in grids)
     return (
-        f"tokenizer {run.workdir}, step {run.step}: {grid.height}x{grid.width}x{grid.channels} "
-        f"codes of {grid.levels}, {run.experiment.model.quantiser}"
+        f"tokenizer {run.workdir}, step {run.step}: {sizes} codes of {grids[0].levels}, "
+        f"{run.experiment.model.quantiser}"
     )

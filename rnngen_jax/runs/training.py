@@ -91,6 +91,8 @@ def _train(
     dataset = data.load(settings.data)
     frozen, announced = None, []
     if settings.codes is not None and not _has_checkpoint(folder):
+        if not settings.tokenizer:  # what does not fit is refused before a tokenizer is trained
+            experiment.build(settings, dataset.spec)
         opened = _tokenizer(settings, folder, interruption, peers)
         if isinstance(opened, Outcome):
             return opened

@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 
 from rnngen_jax import models
+from rnngen_jax.models import levels
 from rnngen_jax.models.frozen import Perceptual
 from rnngen_jax.shapes import ImageSpec
 
 SPEC = ImageSpec(4, 4, levels=3, classes=2)
 BINARY = SPEC._replace(levels=2)
 DEEP = SPEC._replace(channels=2)  # codes of two depths
-OF = {"code_rnn": DEEP, "code_prior": DEEP}
+TWO_LEVELS = [DEEP._replace(height=2, width=2), DEEP]
+OF = {"code_rnn": TWO_LEVELS, "code_prior": TWO_LEVELS}
 
 # For each model and field: another value, and what else must be set for the field to matter.
 READOUT = {
@@ -87,6 +89,7 @@ CODES = {
     "depth_dropout": (True, {"depth": 2}),
     "groups": (2, {}),
     "vectors": (6, {}),
+    "levels": (2, {}),
     **{name: HALVING[name] for name in ("features", "stages", "kernel", "activation")},
     "blocks": (2, {}),
 }
@@ -144,13 +147,14 @@ CHANGES = {
         "input_features": (9, {}),
         "previous": (2, {}),
         "above": (2, {}),
+        "around": (0, {}),
         "position": (False, {}),
         "class_conditional": (True, {}),
         "deep_features": (9, {}),
         "dropout": (0.5, {}),
         **WAYS,
     },
-    "code_prior": {"prior": ("pixel_cnn:features=6", {})},
+    "code_prior": {"prior": ("pixel_cnn:features=6", {}), "around": (0, {})},
     "classifier": {**HALVING, "dropout": (0.0, {})},
     "mlp_gan": {**ADVERSARIAL, "hidden": (6, {}), "layers": (2, {})},
     "dcgan": {
@@ -236,10 +240,19 @@ class Program:
         judge = ()
         if fields.get("perceptual_weight"):
             judge = (Perceptual(models.build("classifier", SMALL["classifier"], spec)),)
-        model = models.build(name, SMALL[name] | fields, spec, *judge)
+        if isinstance(spec, list):
+            config = models.config_class(name)(**SMALL[name] | fields)
+            model = levels.prior(name, config, spec)
+        else:
+            model = models.build(name, SMALL[name] | fields, spec, *judge)
+        rng = np.random.default_rng(0)
+        images = [
+            rng.integers(0, 3, (4, *each.shape), np.uint8)
+            for each in (spec if isinstance(spec, list) else [spec])
+        ]
         shapes, extra = jax.eval_shape(model.init, jax.random.key(0))
         batch = {
-            "image": np.random.default_rng(0).integers(0, 3, (4, *spec.shape), np.uint8),
+            "image": levels.packed(images),
             "label": np.array([0, 1, 0, 1], np.int32),
             "index": np.arange(4, dtype=np.int32),
         }

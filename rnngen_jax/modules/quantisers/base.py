@@ -6,7 +6,7 @@ statistics. What the devices that share a batch tell each other is what `assign`
 one all-reduce, whatever the depth or the number of groups.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -93,11 +93,22 @@ class Quantiser(NamedTuple):
             `None` if all count.
         """
         found = self.assign(params, extra, z, train, mask)
-        extra = extra if train is None else found.extra
-        if train is not None and jax.tree.leaves(found.statistics):
-            statistics = batch.sum_over_devices(jax.lax.stop_gradient(found.statistics))
-            extra = self.update(params, extra, statistics)
+        extra = extra if train is None else self.moved([params], [found])[0]
         return Quantised(found.values, found.indices, found.losses, jax.lax.stop_gradient(extra))
+
+    def moved(self, params: Sequence[Params], found: Sequence[Assigned]) -> list[Extra]:
+        """The states after a batch of several quantisers like this one, in one all-reduce.
+
+        Args:
+          params: of each.
+          found: what each has assigned.
+        """
+        statistics = [own.statistics for own in found]
+        if not jax.tree.leaves(statistics):
+            return [own.extra for own in found]
+        statistics = batch.sum_over_devices(jax.lax.stop_gradient(statistics))
+        each = zip(params, found, statistics, strict=True)
+        return [self.update(own, one.extra, sums) for own, one, sums in each]
 
 
 def unchanged(params: Params, extra: Extra, statistics: Any) -> Extra:
