@@ -18,6 +18,12 @@
         one CPU core, min not measured; not run: bits per dimension; with
         --config.data.name=folder:FOLDER
 
+    rnngen train --config=configs/code_rnn.py:digits_two_levels --workdir=runs/codes2
+        one CPU core, min not measured; not run: bits per dimension
+
+    rnngen train --config=configs/code_rnn.py:mnist_two_levels --workdir=runs/codes2_mnist
+        one CPU core, min not measured; not run: bits per dimension, 256 levels
+
 Without a tokenizer, one is trained first in WORKDIR/tokenizer, with config.vqvae and as many steps.
 --config.tokenizer=RUN takes a run of configs/vqvae.py on the same data. Either way the tokenizer is
 kept in the checkpoints, which need its folder no more.

@@ -18,6 +18,12 @@
         one CPU core, min not measured; not run: bits per dimension; with
         --config.data.name=folder:FOLDER
 
+    rnngen train --config=configs/vqvae.py:digits_two_levels --workdir=runs/vqvae2
+        one CPU core, min not measured; not run: bits per dimension
+
+    rnngen train --config=configs/vqvae.py:mnist_two_levels --workdir=runs/vqvae2_mnist
+        one CPU core, min not measured; not run: bits per dimension, 256 levels
+
 Figures are from `rnngen evaluate` on the test split: bounds, with all codes equally likely. Train a
 prior over the codes with configs/code_rnn.py and --config.tokenizer=RUN.
 

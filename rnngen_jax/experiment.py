@@ -211,8 +211,9 @@ def reset_unread(config: ConfigDict, given: Collection[str]) -> list[str]:
       One line per field that was reset.
 
     Raises:
-      UserError: as `check`.
+      UserError: as `check`; a flag of the tokenizer's section beside the tokenizer's run.
     """
+    _refuse_unread_section(config, given)
     lines = []
     while True:
         try:
@@ -224,6 +225,18 @@ def reset_unread(config: ConfigDict, given: Collection[str]) -> list[str]:
             _, section, field = error.field.split(".")
             config[section][field] = error.default
             lines.append(f"{error.effect}; reset to its default, {error.default!r}.")
+
+
+def _refuse_unread_section(config: ConfigDict, given: Collection[str]) -> None:
+    """Raises a `UserError` for flags of a tokenizer that comes with all its fields from its run."""
+    name, folder = config.get("model", {}).get("name"), config.get("tokenizer")
+    section = tokenizer_of(name) if folder and name in models.names() else ""
+    for field in given if section else ():
+        if field.startswith(f"config.{section}."):
+            raise UserError(
+                f"{field} has no effect with config.tokenizer={folder!r}, whose own fields are "
+                "read; leave one of them out."
+            )
 
 
 def resolve(experiment: Experiment, begun: Experiment | None = None) -> Experiment:

@@ -111,11 +111,11 @@ def test_a_preset_is_a_training(file, preset):
     told = len(metrics) - len(own)  # all but the norms, which are of gradients that have crossed
     assert sum(gradients) == sum(own.values()) + told
     assert len(gradients) == len(own)
-    # Those of codes are a tokenizer's own: to begin with by k-means, then once a step; a prior only
-    # counts them.
+    # Those of codes are a tokenizer's own: to begin with by k-means of each level, then once a step
+    # for all levels; a prior only counts them.
     assert not statistics or "batch" in str(settings.model) or prior or "codebook" in str(settings)
     if prior or "codebook" in str(settings):
-        assert len(statistics) <= (1 if prior else 4)
+        assert len(statistics) <= (1 if prior else 2 + 2 * settings.model.levels)
     if model.sample is not None:
         label = jax.ShapeDtypeStruct((2,), np.int32)
         draw = functools.partial(model.sample, num=2)

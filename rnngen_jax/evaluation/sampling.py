@@ -89,7 +89,7 @@ def code_encoder(model: Model, track: Track = iter) -> Callable[..., np.ndarray]
     def encode(params: Params, extra: Extra, image: Array) -> Array:
         return codes.encode(*codes.bind(params, extra), image)
 
-    return _mapped(encode, track)
+    return mapped(encode, track)
 
 
 def completer(
@@ -186,7 +186,7 @@ def encoder(model: Model, track: Track = iter) -> Callable[..., np.ndarray]:
     Raises:
       UserError: the model has no latents.
     """
-    return _mapped(latents_of(model, "to bring images to").encode, track)
+    return mapped(latents_of(model, "to bring images to").encode, track)
 
 
 def decoder(model: Model, track: Track = iter) -> Callable[..., np.ndarray]:
@@ -197,7 +197,7 @@ def decoder(model: Model, track: Track = iter) -> Callable[..., np.ndarray]:
     Raises:
       UserError: the model has no latents.
     """
-    return _mapped(latents_of(model, "to make images from").decode, track)
+    return mapped(latents_of(model, "to make images from").decode, track)
 
 
 def stepwise_decoder(model: Model, track: Track = iter) -> Callable[..., Canvases]:
@@ -209,7 +209,7 @@ def stepwise_decoder(model: Model, track: Track = iter) -> Callable[..., Canvase
       UserError: the model does not draw step by step.
     """
     require_canvases(model)
-    return _mapped(model.latent.canvases, track, axis=1)
+    return mapped(model.latent.canvases, track, axis=1)
 
 
 def _sampled(one_batch: Callable[..., Array], track: Track) -> Sampler:
@@ -247,7 +247,7 @@ def sample_function(one_batch: Callable[..., Array], size: int) -> Callable[...,
     return one
 
 
-def _mapped(function: Callable[..., Any], track: Track, axis: int = 0) -> Callable[..., Any]:
+def mapped(function: Callable[..., Any], track: Track = iter, axis: int = 0) -> Callable[..., Any]:
     """`function(params, extra, *arrays)`, compiled once, over arrays `[N, ...]` batch by batch.
 
     An array may be `None`, except the first. Each array that comes out has N rows along `axis`.
@@ -257,8 +257,8 @@ def _mapped(function: Callable[..., Any], track: Track, axis: int = 0) -> Callab
         del common
         return function(params, extra, *batch[1:])
 
-    def mapped(params: Params, extra: Extra, *arrays: np.ndarray | None) -> Any:
+    def apply(params: Params, extra: Extra, *arrays: np.ndarray | None) -> Any:
         num = len(arrays[0])
         return map_batches(one, params, extra, None, num, BATCH, *arrays, track=track, axis=axis)
 
-    return mapped
+    return apply

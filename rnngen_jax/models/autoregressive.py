@@ -114,7 +114,8 @@ class Stage(NamedTuple):
         after the label: `first(params, label [B], *before)`.
       log_probs: as in `Model`.
       values: `values(params, extra, image, label) -> items [B, *spec.shape]`, an image's items;
-        `None` for the image itself, which is the last stage.
+        `None` for the image itself, which is the last stage. A model without such a stage, as one
+        of codes alone, is of the items of all stages in a row.
       bind: `bind(params, extra) -> params`, the parameters that `steps` takes, such as those of a
         frozen network in `extra`; `None` for the model's own.
     """

@@ -169,6 +169,8 @@ class Model(NamedTuple):
         `log_probs(raw [..., P]) -> [..., L]`, nats for each grey level.
       latent: functions of latent-variable models (`Latent`).
       codes: for models with a codebook, what a prior over its codes needs (`models.codes.Codes`).
+      lossy: for models with a codebook, coding of images by their codes alone
+        (`models.codes.Lossy`).
       log_probs_under: for models with codes, `log_prob` under priors that `evaluate` reports beside
         the model's own, by name.
       classify: for classifiers, `classify(params, extra, image) -> (features, logits)`, from uint8
@@ -193,6 +195,7 @@ class Model(NamedTuple):
     log_probs: Callable[[Array], Array] | None = None
     latent: Latent | None = None
     codes: Any = None
+    lossy: Any = None
     log_probs_under: Mapping[str, Callable[[Params, Extra, Batch, Array], Array]] = {}
     classify: Callable[[Params, Extra, Array], tuple[Array, Array]] | None = None
 

@@ -108,6 +108,24 @@ class Codes(NamedTuple):
         each = zip(flat, self.specs, strict=True)
         return packed([x.reshape(-1, spec.height, spec.width, self.width) for x, spec in each])
 
+    @property
+    def row_spec(self) -> ImageSpec:
+        """All codes of an image in a row, `(1, V, 1)`."""
+        most = max(spec.levels for spec in self.specs)
+        return ImageSpec(1, self.dims, 1, most, self.specs[0].classes)
+
+    def row(self, grids: Grids) -> Array:
+        """The codes of all levels, places and depths in a row, `[B, 1, V, 1]`."""
+        flat = [x.reshape(x.shape[0], -1) for x in jax.tree.leaves(grids)]
+        whole = jnp.concatenate([x.astype(self.row_spec.dtype) for x in flat], axis=1)
+        return whole[:, None, :, None]
+
+    def from_row(self, row: Array) -> Grids:
+        """The inverse of `row`."""
+        ends = np.cumsum([spec.dims for spec in self.specs])[:-1]
+        each = zip(jnp.split(row[:, 0, :, 0], ends, axis=1), self.specs, strict=True)
+        return packed([x.reshape(-1, *spec.shape).astype(spec.dtype) for x, spec in each])
+
     def raw(self, params: Params, extra: Extra, codes: Grids) -> Array:
         """Raw outputs `[B, H, W, C, P]` of codes."""
         return self.decode(params, extra, self.vectors(params, extra, codes))
@@ -130,6 +148,24 @@ class Prior(NamedTuple):
 
     model: Model
     params: Callable[[Params, Extra], Params]
+
+
+class Lossy(NamedTuple):
+    """Coding of images by their codes alone, which loses what the codes do not tell.
+
+    All codes of an image stand in a row, `Codes.row`. All functions take the parameters and the
+    state of the whole model.
+
+    Attributes:
+      rows: the rows of codes under the prior, as a model with `log_prob` and `stages`, one for each
+        level.
+      encode: `encode(params, extra, image) -> rows [B, 1, V, 1]`, of `rows.spec.dtype`.
+      decode: `decode(params, extra, rows) -> float32 [B, H, W, C]`, the expected images in [0, 1].
+    """
+
+    rows: Model
+    encode: Callable[[Params, Extra, Array], Array]
+    decode: Callable[[Params, Extra, Array], Array]
 
 
 def uniform(spec: ImageSpec) -> Model:
@@ -324,6 +360,19 @@ def coded_model(
             jax.tree.map(lambda grid: grid.astype(jnp.int32), grids),
         )
 
+    stages = _stages(codes, tokenizer, prior)
+    rows = Model(
+        name=name,
+        spec=codes.row_spec,
+        conditional=prior.model.conditional,
+        init=init,
+        losses={},
+        likelihood="exact",
+        log_prob=lambda params, extra, batch, key: log_prior(
+            params, extra, of_codes(batch, codes.from_row(batch[IMAGE])), key
+        ),
+        stages=tuple(_of_row(codes, n, stage) for n, stage in enumerate(stages[:-1])),
+    )
     return Model(
         name=name,
         spec=spec,
@@ -335,7 +384,7 @@ def coded_model(
         sample=sampler(sample),
         complete=complete,
         candidates=CANDIDATES,
-        stages=_stages(codes, tokenizer, prior),
+        stages=stages,
         latent=Latent(
             shape=(places, codes.width),
             encode=encode,
@@ -345,6 +394,13 @@ def coded_model(
             completion="importance resampling of codes",
         ),
         codes=codes._replace(bind=tokenizer, prior=prior),
+        lossy=Lossy(
+            rows,
+            lambda params, extra, image: codes.row(codes.encode(*tokenizer(params, extra), image)),
+            lambda params, extra, found: likelihood.mean(
+                codes.raw(*tokenizer(params, extra), codes.from_row(found))
+            ),
+        ),
         log_probs_under={name: under(log_p) for name, log_p in (others or {}).items()},
     )
 
@@ -384,3 +440,13 @@ def _stages(
             spec, Steps(starts, row, first, raw_of_row), codes.likelihood.log_probs, bind=tokenizer
         ),
     )
+
+
+def _of_row(codes: Codes, number: int, stage: Stage) -> Stage:
+    """The stage of a level, where an item is a row of codes in the place of an image."""
+
+    def values(params: Params, extra: Extra, row: Array, label: Array) -> Array:
+        del params, extra, label
+        return jax.tree.leaves(codes.from_row(row))[number]
+
+    return stage._replace(values=values)

@@ -72,6 +72,7 @@ def facts(kind):
         key, image = jax.random.key(0), batch["image"]
         tokenizer = extra["tokenizer"]["params"], extra["tokenizer"]["extra"]
         own = codes.encode(*tokenizer, image)
+        row = own.reshape(NUM, 1, -1, 1)
         latents = model.latent.encode(params, extra, image)
         return {
             "codes": own,
@@ -82,6 +83,9 @@ def facts(kind):
                 name: log_prob(params, extra, batch, key)
                 for name, log_prob in model.log_probs_under.items()
             },
+            "lossy": model.lossy.encode(params, extra, image),
+            "row": model.lossy.rows.log_prob(params, extra, {**batch, "image": row}, key),
+            "rebuilt": model.lossy.decode(params, extra, row),
             "inspected": model.latent.inspect(params, extra, batch, key),
             "latents": latents,
             "decoded": model.latent.decode(params, extra, latents),
@@ -153,6 +157,17 @@ def test_each_prior_is_a_distribution_over_grids(kind):
     )
     even = uniform(grid).log_prob({}, {}, batch_of(grids(grid)), None)
     assert np.exp(np.float64(even)).sum() == pytest.approx(1, abs=1e-5)
+
+
+@KINDS
+def test_codes_alone_are_those_of_the_image_under_the_prior(kind):
+    """And what comes back of them is the mean of the decoder's distribution."""
+    found, model = facts(kind), built(kind)[0]
+    np.testing.assert_array_equal(found["lossy"], found["codes"].reshape(NUM, 1, -1, 1))
+    np.testing.assert_array_equal(found["rebuilt"], found["mean"])
+    np.testing.assert_allclose(found["row"] + found["log_x"], found["log_prob"], rtol=1e-5)
+    assert model.lossy.rows.spec.shape == found["lossy"].shape[1:]
+    assert [stage.spec for stage in model.lossy.rows.stages] == [model.codes.spec]
 
 
 @KINDS

@@ -124,7 +124,11 @@ REFUSED = {
     "another": ("must be the folder of a run of vqvae, got one of code_rnn", ()),
     "vqvae": (
         "was trained on other data: config.data.binarisation must be 'none', got 'threshold'",
-        ("--config.data.binarisation=threshold", "--config.vqvae.readout=bernoulli"),
+        ("--config.data.binarisation=threshold",),
+    ),
+    "depth": (
+        "config.vqvae.depth has no effect with config.tokenizer='{root}/vqvae', whose own fields",
+        ("--config.vqvae.depth=3",),
     ),
 }
 
