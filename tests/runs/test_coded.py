@@ -127,7 +127,9 @@ def test_they_are_written_once_and_mapped(tokenizer, monkeypatch):
     assert not array.flags.writeable
 
 
-def test_a_tokenizer_that_trained_on_gives_new_codes_to_new_runs_alone(made, tokenizer, tmp_path):
+def test_a_tokenizer_that_trained_on_gives_new_codes_to_new_runs_alone(
+    made, tokenizer, tmp_path, capsys
+):
     assert train(made, "pixel_cnn", tmp_path / "old", f"codes:{tokenizer}") == 0
     first = name_of(tmp_path / "old")
     longer = ("--config.training.steps=60", "--config.training.validate_every=60")
@@ -144,6 +146,19 @@ def test_a_tokenizer_that_trained_on_gives_new_codes_to_new_runs_alone(made, tok
     assert train(made, "pixel_cnn", tmp_path / "old", f"codes:{tokenizer}", more) == 0
     assert name_of(tmp_path / "old") == first
     assert train(made, "pixel_cnn", tmp_path / "old", second, more) == 2
+    # Nor with codes of another depth, whether by another name or in the place of its own.
+    flat = dict.fromkeys(SPLITS, lambda codes: np.tile(codes[..., :1], (2, 1, 1, 1)))
+    where, config = written(tmp_path, **flat)
+    before = tree(tmp_path / "old")
+    assert train(made, "pixel_cnn", tmp_path / "old", config.name, more) == 2
+    shutil.rmtree(stored.origin(first).folder)
+    shutil.copytree(where.folder, stored.origin(first).folder)
+    assert train(made, "pixel_cnn", tmp_path / "old", first, "--config.training.steps=6") == 2
+    error = capsys.readouterr().err.splitlines()
+    assert "belongs to another model: spec.channels is 2 there and 1 here" in error[-1]
+    assert rnngen("evaluate", f"--workdir={tmp_path}/old") == 2
+    assert "must have the images that" in capsys.readouterr().err
+    assert tree(tmp_path / "old") == before
 
 
 def test_a_run_goes_on_where_the_tokenizer_has_moved(made, tokenizer, tmp_path):

@@ -95,10 +95,10 @@ def test_the_use_of_codes_is_that_of_the_whole_split(made, capsys):
 
 def test_the_code_length_is_the_bound(made):
     run = rg.load(made / "whole")
-    images, _ = run.dataset.splits["test"].read(np.arange(20))
-    encoder, decoder = (codec.coder(run.model, run.params, run.extra, 20) for _ in range(2))
+    images, _ = run.dataset.splits["test"].read(np.arange(300))  # the whole split
+    encoder, decoder = (codec.coder(run.model, run.params, run.extra, 300) for _ in range(2))
     (stream,) = encoder.encode(images, None)
-    back, _ = decoder.decode([stream], 20, codec.digests(images, None, 20))
+    back, _ = decoder.decode([stream], 300, codec.digests(images, None, 300))
     np.testing.assert_array_equal(back, images)
     bits = run.nats(images).sum() / math.log(2)
     assert bits - 8 <= 8 * len(stream) <= 1.01 * bits + 64
@@ -134,7 +134,7 @@ def test_its_own_tokenizer_is_trained_first(made, tmp_path, capsys):
 
 REFUSED = {
     "missing": ("config.tokenizer='{root}/none': {root}/none holds no run", ()),
-    "another": ("must be the folder of a run of vqvae, got one of code_rnn", ()),
+    "another": ("must be the folder of a run of vqgan or vqvae, got one of code_rnn", ()),
     "vqvae": (
         "was trained on other data: config.data.binarisation must be 'none', got 'threshold'",
         ("--config.data.binarisation=threshold",),
@@ -167,6 +167,37 @@ def test_an_edited_tokenizer_is_refused(made, tmp_path, capsys):
     assert "config.tokenizer=" in error
     assert "codebook:codes=9" in error
     assert error.count("\n") <= 2
+
+
+def test_a_tokenizer_of_another_version_is_refused(made, tmp_path, capsys):
+    shutil.copytree(made / "vqvae", tmp_path / "older")
+    path = tmp_path / "older" / "config.json"
+    path.write_text(path.read_text().replace('"vectors"', '"vector_width"'))
+    run = (f"--config={made}/tiny.py:code_rnn", f"--config.tokenizer={tmp_path}/older")
+    assert rnngen("train", *run, f"--workdir={tmp_path}/run") == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: config.tokenizer='{tmp_path}/older': ")
+    assert "is not a config of this version: config.model.vector_width is not a field" in error
+    assert error.count("\n") <= 2
+
+
+@pytest.mark.parametrize("shape", [(10, 10), (8, 8)])
+def test_a_tokenizer_of_images_that_have_changed_is_refused(made, tmp_path, capsys, shape):
+    """The data have the name that they had, and images of another size, or of fewer levels."""
+    shutil.copytree(made / "vqvae", tmp_path / "vqvae")
+    name = f"npz:{tmp_path}/images.npz"
+    path = tmp_path / "vqvae" / "config.json"
+    path.write_text(path.read_text().replace('"name": "digits"', f'"name": "{name}"'))
+    images = np.arange(50 * np.prod(shape)).reshape(50, *shape) % 16
+    levels = 17 if shape == (10, 10) else 16
+    np.savez(tmp_path / "images.npz", image=images.astype(np.uint8), levels=levels)
+    run = (f"--config={made}/tiny.py:code_rnn", f"--config.tokenizer={tmp_path}/vqvae")
+    flags = (f"--config.data.name={name}", f"--workdir={tmp_path}/run")
+    assert rnngen("train", *run, *flags) == 2
+    error = capsys.readouterr().err
+    assert f"must have the images that the tokenizer {tmp_path}/vqvae was trained on" in error
+    assert error.count("\n") <= 2
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 def test_another_tokenizer_does_not_go_on_with_a_run(made, tmp_path, capsys):
