@@ -112,6 +112,7 @@ class Latent(NamedTuple):
       prior: `prior(params, extra, key, num, label, temperature) -> latents`, samples; the
         temperature multiplies a Gaussian's scale and divides logits. `num` is static. `None` for a
         deterministic code, which has no prior.
+      log_prior: `log_prior(params, extra, latents, label) -> [B]`, the prior's log-density, nats.
       importance: `importance(params, extra, batch, key, samples, chunk) -> [B]`, the
         importance-weighted bound of log p(x) in nats; `samples` and `chunk` are static. `None`
         without a prior.
@@ -125,6 +126,7 @@ class Latent(NamedTuple):
     decode: Callable[..., Array]
     inspect: Callable[[Params, Extra, Batch, Array], Inspection]
     prior: Callable[..., Array] | None = None
+    log_prior: Callable[..., Array] | None = None
     importance: Callable[..., Array] | None = None
     canvases: Callable[..., Canvases] | None = None
     completion: str | None = None

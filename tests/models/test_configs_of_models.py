@@ -81,6 +81,7 @@ BOUND = {
     "beta": (0.5, {}),
     "beta_warmup": (4, {}),
     "free_bits": (3.0, {}),
+    "prior": ("recurrent:features=5", {}),
 }
 CODES = {
     **{name: READOUT[name] for name in ("readout", "mixtures")},

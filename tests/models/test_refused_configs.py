@@ -57,6 +57,15 @@ SPEC = ImageSpec(4, 4, levels=3, classes=2)
         ("vae", {"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
         ("vae", {"readout": "bernoulli"}, "3 levels"),
         ("vae", {"mixtures": 0, "readout": "logistic_mixture"}, "mixtures must be ≥ 1, got 0"),
+        ("vae", {"prior": "recurent"}, "prior must be one of normal, recurrent, .*'recurrent'"),
+        ("vae", {"prior": "normal:features=3"}, "prior must be 'normal', which has no options"),
+        (
+            "vae",
+            {"prior": "recurrent:features=0"},
+            "prior 'recurrent': features must be ≥ 1, got 0",
+        ),
+        ("vae", {"prior": "recurrent:cell=gur"}, "did you mean 'gru'"),
+        ("vae", {"prior": "recurrent", "free_bits": 0.5}, "free_bits=0.5 has no effect with prior"),
         ("vae", {"beta": -1.0}, "beta must be ≥ 0, got -1.0"),
         ("code_rnn", {"heads": "2x2"}, "heads must be numbers whose product is 3, the number of c"),
         (
