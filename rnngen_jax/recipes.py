@@ -153,6 +153,17 @@ def codebook(section: ConfigDict, preset: str) -> None:
         section.update(quantiser="codebook:codes=512", features=64, vectors=64, blocks=2)
 
 
+def opponent(config: ConfigDict, start: int) -> None:
+    """A discriminator of reconstructions, with R1 on real images as in `adversarial`.
+
+    Args:
+      config: of vqgan.
+      start: steps that the decoder is trained without it.
+    """
+    config.model.update(penalty="r1", penalty_weight=1.0, adversarial_start=start)
+    config.discriminator.update(learning_rate=1e-3, b1=0.5)
+
+
 def coded_data(config: ConfigDict, preset: str) -> None:
     """The data of a preset of vqvae and code_rnn, batches, and cadences.
 

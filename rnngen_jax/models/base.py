@@ -145,6 +145,8 @@ class Model(NamedTuple):
       init: `init(key) -> (params, extra)`.
       losses: by player, `loss(params, extra, batch, key, step) -> (scalar, Aux)`; the scalar is a
         mean over the batch, so that the mean over equal parts of a batch is the whole's.
+      begins: steps after which validations count for the best checkpoint and for `patience`, in
+        models whose loss has another part by then.
       likelihood: what `log_prob` is, "exact" or the name of a bound; `None` without one.
       log_prob: `log_prob(params, extra, batch, key) -> [B]`, the log-likelihood of each image in
         nats, deterministic given `key`.
@@ -176,6 +178,9 @@ class Model(NamedTuple):
       classify: for classifiers, `classify(params, extra, image) -> (features, logits)`, from uint8
         `[B, H, W, C]` to float32 `[B, F]`, for comparing images, and `[B, K]` class logits; without
         dropout.
+      activations: for classifiers, `activations(params, extra, image)`, those of every layer,
+        float32 `[B, ..., F]`, from the first to the one that `classify` returns; differentiable
+        with respect to the image, float32 `[B, H, W, C]` in [0, 1].
     """
 
     name: str
@@ -183,6 +188,7 @@ class Model(NamedTuple):
     conditional: bool
     init: Callable[[Array], tuple[Params, Extra]]
     losses: Mapping[str, Loss]
+    begins: int = 0
     likelihood: str | None = None
     log_prob: Callable[[Params, Extra, Batch, Array], Array] | None = None
     sample: Callable[..., Array] | None = None
@@ -198,6 +204,7 @@ class Model(NamedTuple):
     lossy: Any = None
     log_probs_under: Mapping[str, Callable[[Params, Extra, Batch, Array], Array]] = {}
     classify: Callable[[Params, Extra, Array], tuple[Array, Array]] | None = None
+    activations: Callable[[Params, Extra, Array], tuple[Array, ...]] | None = None
 
 
 def sampler(draw: Callable[[Params, Extra, Array, Array, Scalar], Array]) -> Callable[..., Array]:

@@ -24,7 +24,8 @@ class Config:
     """Choices of a prior over codes.
 
     Attributes:
-      TOKENIZER: the model whose codes it is trained on, which has a section of its own.
+      TOKENIZER: the model whose codes it is trained on unless `config.tokenizer` names a run of
+        another; it has a section of its own.
       prior: an autoregressive model and its fields, such as "row_lstm:features=64,layers=3",
         "diagonal_bilstm" or "pixel_cnn:gated=True,class_conditional=True".
       around: of two levels, the bottom's inputs are the top's codes at the place above and at

@@ -40,7 +40,8 @@ class Config(UnrolledConfig):
     """Choices of the code RNN; see `UnrolledConfig` for the others.
 
     Attributes:
-      TOKENIZER: the model whose codes it is trained on, which has a section of its own.
+      TOKENIZER: the model whose codes it is trained on unless `config.tokenizer` names a run of
+        another; it has a section of its own.
       input_features: width D of the cells' inputs.
       previous: number of directly preceding places whose codes are inputs.
       above: number of earlier rows of which the 2·above + 1 nearest places are inputs.

@@ -57,6 +57,8 @@ class Codes(NamedTuple):
       decode: `decode(params, extra, vectors) -> raw [B, H, W, C, P]`, from the vectors of all
         levels.
       likelihood: the distribution of a value given its raw outputs.
+      needs: `needs(params, extra) -> (params, extra)`, what the functions above read of a model's
+        arrays: a prior keeps no more of its tokenizer.
       bind: `bind(params, extra) -> (params, extra)`: of a whole model's, those that the functions
         above take. Set by `coded_model`, as `prior` is.
       prior: the distribution over the grids.
@@ -69,6 +71,7 @@ class Codes(NamedTuple):
     vectors: Callable[[Params, Extra, Grids], Any]
     decode: Callable[[Params, Extra, Any], Array]
     likelihood: PixelLikelihood
+    needs: Callable[[Params, Extra], tuple[Params, Extra]] = lambda params, extra: (params, extra)
     bind: Callable[[Params, Extra], tuple[Params, Extra]] | None = None
     prior: "Prior | None" = None
 

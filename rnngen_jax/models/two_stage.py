@@ -9,7 +9,7 @@ and level among the training images that the prior has seen. The trained prior's
 
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,17 +17,11 @@ from jax import Array
 
 from rnngen_jax.models.base import Aux, Batch, Extra, Model, Params
 from rnngen_jax.models.codes import Prior, coded_model, uniform_prior
+from rnngen_jax.models.frozen import Frozen, kept
 from rnngen_jax.models.levels import packed
 from rnngen_jax.ops import batch as over_batch
 from rnngen_jax.ops import precision
 from rnngen_jax.shapes import IMAGE
-
-
-class Frozen(NamedTuple):
-    """A trained tokenizer's arrays."""
-
-    params: Params
-    extra: Extra
 
 
 def two_stage(tokenizer: Model, prior: Model, frozen: Frozen | None = None) -> Model:
@@ -36,22 +30,17 @@ def two_stage(tokenizer: Model, prior: Model, frozen: Frozen | None = None) -> M
     Args:
       tokenizer: a model with `codes`.
       prior: a model of its grids of codes, with `steps`, or `stages` of several levels.
-      frozen: the tokenizer's arrays; `None` where they come from a checkpoint. A state that is
-        initialised without them has no finite numbers in their places, so that it cannot be taken
-        for a trained one.
+      frozen: the tokenizer's arrays, those that its codes need; `None` where they come from a
+        checkpoint, as for `models.frozen.kept`.
     """
     codes, spec = tokenizer.codes, tokenizer.spec
     even = uniform_prior(codes.specs)
 
     def init(key: Array) -> tuple[Params, Extra]:
         params, _ = prior.init(key)
-        arrays = frozen
-        if arrays is None:
-            shapes = jax.eval_shape(tokenizer.init, key)
-            arrays = jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), shapes)
-        own = {"params": arrays[0], "extra": arrays[1]}
+        own = kept(lambda key: codes.needs(*tokenizer.init(key)), frozen, key)
         counts = packed([jnp.zeros((grid.channels, grid.levels)) for grid in codes.specs])
-        return params, {"tokenizer": jax.tree.map(jnp.asarray, own), "counts": counts}
+        return params, {"tokenizer": own, "counts": counts}
 
     def of_tokenizer(params: Params, extra: Extra) -> tuple[Params, Extra]:
         del params

@@ -11,8 +11,9 @@ codes, the top, and a fine one, the bottom.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from jax import Array
 
 from rnngen_jax import keys
 from rnngen_jax.config import refuse_unread, require, require_at_least, require_choice
-from rnngen_jax.models.base import Aux, Batch, Extra, Model, Params, require_mixture_read
+from rnngen_jax.models.base import Aux, Batch, Extra, Loss, Model, Params, require_mixture_read
 from rnngen_jax.models.code_networks import one_level, two_levels
 from rnngen_jax.models.codes import Codes, coded_model, uniform_prior
 from rnngen_jax.models.halving import require_stages
@@ -38,6 +39,7 @@ class Config:
     """Choices of a VQ-VAE: its encoder, its quantiser and its decoder.
 
     Attributes:
+      CODES: the model's codes can be those of a prior.
       quantiser: a quantiser and its options, such as "codebook:codes=256,estimator=rotation",
         "fsq:levels=8x5x5" or "lfq:bits=9"; a file of `modules/quantisers`.
       depth: quantisers in depth, each of what the ones before it left; codebooks and simvq.
@@ -55,6 +57,8 @@ class Config:
       readout: "categorical" over the grey levels, "bernoulli", "logistic_mixture" or "gaussian".
       mixtures: components of the logistic mixture; 1 is the discretised logistic.
     """
+
+    CODES: ClassVar[bool] = True
 
     quantiser: str = "codebook:codes=64"
     depth: int = 1
@@ -98,8 +102,79 @@ class Config:
         require(noise == 0, "config.optimizer.private_noise", noise, "0 for vqvae")
 
 
+class Rebuilt(NamedTuple):
+    """A batch in training, encoded and quantised; `decode` of its vectors gives raw outputs.
+
+    Attributes:
+      vectors: what the decoder reads.
+      losses: the quantiser's, by name.
+      extra: the quantiser's after the step.
+    """
+
+    vectors: Any
+    losses: Mapping[str, Array]
+    extra: Extra
+
+
+class Parts(NamedTuple):
+    """What models of codes are trained with.
+
+    Attributes:
+      init: `init(key) -> (params, extra)` of the player "model".
+      rebuilt: `rebuilt(params, extra, batch, key) -> Rebuilt`.
+      nats: `nats(raw, image)`, the batch's mean of -log p(x|q).
+      metrics: `metrics(nats, losses)`, by name.
+      codes: encoder and decoder.
+    """
+
+    init: Callable[[Array], tuple[Params, Extra]]
+    rebuilt: Callable[[Params, Extra, Batch, Array], Rebuilt]
+    nats: Callable[[Array, Array], Array]
+    metrics: Callable[[Array, Mapping[str, Array]], dict[str, Array]]
+    codes: Codes
+
+
 def build(config: Config, spec: ImageSpec) -> Model:
     """Builds the model for images like `spec`.
+
+    Raises:
+      UserError: as `parts`.
+    """
+    own = parts(config, spec)
+
+    def loss(
+        params: Params, extra: Extra, batch: Batch, key: Array, step: Array
+    ) -> tuple[Array, Aux]:
+        """Mean of -log p(x|q) over values, in nats, and the quantiser's losses."""
+        del step
+        found = own.rebuilt(params, extra, batch, key)
+        nats = own.nats(own.codes.decode(params, extra, found.vectors), batch[spec.key])
+        total = nats / spec.dims + sum(found.losses.values())
+        return total, Aux(own.metrics(nats, found.losses), {"quantiser": found.extra})
+
+    return model_of("vqvae", own.codes, own.init, {"model": loss})
+
+
+def model_of(
+    name: str,
+    codes: Codes,
+    init: Callable[[Array], tuple[Params, Extra]],
+    losses: Mapping[str, Loss],
+) -> Model:
+    """A model of images through codes that are all equally likely, as `coded_model`."""
+    return coded_model(
+        name,
+        init,
+        losses,
+        codes,
+        lambda params, extra: (params, extra),
+        uniform_prior(codes.specs),
+        "VQ bound, uniform prior",
+    )
+
+
+def parts(config: Config, spec: ImageSpec) -> Parts:
+    """The encoder, the quantiser and the decoder for images like `spec`.
 
     Raises:
       UserError: a readout unsuitable for the images, or more halvings than the image has room for.
@@ -119,25 +194,23 @@ def build(config: Config, spec: ImageSpec) -> Model:
         each = zip(found, networks.specs, strict=True)
         return packed([indices.astype(grid.dtype) for indices, grid in each])
 
-    def loss(
-        params: Params, extra: Extra, batch: Batch, key: Array, step: Array
-    ) -> tuple[Array, Aux]:
-        """Mean of -log p(x|q) over values, in nats, and the quantiser's losses."""
-        del step
+    def rebuilt(params: Params, extra: Extra, batch: Batch, key: Array) -> Rebuilt:
         image, train = batch[spec.key], (keys.named(key, "quantiser"), batch["index"])
         found = quantise(params, extra, image, train)
-        raw = networks.decode(params, extra, found.values)
+        return Rebuilt(found.values, found.losses, found.extra)
+
+    def nats_of(raw: Array, image: Array) -> Array:
         log_p = likelihood.log_prob(raw, image.astype(jnp.int32))
-        nats = -log_p.sum(range(1, log_p.ndim)).mean()
+        return -log_p.sum(range(1, log_p.ndim)).mean()
+
+    def metrics_of(nats: Array, losses: Mapping[str, Array]) -> dict[str, Array]:
         whole = nats + dims * math.log(networks.specs[0].levels)
-        metrics = {
+        return {
             "reconstruction_nats": nats,
             "nats_per_image": whole,
             "bits_per_dim": whole / (spec.dims * math.log(2)),
-            **{f"quantiser/{name}": value for name, value in found.losses.items()},
+            **{f"quantiser/{name}": value for name, value in losses.items()},
         }
-        total = nats / spec.dims + sum(found.losses.values())
-        return total, Aux(metrics, {"quantiser": found.extra})
 
     codes = Codes(
         networks.specs,
@@ -148,15 +221,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
         networks.decode,
         likelihood,
     )
-    return coded_model(
-        "vqvae",
-        networks.init,
-        {"model": loss},
-        codes,
-        lambda params, extra: (params, extra),
-        uniform_prior(networks.specs),
-        "VQ bound, uniform prior",
-    )
+    return Parts(networks.init, rebuilt, nats_of, metrics_of, codes)
 
 
 def _require_room(config: Config, specs: Sequence[ImageSpec]) -> None:

@@ -1,5 +1,8 @@
 """The convolutional encoder and decoder around a codebook, sized from the image."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
@@ -162,3 +165,9 @@ class LevelsDecoder(CodeDecoder):
         top, bottom = vectors
         larger = Double(top.shape[-1], self.kernel, *bottom.shape[1:3])(top)
         return self.raw_of(jnp.concatenate([larger, bottom], axis=-1))
+
+
+def last_layer(params: Mapping[str, Any]) -> str:
+    """The name of a decoder's last layer among its parameters: the doubling to the image."""
+    doublings = [name for name in params if name.startswith("Double_")]
+    return max(doublings, key=lambda name: int(name.rpartition("_")[2]))

@@ -11,7 +11,8 @@ import pytest
 from rnngen_jax import models
 from rnngen_jax.errors import UserError
 from rnngen_jax.models.codes import uniform
-from rnngen_jax.models.two_stage import Frozen, two_stage
+from rnngen_jax.models.frozen import Frozen
+from rnngen_jax.models.two_stage import two_stage
 from rnngen_jax.shapes import ImageSpec
 
 SPEC = ImageSpec(4, 4, levels=3, classes=2)
