@@ -9,7 +9,12 @@ process at a time; `rnngen compile` shows one config in full, its evaluation and
 
 A device should do the work of one device alone, to 2 %, and the network carry nothing but sums. A
 program that does not, or does not fit in a device's memory, is named, and the exit code is 1.
+
+It can take an hour. With --out what is found is also kept beside that file until it is written, so
+that the same command after an interruption goes on where it was.
 """
+
+import pathlib
 
 from rnngen_jax.commands.flags import OUT, Flag
 from rnngen_jax.config import require
@@ -42,20 +47,24 @@ def run(configs: str | None, topologies: str | None, out: str | None) -> None:
 
     from rnngen_jax.errors import RunError
     from rnngen_jax.files import replacing
-    from rnngen_jax.pods import table, topology
+    from rnngen_jax.pods import compiling, records, table, topology
 
     chosen = table.CONFIGS if configs is None else configs.split(",")
     names = table.TOPOLOGIES if topologies is None else topologies.split(",")
     topology.have_devices(names)
-    found = []
-    for row in table.rows(chosen, names):
+    found, measure, kept = [], compiling.measure, None
+    if out is not None:
+        kept = pathlib.Path(out).with_name(f".{pathlib.Path(out).name}.jsonl")
+        measure = records.keeping(kept, measure)
+    for row in table.rows(chosen, names, measure):
         found.append(row)
         print(table.line(row), flush=True)
     given = {"configs": configs, "topologies": topologies, "out": out}
     words = [f"--{name}={value}" for name, value in given.items() if value is not None]
-    if out is not None:
+    if kept is not None:
         with replacing(out) as temporary:
             temporary.write_text(table.page(found, " ".join(["rnngen pods", *words])))
+        kept.unlink(missing_ok=True)
         print(out)
     broken = [f"{row.config} on {row.topology}" for row in found if not row.sound]
     if broken:

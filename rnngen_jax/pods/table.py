@@ -1,14 +1,14 @@
 """The pod table: the training step of every config, compiled for machines of several sizes."""
 
 import textwrap
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from rnngen_jax import config_files, experiment
 from rnngen_jax.config import require
 from rnngen_jax.pods import compiling, programs, topology
-from rnngen_jax.pods.compiling import Figures
+from rnngen_jax.pods.compiling import Figures, Measure
+from rnngen_jax.pods.hlo import Traffic
 
 # Each config file's preset for a pod.
 CONFIGS = (
@@ -59,7 +59,7 @@ class Row(NamedTuple):
       devices: how many it has.
       gradients: bytes of all gradients of a step.
       figures: of the training step.
-      seconds: all that it took to trace and compile it.
+      seconds: what it took to compile it, and the program of one device if that was not there yet.
     """
 
     config: str
@@ -70,23 +70,24 @@ class Row(NamedTuple):
     seconds: float
 
     @property
-    def ratio(self) -> float:
-        """A device's operations over those of one device that stands alone."""
-        return self.figures.flops_per_device / self.figures.flops_one_device
-
-    @property
-    def crossing(self) -> int:
-        """Bytes that a device hands in to all collectives."""
-        return sum(traffic.bytes for traffic in self.figures.collectives.values())
+    def crossing(self) -> tuple[int, int]:
+        """Bytes that a device hands in to all collectives, at least and at most."""
+        least, most = self.figures.least.collectives, self.figures.collectives
+        return _handed_in(least), _handed_in(most)
 
     @property
     def sound(self) -> bool:
-        """Whether each device does its own work alone, and only sums cross the network."""
-        alone = abs(self.ratio - 1) <= MOST_RATIO - 1
+        """Whether each device does its own work alone, and only sums cross the network.
+
+        Whatever branches are taken.
+        """
+        alone = all(abs(ratio - 1) <= MOST_RATIO - 1 for ratio in self.figures.ratios)
         return alone and set(self.figures.collectives) <= {"all-reduce"} and self.figures.fits
 
 
-def rows(configs: Sequence[str], names: Sequence[str]) -> Iterator[Row]:
+def rows(
+    configs: Sequence[str], names: Sequence[str], by: Measure = compiling.measure
+) -> Iterator[Row]:
     """Compiles each config's training step for each machine, at the config's batch per device.
 
     The program of a single device is compiled once for all machines of the same chip.
@@ -94,6 +95,7 @@ def rows(configs: Sequence[str], names: Sequence[str]) -> Iterator[Row]:
     Args:
       configs: as for --config.
       names: of machines, as for `topology.machine`.
+      by: what measures a program.
 
     Raises:
       UserError: an unknown config or machine, or data whose shape is not known here.
@@ -109,20 +111,20 @@ def rows(configs: Sequence[str], names: Sequence[str]) -> Iterator[Row]:
         gradients = programs.gradient_bytes(settings, dataset)
         alone = {}
         for machine in machines:
-            start = time.perf_counter()
-            kind = machine.name.partition(":")[0]
+            kind, seconds = machine.name.partition(":")[0], 0.0
             if kind not in alone:
-                alone[kind] = compiling.on_one_device(program, machine)
-            found = compiling.figures(program, machine, one=alone[kind])
-            seconds = time.perf_counter() - start
+                alone[kind] = compiling.on_devices(program, machine.devices[:1], by=by)
+                seconds = alone[kind].seconds
+            found = compiling.figures(program, machine, one=alone[kind], by=by)
+            seconds += found.compile_seconds
             yield Row(config, machine.name, len(machine.devices), gradients, found, seconds)
 
 
 def line(row: Row) -> str:
     """A row in words, to be printed as it is found."""
-    collectives = _collectives(row.figures) or "nothing"
+    ratio = _between(*(f"{ratio:.4f}" for ratio in row.figures.ratios))
     return (
-        f"{row.config} on {row.topology}: ratio {row.ratio:.4f}, {collectives}, "
+        f"{row.config} on {row.topology}: ratio {ratio}, {_collectives(row.figures)}, "
         f"{row.figures.peak_bytes / 2**20:,.1f} MiB, {row.seconds:.0f} s"
     )
 
@@ -134,7 +136,7 @@ def page(found: Sequence[Row], command: str) -> str:
       found: at least one row.
       command: what makes the page.
     """
-    ratios = [row.ratio for row in found]
+    ratios = [ratio for row in found for ratio in row.figures.ratios]
     minutes = sum(row.seconds for row in found) / 60
     broken = [f"{row.config} on {row.topology}" for row in found if not row.sound]
     kinds = sorted({kind for row in found for kind in row.figures.collectives})
@@ -147,7 +149,9 @@ def page(found: Sequence[Row], command: str) -> str:
         + (f"Not sound: {', '.join(broken)}." if broken else "Every program fits in its memory."),
         "`batch` is per device, the config's own. `KiB` is what a device hands in to all "
         "collectives of a step: the `gradients` of all players, and the `rest`, which is metrics "
-        "and batch statistics. `peak MiB` is of a device. `cycles` are estimated by the compiler, "
+        "and batch statistics. Where a step has conditionals, as that of a codebook's start, a "
+        "cell has what is done at least and at most; `cycles` and `predicted` are of the least. "
+        "`peak MiB` is of a device. `cycles` are estimated by the compiler, "
         "in millions; `predicted` is how well the step scales from one device, from published "
         "peaks of the chip and its links, without latencies. Neither is measured.",
     ]
@@ -168,12 +172,12 @@ def _cells(row: Row) -> tuple[str, ...]:
     return (
         row.config,
         str(found.batch_size),
-        f"{found.flops_per_device / 1e9:,.3f}",
-        f"{row.ratio:.4f}",
+        _between(*(f"{flops / 1e9:,.3f}" for flops in (found.least.flops, found.flops_per_device))),
+        _between(*(f"{ratio:.4f}" for ratio in found.ratios)),
         _collectives(found),
-        f"{row.crossing / 1024:,.1f}",
+        _between(*(f"{handed / 1024:,.1f}" for handed in row.crossing)),
         f"{row.gradients / 1024:,.1f}",
-        f"{(row.crossing - row.gradients) / 1024:,.1f}",
+        _between(*(f"{(handed - row.gradients) / 1024:,.1f}" for handed in row.crossing)),
         f"{found.peak_bytes / 2**20:,.1f}",
         f"{found.cycles / 1e6:,.2f}" if found.cycles else "",
         "" if found.efficiency is None else f"{found.efficiency:.1%}",
@@ -181,4 +185,17 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _collectives(found: Figures) -> str:
-    return ", ".join(f"{traffic.count} {kind}" for kind, traffic in found.collectives.items())
+    least, most = (
+        ", ".join(f"{traffic.count} {kind}" for kind, traffic in each.items()) or "nothing"
+        for each in (found.least.collectives, found.collectives)
+    )
+    return _between(least, most)
+
+
+def _between(least: str, most: str) -> str:
+    """What is done in any case, and with the dearest branches of all conditionals."""
+    return least if least == most else f"{least} to {most}"
+
+
+def _handed_in(collectives: Mapping[str, Traffic]) -> int:
+    return sum(traffic.bytes for traffic in collectives.values())

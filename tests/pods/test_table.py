@@ -9,9 +9,9 @@ from tiny_runs import rnngen
 
 from rnngen_jax import config_files, experiment
 from rnngen_jax.errors import UserError
-from rnngen_jax.pods import programs, table
+from rnngen_jax.pods import compiling, programs, records, table
 from rnngen_jax.pods.compiling import Figures
-from rnngen_jax.pods.hlo import Traffic
+from rnngen_jax.pods.hlo import Costs, Traffic
 from rnngen_jax.pods.programs import Program
 
 ONES = jax.ShapeDtypeStruct((4, 4), np.float32)
@@ -60,8 +60,8 @@ def test_the_program_of_one_device_is_compiled_once_per_chip(monkeypatch):
     assert [(row.topology, row.devices) for row in found] == [("cpu:2", 2), ("cpu:8", 8)]
     for row in found:
         assert row.figures.collectives == {"all-reduce": Traffic(1, 64)}
-        assert row.crossing == 64
-        assert row.ratio == pytest.approx(1, abs=0.01)
+        assert row.crossing == (64, 64)
+        assert row.figures.ratios == pytest.approx((1, 1), abs=0.01)
         assert row.sound
 
 
@@ -69,9 +69,53 @@ def test_a_gather_and_a_larger_share_of_the_work_are_unsound(monkeypatch):
     ((gathering,), _), ((busy,), _) = (rows_of(monkeypatch, body) for body in (gathered, busier))
     assert "all-gather" in gathering.figures.collectives
     assert set(busy.figures.collectives) == {"all-reduce"}
-    assert busy.ratio > 1.9
+    assert min(busy.figures.ratios) > 1.9
     assert not gathering.sound
     assert not busy.sound
+
+
+def test_the_branches_of_a_conditional_are_told_apart(monkeypatch):
+    """As of a codebook's start, at the first step only: products, and sums over devices."""
+
+    def starting(x, alone):
+        return jax.lax.cond(x[0, 0] > 0, lambda: jax.lax.psum(x @ x @ x, "data"), lambda: x @ x)
+
+    (found,), _ = rows_of(monkeypatch, starting)
+    assert found.figures.least.flops == pytest.approx(found.figures.flops_per_device / 2, rel=0.05)
+    assert found.figures.ratios == pytest.approx((1, 1), abs=0.01)
+    assert found.crossing == (0, 64)
+    assert found.sound
+
+    def gathering(x, alone):
+        return jax.lax.cond(
+            x[0, 0] > 0, lambda: gathered(x, alone), lambda: jax.lax.psum(x @ x @ x, "data")
+        )
+
+    (found,), _ = rows_of(monkeypatch, gathering)
+    assert not found.sound  # though its other branch has more operations
+
+
+def test_an_interrupted_table_is_finished_from_what_is_kept(tmp_path, monkeypatch):
+    kept, compiled = tmp_path / "kept.jsonl", []
+
+    def measure(lowered, devices):
+        compiled.append(len(devices))
+        return compiling.measure(lowered, devices)
+
+    def rows(body, names):
+        lowered = []
+        monkeypatch.setattr(programs, "programs", lambda *_: {"train": program(body, lowered)})
+        return list(table.rows(["mlp_gan"], names, records.keeping(kept, measure)))
+
+    (first,) = rows(summed, ["cpu:2"])
+    # The process was ended while it wrote a line.
+    kept.write_text(kept.read_text() + kept.read_text().splitlines()[-1][:40])
+    assert rows(summed, ["cpu:2", "cpu:4"])[0] == first
+    assert rows(summed, ["cpu:2", "cpu:4"])[0] == first
+    assert compiled == [1, 2, 4]
+    (other,) = rows(busier, ["cpu:2"])  # is another program
+    assert compiled == [1, 2, 4, 2]
+    assert other.figures.flops_per_device > first.figures.flops_per_device
 
 
 def test_every_config_file_is_in_the_table_with_images_of_a_known_shape():
@@ -100,6 +144,9 @@ def test_gradients_are_those_of_every_player_and_update():
     assert counted() == 4 * (generator + 3 * discriminator)
 
 
+LEAST = Costs(1e9, 1.0, 5e6, {"all-reduce": Traffic(1, 3584)}, 0)
+
+
 def row(**changes):
     figures = Figures(
         batch_size=2,
@@ -109,6 +156,8 @@ def row(**changes):
         peak_bytes=2**20,
         memory_bytes=2**24,
         collectives={"all-reduce": Traffic(3, 4096)},
+        least=LEAST,
+        least_flops_one_device=1e9,
         cycles=5e6,
         seconds_one_device=0.9,
         seconds=1.0,
@@ -123,22 +172,26 @@ def test_the_verb_writes_the_page_and_names_what_is_unsound(tmp_path, monkeypatc
     given = ("--configs=row_rnn:mnist", "--topologies=v5e:2x2", f"--out={out}")
     asked = []
 
-    def rows(*names):
-        asked.append(names)
+    def rows(*given):
+        asked.append(given[:2])
         return iter([row()])
 
     monkeypatch.setattr(table, "rows", rows)
     assert rnngen("pods", *given) == 0
     assert asked == [(["row_rnn:mnist"], ["v5e:2x2"])]
     text = out.read_text()
-    cells = "| row_rnn:mnist | 2 | 2.000 | 1.0000 | 3 all-reduce | 4.0 | 3.0 | 1.0 | 1.0 | 5.00 |"
-    assert f"{cells} 90.0% |" in text.splitlines()
+    cells = ["row_rnn:mnist", "2", "1.000 to 2.000", "1.0000", "1 all-reduce to 3 all-reduce"]
+    cells += ["3.5 to 4.0", "3.0", "0.5 to 1.0", "1.0", "5.00", "90.0%"]
+    assert f"| {' | '.join(cells)} |" in text.splitlines()
     assert f"rnngen pods {' '.join(given)}" in text.replace("\n", " ")
     assert "## v5e:2x2, 4 devices" in text
-    assert "row_rnn:mnist on v5e:2x2: ratio 1.0000, 3 all-reduce" in capsys.readouterr().out
+    assert (
+        "row_rnn:mnist on v5e:2x2: ratio 1.0000, 1 all-reduce to 3 all-" in capsys.readouterr().out
+    )
     for broken in (
         {"collectives": {"all-gather": Traffic(1, 4)}},
         {"flops_per_device": 2.1e9},
+        {"least": LEAST._replace(flops=1.1e9)},
         {"peak_bytes": 2**25},
     ):
         monkeypatch.setattr(table, "rows", lambda *_, broken=broken: iter([row(**broken)]))
