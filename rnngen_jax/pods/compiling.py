@@ -1,7 +1,6 @@
 """What a program costs on each device of a machine, from compiling it for that machine."""
 
 import time
-from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,19 +18,19 @@ class Measured(NamedTuple):
     """What the compiler says of a program.
 
     Attributes:
+      devices: that it is for.
+      chip: the peaks of one of them; `None` of a CPU.
       least, most: what a device does, counted in the program's text; see `hlo.Bounds`.
       peak_bytes: of arguments, results and all between, on each device.
       seconds: what compiling took.
     """
 
+    devices: int
+    chip: Chip | None
     least: hlo.Costs
     most: hlo.Costs
     peak_bytes: int
     seconds: float
-
-
-# `measure(lowered, devices)`: what a program for these devices does.
-Measure = Callable[[jax.stages.Lowered, Sequence[jax.Device]], Measured]
 
 
 class Figures(NamedTuple):
@@ -93,51 +92,55 @@ class Figures(NamedTuple):
         return min(self.seconds_one_device / self.seconds, 1.0) if self.seconds else None
 
 
-def measure(lowered: jax.stages.Lowered, devices: Sequence[jax.Device]) -> Measured:
-    """Compiles a program for the devices that it was traced for, and counts what it does."""
-    del devices  # what was traced knows them
+def measure(
+    lowered: jax.stages.Lowered, machine: Machine, options: dict[str, Any] | None = None
+) -> Measured:
+    """Compiles a program, and counts what it does.
+
+    Args:
+      lowered: the program, traced for the machine's devices.
+      machine: the machine.
+      options: of the compiler.
+    """
     start = time.perf_counter()
-    compiled = lowered.compile()
+    compiled = lowered.compile(options)
     seconds = time.perf_counter() - start
     memory = compiled.memory_analysis()
     kept = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     counted = hlo.bounds(compiled.as_text())
-    return Measured(*counted, kept + memory.temp_size_in_bytes, seconds)
+    peak = kept + memory.temp_size_in_bytes
+    return Measured(len(machine.devices), machine.chip, *counted, peak, seconds)
 
 
-def on_devices(
-    program: Program, devices: Sequence[jax.Device], batch_size: int = 0, by: Measure = measure
-) -> Measured:
-    """Traces a program for some devices and measures it; see `figures`."""
-    return by(program.lower(devices, batch_size or program.batch_size), devices)
-
-
-def figures(
-    program: Program,
-    machine: Machine,
-    batch_size: int = 0,
-    one: Measured | None = None,
-    by: Measure = measure,
-) -> Figures:
+def figures(program: Program, machine: Machine, batch_size: int = 0) -> Figures:
     """Compiles a program for a machine and for one device of it.
 
     Args:
       program: the program.
       machine: the machine.
       batch_size: images on each device; 0 for the program's own number.
-      one: what `on_devices` gave for one device of the same chips and the same batch; compiled here
-        if `None`.
-      by: what measures.
     """
-    one = on_devices(program, machine.devices[:1], batch_size, by) if one is None else one
-    every = on_devices(program, machine.devices, batch_size, by)
-    chip = machine.chip
+    size = batch_size or program.batch_size
+    one = machine.alone()
+    alone = measure(program.lower(one.devices, size), one)
+    return compared(size, alone, measure(program.lower(machine.devices, size), machine))
+
+
+def compared(batch_size: int, one: Measured, every: Measured) -> Figures:
+    """A program on a machine, beside the same on one device of it.
+
+    Args:
+      batch_size: images on each device.
+      one: of one device, with the same batch.
+      every: of all devices.
+    """
+    chip, devices = every.chip, every.devices
     alone = 0.0 if chip is None else _seconds(one.least, chip)
     together = 0.0
     if chip is not None:
-        together = _seconds(every.least, chip) + _network(every.least, chip, len(machine.devices))
+        together = _seconds(every.least, chip) + _network(every.least, chip, devices)
     return Figures(
-        batch_size or program.batch_size,
+        batch_size,
         every.most.flops,
         one.most.flops,
         every.most.bytes,

@@ -1,81 +1,57 @@
-"""What was compiled, kept in a file, so that a table whose making was interrupted is finished."""
+"""What was measured of programs, in a file: one whose making was interrupted is gone on with."""
 
-import hashlib
 import json
-import os
 import pathlib
-from collections.abc import Sequence
-from importlib import metadata
+from typing import Any
 
-import jax
-
-from rnngen_jax.pods.compiling import Measure, Measured
+from rnngen_jax.pods.compiling import Measured
 from rnngen_jax.pods.hlo import Costs, Traffic
+from rnngen_jax.pods.topology import Chip
 
-_COMPILERS = ("jax", "jaxlib", "libtpu")
 
+def read(path: pathlib.Path) -> dict[str, Measured]:
+    """What a file has, by the program's digest; none if there is no such file.
 
-def keeping(path: str | os.PathLike[str], measure: Measure) -> Measure:
-    """Measures a program unless the file has what the same compiler said of the same program.
-
-    Args:
-      path: a file of one JSON object per line, to which what is measured is appended. A line that
-        was cut short, by a process that was ended while it wrote, counts as none.
-      measure: what measures.
+    A line that was cut short, by the end of the process that wrote it, counts as none.
     """
-    path = pathlib.Path(path)
-    known = {}
+    found = {}
     for line in path.read_text().splitlines() if path.exists() else ():
         try:
             record = json.loads(line)
         except json.JSONDecodeError:
             continue
-        known[record.pop("program")] = record
-
-    def measured(lowered: jax.stages.Lowered, devices: Sequence[jax.Device]) -> Measured:
-        program = _digest(lowered, devices)
-        if program in known:
-            return _read(known[program])
-        found = measure(lowered, devices)
-        known[program] = _written(found)
-        line = json.dumps({"program": program, **known[program]})
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "a") as file:
-            # A line of its own, whatever was cut short before it.
-            file.write(f"\n{line}\n")
-        return found
-
-    return measured
+        found[record["program"]] = from_json(record)
+    return found
 
 
-def _digest(lowered: jax.stages.Lowered, devices: Sequence[jax.Device]) -> str:
-    """Of the program's text, the devices and the compiler's version: all that a result hangs on."""
-    versions = [f"{name} {_version(name)}" for name in _COMPILERS]
-    first = devices[0]
-    given = [*versions, first.platform, first.device_kind, str(len(devices)), lowered.as_text()]
-    return hashlib.sha256("\n".join(given).encode()).hexdigest()
+def append(path: pathlib.Path, program: str, measured: Measured) -> None:
+    """Adds a line; the file and its folder are made if there is none.
+
+    Args:
+      path: the file.
+      program: its digest.
+      measured: what was found.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a") as file:
+        # On a line of its own, whatever was cut short before.
+        file.write("\n" + json.dumps({"program": program, **to_json(measured)}) + "\n")
 
 
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "none"
-
-
-def _written(found: Measured) -> dict[str, object]:
+def to_json(measured: Measured) -> dict[str, Any]:
     """A JSON object."""
-    least, most = (
-        {**costs._asdict(), "collectives": {k: list(v) for k, v in costs.collectives.items()}}
-        for costs in (found.least, found.most)
-    )
-    return {**found._asdict(), "least": least, "most": most}
+    found = measured._asdict()
+    for name in ("least", "most"):
+        moved = {kind: list(traffic) for kind, traffic in found[name].collectives.items()}
+        found[name] = {**found[name]._asdict(), "collectives": moved}
+    return found
 
 
-def _read(record: dict) -> Measured:
-    """The inverse of `_written`."""
-    least, most = (
-        Costs(**{**costs, "collectives": {k: Traffic(*v) for k, v in costs["collectives"].items()}})
-        for costs in (record["least"], record["most"])
-    )
-    return Measured(**{**record, "least": least, "most": most})
+def from_json(record: dict[str, Any]) -> Measured:
+    """The inverse of `to_json`; what else the object has is left."""
+    found = {name: record[name] for name in Measured._fields}
+    found["chip"] = found["chip"] and Chip(*found["chip"])
+    for name in ("least", "most"):
+        moved = {kind: Traffic(*each) for kind, each in found[name]["collectives"].items()}
+        found[name] = Costs(**{**found[name], "collectives": moved})
+    return Measured(**found)

@@ -4,11 +4,10 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from rnngen_jax import config_files, experiment
-from rnngen_jax.config import require
-from rnngen_jax.pods import compiling, programs, topology
-from rnngen_jax.pods.compiling import Figures, Measure
+from rnngen_jax.pods import compiling, steps, topology
+from rnngen_jax.pods.compiling import Figures
 from rnngen_jax.pods.hlo import Traffic
+from rnngen_jax.pods.measuring import Measure
 
 # Each config file's preset for a pod.
 CONFIGS = (
@@ -34,19 +33,11 @@ TOPOLOGIES = (
     *("v4:2x2x4", "v5p:2x2x4", "v6e:4x4", "tpu7x:2x2x4"),
 )
 
-# The training images of a source, which need not be here: height, width, channels, levels, classes
-# and their number.
-_ITEMS = {
-    "digits": (8, 8, 1, 17, 10, 1437),
-    "idx": (28, 28, 1, 256, 10, 50_000),
-    "folder": (32, 32, 3, 256, 0, 50_000),
-    "tfds": (32, 32, 3, 256, 10, 45_000),
-}
 # A device's operations over those of one device that stands alone, at most.
 MOST_RATIO = 1.02
 _TITLES = (
     *("config", "batch", "GFLOP", "ratio", "collectives", "KiB", "gradients", "rest"),
-    *("peak MiB", "cycles", "predicted"),
+    *("peak MiB", "predicted"),
 )
 
 
@@ -85,39 +76,32 @@ class Row(NamedTuple):
         return alone and set(self.figures.collectives) <= {"all-reduce"} and self.figures.fits
 
 
-def rows(
-    configs: Sequence[str], names: Sequence[str], by: Measure = compiling.measure
-) -> Iterator[Row]:
-    """Compiles each config's training step for each machine, at the config's batch per device.
+def rows(configs: Sequence[str], names: Sequence[str], measure: Measure) -> Iterator[Row]:
+    """Each config's training step on each machine, at the config's batch per device.
 
-    The program of a single device is compiled once for all machines of the same chip.
+    The program of a single device is measured once for all machines of the same chip.
 
     Args:
       configs: as for --config.
       names: of machines, as for `topology.machine`.
-      by: what measures a program.
+      measure: see `measuring`.
 
     Raises:
       UserError: an unknown config or machine, or data whose shape is not known here.
       RunError: the TPU's compiler is not installed, or at work elsewhere.
     """
-    machines = [topology.machine(name, f"--topologies={name}") for name in names]
+    kinds = [topology.named(name, f"--topologies={name}")[0] for name in names]
     for config in configs:
-        settings = experiment.resolve(experiment.check(config_files.load(config)))
-        source = settings.data.name.partition(":")[0]
-        require(source in _ITEMS, f"data of {config}", settings.data.name, f"one of {[*_ITEMS]}")
-        dataset = programs.unseen(settings, _ITEMS[source])
-        program = programs.programs(settings, dataset)["train"]
-        gradients = programs.gradient_bytes(settings, dataset)
+        program, gradients = steps.step(config)
         alone = {}
-        for machine in machines:
-            kind, seconds = machine.name.partition(":")[0], 0.0
+        for kind, name in zip(kinds, names, strict=True):
+            seconds = 0.0
             if kind not in alone:
-                alone[kind] = compiling.on_devices(program, machine.devices[:1], by=by)
+                alone[kind] = measure(config, name, True)
                 seconds = alone[kind].seconds
-            found = compiling.figures(program, machine, one=alone[kind], by=by)
-            seconds += found.compile_seconds
-            yield Row(config, machine.name, len(machine.devices), gradients, found, seconds)
+            every = measure(config, name, False)
+            found = compiling.compared(program.batch_size, alone[kind], every)
+            yield Row(config, name, every.devices, gradients, found, seconds + every.seconds)
 
 
 def line(row: Row) -> str:
@@ -150,10 +134,10 @@ def page(found: Sequence[Row], command: str) -> str:
         "`batch` is per device, the config's own. `KiB` is what a device hands in to all "
         "collectives of a step: the `gradients` of all players, and the `rest`, which is metrics "
         "and batch statistics. Where a step has conditionals, as that of a codebook's start, a "
-        "cell has what is done at least and at most; `cycles` and `predicted` are of the least. "
-        "`peak MiB` is of a device. `cycles` are estimated by the compiler, "
-        "in millions; `predicted` is how well the step scales from one device, from published "
-        "peaks of the chip and its links, without latencies. Neither is measured.",
+        "cell has what is done at least and at most, and `predicted` is of the least. `peak MiB` "
+        "is of a device, as the compiler assigns its memory. `predicted` is how well the step "
+        "scales from one device, from published peaks of the chip and its links, without "
+        "latencies; it is not measured.",
     ]
     lines = ["# Training steps on pods"]
     for text in prose:
@@ -179,7 +163,6 @@ def _cells(row: Row) -> tuple[str, ...]:
         f"{row.gradients / 1024:,.1f}",
         _between(*(f"{(handed - row.gradients) / 1024:,.1f}" for handed in row.crossing)),
         f"{found.peak_bytes / 2**20:,.1f}",
-        f"{found.cycles / 1e6:,.2f}" if found.cycles else "",
         "" if found.efficiency is None else f"{found.efficiency:.1%}",
     )
 
