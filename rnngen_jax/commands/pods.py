@@ -12,7 +12,7 @@ program that does not, or does not fit in a device's memory, is named, and the e
 
 A TPU's compiler is ended before it generates code, which takes most of its time and changes no
 figure here; so there are no cycles, which `rnngen compile` has. With --out, what is found is also
-kept beside that file until it is written: after an interruption the same command goes on from there.
+kept beside that file until it is written: after an interruption the same command goes on from it.
 """
 
 import pathlib

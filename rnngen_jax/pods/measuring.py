@@ -9,9 +9,11 @@ has come to its end.
 
 import json
 import multiprocessing
+import os
 import pathlib
 import re
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
@@ -130,6 +132,7 @@ def _said(connection: Connection) -> dict[str, Any]:
 
 def _compile(config: str, name: str, alone: bool, folder: str, connection: Connection) -> None:
     """The work of a process: says which program it is, and what it found if it is not ended."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     import jax
 
     # The TPU's compiler needs no TPU, and must not look for one.
@@ -148,3 +151,9 @@ def _compile(config: str, name: str, alone: bool, folder: str, connection: Conne
         say(records.to_json(compiling.measure(*traced, dumps)))
     except (UserError, RunError) as error:
         say({"refused": type(error).__name__, "message": str(error)})
+
+
+def _end_with_parent() -> None:
+    """Ends this process with the one that asked for it, whichever way that ends."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
