@@ -183,7 +183,7 @@ class Model(NamedTuple):
       lossy: for models with a codebook, coding of images by their codes alone
         (`models.codes.Lossy`).
       log_probs_under: for models with codes, `log_prob` under each prior that `evaluate` reports,
-        by name; `None` for the model's own.
+        by name; `log_prob` itself is the one under the model's own.
       classify: for classifiers, `classify(params, extra, image) -> (features, logits)`, from uint8
         `[B, H, W, C]` to float32 `[B, F]`, for comparing images, and `[B, K]` class logits; without
         dropout.
@@ -214,7 +214,7 @@ class Model(NamedTuple):
     latent: Latent | None = None
     codes: Any = None
     lossy: Any = None
-    log_probs_under: Mapping[str, Callable[[Params, Extra, Batch, Array], Array] | None] = {}
+    log_probs_under: Mapping[str, Callable[[Params, Extra, Batch, Array], Array]] = {}
     classify: Callable[[Params, Extra, Array], tuple[Array, Array]] | None = None
     activations: Callable[[Params, Extra, Array], tuple[Array, ...]] | None = None
 

@@ -316,18 +316,16 @@ def coded_model(
         grids = [x.astype(grid.dtype) for x, grid in zip(found, codes.specs, strict=True)]
         return code_bound.log_sum(log_joint, packed(grids))
 
-    def under(
-        log_p_of: Callable[[Params, Extra, Batch], Array] | None,
-    ) -> Callable[..., Array] | None:
+    def under(log_p_of: Callable[[Params, Extra, Batch], Array] | None) -> Callable[..., Array]:
         if log_p_of is None:
-            return None
+            return log_prob
 
-        def log_prob(params: Params, extra: Extra, batch: Batch, key: Array) -> Array:
+        def of_other(params: Params, extra: Extra, batch: Batch, key: Array) -> Array:
             del key
             found, log_p = encoded(params, extra, batch)
             return log_p + log_p_of(params, extra, of_codes(batch, found))
 
-        return log_prob
+        return of_other
 
     def codes_drawn(
         params: Params, extra: Extra, key: Array, label: Array, temperature: Scalar

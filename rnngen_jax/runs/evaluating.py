@@ -171,7 +171,9 @@ def _measure(
     score = likelihood.scorer(first.model, transform, iw_samples)
     own = likelihood.scorer(first.model, transform) if iw_samples else None
     under = {
-        name: log_prob and likelihood.scorer(first.model._replace(log_prob=log_prob), transform)
+        name: likelihood.scorer(first.model._replace(log_prob=log_prob), transform)
+        if log_prob is not first.model.log_prob
+        else score
         for name, log_prob in first.model.log_probs_under.items()
     }
     if code_candidates:
@@ -201,7 +203,7 @@ def _measure(
         if own is not None:
             metrics["elbo_nats_per_image"] = evaluated(own, run).nats_per_image
         for name, other in under.items():
-            row = result if other is None else evaluated(other, run)
+            row = result if other is score else evaluated(other, run)
             metrics[f"{name}_{bits}"] = row.bits_per_dim
             metrics[f"{name}_{bits}_error"] = row.bits_per_dim_error
         found.append(metrics)

@@ -86,7 +86,6 @@ def facts(kind):
             "under": {
                 name: log_prob(params, extra, batch, key)
                 for name, log_prob in model.log_probs_under.items()
-                if log_prob is not None  # the model's own
             },
             "lossy": model.lossy.encode(params, extra, image),
             "row": model.lossy.rows.log_prob(params, extra, {**batch, "image": row}, key),
@@ -188,8 +187,10 @@ def test_each_prior_is_a_distribution_over_grids(kind):
     p = counts / counts.sum(-1, keepdims=True)
     depth = np.broadcast_to(np.arange(grid.channels), own.shape)
     np.testing.assert_allclose(spent["unigram"], np.log(p[depth, own]).sum((1, 2, 3)), rtol=1e-4)
-    assert list(model.log_probs_under) == ["uniform", "unigram", "recurrent"]
-    assert model.log_probs_under["recurrent"] is None
+    np.testing.assert_allclose(
+        spent["recurrent"], found["log_prob"] - found["log_x"], rtol=1e-4, atol=1e-5
+    )
+    assert model.log_probs_under["recurrent"] is model.log_prob
     even = uniform(grid).log_prob({}, {}, batch_of(grids(grid)), None)
     assert np.exp(np.float64(even)).sum() == pytest.approx(1, abs=1e-5)
 
