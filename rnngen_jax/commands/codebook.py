@@ -23,8 +23,8 @@ code of one is alone, the other has its commonest code everywhere.
 
 An npz holds the arrays: `counts` [depth, K], `shown` [depth, S], the codes that are shown, `alone`
 and `surrounded` [depth, S, H', W', C] in [0, 1], NaN outside of the image or for a code that is not
-used, and `vectors` [depth, S, V]; `image` as shown, `codes` [N, h, w, depth] and `reconstruction`
-of these. Of two levels there are `top_counts` and so on.
+used, and `vectors` [depth, S, V]; `image` as shown, with `levels`, and `codes` [N, h, w, depth] and
+`reconstruction` of these. Of two levels there are `top_counts` and so on.
 
 Prints the perplexity, the share of codes in use and the number of dead ones over all images.
 """
@@ -68,6 +68,7 @@ def run(which: Which, chosen: Chosen, most: int, shown: int, out: str) -> None:
     opened = open_run(which)
 
     import jax
+    import numpy as np
 
     from rnngen_jax.evaluation import code_maps, codebook_pictures, codes, sampling
     from rnngen_jax.files import filling
@@ -90,7 +91,7 @@ def run(which: Which, chosen: Chosen, most: int, shown: int, out: str) -> None:
     if not first():
         return
     if pictures.ending(out) == ".npz":
-        stored = {"image": images, "reconstruction": mean}
+        stored = {"image": images, "levels": np.int32(model.spec.levels), "reconstruction": mean}
         for level, name in levels:
             given = {"codes": some[level], **found[level]._asdict()}
             stored |= {f"{name}_{key}".lstrip("_"): array for key, array in given.items()}

@@ -82,6 +82,7 @@ def test_a_codebook_is_that_of_the_whole_split(call):
     call("reconstruct", run, "--num=300", "--out=all.npz")
     rebuilt = arrays("all.npz")
     np.testing.assert_array_equal(stored["image"], rebuilt["image"][:2])
+    assert stored["levels"] == 17
     np.testing.assert_allclose(stored["reconstruction"], rebuilt["reconstruction"][:2], atol=1e-6)
     assert stored["counts"].shape == (2, 7)
     assert (stored["counts"].sum(1) == 300 * 16).all()
