@@ -83,9 +83,7 @@ def require_codes(run: Run, where: str) -> None:
     """
     if run.experiment.name not in models.tokenizers():
         allowed = " or ".join(models.tokenizers())
-        raise UserError(
-            f"{where} must be the folder of a run of {allowed}, got one of {run.experiment.name}."
-        )
+        raise UserError(f"{where} must name a run of {allowed}, got one of {run.experiment.name}.")
 
 
 def adopt(settings: Experiment, run: Run) -> tuple[Experiment, Frozen]:

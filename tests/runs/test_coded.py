@@ -284,11 +284,7 @@ def test_a_tokenizer_that_does_not_fit_is_refused(made, tokenizer, tmp_path, cap
     old, new, said = {
         "edited": ("codes=5", "codes=9", "codebook:codes=9"),
         "version": ('"vectors"', '"vector_width"', "is not a config of this version"),
-        "pixels": (
-            "",
-            "",
-            "must name the folder of a run of a tokenizer, such as vqvae, got one of",
-        ),
+        "pixels": ("", "", "must name a run of vqgan or vqvae, got one of pixel_cnn"),
     }[change]
     source = tokenizer
     path.write_text(path.read_text().replace(old, new))

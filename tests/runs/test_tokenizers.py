@@ -134,7 +134,7 @@ def test_its_own_tokenizer_is_trained_first(made, tmp_path, capsys):
 
 REFUSED = {
     "missing": ("config.tokenizer='{root}/none': {root}/none holds no run", ()),
-    "another": ("must be the folder of a run of vqgan or vqvae, got one of code_rnn", ()),
+    "another": ("must name a run of vqgan or vqvae, got one of code_rnn", ()),
     "vqvae": (
         "was trained on other data: config.data.binarisation must be 'none', got 'threshold'",
         ("--config.data.binarisation=threshold",),
