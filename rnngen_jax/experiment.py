@@ -10,12 +10,14 @@ from ml_collections import ConfigDict
 
 from rnngen_jax import data, models, paths
 from rnngen_jax.config import UnreadError, from_mapping, nearest, require, to_mapping
+from rnngen_jax.data import codes as stored
 from rnngen_jax.data.base import DataConfig
 from rnngen_jax.errors import UserError
 from rnngen_jax.evaluation.likelihood import EvaluationConfig
 from rnngen_jax.files import read_regular, replacing
 from rnngen_jax.models import levels
 from rnngen_jax.models.base import Model
+from rnngen_jax.models.codes import of_grids
 from rnngen_jax.models.frozen import Frozen, Perceptual
 from rnngen_jax.models.two_stage import two_stage
 from rnngen_jax.shapes import ImageSpec
@@ -384,7 +386,8 @@ def build(experiment: Experiment, spec: ImageSpec, frozen: Frozen | None = None)
         judge = models.build(judge_of(experiment.name), experiment.judge, spec)
         return models.build(experiment.name, experiment.model, spec, Perceptual(judge, frozen))
     if experiment.codes is None:
-        return models.build(experiment.name, experiment.model, spec)
+        model = models.build(experiment.name, experiment.model, spec)
+        return of_grids(model) if stored.origin(experiment.data.name) is not None else model
     tokenizer = models.build(experiment.tokenizer_model, experiment.codes, spec)
     prior = levels.prior(experiment.name, experiment.model, tokenizer.codes.specs)
     return two_stage(tokenizer, prior, frozen)

@@ -1,6 +1,6 @@
 """Sets JAX up for the tests before anything imports it: CPU, eight virtual devices, a cache."""
 
-import contextlib
+import functools
 import gc
 import importlib.util
 import os
@@ -58,15 +58,13 @@ if _WORKER and hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, {_CORES[int(_WORKER.removeprefix("gw")) % len(_CORES)]})
 
 import jax  # noqa: E402, after what it reads
+import quick_keys  # noqa: E402
 import tiny_runs  # noqa: E402
 
-# Nearly all programs draw, and most of all those that make a model's first parameters: with this
-# generator of JAX's they compile in less than two thirds of the time that Threefry takes. Nothing
-# but the numbers drawn depends on it. The processes that tests start find it in the environment.
-_GENERATOR = "threefry2x32" if os.environ.get("RNNGEN_TESTS_OPTIMISED") else "philox2x32"
-with contextlib.suppress(ValueError):  # where JAX does not know it
-    jax.config.update("jax_default_prng_impl", _GENERATOR)
-    os.environ["JAX_DEFAULT_PRNG_IMPL"] = _GENERATOR
+# With these keys programs compile faster. Tests with the compiler's own settings have JAX's own,
+# and so has every process that a test starts.
+if not os.environ.get("RNNGEN_TESTS_OPTIMISED"):
+    jax.random.key = functools.partial(jax.random.key, impl=quick_keys.IMPLEMENTATION)
 
 # Traces are millions of short-lived objects among the many that importing JAX has made for good:
 # looking for cycles in them at the default pace takes a tenth of the whole time.

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 # Of images, and of grids of codes.
-LIKELIHOODS = ("nats_per_image", "bits_per_dim", "nats_per_grid", "bits_per_code")
+LIKELIHOODS = ("nats_per_image", "bits_per_dim", "code_nats", "bits_per_code")
 FEW = 20  # up to this many classes, the share of each is printed
 
 

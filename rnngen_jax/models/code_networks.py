@@ -11,7 +11,7 @@ from rnngen_jax import keys
 from rnngen_jax.models.base import Extra, Params
 from rnngen_jax.models.levels import NAMES, Grids
 from rnngen_jax.modules.quantisers import Quantiser
-from rnngen_jax.modules.quantisers.base import Quantised, Train
+from rnngen_jax.modules.quantisers.base import Alternatives, Assigned, Quantised, Train
 from rnngen_jax.modules.vqvae import (
     BottomEncoder,
     CodeDecoder,
@@ -33,6 +33,8 @@ class CodeNetworks(NamedTuple):
       specs: the grids of codes of each level, the coarsest first.
       init: `init(key) -> (params, extra)`.
       quantise: `quantise(params, extra, image, train) -> Quantised`, of an image's vectors.
+      alternatives: `alternatives(params, extra, image, count)`, the `Alternatives` of each level's
+        vectors; those of a level are for the own codes of the coarser ones.
       vectors: `vectors(params, extra, codes)`, the vectors of codes.
       decode: `decode(params, extra, vectors) -> raw [B, H, W, C, P]`.
     """
@@ -40,6 +42,7 @@ class CodeNetworks(NamedTuple):
     specs: tuple[ImageSpec, ...]
     init: Callable[[Array], tuple[Params, Extra]]
     quantise: Callable[[Params, Extra, Array, Train], Quantised]
+    alternatives: Callable[[Params, Extra, Array, int], tuple[Alternatives, ...]]
     vectors: Callable[[Params, Extra, Grids], Any]
     decode: Callable[[Params, Extra, Any], Array]
 
@@ -69,10 +72,19 @@ def one_level(shared: dict[str, Any], quantiser: Quantiser, width: int, size: in
         }
         return {"model": params}, {"quantiser": extra}
 
+    def encoded(params: Params, image: Array) -> Array:
+        return encoder.apply({"params": params["model"]["encoder"]}, image.astype(jnp.int32))
+
     def quantise(params: Params, extra: Extra, image: Array, train: Train = None) -> Quantised:
-        own = params["model"]
-        z = encoder.apply({"params": own["encoder"]}, image.astype(jnp.int32))
-        return quantiser.quantise(own["quantiser"], extra["quantiser"], z, train)
+        own = params["model"]["quantiser"], extra["quantiser"]
+        return quantiser.quantise(*own, encoded(params, image), train)
+
+    def alternatives(
+        params: Params, extra: Extra, image: Array, count: int
+    ) -> tuple[Alternatives, ...]:
+        own, z = (params["model"]["quantiser"], extra["quantiser"]), encoded(params, image)
+        found = quantiser.quantise(*own, z).indices
+        return (quantiser.alternatives(*own, z, found, count),)
 
     def vectors_of(params: Params, extra: Extra, codes: Array) -> Array:
         own = params["model"]["quantiser"], extra["quantiser"]
@@ -83,7 +95,7 @@ def one_level(shared: dict[str, Any], quantiser: Quantiser, width: int, size: in
         return decoder.apply({"params": params["model"]["decoder"]}, vectors)
 
     grid = ImageSpec(height, columns, quantiser.depth, quantiser.codes, spec.classes)
-    return CodeNetworks((grid,), init, quantise, vectors_of, decode)
+    return CodeNetworks((grid,), init, quantise, alternatives, vectors_of, decode)
 
 
 def two_levels(shared: dict[str, Any], quantiser: Quantiser, width: int, size: int) -> CodeNetworks:
@@ -126,16 +138,25 @@ def two_levels(shared: dict[str, Any], quantiser: Quantiser, width: int, size: i
     def apply(params: Params, name: str, *inputs: Any) -> Array:
         return networks[name].apply({"params": params["model"][name]}, *inputs)
 
-    def quantise(params: Params, extra: Extra, image: Array, train: Train = None) -> Quantised:
+    def assigned(
+        params: Params, extra: Extra, image: Array, train: Train
+    ) -> tuple[list[Array], list[Assigned]]:
+        """The vectors of each level, and what its quantiser makes of them."""
         own, state = params["model"]["quantiser"], extra["quantiser"]
 
-        def assigned(name: str, z: Array) -> Any:
+        def assign(name: str, z: Array) -> Assigned:
             noise = None if train is None else (keys.named(train[0], name), train[1])
             return quantiser.assign(own[name], state[name], z, noise, None)
 
         features = apply(params, "features", image.astype(jnp.int32))
-        found = [assigned("top", apply(params, "top", features))]
-        found.append(assigned("bottom", apply(params, "bottom", features, found[0].values)))
+        top = apply(params, "top", features)
+        of_top = assign("top", top)
+        bottom = apply(params, "bottom", features, of_top.values)
+        return [top, bottom], [of_top, assign("bottom", bottom)]
+
+    def quantise(params: Params, extra: Extra, image: Array, train: Train = None) -> Quantised:
+        own, state = params["model"]["quantiser"], extra["quantiser"]
+        _, found = assigned(params, extra, image, train)
         if train is not None:
             moved = quantiser.moved([own[name] for name in names], found)
             state = dict(zip(names, moved, strict=True))
@@ -149,6 +170,16 @@ def two_levels(shared: dict[str, Any], quantiser: Quantiser, width: int, size: i
         )
         return Quantised(values, indices, losses, jax.lax.stop_gradient(state))
 
+    def alternatives(
+        params: Params, extra: Extra, image: Array, count: int
+    ) -> tuple[Alternatives, ...]:
+        own, state = params["model"]["quantiser"], extra["quantiser"]
+        each = zip(names, *assigned(params, extra, image, None), strict=True)
+        return tuple(
+            quantiser.alternatives(own[name], state[name], z, found.indices, count)
+            for name, z, found in each
+        )
+
     def vectors_of(params: Params, extra: Extra, codes: tuple[Array, ...]) -> tuple[Array, ...]:
         own, state = params["model"]["quantiser"], extra["quantiser"]
         each = zip(names, codes, strict=True)
@@ -158,4 +189,4 @@ def two_levels(shared: dict[str, Any], quantiser: Quantiser, width: int, size: i
         del extra
         return apply(params, "decoder", vectors)
 
-    return CodeNetworks(specs, init, quantise, vectors_of, decode)
+    return CodeNetworks(specs, init, quantise, alternatives, vectors_of, decode)

@@ -8,6 +8,8 @@ top's codes: p(top) p(bottom | top). By itself it is a model of the grids of cod
 `config.tokenizer` makes it one of images (`models.two_stage`).
 """
 
+import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -17,7 +19,7 @@ import numpy as np
 from jax import Array
 
 from rnngen_jax import cells
-from rnngen_jax.config import require, require_at_least
+from rnngen_jax.config import refuse_unread, require, require_at_least
 from rnngen_jax.models.autoregressive import Steps, autoregressive_model, in_raster_order
 from rnngen_jax.models.base import (
     Extra,
@@ -31,7 +33,8 @@ from rnngen_jax.models.base import (
 from rnngen_jax.models.levels import Coarser
 from rnngen_jax.models.recurrent import UnrolledConfig, cell_of, run_of
 from rnngen_jax.modules.code_rnn import CodeRNN
-from rnngen_jax.ops import likelihoods, orders
+from rnngen_jax.ops import factorised, likelihoods, orders
+from rnngen_jax.ops.likelihoods import PixelLikelihood
 from rnngen_jax.shapes import ImageSpec
 
 
@@ -52,6 +55,10 @@ class Config(UnrolledConfig):
       deep_features: size of the cell over the depths of a place, of the same kind; not read for
         codes of one depth.
       dropout: rate for the inputs and outputs of the cell over places, one mask per image.
+      heads: for codes of several values, how many levels each value has, such as 8x5x5 for the
+        quantiser fsq:levels=8x5x5, or 2^9 for lfq:bits=9: each value has logits of its own. Empty
+        for one logit per code.
+      chained: with heads, a value's logits depend on the values before it.
     """
 
     TOKENIZER: ClassVar[str] = "vqvae"
@@ -64,6 +71,8 @@ class Config(UnrolledConfig):
     class_conditional: bool = False
     deep_features: int = 64
     dropout: float = 0.0
+    heads: str = ""
+    chained: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -72,6 +81,38 @@ class Config(UnrolledConfig):
         require_at_least(self, "config.model", 1, "input_features", "deep_features")
         allowed = "≥ 1 if config.model.above is 0"
         require(self.previous + self.above > 0, "config.model.previous", 0, allowed)
+        self.levels()
+        if not self.heads:
+            refuse_unread(self, "config.model", "chained", ("heads",))
+
+    def levels(self) -> tuple[int, ...]:
+        """The numbers in `heads`.
+
+        Raises:
+          UserError: something else is there.
+        """
+        if not self.heads:
+            return ()
+        power = re.fullmatch(r"(\d+)\^(\d{1,2})", self.heads, re.ASCII)
+        words = [power[1]] * int(power[2]) if power else self.heads.split("x")
+        numbers = [int(word) for word in words if re.fullmatch(r"\d{1,7}", word, re.ASCII)]
+        fits = len(numbers) == len(words) and min(numbers, default=0) >= 2
+        allowed = "numbers ≥ 2 with x between, such as 8x5x5, or 2^9"
+        require(fits, "config.model.heads", self.heads, allowed)
+        return tuple(numbers)
+
+    def likelihood(self, codes: int) -> PixelLikelihood:
+        """The distribution of one of K codes.
+
+        Raises:
+          UserError: heads of another number of codes.
+        """
+        levels = self.levels()
+        if not levels:
+            return likelihoods.categorical(codes)
+        allowed = f"numbers whose product is {codes}, the number of codes"
+        require(math.prod(levels) == codes, "config.model.heads", self.heads, allowed)
+        return factorised.heads(levels, self.chained)
 
     def require_private(self, player: str, noise: float) -> None:
         """Raises a `UserError`: the tokenizer and the counts of codes have no private gradients."""
@@ -83,7 +124,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
     """Builds the model for grids of codes like `spec`.
 
     Raises:
-      UserError: an unknown cell, or labels that the data do not have.
+      UserError: an unknown cell, labels that the data do not have, or heads of other codes.
     """
     return build_level(config, spec)()
 
@@ -98,7 +139,7 @@ def build_level(
     """
     require_classes(config.class_conditional, spec)
     height, width, depth = spec.shape
-    likelihood = likelihoods.categorical(spec.levels)
+    likelihood = config.likelihood(spec.levels)
     cell = cell_of(config)
     deep = None
     if depth > 1:
@@ -117,6 +158,7 @@ def build_level(
         position=config.position,
         conditional=config.class_conditional,
         coarser=None if coarser is None else coarser.spec,
+        size=likelihood.size,
         run=run_of(config),
     )
 
@@ -143,7 +185,7 @@ def build_level(
             variables = {"params": params["model"]}
             context = jnp.swapaxes(context, 1, 2)
             raw = net.apply(variables, context, place, codes, label, masks, around())
-            return jnp.moveaxis(raw, 1, 0).reshape(-1, *spec.shape, spec.levels)
+            return jnp.moveaxis(raw, 1, 0).reshape(-1, *spec.shape, likelihood.size)
 
         def first(params: Params, label: Array) -> Any:
             num, variables = label.shape[0], {"params": params["model"]}
@@ -165,8 +207,8 @@ def build_level(
             before = jnp.full_like(label, spec.levels)
             if turn > 0:
                 before = seen[t * depth + turn - 1]
-            inner, logits = net.apply(variables, inner, y, before, turn, method=net.read)
-            return (carry, y, label, inner, above), logits[:, None]
+            inner, outputs = net.apply(variables, inner, y, before, turn, method=net.read)
+            return (carry, y, label, inner, above), outputs[:, None]
 
         return autoregressive_model(
             "code_rnn",

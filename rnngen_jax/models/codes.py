@@ -7,6 +7,7 @@ The bound holds for any decoder that is a normalised distribution over images an
 one over grids of codes, as p(x) sums the products of both over all grids.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,8 +18,10 @@ from jax import Array
 
 from rnngen_jax import keys
 from rnngen_jax.errors import UserError
-from rnngen_jax.models.autoregressive import Stage, Steps
+from rnngen_jax.models import code_bound, code_completion
+from rnngen_jax.models.autoregressive import Stage, Steps, guided
 from rnngen_jax.models.base import (
+    Aux,
     Batch,
     Completion,
     Extra,
@@ -30,15 +33,14 @@ from rnngen_jax.models.base import (
     Params,
     Scalar,
     completer,
-    labels_for,
     sampler,
 )
 from rnngen_jax.models.levels import NAMES, Grids, over_levels, packed
-from rnngen_jax.ops import resampling
+from rnngen_jax.modules.quantisers.base import Alternatives
 from rnngen_jax.ops.likelihoods import PixelLikelihood
 from rnngen_jax.shapes import IMAGE, ImageSpec
 
-CANDIDATES = 64  # default draws of codes that a completion is chosen from
+SCORES = ("code_nats", "bits_per_code")  # of a grid of codes, per grid and per code
 
 
 class Codes(NamedTuple):
@@ -53,6 +55,9 @@ class Codes(NamedTuple):
       width: D of a code's vector.
       encode: `encode(params, extra, image) -> codes`, grids `[B, h, w, depth]` of their spec's
         dtype, as in evaluation.
+      alternatives: `alternatives(params, extra, image, count)`, the `Alternatives` of each level's
+        places, indices `[B, h, w, M, depth]` and costs `[B, h, w, M]`; the first are those of
+        `encode`.
       vectors: `vectors(params, extra, codes)`, `[B, h, w, D]` of each level.
       decode: `decode(params, extra, vectors) -> raw [B, H, W, C, P]`, from the vectors of all
         levels.
@@ -68,6 +73,7 @@ class Codes(NamedTuple):
     image_spec: ImageSpec
     width: int
     encode: Callable[[Params, Extra, Array], Grids]
+    alternatives: Callable[[Params, Extra, Array, int], tuple[Alternatives, ...]]
     vectors: Callable[[Params, Extra, Grids], Any]
     decode: Callable[[Params, Extra, Any], Array]
     likelihood: PixelLikelihood
@@ -180,7 +186,8 @@ def uniform(spec: ImageSpec) -> Model:
         num = batch[spec.key].shape[0]
         return jnp.full(num, -spec.dims * np.log(spec.levels), jnp.float32)
 
-    def log_probs(raw: Array) -> Array:
+    def log_probs(raw: Array, temperature: Scalar = 1.0) -> Array:
+        del temperature
         return jnp.full((*raw.shape[:-1], spec.levels), -np.log(spec.levels), jnp.float32)
 
     def conditionals(
@@ -211,6 +218,7 @@ def uniform(spec: ImageSpec) -> Model:
         return label, jnp.zeros((label.shape[0], row, 1))
 
     starts = np.arange(spec.height, dtype=np.int32)[:, None, None] * row
+    steps = Steps(starts, row, lambda params, label: label, raw_of_row)
     return Model(
         name="uniform",
         spec=spec,
@@ -222,9 +230,26 @@ def uniform(spec: ImageSpec) -> Model:
         sample=sampler(sample),
         complete=completer(fill, candidates=1),
         conditionals=conditionals,
-        steps=Steps(starts, row, lambda params, label: label, raw_of_row),
+        guided=guided(steps, spec, 1, log_probs),
+        steps=steps,
         log_probs=log_probs,
     )
+
+
+def of_grids(model: Model) -> Model:
+    """A model whose items are grids of codes, with names of its own for what it measures."""
+    names = dict(zip(model.scores, SCORES, strict=True))
+
+    def renamed(loss: Loss) -> Loss:
+        def of_codes(*given: Any) -> tuple[Array, Aux]:
+            value, aux = loss(*given)
+            metrics = {names.get(name, name): found for name, found in aux.metrics.items()}
+            return value, aux._replace(metrics=metrics)
+
+        return of_codes
+
+    losses = {player: renamed(loss) for player, loss in model.losses.items()}
+    return model._replace(losses=losses, scores=SCORES)
 
 
 def uniform_prior(specs: Sequence[ImageSpec]) -> Prior:
@@ -244,7 +269,7 @@ def coded_model(
     tokenizer: Callable[[Params, Extra], tuple[Params, Extra]],
     prior: Prior,
     bound: str,
-    others: Mapping[str, Callable[[Params, Extra, Batch], Array]] | None = None,
+    reported: Mapping[str, Callable[[Params, Extra, Batch], Array] | None] | None = None,
 ) -> Model:
     """Builds a model of images from codes and a prior over them.
 
@@ -257,8 +282,8 @@ def coded_model(
       tokenizer: `tokenizer(params, extra) -> (params, extra)` of `codes`.
       prior: the prior over codes.
       bound: the bound's name.
-      others: by name, other priors' log p(c) `[B]` of a batch of codes:
-        `log_p(params, extra, batch)`.
+      reported: by name, the priors that `evaluate` reports: log p(c) `[B]` of a batch of codes,
+        `log_p(params, extra, batch)`; `None` for the prior's own.
     """
     spec, likelihood = codes.image_spec, codes.likelihood
     places = sum(grid.height * grid.width for grid in codes.specs)
@@ -279,7 +304,24 @@ def coded_model(
         found, log_p = encoded(params, extra, batch)
         return log_p + log_prior(params, extra, of_codes(batch, found), key)
 
-    def under(log_p_of: Callable[[Params, Extra, Batch], Array]) -> Callable[..., Array]:
+    def log_prob_over(params: Params, extra: Extra, batch: Batch, key: Array, count: int) -> Array:
+        own, image = tokenizer(params, extra), batch[spec.key]
+
+        def log_joint(found: Grids) -> Array:
+            log_p = codes.log_likelihood(*own, found, image)
+            return log_p + log_prior(params, extra, of_codes(batch, found), key)
+
+        find = functools.partial(codes.alternatives, *own)
+        found = code_bound.candidates(find, image, count)
+        grids = [x.astype(grid.dtype) for x, grid in zip(found, codes.specs, strict=True)]
+        return code_bound.log_sum(log_joint, packed(grids))
+
+    def under(
+        log_p_of: Callable[[Params, Extra, Batch], Array] | None,
+    ) -> Callable[..., Array] | None:
+        if log_p_of is None:
+            return None
+
         def log_prob(params: Params, extra: Extra, batch: Batch, key: Array) -> Array:
             del key
             found, log_p = encoded(params, extra, batch)
@@ -304,30 +346,6 @@ def coded_model(
         found = codes_drawn(params, extra, keys.named(key, "prior"), label, temperature)
         raw = codes.raw(*own, found)
         return likelihood.draw(keys.named(key, "pixels"), raw, temperature).astype(spec.dtype)
-
-    def complete(
-        params: Params,
-        extra: Extra,
-        key: Array,
-        image: Array,
-        known: Array,
-        label: Array | None = None,
-        temperature: Scalar = 1.0,
-        candidates: int = CANDIDATES,
-    ) -> Completion:
-        """Codes from the prior, weighted by the likelihood of the known pixels given them."""
-        own, label = tokenizer(params, extra), labels_for(label, image.shape[0])
-
-        def draw(key: Array) -> tuple[Array, Array]:
-            found = codes_drawn(params, extra, keys.named(key, "prior"), label, temperature)
-            raw = codes.raw(*own, found)
-            values = likelihood.draw(keys.named(key, "pixels"), raw, temperature)
-            log_p = likelihood.log_prob(raw, image.astype(jnp.int32), temperature)
-            weight = jnp.where(known[..., None], log_p, 0.0).sum(range(1, log_p.ndim))
-            filled = jnp.where(known[..., None], image, values.astype(spec.dtype))
-            return filled, weight
-
-        return Completion(*resampling.by_importance(draw, key, candidates))
 
     def encode(params: Params, extra: Extra, image: Array, label: Array | None = None) -> Array:
         del label
@@ -384,9 +402,10 @@ def coded_model(
         losses=losses,
         likelihood=bound,
         log_prob=log_prob,
+        log_prob_over=log_prob_over,
         sample=sampler(sample),
-        complete=complete,
-        candidates=CANDIDATES,
+        complete=code_completion.completer(codes, tokenizer, prior),
+        candidates=code_completion.CANDIDATES,
         stages=stages,
         latent=Latent(
             shape=(places, codes.width),
@@ -394,7 +413,7 @@ def coded_model(
             decode=decode,
             inspect=inspect,
             prior=sampler(drawn),
-            completion="importance resampling of codes",
+            completion=code_completion.METHOD,
         ),
         codes=codes._replace(bind=tokenizer, prior=prior),
         lossy=Lossy(
@@ -404,7 +423,7 @@ def coded_model(
                 codes.raw(*tokenizer(params, extra), codes.from_row(found))
             ),
         ),
-        log_probs_under={name: under(log_p) for name, log_p in (others or {}).items()},
+        log_probs_under={name: under(log_p) for name, log_p in (reported or {}).items()},
     )
 
 

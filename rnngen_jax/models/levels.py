@@ -156,8 +156,9 @@ def over_levels(
             for level, model, grid in given(image)
         )
 
-    def log_probs(raw: Sequence[Array]) -> tuple[Array, ...]:
-        return tuple(own.log_probs(one) for own, one in zip(shared, raw, strict=True))
+    def log_probs(raw: Sequence[Array], temperature: Scalar = 1.0) -> tuple[Array, ...]:
+        each = zip(shared, raw, strict=True)
+        return tuple(own.log_probs(one, temperature) for own, one in each)
 
     def sample(
         params: Params, extra: Extra, key: Array, label: Array, temperature: Scalar
@@ -167,6 +168,20 @@ def over_levels(
             own, noise = _of(params, level), keys.named(key, level)
             model, num = part(*grids), label.shape[0]
             grids.append(model.sample(own, extra, noise, num, label, temperature))
+        return tuple(grids)
+
+    def guided(
+        params: Params,
+        extra: Extra,
+        key: Array,
+        evidence: Sequence[Array],
+        label: Array | None = None,
+        temperature: Scalar = 1.0,
+    ) -> tuple[Array, ...]:
+        grids: list[Array] = []
+        for level, part, told in zip(names, parts, evidence, strict=True):
+            draw, own, noise = part(*grids).guided, _of(params, level), keys.named(key, level)
+            grids.append(draw(own, extra, noise, told, label, temperature))
         return tuple(grids)
 
     def complete(
@@ -209,6 +224,7 @@ def over_levels(
         sample=sampler(sample),
         complete=complete,
         conditionals=conditionals,
+        guided=guided,
         stages=tuple(stage(number) for number in range(len(specs))),
         log_probs=log_probs,
     )

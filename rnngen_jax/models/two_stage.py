@@ -9,14 +9,13 @@ and level among the training images that the prior has seen. The trained prior's
 
 import functools
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from rnngen_jax.models.base import Aux, Batch, Extra, Model, Params
-from rnngen_jax.models.codes import Prior, coded_model, uniform_prior
+from rnngen_jax.models.codes import SCORES, Prior, coded_model, uniform_prior
 from rnngen_jax.models.frozen import Frozen, kept
 from rnngen_jax.models.levels import packed
 from rnngen_jax.ops import batch as over_batch
@@ -59,7 +58,7 @@ def two_stage(tokenizer: Model, prior: Model, frozen: Frozen | None = None) -> M
         own = over_batch.sum_over_devices(jax.tree.map(counted, found, extra["counts"]))
         counts = jax.tree.map(jnp.add, extra["counts"], own)
         nats = aux.metrics["nats_per_image"]
-        metrics = {"code_nats": nats, "bits_per_code": nats / (codes.dims * math.log(2))}
+        metrics = dict(zip(SCORES, (nats, nats / (codes.dims * math.log(2))), strict=True))
         for level in filter(None, codes.names):
             metrics[f"{level}/code_nats"] = aux.metrics[f"{level}/nats_per_image"]
         return value, Aux(metrics, {**extra, "counts": counts})
@@ -86,10 +85,6 @@ def two_stage(tokenizer: Model, prior: Model, frozen: Frozen | None = None) -> M
     def log_uniform(params: Params, extra: Extra, batch: Batch) -> Array:
         return even.model.log_prob(even.params(params, extra), extra, batch, None)
 
-    def log_recurrent(params: Params, extra: Extra, batch: Batch) -> Array:
-        del extra
-        return prior.log_prob(params, {}, batch, _no_key())
-
     return coded_model(
         prior.name,
         init,
@@ -98,10 +93,5 @@ def two_stage(tokenizer: Model, prior: Model, frozen: Frozen | None = None) -> M
         of_tokenizer,
         Prior(prior, lambda params, extra: params),
         "VQ bound, recurrent prior",
-        {"uniform": log_uniform, "unigram": unigram, "recurrent": log_recurrent},
+        {"uniform": log_uniform, "unigram": unigram, "recurrent": None},
     )
-
-
-def _no_key() -> Any:
-    """For a prior whose likelihood is exact and draws nothing."""
-    return jax.random.key(0)

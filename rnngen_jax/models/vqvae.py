@@ -217,6 +217,7 @@ def parts(config: Config, spec: ImageSpec) -> Parts:
         spec,
         config.vectors,
         encode,
+        networks.alternatives,
         networks.vectors,
         networks.decode,
         likelihood,

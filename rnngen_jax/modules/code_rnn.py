@@ -24,6 +24,7 @@ class CodeRNN(nn.Module):
       position: adds embeddings of the place's row and column.
       conditional: adds an embedding of the class.
       coarser: the grids of a coarser level that these are given; `None` without one.
+      size: raw outputs P per code; 0 for K logits.
       run: how the cells are run.
     """
 
@@ -34,6 +35,7 @@ class CodeRNN(nn.Module):
     position: bool
     conditional: bool
     coarser: ImageSpec | None = None
+    size: int = 0
     run: Run = Run()
 
     def setup(self) -> None:
@@ -48,7 +50,7 @@ class CodeRNN(nn.Module):
         if self.coarser is not None:
             self.coarser_codes = PixelDense(width, self.coarser.levels, "onehot")
         self.recurrent = Recurrent(self.cell, width, self.run)
-        self.readout = Dense(spec.levels)
+        self.readout = Dense(self.size or spec.levels)
         if self.deep is not None:
             self.place = Dense(width)
             self.depth = Table(spec.channels, width)
@@ -64,7 +66,7 @@ class CodeRNN(nn.Module):
         masks: tuple[Array, Array] | None = None,
         coarser: Array | None = None,
     ) -> Array:
-        """Logits for every code at once.
+        """Raw outputs for every code at once, such as its logits.
 
         Args:
           context: codes of earlier places, int `[T, B, N·depth]`, K outside the grid.
@@ -76,7 +78,7 @@ class CodeRNN(nn.Module):
             outside of it; `None` without one.
 
         Returns:
-          `[T, B, depth, K]`.
+          `[T, B, depth, P]`.
         """
         seen = None if coarser is None else self.see(coarser)
         x = self._embed(context, place[:, None], label, seen)
@@ -110,7 +112,7 @@ class CodeRNN(nn.Module):
         return self.recurrent.step(carry, self._embed(context, place, label, seen))
 
     def read(self, carry: Carry | None, y: Array, before: Array, depth: int) -> Any:
-        """One depth: the carry over depths, and logits `[B, K]`, given the code `[B]` before it."""
+        """One depth: the carry over depths, and raw `[B, P]`, given the code `[B]` before it."""
         if self.deep is None:
             return carry, self.readout(y)
         x = self.place(y) + self._earlier(before[:, None], jnp.array([depth]))[:, 0]

@@ -154,7 +154,7 @@ class Run:
           labels: classes `[N]` of a class-conditional model.
           temperature: as for `sample`.
           candidates: draws among which each completion is chosen by importance weight; by default
-            1, or 8 per round for a latent-variable model.
+            1, 8 per round for a latent-variable model, or 64 for a model of codes.
 
         Returns:
           uint8 `[N, H, W, C]`, with the known pixels unchanged.

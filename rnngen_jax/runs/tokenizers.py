@@ -5,6 +5,7 @@ from dataclasses import replace
 from rnngen_jax import data, models
 from rnngen_jax.config import to_mapping
 from rnngen_jax.data import codes as stored
+from rnngen_jax.data.base import Dataset
 from rnngen_jax.errors import UserError
 from rnngen_jax.experiment import Experiment
 from rnngen_jax.models.frozen import Frozen
@@ -62,6 +63,15 @@ def open_tokenizer(settings: Experiment) -> Run:
     if other:
         raise UserError(f"{where} was trained on other data: {'; '.join(other)}.")
     return run
+
+
+def require_images(run: Run, dataset: Dataset) -> None:
+    """Raises a `UserError` unless the data still have images like those of a tokenizer's run."""
+    if dataset.spec != run.spec:
+        raise UserError(
+            f"config.data.name={dataset.name!r} must have the images that the tokenizer "
+            f"{run.workdir} was trained on, {run.spec}, got {dataset.spec}."
+        )
 
 
 def require_codes(run: Run, where: str) -> None:

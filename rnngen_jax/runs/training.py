@@ -96,6 +96,7 @@ def _train(
         opened = _tokenizer(settings, folder, interruption, peers)
         if isinstance(opened, Outcome):
             return opened
+        tokenizers.require_images(opened, dataset)
         settings, frozen = tokenizers.adopt(settings, opened)
         announced.append(tokenizers.described(opened))
     if settings.perceptual and not _has_checkpoint(folder):

@@ -209,17 +209,21 @@ class _Run:
         resident = self.parallel.place_resident(feed.resident)
         calls = cadence.calls(standing.step, config)
         chunks = feed.chunks(calls, jax.process_index(), jax.process_count())
-        unread = None
+        unread, compiled = None, set()
         if standing.owed:
             if not self.between(state):
                 return self.leave(state, interruption.asked())
             if _out_of_patience(standing, config):
                 return self.stop_early()
         self.clock.start()
-        for number, ((_, stop), chunk) in enumerate(zip(calls, chunks, strict=True)):
+        for number, ((start, stop), chunk) in enumerate(zip(calls, chunks, strict=True)):
             placed = self.parallel.place_chunk(chunk)
             with self.clock.paused(), self.ledger.spending("compile"):
                 call = self.parallel.compiled(state, resident, placed)
+                if stop - start not in compiled:
+                    # A CPU's collectives give up when another process compiles 30 s longer.
+                    self.peers.agree("compiled steps of a call", stop - start)
+                    compiled.add(stop - start)
             if number == 0:  # until now there was nothing to save
                 saving.enter_context(interruption.deferred())
             self.peers.mark()

@@ -16,7 +16,7 @@ from rnngen_jax.shapes import ImageSpec
 
 SPEC = ImageSpec(4, 4, levels=3, classes=2)
 BINARY = SPEC._replace(levels=2)
-DEEP = SPEC._replace(channels=2)  # codes of two depths
+DEEP = SPEC._replace(channels=2, levels=4)  # codes of two depths
 TWO_LEVELS = [DEEP._replace(height=2, width=2), DEEP]
 OF = {"code_rnn": TWO_LEVELS, "code_prior": TWO_LEVELS}
 
@@ -152,6 +152,8 @@ CHANGES = {
         "class_conditional": (True, {}),
         "deep_features": (9, {}),
         "dropout": (0.5, {}),
+        "heads": ("2^2", {}),
+        "chained": (False, {"heads": "2^2"}),
         **WAYS,
     },
     "code_prior": {"prior": ("pixel_cnn:features=6", {}), "around": (0, {})},

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from parameters import moved
+from parameters import moved, wave
 
 from rnngen_jax import models
 from rnngen_jax.errors import UserError
+from rnngen_jax.models import code_bound
 from rnngen_jax.models.codes import uniform
 from rnngen_jax.models.frozen import Frozen
 from rnngen_jax.models.two_stage import two_stage
@@ -26,6 +27,7 @@ TOKENIZERS = {
 PRIOR = {"features": 5, "input_features": 4, "deep_features": 4}
 NUM = 4
 LABEL = 1  # of samples and completions
+OVER = (1, 5, 10**6)  # grids of codes that bounds are summed over; the last is all of them
 
 
 @functools.cache
@@ -81,9 +83,11 @@ def facts(kind):
             "log_x": codes.log_likelihood(*tokenizer, own, image),
             "mean": codes.likelihood.mean(codes.raw(*tokenizer, own)),
             "log_prob": model.log_prob(params, extra, batch, key),
+            "over": [model.log_prob_over(params, extra, batch, key, count) for count in OVER],
             "under": {
                 name: log_prob(params, extra, batch, key)
                 for name, log_prob in model.log_probs_under.items()
+                if log_prob is not None  # the model's own
             },
             "lossy": model.lossy.encode(params, extra, image),
             "row": model.lossy.rows.log_prob(params, extra, {**batch, "image": row}, key),
@@ -138,9 +142,40 @@ def test_the_bound_is_below_the_sum_over_all_codes(kind):
     whole = np.logaddexp.reduce(np.stack(joint), axis=1)
     bound = np.float64(facts(kind)["log_prob"])
     assert (bound < whole).all()
+    # The bound over grids near the image's own rises from it to the sum over all of them.
+    over = np.float64(facts(kind)["over"])
+    np.testing.assert_array_equal(over[0], bound)
+    assert (np.diff(over, axis=0) > 0).all()
+    np.testing.assert_allclose(over[-1], whole, rtol=1e-6)
     # The bound is the term of the image's own codes.
     at = [np.flatnonzero((every == c).all((1, 2, 3)))[0] for c in np.asarray(facts(kind)["codes"])]
     np.testing.assert_allclose(bound, [j[n] for j, n in zip(joint, at, strict=True)], rtol=1e-5)
+
+
+@KINDS
+def test_candidates_are_distinct_and_more_of_them_hold_fewer(kind):
+    """The image's own codes come first, then grids that cost the encoder ever more."""
+    model, *frozen = tokenizer_of(kind)
+    grid, image = model.codes.spec, images()
+    every = grid.levels**grid.dims
+
+    @jax.jit
+    def run(image):
+        find = functools.partial(model.codes.alternatives, *frozen)
+        found = [code_bound.candidates(find, image, count)[0] for count in (3, 10**9)]
+        return found, find(image, 10**9)[0], model.codes.encode(*frozen, image)
+
+    (few, all_of_them), alternatives, own = run(image)
+    assert all_of_them.shape == (every, NUM, *grid.shape)
+    np.testing.assert_array_equal(all_of_them[0], own)
+    np.testing.assert_array_equal(few, all_of_them[:3])
+    indices, costs = (np.asarray(x) for x in alternatives)
+    at = (np.asarray(all_of_them)[..., None, :] == indices).all(-1)  # [S, B, h, w, M]
+    assert (at.sum(-1) == 1).all()
+    spent = (at * costs).sum((2, 3, 4))
+    assert (np.diff(spent, axis=0) >= -1e-6).all()
+    for n in range(NUM):
+        assert len(np.unique(all_of_them[:, n].reshape(every, -1), axis=0)) == every
 
 
 @KINDS
@@ -155,9 +190,8 @@ def test_each_prior_is_a_distribution_over_grids(kind):
     p = counts / counts.sum(-1, keepdims=True)
     depth = np.broadcast_to(np.arange(grid.channels), own.shape)
     np.testing.assert_allclose(spent["unigram"], np.log(p[depth, own]).sum((1, 2, 3)), rtol=1e-4)
-    np.testing.assert_allclose(
-        spent["recurrent"], found["log_prob"] - found["log_x"], rtol=1e-4, atol=1e-5
-    )
+    assert list(model.log_probs_under) == ["uniform", "unigram", "recurrent"]
+    assert model.log_probs_under["recurrent"] is None
     even = uniform(grid).log_prob({}, {}, batch_of(grids(grid)), None)
     assert np.exp(np.float64(even)).sum() == pytest.approx(1, abs=1e-5)
 
@@ -227,9 +261,7 @@ def test_any_autoregressive_model_is_a_prior_of_images(prior):
     @jax.jit
     def run(image):
         params, extra = both.init(jax.random.key(3))
-        params = jax.tree.map(
-            lambda x: x + 0.3 * np.sin(np.arange(x.size)).reshape(x.shape), params
-        )
+        params = jax.tree.map(lambda x: x + 0.3 * wave(x.shape), params)
         log_c = model.log_prob(params, {}, batch_of(every), jax.random.key(0))
         own = codes.encode(*frozen, image)
         log_x = codes.log_likelihood(*frozen, own, image)

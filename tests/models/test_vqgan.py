@@ -27,12 +27,12 @@ CLOSED = {
 }
 SPEC = ImageSpec(4, 4, levels=3, classes=2)
 FIELDS = {
-    **{"quantiser": "codebook:codes=5", "vectors": 3, "features": 3, "kernel": 2, "stages": 2},
+    **{"quantiser": "codebook:codes=5", "vectors": 3, "features": 3, "kernel": 2, "levels": 2},
     **{"loss": "relativistic", "penalty": "r1", "dropout": 0.3, "augmentation": "cutout"},
     **{"discriminator_features": 2, "adversarial_weight": 0.7, "perceptual_weight": 0.5},
     "adversarial_start": START,
 }
-CODING = ("quantiser", "vectors", "features", "kernel", "stages")
+CODING = ("quantiser", "vectors", "features", "kernel", "levels")
 JUDGE = {"features": 3, "stages": 1, "kernel": 2, "hidden": 4}
 
 
@@ -114,7 +114,8 @@ def built():
     """A model with all its losses, and arrays that its quantiser has begun with."""
     model = models.build("vqgan", FIELDS, SPEC, judge())
     params, extra = jax.jit(model.init)(KEY)
-    extra["quantiser"]["started"] = jnp.float32(1)
+    for level in extra["quantiser"].values():
+        level["started"] = jnp.float32(1)
     return model, filled(params), extra
 
 
@@ -183,7 +184,7 @@ def test_the_adaptive_weight_and_the_gradient_are_those_of_the_whole_graph():
     np.testing.assert_allclose(aux.metrics["perceptual"], apart, rtol=1e-5)
     np.testing.assert_allclose(found, value, rtol=1e-5)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), own, gradient)
-    assert all(np.abs(leaf).sum() > 0 for leaf in jax.tree.leaves(own["encoder"]))
+    assert all(np.abs(leaf).sum() > 0 for leaf in jax.tree.leaves(own["features"]))
 
 
 def test_before_its_start_the_discriminator_has_no_part_to_the_bit():
@@ -268,7 +269,7 @@ def test_in_all_but_its_training_it_is_a_vqvae():
         yield lambda p, e: one.latent.decode(p, e, latents), arrays
         yield lambda p, e: one.latent.inspect(p, e, batch, KEY), arrays
         yield lambda p, e: one.latent.prior(p, e, KEY, B), arrays
-        for stage in one.stages[:1]:
+        for stage in one.stages[:-1]:
             yield lambda p, e, s=stage: s.values(p, e, batch["image"], batch["label"]), arrays
 
     def texts(one):
@@ -276,7 +277,7 @@ def test_in_all_but_its_training_it_is_a_vqvae():
         return [str(jax.make_jaxpr(f)(*arrays)) for f, arrays in programs(one, *needed)]
 
     assert texts(model) == texts(plain._replace(codes=model.codes))
-    assert len(set(texts(model))) == 8
+    assert len(set(texts(model))) == 9
     assert [stage.spec for stage in model.stages] == [stage.spec for stage in plain.stages]
     assert model.likelihood == plain.likelihood
 
@@ -297,7 +298,8 @@ def test_the_classifier_is_kept_and_never_changed():
 
 def test_a_perceptual_loss_without_a_classifier_is_refused_when_it_is_trained():
     model, (_, params, extra) = models.build("vqgan", FIELDS, SPEC), built()
-    assert model.codes.encode(params, extra, batch_of(SPEC)["image"]).shape == (B, 1, 1, 1)
+    codes = model.codes.encode(params, extra, batch_of(SPEC)["image"])
+    assert [grid.shape for grid in codes] == [(B, 1, 1, 1), (B, 2, 2, 1)]
     with pytest.raises(UserError, match=r"perceptual_weight must be 0 without .*, got 0\.5") as e:
         model.losses["model"](params, extra, batch_of(SPEC), KEY, jnp.int32(0))
     assert "\n" not in str(e.value)

@@ -12,6 +12,7 @@ import training_toys as toys
 from training_toys import final, kernel, lines, numbers, saved
 
 from rnngen_jax.errors import RunError
+from rnngen_jax.hosts.peers import Peers
 from rnngen_jax.training import loop, program, sinks
 from rnngen_jax.training.checkpoints import open_checkpoints
 from rnngen_jax.training.config import OptimizerConfig, TrainingConfig, optimizer_section
@@ -59,6 +60,19 @@ def test_steps_per_call_changes_no_number(tmp_path):
         assert one.keys() == five.keys()
         np.testing.assert_allclose(list(one.values()), list(five.values()), rtol=1e-6)
     np.testing.assert_allclose(kernel(tmp_path / "1"), kernel(tmp_path / "5"), rtol=1e-5)
+
+
+def test_processes_wait_for_each_other_before_the_first_call_of_a_program(tmp_path):
+    """Where no collective waits: one that compiles longer would be given up."""
+    said = []
+    peers = Peers(
+        mark=lambda: said.append("mark"), agree=lambda name, value: said.append((name, value))
+    )
+    toys.run(tmp_path, steps=12, peers=peers)
+    calls = [each for each in said if each == "mark" or "compiled" in each[0]]
+    name = "compiled steps of a call"
+    assert calls[:2] == [(name, 5), "mark"]
+    assert [each for each in calls if each != "mark"] == [(name, 5), (name, 2)]
 
 
 def test_a_gan_trains_on_all_devices_with_pmap(tmp_path):

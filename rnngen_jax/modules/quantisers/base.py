@@ -48,6 +48,19 @@ class Assigned(NamedTuple):
     statistics: Any
 
 
+class Alternatives(NamedTuple):
+    """The codes of each vector and others that are nearly as near.
+
+    Attributes:
+      indices: int32 `[..., M, depth]`, M distinct ones; the first are the vector's own.
+      costs: what each costs the vector above its own, float32 `[..., M]`, ≥ 0; they do not fall.
+        Squared distances, or nats for codes that are chosen by their logits.
+    """
+
+    indices: Array
+    costs: Array
+
+
 class Quantiser(NamedTuple):
     """A quantiser of vectors `[B, ..., D]`.
 
@@ -60,6 +73,10 @@ class Quantiser(NamedTuple):
       update: `update(params, extra, statistics) -> extra`, from the statistics of the whole batch.
       decode: `decode(params, extra, indices [..., depth]) -> values [..., D]`, to the bit those of
         `quantise`.
+      alternatives: `alternatives(params, extra, z, indices [..., depth], count) -> Alternatives` of
+        vectors with their own indices, those of `quantise` in evaluation; M is the static count, or
+        the number of all codes, `codes ** depth`, if that is less. The first n are those of a count
+        of n, and nothing is drawn.
       estimator: `estimator(z, q) -> values`, the gradient past the choice of a code of quantisers
         whose codes are vectors in the space of z; `None` for those with a gradient of their own,
         which cannot be stacked in depth.
@@ -72,6 +89,7 @@ class Quantiser(NamedTuple):
     assign: Callable[..., Assigned]
     update: Callable[[Params, Extra, Any], Extra]
     decode: Callable[[Params, Extra, Array], Array]
+    alternatives: Callable[[Params, Extra, Array, Array, int], Alternatives]
     estimator: Callable[[Array, Array], Array] | None = None
 
     def quantise(
