@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from parameters import moved
 
 from rnngen_jax import models
 from rnngen_jax.errors import UserError
@@ -29,7 +30,7 @@ def build():
     own = models.config_class("code_rnn")(**PRIOR)
     model = two_stage(tokenizer, prior("code_rnn", own, tokenizer.codes.specs), Frozen(*frozen))
     params, extra = jax.jit(model.init)(jax.random.key(3))
-    params = jax.tree.map(lambda x: x + 0.5 * jnp.sin(jnp.arange(x.size).reshape(x.shape)), params)
+    params = moved(params, 0.5)
     return model, params, extra
 
 

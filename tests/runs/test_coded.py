@@ -8,6 +8,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from parameters import moved
 from PIL import Image
 from tiny_runs import evaluated, rnngen, tree
 
@@ -225,7 +226,7 @@ def test_the_likelihood_sums_to_one_over_all_grids_of_codes(name):
     fields = {"features": 3, "layers": 1, "readout_hidden": 0, "first_kernel": 3}
     model = models.build(name, fields, spec)
     params, extra = jax.jit(model.init)(jax.random.key(0))
-    params = jax.tree.map(lambda x: x + 0.3 * np.sin(np.arange(x.size)).reshape(x.shape), params)
+    params = moved(params)
     grids = np.array(list(itertools.product(range(5), repeat=4)), np.uint8).reshape(-1, *spec.shape)
     batch = {"image": grids, "label": np.zeros(625, np.int32), "index": np.arange(625)}
     nats = np.asarray(jax.jit(model.log_prob)(params, extra, batch, jax.random.key(0)), np.float64)

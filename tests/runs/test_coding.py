@@ -9,6 +9,7 @@ import constriction
 import jax
 import numpy as np
 import pytest
+from parameters import moved
 from PIL import Image
 from tiny_runs import rnngen, tree
 
@@ -36,7 +37,7 @@ def made_of(name, levels=1):
     settings = experiment.resolve(experiment.check(config))
     model = experiment.build(settings, data.load(settings.data).spec)
     params, extra = jax.jit(model.init)(jax.random.key(1))
-    params = jax.tree.map(lambda x: x + 0.3 * np.sin(np.arange(x.size)).reshape(x.shape), params)
+    params = moved(params)
     return Run(pathlib.Path("runs") / name, settings, model, params, extra, STEP)
 
 
