@@ -1,4 +1,4 @@
-"""Compare compression with loss by codes with JPEG and WebP: rate against distortion.
+"""Measure rate against distortion of compression by codes, beside JPEG and WebP.
 
   rnngen rate_distortion --workdir=runs/codes --num=1000 --out=curves
   rnngen rate_distortion --workdir=runs/codes,runs/codes_large --out=curves
