@@ -24,11 +24,11 @@ PNG and lossless WebP reach at maximum effort on the first of them (up to 2^19 v
 slow): each image in a file of its own, and all on one sheet. Below 256 levels both store grey
 levels in the most compact way.
 
---lossy keeps the codes alone that a run of vqvae, vqgan, code_rnn or code_prior gives the images
-(those of the first two are all equally likely, those of the others as likely as their prior says),
-and `decompress` makes images of them. It prints how many bits a pixel takes, and PSNR and SSIM of
-what comes back against the images at the model's levels. `rate_distortion` shows them beside JPEG
-and WebP.
+--lossy keeps the codes alone that a run with a codebook gives the images, such as one of vqvae,
+vqgan, code_rnn or code_prior (the last two have a prior, for the others all codes are equally
+likely), and `decompress` makes images of them. It prints how many bits a pixel takes, and PSNR and
+SSIM of what comes back against the images at the model's levels. `rate_distortion` shows them
+beside JPEG and WebP.
 """
 
 import math

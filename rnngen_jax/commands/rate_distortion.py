@@ -1,4 +1,4 @@
-"""Compare compression with loss by codes with JPEG and WebP: rate against distortion.
+"""Measure rate against distortion of compression by codes, beside JPEG and WebP.
 
   rnngen rate_distortion --workdir=runs/codes --num=1000 --out=curves
   rnngen rate_distortion --workdir=runs/codes,runs/codes_large --out=curves
@@ -13,7 +13,7 @@ bytes are those of whole files; payload leaves out headers: of a .rnn file all b
 coder wrote; of JPEG all but entropy-coded data, so Huffman tables too; of WebP the RIFF and chunk
 headers and the frame's. Bits per pixel are the payload's. PSNR is of the squared error over all
 images; SSIM is the mean over images, in Gaussian windows of 11x11 pixels (9x9 or 7x7 in smaller
-images, and left out below 7). Models are not counted, as JPEG's tables of old are not.
+images, and left out below 7). The sizes of the models themselves are not counted.
 
 --out is a folder for rate_distortion.json with all points, the sheets as PNG, and the plot
 rate_distortion.png, for which matplotlib must be installed (pip install rnngen_jax[plots]).

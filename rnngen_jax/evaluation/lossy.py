@@ -22,7 +22,7 @@ def lossy_of(model: Model) -> Lossy:
     if model.lossy is None:
         raise UserError(
             f"{model.name} has no codes of images, which alone are kept with loss; leave --lossy "
-            "out, or use a run of vqvae, vqgan, code_rnn or code_prior."
+            "out, or use a run of a model with a codebook, such as vqvae or code_rnn."
         )
     return model.lossy
 

@@ -121,6 +121,18 @@ def test_the_payload_is_as_long_as_the_codes_are_unlikely(runs, images, packed, 
     assert bits - 1 <= 8 * sum(map(len, content.streams)) <= bits + 64
 
 
+def test_without_loss_all_comes_back_in_a_file_of_an_older_version(runs, images, packed):
+    run = runs["vqvae"]
+    whole = run.compress(images[0])
+    back, labels = run.decompress(whole)
+    np.testing.assert_array_equal(back, images[0])
+    assert labels is None
+    assert whole[4] == 2
+    assert container.unpack(whole, "f").grids == ()
+    bits = 8 * sum(map(len, container.unpack(whole, "f").streams))
+    assert bits == pytest.approx(run.nats(images[0]).sum() / math.log(2), abs=64)
+
+
 def test_the_verbs_write_and_read_the_same(call, runs, images, packed, capsys):
     assert call("compress", "--workdir=vqvae", f"--num={NUM}", "--out=f.rnn", "--lossy") == 0
     said = capsys.readouterr().out
