@@ -14,7 +14,8 @@ device's memory; its operations on each device, and their ratio to those of one 
 where no device does another's work; what crosses the network per step; the compiler's estimate of
 cycles, where it makes one; and two predictions from the chip's published peaks: the least time of
 a step, and how well it would scale. They leave out latencies and all that hides transfers behind
-arithmetic. Loops count as often as they run.
+arithmetic. Loops count as often as they run. Where a program has conditionals, a cell has what is
+done at least and at most, and predictions are of the least.
 
 --batch_size is per device; by default it is the config's batch on each device. --items replaces the
 data, which then need not be here: the training images' height, width, channels, levels, classes and
@@ -30,6 +31,7 @@ from rnngen_jax.config import require, require_choice
 if TYPE_CHECKING:
     from rnngen_jax.experiment import Experiment
     from rnngen_jax.pods.compiling import Figures
+    from rnngen_jax.pods.hlo import Traffic
     from rnngen_jax.pods.topology import Machine
 
 FLAGS = (
@@ -63,7 +65,7 @@ def run(
       out: a JSON file to write, or `None`.
 
     Raises:
-      UserError: a flag that does not fit, or data that are not there.
+      UserError: a flag that does not fit, or data or a run that are not there.
       RunError: the compiler is not installed, or at work elsewhere.
     """
     require(batch_size >= 0, "--batch_size", batch_size, "≥ 1, or 0 for the config's batch")
@@ -84,7 +86,7 @@ def run(
     from rnngen_jax.pods import compiling
     from rnngen_jax.pods import programs as made
     from rnngen_jax.pods import topology as topologies
-    from rnngen_jax.runs import coded
+    from rnngen_jax.runs import coded, judging, tokenizers
 
     topologies.have_devices([topology])
     settings = experiment.resolve(experiment.check(config))
@@ -93,6 +95,10 @@ def run(
         dataset = data.load(coded.pinned(settings.data))
     else:
         dataset = made.unseen(settings, numbers)
+    if settings.tokenizer:
+        settings, _ = tokenizers.adopt(settings, tokenizers.open_tokenizer(settings))
+    if settings.perceptual:
+        settings, _ = judging.adopt(settings, judging.open_perceptual(settings, dataset))
     available = made.programs(settings, dataset)
     found = {
         name: compiling.figures(available[name], machine, batch_size)
@@ -146,11 +152,6 @@ def _row(name: str, each: "Figures") -> tuple[str, ...]:
     if each.memory_bytes:
         share = each.peak_bytes / each.memory_bytes
         memory += f" ({share:.0%})" if each.fits else f" ({share:.0%}: does not fit)"
-    moved = [
-        f"{traffic.count} {kind}, {traffic.bytes / 2**20:,.2f} MiB"
-        for kind, traffic in each.collectives.items()
-    ]
-    ratio = each.flops_per_device / each.flops_one_device if each.flops_one_device else 1.0
     predicted = ""
     if each.efficiency is not None:
         predicted = f"≥ {1e3 * each.seconds:,.3f} ms, scales to {each.efficiency:.1%}"
@@ -158,9 +159,22 @@ def _row(name: str, each: "Figures") -> tuple[str, ...]:
         name,
         str(each.batch_size),
         memory,
-        f"{each.flops_per_device / 1e9:,.4f}",
-        f"{ratio:.3f}",
-        "; ".join(moved) or "nothing",
+        _between(*(f"{flops / 1e9:,.4f}" for flops in (each.least.flops, each.flops_per_device))),
+        _between(*(f"{ratio:.3f}" for ratio in each.ratios)),
+        _between(_moved(each.least.collectives), _moved(each.collectives)),
         f"{each.cycles:,.0f}" if each.cycles else "",
         predicted,
     )
+
+
+def _between(least: str, most: str) -> str:
+    """What is done in any case, and with the dearest branches of all conditionals."""
+    return least if least == most else f"{least} to {most}"
+
+
+def _moved(collectives: "dict[str, Traffic]") -> str:
+    moved = [
+        f"{traffic.count} {kind}, {traffic.bytes / 2**20:,.2f} MiB"
+        for kind, traffic in collectives.items()
+    ]
+    return "; ".join(moved) or "nothing"

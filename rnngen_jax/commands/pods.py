@@ -9,7 +9,13 @@ process at a time; `rnngen compile` shows one config in full, its evaluation and
 
 A device should do the work of one device alone, to 2 %, and the network carry nothing but sums. A
 program that does not, or does not fit in a device's memory, is named, and the exit code is 1.
+
+A TPU's compiler is ended before it generates code, which takes most of its time and changes no
+figure here; so there are no cycles, which `rnngen compile` has. With --out, what is found is also
+kept beside that file until it is written: after an interruption the same command goes on from it.
 """
+
+import pathlib
 
 from rnngen_jax.commands.flags import OUT, Flag
 from rnngen_jax.config import require
@@ -43,19 +49,23 @@ def run(configs: str | None, topologies: str | None, out: str | None) -> None:
     from rnngen_jax.errors import RunError
     from rnngen_jax.files import replacing
     from rnngen_jax.pods import table, topology
+    from rnngen_jax.pods.measuring import measuring
 
     chosen = table.CONFIGS if configs is None else configs.split(",")
     names = table.TOPOLOGIES if topologies is None else topologies.split(",")
     topology.have_devices(names)
-    found = []
-    for row in table.rows(chosen, names):
+    found, kept = [], None
+    if out is not None:
+        kept = pathlib.Path(out).with_name(f".{pathlib.Path(out).name}.jsonl")
+    for row in table.rows(chosen, names, measuring(kept)):
         found.append(row)
         print(table.line(row), flush=True)
     given = {"configs": configs, "topologies": topologies, "out": out}
     words = [f"--{name}={value}" for name, value in given.items() if value is not None]
-    if out is not None:
+    if kept is not None:
         with replacing(out) as temporary:
             temporary.write_text(table.page(found, " ".join(["rnngen pods", *words])))
+        kept.unlink(missing_ok=True)
         print(out)
     broken = [f"{row.config} on {row.topology}" for row in found if not row.sound]
     if broken:

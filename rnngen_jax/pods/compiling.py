@@ -3,6 +3,8 @@
 import time
 from typing import Any, NamedTuple
 
+import jax
+
 from rnngen_jax.pods import hlo
 from rnngen_jax.pods.programs import Program
 from rnngen_jax.pods.topology import Chip, Machine
@@ -12,8 +14,30 @@ from rnngen_jax.pods.topology import Chip, Machine
 _SENT = {"all-reduce": 2.0}
 
 
+class Measured(NamedTuple):
+    """What the compiler says of a program.
+
+    Attributes:
+      devices: that it is for.
+      chip: the peaks of one of them; `None` of a CPU.
+      least, most: what a device does, counted in the program's text; see `hlo.Bounds`.
+      peak_bytes: of arguments, results and all between, on each device.
+      seconds: what compiling took.
+    """
+
+    devices: int
+    chip: Chip | None
+    least: hlo.Costs
+    most: hlo.Costs
+    peak_bytes: int
+    seconds: float
+
+
 class Figures(NamedTuple):
     """A program on a machine.
+
+    Where it has conditionals, its figures are what a device does at most, but for `least`, `cycles`
+    and the predictions.
 
     Attributes:
       batch_size: images on each device.
@@ -23,6 +47,8 @@ class Figures(NamedTuple):
       peak_bytes: of arguments, results and all between, on each device.
       memory_bytes: that a device has; 0 of a CPU.
       collectives: by kind, what a device hands in per step.
+      least: what a device does at least.
+      least_flops_one_device: operations of the program for one device at least.
       cycles: the compiler's estimate, 0 where it makes none.
       seconds_one_device, seconds: predictions from published peaks, 0 of a CPU: the longer of
         arithmetic and memory traffic, for one device, and for all with the network after it.
@@ -38,6 +64,8 @@ class Figures(NamedTuple):
     peak_bytes: int
     memory_bytes: int
     collectives: dict[str, hlo.Traffic]
+    least: hlo.Costs
+    least_flops_one_device: float
     cycles: float
     seconds_one_device: float
     seconds: float
@@ -50,62 +78,98 @@ class Figures(NamedTuple):
         return not self.memory_bytes or self.peak_bytes <= self.memory_bytes
 
     @property
+    def ratios(self) -> tuple[float, float]:
+        """A device's operations over those of one device alone, at least and at most."""
+        pairs = (
+            (self.least.flops, self.least_flops_one_device),
+            (self.flops_per_device, self.flops_one_device),
+        )
+        return tuple(every / alone if alone else 1.0 for every, alone in pairs)
+
+    @property
     def efficiency(self) -> float | None:
         """The predicted share of perfect scaling, ≤ 1; `None` where nothing is predicted."""
         return min(self.seconds_one_device / self.seconds, 1.0) if self.seconds else None
 
 
-def on_one_device(program: Program, machine: Machine, batch_size: int = 0) -> hlo.Costs:
-    """Compiles a program for one device of a machine; see `figures`."""
-    size = batch_size or program.batch_size
-    return hlo.costs(program.lower(machine.devices[:1], size).compile().as_text())
+def measure(
+    lowered: jax.stages.Lowered, machine: Machine, options: dict[str, Any] | None = None
+) -> Measured:
+    """Compiles a program, and counts what it does.
+
+    Args:
+      lowered: the program, traced for the machine's devices.
+      machine: the machine.
+      options: of the compiler.
+    """
+    start = time.perf_counter()
+    compiled = lowered.compile(options)
+    seconds = time.perf_counter() - start
+    memory = compiled.memory_analysis()
+    kept = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    counted = hlo.bounds(compiled.as_text())
+    peak = kept + memory.temp_size_in_bytes
+    return Measured(len(machine.devices), machine.chip, *counted, peak, seconds)
 
 
-def figures(
-    program: Program, machine: Machine, batch_size: int = 0, one: hlo.Costs | None = None
-) -> Figures:
+def figures(program: Program, machine: Machine, batch_size: int = 0) -> Figures:
     """Compiles a program for a machine and for one device of it.
 
     Args:
       program: the program.
       machine: the machine.
       batch_size: images on each device; 0 for the program's own number.
-      one: what `on_one_device` gave for a machine of the same chips and the same batch; compiled
-        here if `None`.
     """
     size = batch_size or program.batch_size
-    one = on_one_device(program, machine, size) if one is None else one
-    start = time.perf_counter()
-    compiled = program.lower(machine.devices, size).compile()
-    seconds = time.perf_counter() - start
-    every, memory = hlo.costs(compiled.as_text()), compiled.memory_analysis()
-    kept = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    chip = machine.chip
-    alone = 0.0 if chip is None else _seconds(one, chip)
+    one = machine.alone()
+    alone = measure(program.lower(one.devices, size), one)
+    return compared(size, alone, measure(program.lower(machine.devices, size), machine))
+
+
+def compared(batch_size: int, one: Measured, every: Measured) -> Figures:
+    """A program on a machine, beside the same on one device of it.
+
+    Args:
+      batch_size: images on each device.
+      one: of one device, with the same batch.
+      every: of all devices.
+    """
+    chip, devices = every.chip, every.devices
+    alone = 0.0 if chip is None else _seconds(one.least, chip)
     together = 0.0
     if chip is not None:
-        together = _seconds(every, chip) + _network(every, chip, len(machine.devices))
+        together = _seconds(every.least, chip) + _network(every.least, chip, devices)
     return Figures(
-        size,
-        every.flops,
-        one.flops,
-        every.bytes,
-        kept + memory.temp_size_in_bytes,
+        batch_size,
+        every.most.flops,
+        one.most.flops,
+        every.most.bytes,
+        every.peak_bytes,
         0 if chip is None else int(chip.memory),
-        every.collectives,
-        every.cycles,
+        every.most.collectives,
+        every.least,
+        one.least.flops,
+        every.least.cycles,
         alone,
         together,
-        every.unknown_loops,
-        seconds,
+        every.most.unknown_loops,
+        every.seconds,
     )
 
 
 def to_json(found: Figures) -> dict[str, Any]:
     """The values of one program in the file that `compile` writes."""
-    collectives = {kind: traffic._asdict() for kind, traffic in found.collectives.items()}
     derived = {"fits": found.fits, "predicted_efficiency": found.efficiency}
-    return {**found._asdict(), **derived, "collectives": collectives}
+    return {
+        **found._asdict(),
+        **derived,
+        "collectives": _traffic(found.collectives),
+        "least": {**found.least._asdict(), "collectives": _traffic(found.least.collectives)},
+    }
+
+
+def _traffic(collectives: dict[str, hlo.Traffic]) -> dict[str, dict[str, int]]:
+    return {kind: moved._asdict() for kind, moved in collectives.items()}
 
 
 def _seconds(costs: hlo.Costs, chip: Chip) -> float:

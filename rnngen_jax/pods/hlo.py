@@ -1,15 +1,15 @@
 """What a compiled program does on one device, counted in its HLO text.
 
 XLA's own cost analysis counts the body of a loop once. Here a loop counts as often as it runs, by
-the trip count that the compiler has found, and what a conditional might do counts as its costliest
-branch.
+the trip count that the compiler has found. Which branch a conditional takes is not in the text, so
+there are two counts: at least, and at most.
 """
 
 import functools
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 COLLECTIVES = (
@@ -83,6 +83,18 @@ class Costs(NamedTuple):
     unknown_loops: int
 
 
+class Bounds(NamedTuple):
+    """What a program does on one device; the two differ only where it has conditionals.
+
+    Attributes:
+      least: each figure with the branch of each conditional that is cheapest in it.
+      most: with the one that is dearest in it.
+    """
+
+    least: Costs
+    most: Costs
+
+
 class _Instruction(NamedTuple):
     name: str
     shape: str
@@ -105,12 +117,24 @@ class _Count(NamedTuple):
 
 
 def costs(text: str) -> Costs:
-    """Counts what a compiled program does.
+    """Counts what a compiled program does at most; see `bounds`."""
+    return bounds(text).most
+
+
+def bounds(text: str) -> Bounds:
+    """Counts what a compiled program does, at least and at most.
 
     Args:
       text: its HLO, as `jax.stages.Compiled.as_text` gives it.
     """
     entry, computations = _parsed(text)
+    return Bounds(_counted(entry, computations, min), _counted(entry, computations, max))
+
+
+def _counted(
+    entry: str, computations: Mapping[str, list[_Instruction]], pick: Callable[[int, int], int]
+) -> Costs:
+    """Counts a program, with `pick` of what two branches of a conditional do."""
     shapes = {each.name: each.shape for body in computations.values() for each in body}
 
     @functools.cache
@@ -140,14 +164,14 @@ def costs(text: str) -> Costs:
                 re.findall(r"[\w.\-]+", listed[1]) if listed else _EITHER.findall(each.attributes)
             )
             if names:
-                total.add(max(map(count, names), key=lambda c: c.numbers["flops"]), 1)
+                total.add(functools.reduce(functools.partial(_either, pick), map(count, names)), 1)
         elif each.opcode in ("fusion", "call", "call-start", "async-start"):
             name = called.get("calls") or called.get("to_apply")
             if name:
                 total.add(count(name, fused or each.opcode == "fusion"), 1)
 
     found = count(entry)
-    kinds = sorted({kind for kind, _ in found.traffic})
+    kinds = sorted({kind for (kind, _), value in found.traffic.items() if value})
     return Costs(
         float(found.numbers["flops"]),
         float(found.numbers["bytes"]),
@@ -155,6 +179,12 @@ def costs(text: str) -> Costs:
         {k: Traffic(found.traffic[k, "count"], found.traffic[k, "bytes"]) for k in kinds},
         found.numbers["unknown_loops"],
     )
+
+
+def _either(pick: Callable[[int, int], int], one: _Count, other: _Count) -> _Count:
+    """What one of two branches does, figure by figure."""
+    pairs = zip(one, other, strict=True)
+    return _Count(*(Counter({k: pick(a[k], b[k]) for k in {*a, *b}}) for a, b in pairs))
 
 
 def _parsed(text: str) -> tuple[str, dict[str, list[_Instruction]]]:

@@ -1,14 +1,13 @@
 """The pod table: the training step of every config, compiled for machines of several sizes."""
 
 import textwrap
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from rnngen_jax import config_files, experiment
-from rnngen_jax.config import require
-from rnngen_jax.pods import compiling, programs, topology
+from rnngen_jax.pods import compiling, steps, topology
 from rnngen_jax.pods.compiling import Figures
+from rnngen_jax.pods.hlo import Traffic
+from rnngen_jax.pods.measuring import Measure
 
 # Each config file's preset for a pod.
 CONFIGS = (
@@ -26,6 +25,7 @@ CONFIGS = (
     "row_lstm:mnist",
     "row_rnn:mnist",
     "vae:folder",
+    "vqgan:mnist",
     "vqvae:mnist",
 )
 # One pod in three sizes, and one size of every other chip.
@@ -34,19 +34,11 @@ TOPOLOGIES = (
     *("v4:2x2x4", "v5p:2x2x4", "v6e:4x4", "tpu7x:2x2x4"),
 )
 
-# The training images of a source, which need not be here: height, width, channels, levels, classes
-# and their number.
-_ITEMS = {
-    "digits": (8, 8, 1, 17, 10, 1437),
-    "idx": (28, 28, 1, 256, 10, 50_000),
-    "folder": (32, 32, 3, 256, 0, 50_000),
-    "tfds": (32, 32, 3, 256, 10, 45_000),
-}
 # A device's operations over those of one device that stands alone, at most.
 MOST_RATIO = 1.02
 _TITLES = (
     *("config", "batch", "GFLOP", "ratio", "collectives", "KiB", "gradients", "rest"),
-    *("peak MiB", "cycles", "predicted"),
+    *("peak MiB", "predicted"),
 )
 
 
@@ -59,7 +51,7 @@ class Row(NamedTuple):
       devices: how many it has.
       gradients: bytes of all gradients of a step.
       figures: of the training step.
-      seconds: all that it took to trace and compile it.
+      seconds: what it took to compile it, and the program of one device if that was not there yet.
     """
 
     config: str
@@ -70,59 +62,54 @@ class Row(NamedTuple):
     seconds: float
 
     @property
-    def ratio(self) -> float:
-        """A device's operations over those of one device that stands alone."""
-        return self.figures.flops_per_device / self.figures.flops_one_device
-
-    @property
-    def crossing(self) -> int:
-        """Bytes that a device hands in to all collectives."""
-        return sum(traffic.bytes for traffic in self.figures.collectives.values())
+    def crossing(self) -> tuple[int, int]:
+        """Bytes that a device hands in to all collectives, at least and at most."""
+        least, most = self.figures.least.collectives, self.figures.collectives
+        return _handed_in(least), _handed_in(most)
 
     @property
     def sound(self) -> bool:
-        """Whether each device does its own work alone, and only sums cross the network."""
-        alone = abs(self.ratio - 1) <= MOST_RATIO - 1
+        """Whether each device does its own work alone, and only sums cross the network.
+
+        Whatever branches are taken.
+        """
+        alone = all(abs(ratio - 1) <= MOST_RATIO - 1 for ratio in self.figures.ratios)
         return alone and set(self.figures.collectives) <= {"all-reduce"} and self.figures.fits
 
 
-def rows(configs: Sequence[str], names: Sequence[str]) -> Iterator[Row]:
-    """Compiles each config's training step for each machine, at the config's batch per device.
+def rows(configs: Sequence[str], names: Sequence[str], measure: Measure) -> Iterator[Row]:
+    """Each config's training step on each machine, at the config's batch per device.
 
-    The program of a single device is compiled once for all machines of the same chip.
+    The program of a single device is measured once for all machines of the same chip.
 
     Args:
       configs: as for --config.
       names: of machines, as for `topology.machine`.
+      measure: see `measuring`.
 
     Raises:
       UserError: an unknown config or machine, or data whose shape is not known here.
       RunError: the TPU's compiler is not installed, or at work elsewhere.
     """
-    machines = [topology.machine(name, f"--topologies={name}") for name in names]
+    kinds = [topology.named(name, f"--topologies={name}")[0] for name in names]
     for config in configs:
-        settings = experiment.resolve(experiment.check(config_files.load(config)))
-        source = settings.data.name.partition(":")[0]
-        require(source in _ITEMS, f"data of {config}", settings.data.name, f"one of {[*_ITEMS]}")
-        dataset = programs.unseen(settings, _ITEMS[source])
-        program = programs.programs(settings, dataset)["train"]
-        gradients = programs.gradient_bytes(settings, dataset)
+        program, gradients = steps.step(config)
         alone = {}
-        for machine in machines:
-            start = time.perf_counter()
-            kind = machine.name.partition(":")[0]
+        for kind, name in zip(kinds, names, strict=True):
+            seconds = 0.0
             if kind not in alone:
-                alone[kind] = compiling.on_one_device(program, machine)
-            found = compiling.figures(program, machine, one=alone[kind])
-            seconds = time.perf_counter() - start
-            yield Row(config, machine.name, len(machine.devices), gradients, found, seconds)
+                alone[kind] = measure(config, name, True)
+                seconds = alone[kind].seconds
+            every = measure(config, name, False)
+            found = compiling.compared(program.batch_size, alone[kind], every)
+            yield Row(config, name, every.devices, gradients, found, seconds + every.seconds)
 
 
 def line(row: Row) -> str:
     """A row in words, to be printed as it is found."""
-    collectives = _collectives(row.figures) or "nothing"
+    ratio = _between(*(f"{ratio:.4f}" for ratio in row.figures.ratios))
     return (
-        f"{row.config} on {row.topology}: ratio {row.ratio:.4f}, {collectives}, "
+        f"{row.config} on {row.topology}: ratio {ratio}, {_collectives(row.figures)}, "
         f"{row.figures.peak_bytes / 2**20:,.1f} MiB, {row.seconds:.0f} s"
     )
 
@@ -134,7 +121,7 @@ def page(found: Sequence[Row], command: str) -> str:
       found: at least one row.
       command: what makes the page.
     """
-    ratios = [row.ratio for row in found]
+    ratios = [ratio for row in found for ratio in row.figures.ratios]
     minutes = sum(row.seconds for row in found) / 60
     broken = [f"{row.config} on {row.topology}" for row in found if not row.sound]
     kinds = sorted({kind for row in found for kind in row.figures.collectives})
@@ -147,9 +134,11 @@ def page(found: Sequence[Row], command: str) -> str:
         + (f"Not sound: {', '.join(broken)}." if broken else "Every program fits in its memory."),
         "`batch` is per device, the config's own. `KiB` is what a device hands in to all "
         "collectives of a step: the `gradients` of all players, and the `rest`, which is metrics "
-        "and batch statistics. `peak MiB` is of a device. `cycles` are estimated by the compiler, "
-        "in millions; `predicted` is how well the step scales from one device, from published "
-        "peaks of the chip and its links, without latencies. Neither is measured.",
+        "and batch statistics. Where a step has conditionals, as that of a codebook's start, a "
+        "cell has what is done at least and at most, and `predicted` is of the least. `peak MiB` "
+        "is of a device, as the compiler assigns its memory. `predicted` is how well the step "
+        "scales from one device, from published peaks of the chip and its links, without "
+        "latencies; it is not measured.",
     ]
     lines = ["# Training steps on pods"]
     for text in prose:
@@ -168,17 +157,29 @@ def _cells(row: Row) -> tuple[str, ...]:
     return (
         row.config,
         str(found.batch_size),
-        f"{found.flops_per_device / 1e9:,.3f}",
-        f"{row.ratio:.4f}",
+        _between(*(f"{flops / 1e9:,.3f}" for flops in (found.least.flops, found.flops_per_device))),
+        _between(*(f"{ratio:.4f}" for ratio in found.ratios)),
         _collectives(found),
-        f"{row.crossing / 1024:,.1f}",
+        _between(*(f"{handed / 1024:,.1f}" for handed in row.crossing)),
         f"{row.gradients / 1024:,.1f}",
-        f"{(row.crossing - row.gradients) / 1024:,.1f}",
+        _between(*(f"{(handed - row.gradients) / 1024:,.1f}" for handed in row.crossing)),
         f"{found.peak_bytes / 2**20:,.1f}",
-        f"{found.cycles / 1e6:,.2f}" if found.cycles else "",
         "" if found.efficiency is None else f"{found.efficiency:.1%}",
     )
 
 
 def _collectives(found: Figures) -> str:
-    return ", ".join(f"{traffic.count} {kind}" for kind, traffic in found.collectives.items())
+    least, most = (
+        ", ".join(f"{traffic.count} {kind}" for kind, traffic in each.items()) or "nothing"
+        for each in (found.least.collectives, found.collectives)
+    )
+    return _between(least, most)
+
+
+def _between(least: str, most: str) -> str:
+    """What is done in any case, and with the dearest branches of all conditionals."""
+    return least if least == most else f"{least} to {most}"
+
+
+def _handed_in(collectives: Mapping[str, Traffic]) -> int:
+    return sum(traffic.bytes for traffic in collectives.values())

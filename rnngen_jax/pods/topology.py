@@ -66,6 +66,10 @@ class Machine(NamedTuple):
     devices: tuple[jax.Device, ...]
     chip: Chip | None
 
+    def alone(self) -> "Machine":
+        """One of its devices."""
+        return self._replace(devices=self.devices[:1])
+
 
 def have_devices(names: Iterable[str]) -> None:
     """Asks for the virtual devices of machines by name, which JAX grants until it has started."""
@@ -76,6 +80,29 @@ def have_devices(names: Iterable[str]) -> None:
         jax.config.update("jax_num_cpu_devices", max(counts))
     except RuntimeError:
         return  # it has started; whether there are enough is seen later
+
+
+def named(name: str, given: str) -> tuple[str, list[int]]:
+    """A machine's kind and sizes by its name.
+
+    Args:
+      name: such as "cpu:8" or "v5e:4x4".
+      given: the flag that asks for it.
+
+    Raises:
+      UserError: no such machine.
+    """
+    found = re.fullmatch(r"(cpu|" + "|".join(CHIPS) + r"):(\d+(?:x\d+)*)", name)
+    flag = given.partition("=")[0]
+    require(found is not None, flag, name, ALLOWED)
+    kind, sizes = found[1], [int(size) for size in found[2].split("x")]
+    if kind == "cpu":
+        require(len(sizes) == 1 and sizes[0] >= 1, flag, name, ALLOWED)
+        return kind, sizes
+    flat = kind in ("v5e", "v6e")
+    example = f"{kind}:{'4x4' if flat else '2x2x4'}, for example"
+    require(len(sizes) == (2 if flat else 3), flag, name, example)
+    return kind, sizes
 
 
 def machine(name: str, given: str | None = None) -> Machine:
@@ -89,21 +116,10 @@ def machine(name: str, given: str | None = None) -> Machine:
       UserError: no such machine.
       RunError: the TPU's compiler is not installed, or at work in another process.
     """
-    found = re.fullmatch(r"(cpu|" + "|".join(CHIPS) + r"):(\d+(?:x\d+)*)", name)
     given = given or f"--topology={name}"
-    flag = given.partition("=")[0]
-    require(found is not None, flag, name, ALLOWED)
-    kind, sizes = found[1], [int(size) for size in found[2].split("x")]
+    kind, sizes = named(name, given)
     if kind == "cpu":
-        require(len(sizes) == 1 and sizes[0] >= 1, flag, name, ALLOWED)
         return Machine(name, virtual(sizes[0]), None)
-    flat = kind in ("v5e", "v6e")
-    require(
-        len(sizes) == (2 if flat else 3),
-        flag,
-        name,
-        f"{kind}:{'4x4' if flat else '2x2x4'}, for example",
-    )
     # This machine is no cloud's, so the compiler is not to ask one what it is.
     for name_of, value in _NO_CLOUD.items():
         os.environ.setdefault(name_of, value)

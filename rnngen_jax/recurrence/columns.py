@@ -14,6 +14,7 @@ from jax import Array
 
 from rnngen_jax.cells.base import Carry, Cell, Params, preactivations
 from rnngen_jax.ops.precision import einsum, matmul
+from rnngen_jax.ops.products import sum_rows
 from rnngen_jax.recurrence.base import Sequence, pick
 from rnngen_jax.recurrence.stacked import add, add_to_h, cut, over_chunks, step_of, write, zeros
 
@@ -110,7 +111,10 @@ def columns(cell: Cell, params: Params, sequence: Sequence, *, unroll: int) -> t
         before = before if reset is None else pick(reset, first[0], before)
         begun = type(first)(before, *rest)
         kernel, kernel_back = jax.vjp(wide_kernel, params)
-        z, inputs_back = jax.vjp(wide_inputs, params, xs)
+        z, inputs_back = jax.vjp(lambda params, xs: wide_inputs(_unbiased(params), xs), params, xs)
+        _, offsets_back = jax.vjp(
+            lambda params: wide_inputs(params, jnp.zeros_like(xs[:1, :1])), params
+        )
         seen = jax.vmap(spread)(before)
         products = einsum("tkn,gk->tgn", seen, kernel)
         a = jax.vmap(lambda z, products: wide_gates(params, z, products))(z, products)
@@ -142,10 +146,13 @@ def columns(cell: Cell, params: Params, sequence: Sequence, *, unroll: int) -> t
         d_gates = dict(zip(names, jnp.split(d_a, len(names), axis=1), strict=True))
         d_z = d_a if inputs == names else jnp.concatenate([d_gates[g] for g in inputs], axis=1)
         d_params_here, d_xs = inputs_back(d_z)
+        # All biases' gradients from one sum; without input, only biases are left of z.
+        sums = sum_rows(d_a.swapaxes(1, 2))
+        sums = dict(zip(names, jnp.split(sums, len(names)), strict=True))
+        (d_offsets,) = offsets_back(jnp.concatenate([sums[g] for g in inputs])[None, :, None])
         _, biases_back = jax.vjp(gated.biases, params)
-        d_biases = {gate: d_gates[gate].sum((0, 2)) for gate in gated.biases(params)}
-        (d_params_biases,) = biases_back(d_biases)
-        d_params = add(d_params, d_params_here, d_params_biases)
+        (d_biases,) = biases_back({gate: sums[gate] for gate in gated.biases(params)})
+        d_params = add(d_params, d_params_here, d_offsets, d_biases)
         return d_params, d_xs, d_first, d_carry, None
 
     run.defvjp(run_and_keep, run_backward)
@@ -158,6 +165,15 @@ def columns(cell: Cell, params: Params, sequence: Sequence, *, unroll: int) -> t
     last, ys = run(params, xs, first, carry, reset)
     last = jax.tree.map(lambda leaf: leaf.T.reshape(*batch, features), last)
     return last, ys.swapaxes(1, 2).reshape(length, *batch, features)
+
+
+def _unbiased(params: Params) -> Params:
+    """Parameters with constant biases, whose gradient is left to others."""
+
+    def constant(path: Any, leaf: Array) -> Array:
+        return jax.lax.stop_gradient(leaf) if jax.tree_util.DictKey("bias") in path else leaf
+
+    return jax.tree.map_with_path(constant, params)
 
 
 def _apart(x: Array, gates: Any) -> dict[str, Array]:

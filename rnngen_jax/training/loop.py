@@ -78,8 +78,8 @@ def train(
       workdir: gets `metrics.jsonl`, `tensorboard/` and `checkpoints/`.
       identity: JSON values that say what the checkpoints belong to.
       validate: `validate(params, extra) -> metrics`; the first metric decides which checkpoint is
-        best, the lower the better. It is called for each seed. The arrays lie on one device and
-        are gone after it returns.
+        best, the lower the better, among those after `model.begins` steps. It is called for each
+        seed. The arrays lie on one device and are gone after it returns.
       draw: `draw(params, extra, step)` writes a grid of samples; what it returns of it, uint8 RGB
         `[H, W, 3]`, goes to TensorBoard.
       describe: `describe(step) -> metrics` that the number of steps alone decides, such as the
@@ -146,6 +146,7 @@ def train(
         progress = stack.enter_context(closing(make_progress(standing.step, config.steps, images)))
         run = _Run(
             sections={player: optimizers[player].SECTION for player in model.losses},
+            begins=model.begins,
             images=images,
             config=config,
             identity=identity,
@@ -182,6 +183,7 @@ class _Run:
     """What the parts of the loop share."""
 
     sections: Mapping[str, str]
+    begins: int
     images: int
     config: TrainingConfig
     identity: Mapping[str, Any]
@@ -207,17 +209,21 @@ class _Run:
         resident = self.parallel.place_resident(feed.resident)
         calls = cadence.calls(standing.step, config)
         chunks = feed.chunks(calls, jax.process_index(), jax.process_count())
-        unread = None
+        unread, compiled = None, set()
         if standing.owed:
             if not self.between(state):
                 return self.leave(state, interruption.asked())
             if _out_of_patience(standing, config):
                 return self.stop_early()
         self.clock.start()
-        for number, ((_, stop), chunk) in enumerate(zip(calls, chunks, strict=True)):
+        for number, ((start, stop), chunk) in enumerate(zip(calls, chunks, strict=True)):
             placed = self.parallel.place_chunk(chunk)
             with self.clock.paused(), self.ledger.spending("compile"):
                 call = self.parallel.compiled(state, resident, placed)
+                if stop - start not in compiled:
+                    # A CPU's collectives give up when another process compiles 30 s longer.
+                    self.peers.agree("compiled steps of a call", stop - start)
+                    compiled.add(stop - start)
             if number == 0:  # until now there was nothing to save
                 saving.enter_context(interruption.deferred())
             self.peers.mark()
@@ -280,7 +286,8 @@ class _Run:
         with self.clock.paused():
             improved = False
             if self.validate is not None and is_due(config.validate_every):
-                improved = standing.judge(self.score(self.validate, state))
+                score = self.score(self.validate, state)
+                improved = step > self.begins and standing.judge(score)
                 last = last or _out_of_patience(standing, config)
             if self.draw is not None and is_due(config.sample_every):
                 picture = self.draw(*self.evaluated(state, 0), step)

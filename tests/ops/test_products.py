@@ -1,5 +1,8 @@
 """Every form of product equals the plain product, and refuses inputs of the wrong width."""
 
+import functools
+import operator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -56,3 +59,24 @@ def test_layer_norm_is_its_equation():
     wanted = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * scale + bias
     got = layer_norm(*(jnp.asarray(a, jnp.float32) for a in (x, scale, bias)))
     np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_on_a_tpu_a_biass_gradient_is_a_product_with_ones(monkeypatch):
+    """With the sum's value; elsewhere the program is that of an addition."""
+    rng = np.random.default_rng(0)
+    x, weights = rng.standard_normal((2, 3, 4, 5, 7))
+    bias = rng.standard_normal(7)
+
+    def loss(add):
+        return lambda x, bias: (jnp.sin(add(x, bias)) * weights).sum()
+
+    def program(add):
+        return str(jax.make_jaxpr(jax.grad(loss(add), 1))(x, bias))
+
+    with jax.enable_x64(True):
+        plain = jax.value_and_grad(loss(operator.add), (0, 1))(x, bias)
+        assert program(products.plus_bias) == program(operator.add)
+        monkeypatch.setattr(products, "compiled_for", lambda: "tpu")
+        assert "dot_general" in program(products.plus_bias)
+        found = jax.value_and_grad(loss(products.plus_bias), (0, 1))(x, bias)
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-12), found, plain)

@@ -71,12 +71,25 @@ def test_convolutions_and_arithmetic_are_as_the_compiler_counts_them_without_loo
     assert found == pytest.approx(program.cost_analysis()["flops"], rel=0.1)
 
 
-def test_a_conditional_counts_as_its_costliest_branch():
+def test_a_conditional_counts_as_its_cheapest_and_as_its_dearest_branch():
     def either(pick, a):
-        return jax.lax.cond(pick, lambda a: a @ a @ a, lambda a: a, a)
+        def step(a, _):
+            branches = [lambda a: a @ a @ a, lambda a: a, lambda a: a @ a]
+            return jax.lax.switch(pick, branches, a), None
 
-    found = counted(either, jax.ShapeDtypeStruct((), np.bool_), SQUARE)
-    assert found.flops == 2 * 2 * K**3
+        return jax.lax.scan(step, a @ a, None, STEPS)[0]
+
+    text = compiled(either, jax.ShapeDtypeStruct((), np.int32), SQUARE).as_text()
+    found = hlo.bounds(text)
+    assert found.least.flops == 2 * K**3
+    assert found.most.flops == (1 + 2 * STEPS) * 2 * K**3
+    assert found.most == hlo.costs(text)
+    assert found.least.bytes < found.most.bytes
+
+
+def test_without_conditionals_there_is_one_count():
+    least, most = hlo.bounds(compiled(lambda a, b: a @ b, A, B).as_text())
+    assert least == most
 
 
 def test_a_slice_taken_in_a_loop_is_not_the_whole_array():

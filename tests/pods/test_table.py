@@ -9,9 +9,10 @@ from tiny_runs import rnngen
 
 from rnngen_jax import config_files, experiment
 from rnngen_jax.errors import UserError
-from rnngen_jax.pods import programs, table
+from rnngen_jax.pods import compiling, programs, steps, table
 from rnngen_jax.pods.compiling import Figures
-from rnngen_jax.pods.hlo import Traffic
+from rnngen_jax.pods.hlo import Costs, Traffic
+from rnngen_jax.pods.measuring import measuring
 from rnngen_jax.pods.programs import Program
 
 ONES = jax.ShapeDtypeStruct((4, 4), np.float32)
@@ -48,10 +49,10 @@ def busier(x, alone):
     return jax.lax.psum(x @ x if alone else x @ x @ x, "data")
 
 
-def rows_of(monkeypatch, body, names=("cpu:2",)):
+def rows_of(monkeypatch, body, names=("cpu:2",), kept=None):
     lowered = []
     monkeypatch.setattr(programs, "programs", lambda *_: {"train": program(body, lowered)})
-    return list(table.rows(["mlp_gan"], names)), lowered
+    return list(table.rows(["mlp_gan"], names, measuring(kept))), lowered
 
 
 def test_the_program_of_one_device_is_compiled_once_per_chip(monkeypatch):
@@ -60,8 +61,8 @@ def test_the_program_of_one_device_is_compiled_once_per_chip(monkeypatch):
     assert [(row.topology, row.devices) for row in found] == [("cpu:2", 2), ("cpu:8", 8)]
     for row in found:
         assert row.figures.collectives == {"all-reduce": Traffic(1, 64)}
-        assert row.crossing == 64
-        assert row.ratio == pytest.approx(1, abs=0.01)
+        assert row.crossing == (64, 64)
+        assert row.figures.ratios == pytest.approx((1, 1), abs=0.01)
         assert row.sound
 
 
@@ -69,16 +70,58 @@ def test_a_gather_and_a_larger_share_of_the_work_are_unsound(monkeypatch):
     ((gathering,), _), ((busy,), _) = (rows_of(monkeypatch, body) for body in (gathered, busier))
     assert "all-gather" in gathering.figures.collectives
     assert set(busy.figures.collectives) == {"all-reduce"}
-    assert busy.ratio > 1.9
+    assert min(busy.figures.ratios) > 1.9
     assert not gathering.sound
     assert not busy.sound
+
+
+def test_the_branches_of_a_conditional_are_told_apart(monkeypatch):
+    """As of a codebook's start, at the first step only: products, and sums over devices."""
+
+    def starting(x, alone):
+        return jax.lax.cond(x[0, 0] > 0, lambda: jax.lax.psum(x @ x @ x, "data"), lambda: x @ x)
+
+    (found,), _ = rows_of(monkeypatch, starting)
+    assert found.figures.least.flops == pytest.approx(found.figures.flops_per_device / 2, rel=0.05)
+    assert found.figures.ratios == pytest.approx((1, 1), abs=0.01)
+    assert found.crossing == (0, 64)
+    assert found.sound
+
+    def gathering(x, alone):
+        return jax.lax.cond(
+            x[0, 0] > 0, lambda: gathered(x, alone), lambda: jax.lax.psum(x @ x @ x, "data")
+        )
+
+    (found,), _ = rows_of(monkeypatch, gathering)
+    assert not found.sound  # though its other branch has more operations
+
+
+def test_an_interrupted_table_is_finished_from_what_is_kept(tmp_path, monkeypatch):
+    kept, compiled = tmp_path / "kept.jsonl", []
+    measure = compiling.measure
+
+    def measured(lowered, machine):
+        compiled.append(len(machine.devices))
+        return measure(lowered, machine)
+
+    monkeypatch.setattr(compiling, "measure", measured)
+    ((first,), _) = rows_of(monkeypatch, summed, ("cpu:2",), kept)
+    # The process was ended while it wrote a line.
+    kept.write_text(kept.read_text() + kept.read_text().splitlines()[-1][:40])
+    for _ in range(2):
+        (again, _), _ = rows_of(monkeypatch, summed, ("cpu:2", "cpu:4"), kept)
+        assert again == first
+    assert compiled == [1, 2, 4]
+    ((other,), _) = rows_of(monkeypatch, busier, ("cpu:2",), kept)  # is another program
+    assert compiled == [1, 2, 4, 2]
+    assert other.figures.flops_per_device > first.figures.flops_per_device
 
 
 def test_every_config_file_is_in_the_table_with_images_of_a_known_shape():
     assert [config.partition(":")[0] for config in table.CONFIGS] == config_files.names()
     for config in table.CONFIGS:
         name = config_files.load(config).data.name
-        assert name.partition(":")[0] in table._ITEMS
+        assert name.partition(":")[0] in steps.ITEMS
 
 
 def test_gradients_are_those_of_every_player_and_update():
@@ -100,6 +143,9 @@ def test_gradients_are_those_of_every_player_and_update():
     assert counted() == 4 * (generator + 3 * discriminator)
 
 
+LEAST = Costs(1e9, 1.0, 5e6, {"all-reduce": Traffic(1, 3584)}, 0)
+
+
 def row(**changes):
     figures = Figures(
         batch_size=2,
@@ -109,6 +155,8 @@ def row(**changes):
         peak_bytes=2**20,
         memory_bytes=2**24,
         collectives={"all-reduce": Traffic(3, 4096)},
+        least=LEAST,
+        least_flops_one_device=1e9,
         cycles=5e6,
         seconds_one_device=0.9,
         seconds=1.0,
@@ -123,22 +171,26 @@ def test_the_verb_writes_the_page_and_names_what_is_unsound(tmp_path, monkeypatc
     given = ("--configs=row_rnn:mnist", "--topologies=v5e:2x2", f"--out={out}")
     asked = []
 
-    def rows(*names):
-        asked.append(names)
+    def rows(*given):
+        asked.append(given[:2])
         return iter([row()])
 
     monkeypatch.setattr(table, "rows", rows)
     assert rnngen("pods", *given) == 0
     assert asked == [(["row_rnn:mnist"], ["v5e:2x2"])]
     text = out.read_text()
-    cells = "| row_rnn:mnist | 2 | 2.000 | 1.0000 | 3 all-reduce | 4.0 | 3.0 | 1.0 | 1.0 | 5.00 |"
-    assert f"{cells} 90.0% |" in text.splitlines()
+    cells = ["row_rnn:mnist", "2", "1.000 to 2.000", "1.0000", "1 all-reduce to 3 all-reduce"]
+    cells += ["3.5 to 4.0", "3.0", "0.5 to 1.0", "1.0", "90.0%"]
+    assert f"| {' | '.join(cells)} |" in text.splitlines()
     assert f"rnngen pods {' '.join(given)}" in text.replace("\n", " ")
     assert "## v5e:2x2, 4 devices" in text
-    assert "row_rnn:mnist on v5e:2x2: ratio 1.0000, 3 all-reduce" in capsys.readouterr().out
+    assert (
+        "row_rnn:mnist on v5e:2x2: ratio 1.0000, 1 all-reduce to 3 all-" in capsys.readouterr().out
+    )
     for broken in (
         {"collectives": {"all-gather": Traffic(1, 4)}},
         {"flops_per_device": 2.1e9},
+        {"least": LEAST._replace(flops=1.1e9)},
         {"peak_bytes": 2**25},
     ):
         monkeypatch.setattr(table, "rows", lambda *_, broken=broken: iter([row(**broken)]))
@@ -167,4 +219,4 @@ def test_a_shape_that_is_not_known_is_refused(monkeypatch):
     config.data.name = "npz:mine.npz"
     monkeypatch.setattr(config_files, "load", lambda _: config)
     with pytest.raises(UserError, match=r"data of mine must be one of .*, got 'npz:mine.npz'"):
-        list(table.rows(["mine"], ["cpu:1"]))
+        list(table.rows(["mine"], ["cpu:1"], measuring(None)))

@@ -118,11 +118,13 @@ def test_a_tpus_choice_is_the_python_loop_in_value_and_gradient(name, monkeypatc
 def test_features_first_is_the_python_loop_in_value_and_gradient(name, mode, width, monkeypatch):
     """Seven steps: four in a loop's iteration, and three left over."""
     wanted_program = program(name)
-    monkeypatch.setattr(sequential, "compiled_for", lambda: "tpu")
     monkeypatch.setattr(choices, "_LANES", 1)
+    for module in (sequential, base):
+        monkeypatch.setattr(module, "compiled_for", lambda: "tpu")
     with jax.enable_x64(True):
         fast = problems.solve(problem(name, mode, width))
         problems.close(fast, by_the_loop(name, mode, width))
+    monkeypatch.setattr(base, "compiled_for", lambda: "cpu")
     assert program(name) != wanted_program
     # What is asked for is done.
     told = "sequential:gates=recompute,unroll=1"

@@ -12,6 +12,7 @@ import training_toys as toys
 from training_toys import final, kernel, lines, numbers, saved
 
 from rnngen_jax.errors import RunError
+from rnngen_jax.hosts.peers import Peers
 from rnngen_jax.training import loop, program, sinks
 from rnngen_jax.training.checkpoints import open_checkpoints
 from rnngen_jax.training.config import OptimizerConfig, TrainingConfig, optimizer_section
@@ -59,6 +60,19 @@ def test_steps_per_call_changes_no_number(tmp_path):
         assert one.keys() == five.keys()
         np.testing.assert_allclose(list(one.values()), list(five.values()), rtol=1e-6)
     np.testing.assert_allclose(kernel(tmp_path / "1"), kernel(tmp_path / "5"), rtol=1e-5)
+
+
+def test_processes_wait_for_each_other_before_the_first_call_of_a_program(tmp_path):
+    """Where no collective waits: one that compiles longer would be given up."""
+    said = []
+    peers = Peers(
+        mark=lambda: said.append("mark"), agree=lambda name, value: said.append((name, value))
+    )
+    toys.run(tmp_path, steps=12, peers=peers)
+    calls = [each for each in said if each == "mark" or "compiled" in each[0]]
+    name = "compiled steps of a call"
+    assert calls[:2] == [(name, 5), "mark"]
+    assert [each for each in calls if each != "mark"] == [(name, 5), (name, 2)]
 
 
 def test_a_gan_trains_on_all_devices_with_pmap(tmp_path):
@@ -196,6 +210,18 @@ def test_the_best_checkpoint_is_that_of_the_best_validation(tmp_path):
     assert saved(tmp_path) == [10, 20]
     assert final(tmp_path, which="best").step == 10
     assert final(tmp_path, which="best").extra["seen"] == 10
+
+
+def test_the_best_checkpoint_is_of_the_steps_after_which_the_model_begins(tmp_path):
+    """As is the patience with which it stops early."""
+    scores, outcomes = [1.0, 2.0, 5.0, 3.0, 4.0, 4.0], []
+    for steps in (10, 30):
+        model = toys.autoencoder()._replace(begins=10)
+        validate = toys.validator(scores[: steps // 5])
+        how = {"steps": steps, "validate_every": 5, "checkpoint_every": 0, "patience": 1}
+        outcomes.append(toys.run(tmp_path / str(steps), model=model, validate=validate, **how))
+    assert [outcome.best_step for outcome in outcomes] == [None, 20]
+    assert (outcomes[1].state, outcomes[1].step) == ("stopped_early", 25)
 
 
 def test_validation_and_samples_see_the_moving_average(tmp_path):

@@ -159,6 +159,7 @@ def run(workdir, model=None, optimizer=None, transform=jitter, placement="device
             "interruption",
             "record",
             "announced",
+            "peers",
         )
         if name in changes
     }

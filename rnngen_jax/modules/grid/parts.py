@@ -8,7 +8,7 @@ from jax import Array
 from rnngen_jax.modules.pixels import PixelDense
 from rnngen_jax.ops import grids
 from rnngen_jax.ops.grids import Taps
-from rnngen_jax.ops.products import product
+from rnngen_jax.ops.products import plus_bias, product
 
 
 class GridLayer(nn.Module, kw_only=True):
@@ -74,7 +74,7 @@ class TapDense(nn.Module):
         part = self.features // self.parts
         mask = grids.tap_mask("B", self.channels, self.taps, sources, part)
         kernel = _masked_kernel(self, np.tile(mask, self.parts))
-        return product(seen, kernel) + _bias(self, self.features)
+        return plus_bias(product(seen, kernel), _bias(self, self.features))
 
 
 class FirstConv(nn.Module):
@@ -101,7 +101,7 @@ class FirstConv(nn.Module):
             values = own[..., channel : channel + 1]
             part = PixelDense(self.features, self.levels, self.encoding, name=f"own_{channel}")
             x = x + part(values) * seen
-        return x + _bias(self, self.features)
+        return plus_bias(x, _bias(self, self.features))
 
 
 class Head(nn.Module):
