@@ -25,11 +25,12 @@ RATES = {"sgd": 0.1, "adam": 1e-3}
 
 
 class Case(NamedTuple):
-    """A model on the digits, and how it is trained."""
+    """A model on the digits, how it is trained, and the state that it starts from."""
 
     settings: experiment.Experiment
     dataset: data.base.Dataset
     model: object
+    state: object
 
 
 class Trained(NamedTuple):
@@ -66,12 +67,14 @@ def case(name, optimizer="sgd"):
     split = whole.splits["train"]
     few = Split(64, lambda index: split.read(index % 64))
     dataset = whole._replace(splits=dict.fromkeys(whole.splits, few))
-    return Case(settings, dataset, experiment.build(settings, dataset.spec))
+    model = experiment.build(settings, dataset.spec)
+    state = jax.jit(program.initial_state(model, settings.optimizers, settings.training))()
+    return Case(settings, dataset, model, jax.tree.map(np.asarray, state))
 
 
 def train(case, kind, devices):
     """Trains for `STEPS` steps in one call, from all processes of the devices."""
-    settings, dataset, model = case
+    settings, dataset, model, start = case
     step = program.one_step(
         model,
         settings.optimizers,
@@ -79,10 +82,9 @@ def train(case, kind, devices):
         training_transform(settings.data, dataset),
     )
     parallel = make_parallel(kind, step, fetch, settings.training.seed, BATCH, devices)
-    make_state = program.initial_state(model, settings.optimizers, settings.training)
     images = BATCH * program.batches_per_step(settings.optimizers)
     feed = make_feed(dataset.splits["train"], images, 0, "device")
-    state = parallel.place(jax.jit(make_state)())
+    state = parallel.place(start)
     resident = parallel.place_resident(feed.resident)
     calls = feed.chunks([(0, STEPS)], jax.process_index(), jax.process_count())
     chunk = parallel.place_chunk(next(iter(calls)))

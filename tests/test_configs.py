@@ -5,6 +5,7 @@ import importlib.util
 import json
 import pathlib
 import re
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -19,7 +20,6 @@ from rnngen_jax.modules.vqvae import last_layer
 from rnngen_jax.ops import penalties
 from rnngen_jax.pods.programs import programs
 from rnngen_jax.shapes import spec_of
-from rnngen_jax.training import program
 from rnngen_jax.training.config import OPTIMIZERS, SCHEDULES
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -67,40 +67,88 @@ def tiny(file, preset):
     return config
 
 
-@pytest.mark.parametrize(("file", "preset"), CASES, ids=lambda value: getattr(value, "stem", value))
-def test_a_preset_is_a_training(file, preset):
-    """Traced for eight devices and not run: its step keeps the state's shapes, and on the network
-    are its gradients and batch statistics alone; it draws and scores its images."""
+# What changes no array's shape and nothing that crosses the network: numbers and their schedules.
+NUMBERS = {"learning_rate", "schedule", "warmup_steps", "decay_steps", "weight_decay"}
+TRACED = {}
+
+
+class Traced(NamedTuple):
+    """What a preset's tiny program is on eight devices, and what its model draws and scores."""
+
+    settings: experiment.Experiment
+    model: object
+    before: object
+    after: object
+    metrics: dict
+    text: str
+    drawn: object
+    scored: object
+
+
+def traced(file, preset):
+    """A preset's program, which presets that differ in numbers alone share."""
     settings = experiment.resolve(experiment.check(tiny(file, preset)))
     named, digits = settings.data.name, settings.data.name == "digits"
     levels = 2 if settings.data.binarisation != "none" else 17 if digits else 256
     size = 8 if digits else 12
     colour = named.startswith(("tfds:cifar", "folder:"))
     spec = spec_of((size, size, 3 if colour else 1), levels, 10)
-    model = experiment.build(settings, spec)
-    prior = settings.codes is not None
-    splits = {"train": Split(64, None)}
-    dataset = Dataset(named, spec, splits, settings.data.binarisation, 256)
+    every = experiment.to_dict(settings)
+    every["data"]["name"] = every["evaluation"] = None
+    shaped = {
+        name: {field: value for field, value in fields.items() if field not in NUMBERS}
+        if isinstance(fields, dict)
+        else fields
+        for name, fields in every.items()
+    }
+    which = f"{spec} {shaped}"
+    if which not in TRACED:
+        TRACED[which] = trace(settings, spec)
+    return TRACED[which]
 
-    def batch_of(num):
-        shapes = {"image": (num, *spec.shape), "label": (num,), "index": (num,)}
-        dtypes = {"image": spec.dtype}
-        return {
-            name: jax.ShapeDtypeStruct(shape, dtypes.get(name, np.int32))
-            for name, shape in shapes.items()
-        }
+
+def trace(settings, spec):
+    binarisation = settings.data.binarisation
+    dataset = Dataset(settings.data.name, spec, {"train": Split(64, None)}, binarisation, 256)
+    lowered = programs(settings, dataset)["train"].lower(jax.devices(), 2)
+    (state, *_), _ = lowered.args_info
+    before = jax.tree.map(lambda given: jax.ShapeDtypeStruct(given.shape, given.dtype), state)
+    after, metrics = lowered.out_info
+    model, given = experiment.build(settings, spec), (before.params, before.extra)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+
+    def integers(*shape):
+        return jax.ShapeDtypeStruct(shape, np.int32)
+
+    drawn = scored = None
+    if model.sample is not None:
+        draw = functools.partial(model.sample, num=2)
+        drawn = jax.eval_shape(draw, *given, key, label=integers(2))
+    if model.log_prob is not None:
+        image = jax.ShapeDtypeStruct((3, *spec.shape), spec.dtype)
+        batch = {"image": image, "label": integers(3), "index": integers(3)}
+        scored = jax.eval_shape(model.log_prob, *given, batch, key)
+    return Traced(settings, model, before, after, metrics, lowered.as_text(), drawn, scored)
+
+
+# test_device_grid.py compiles and runs the first presets, and looks at the same.
+@pytest.mark.parametrize(
+    ("file", "preset"),
+    [(file, preset) for file, preset in CASES if preset != "digits"],
+    ids=lambda value: getattr(value, "stem", value),
+)
+def test_a_preset_is_a_training(file, preset):
+    """Traced for eight devices and not run: its step keeps the state's shapes, and on the network
+    are its gradients and batch statistics alone; it draws and scores its images."""
+    settings, model, before, after, metrics, text, drawn, scored = traced(file, preset)
+    spec, prior = model.spec, settings.codes is not None
 
     def described(tree):
         return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
 
-    before = jax.eval_shape(program.initial_state(model, settings.optimizers, settings.training))
-    key = jax.random.key(0)
-    lowered = programs(settings, dataset)["train"].lower(jax.devices(), 2)
-    after, metrics = lowered.out_info
     assert described(after) == described(before)
     assert {leaf.shape for leaf in jax.tree.leaves(metrics)} == {(1,)}
     assert {f"loss/{player}" for player in model.losses} <= set(metrics)
-    text = lowered.as_text()
     assert not re.search("all_gather|all_to_all|collective_permute|reduce_scatter", text)
     crossing = [int(size) for size in REDUCED.findall(text)]
     own = {
@@ -122,15 +170,13 @@ def test_a_preset_is_a_training(file, preset):
     if prior or "codebook" in str(settings):
         assert len(statistics) <= (1 if prior else 2 + 2 * settings.model.levels)
     if model.sample is not None:
-        label = jax.ShapeDtypeStruct((2,), np.int32)
-        draw = functools.partial(model.sample, num=2)
-        drawn = jax.eval_shape(draw, before.params, before.extra, key, label=label)
         assert (drawn.shape, drawn.dtype) == ((2, *spec.shape), spec.dtype)
     if model.log_prob is not None:
-        scored = jax.eval_shape(model.log_prob, before.params, before.extra, batch_of(3), key)
         assert scored.shape == (3,)
 
 
+# test_device_grid.py trains the same, not through the verb.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "file", [file for file in FILES if file.stem not in ON_A_PAGE], ids=lambda file: file.stem
 )

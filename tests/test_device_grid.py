@@ -15,6 +15,7 @@ from rnngen_jax.pods import hlo
 from rnngen_jax.pods.programs import programs
 
 CLOSE = 1e-5  # relative, of losses
+COUNTED = ("dcgan", "vqvae")  # whose work is counted to the operation: two players, and codes
 WORK = """
 import sys
 sys.path.insert(0, {here!r})
@@ -70,11 +71,15 @@ def test_eight_devices_have_the_losses_and_each_the_work_of_one(name):
         assert 2 * book + 1 <= statistics < 15 * book
     else:
         assert statistics == 0
-    lowered = programs(case.settings, case.dataset)["train"].lower(jax.devices()[:1], 2)
-    alone = hlo.costs(lowered.compile().as_text())
-    assert every.unknown_loops == alone.unknown_loops == 0
-    # A mean over devices is an operation for each number that crosses.
-    assert abs(every.flops / grid.STEPS - alone.flops) < 0.02 * alone.flops + numbers
+    # An eighth of what one device does with the whole batch; the optimizer's work does not shrink.
+    whole = hlo.costs(one.compiled.as_text())
+    assert every.unknown_loops == whole.unknown_loops == 0
+    assert every.flops < 0.18 * whole.flops
+    if name in COUNTED:
+        lowered = programs(case.settings, case.dataset)["train"].lower(jax.devices()[:1], 2)
+        alone = hlo.costs(lowered.compile().as_text())
+        # A mean over devices is an operation for each number that crosses.
+        assert abs(every.flops / grid.STEPS - alone.flops) < 0.02 * alone.flops + numbers
 
 
 @pytest.mark.slow

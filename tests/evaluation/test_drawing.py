@@ -30,7 +30,7 @@ def build():
     own = models.config_class("code_rnn")(**PRIOR)
     model = two_stage(tokenizer, prior("code_rnn", own, tokenizer.codes.specs), Frozen(*frozen))
     params, extra = jax.jit(model.init)(jax.random.key(3))
-    params = moved(params, 0.5)
+    params = moved(params, 1.0)
     return model, params, extra
 
 
