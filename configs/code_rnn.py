@@ -18,6 +18,12 @@
         one CPU core, min not measured; not run: bits per dimension; with
         --config.data.name=folder:FOLDER
 
+    rnngen train --config=configs/code_rnn.py:digits_two_levels --workdir=runs/codes2
+        one CPU core, min not measured; not run: bits per dimension
+
+    rnngen train --config=configs/code_rnn.py:mnist_two_levels --workdir=runs/codes2_mnist
+        one CPU core, min not measured; not run: bits per dimension, 256 levels
+
 Without a tokenizer, one is trained first in WORKDIR/tokenizer, with config.vqvae and as many steps.
 --config.tokenizer=RUN takes a run of configs/vqvae.py on the same data. Either way the tokenizer is
 kept in the checkpoints, which need its folder no more.
@@ -29,14 +35,15 @@ Figures are from `rnngen evaluate` on the test split: bounds, under this prior.
 
 from rnngen_jax import recipes
 
-PRESETS = ("digits", "mnist", "fashion_mnist", "cifar10", "folder")
+TWO = ("digits_two_levels", "mnist_two_levels")
+PRESETS = ("digits", "mnist", "fashion_mnist", "cifar10", "folder", *TWO)
 
 
 def get_config(arg: str = "digits"):
     config = recipes.begin("code_rnn", arg, PRESETS)
     recipes.codebook(config.vqvae, arg)
     recipes.coded_data(config, arg)
-    recipes.adamw(config, learning_rate=2e-3, steps=1000 if arg == "digits" else 1500)
+    recipes.adamw(config, learning_rate=2e-3, steps=1000 if arg.startswith("digits") else 1500)
     config.optimizer.weight_decay = 0.01
-    config.model.dropout = 0.3 if arg == "digits" else 0.0
+    config.model.dropout = 0.3 if arg.startswith("digits") else 0.0
     return config

@@ -18,6 +18,12 @@
         one CPU core, min not measured; not run: bits per dimension; with
         --config.data.name=folder:FOLDER
 
+    rnngen train --config=configs/vqvae.py:digits_two_levels --workdir=runs/vqvae2
+        one CPU core, min not measured; not run: bits per dimension
+
+    rnngen train --config=configs/vqvae.py:mnist_two_levels --workdir=runs/vqvae2_mnist
+        one CPU core, min not measured; not run: bits per dimension, 256 levels
+
 Figures are from `rnngen evaluate` on the test split: bounds, with all codes equally likely. Train a
 prior over the codes with configs/code_rnn.py and --config.tokenizer=RUN.
 
@@ -26,13 +32,14 @@ prior over the codes with configs/code_rnn.py and --config.tokenizer=RUN.
 
 from rnngen_jax import recipes
 
-PRESETS = ("digits", "mnist", "fashion_mnist", "cifar10", "folder")
+TWO = ("digits_two_levels", "mnist_two_levels")
+PRESETS = ("digits", "mnist", "fashion_mnist", "cifar10", "folder", *TWO)
 
 
 def get_config(arg: str = "digits"):
     config = recipes.begin("vqvae", arg, PRESETS)
     recipes.codebook(config.model, arg)
     recipes.coded_data(config, arg)
-    recipes.adamw(config, learning_rate=2e-3, steps=1000 if arg == "digits" else 1500)
+    recipes.adamw(config, learning_rate=2e-3, steps=1000 if arg.startswith("digits") else 1500)
     config.optimizer.weight_decay = 0.01
     return config

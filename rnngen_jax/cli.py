@@ -26,7 +26,12 @@ example:
 _HELP = ("--help", "-help", "-h", "help")
 _CONFIGS = ("config", "command")
 _OVERRIDE = re.compile(r"--?(?:no)?config\.(?P<path>[^=]+)")
-_KINDS = {"string": "a string", "integer": "an integer", "float": "a number"}
+_KINDS = {
+    "string": "a string",
+    "integer": "an integer",
+    "float": "a number",
+    "boolean": "true or false",
+}
 
 
 def run_verb(argv: list[str]) -> int:
@@ -130,6 +135,7 @@ def _define(flag: Flag, values: absl_flags.FlagValues, argv: list[str]) -> None:
         "string": absl_flags.DEFINE_string,
         "integer": absl_flags.DEFINE_integer,
         "float": absl_flags.DEFINE_float,
+        "boolean": absl_flags.DEFINE_boolean,
     }[flag.kind]
     define(flag.name, flag.default, flag.help, flag_values=values)
 
@@ -378,7 +384,8 @@ def _verb_help(verb: ModuleType) -> str:
         if flag.required:
             note = " (required)"
         else:
-            note = "" if flag.default is None else f" (default {flag.default})"
+            plain = flag.default is None or flag.kind == "boolean"  # those are off by default
+            note = "" if plain else f" (default {flag.default})"
         lines.append(f"  --{flag.name:<{width}}  {flag.help}{note}")
     if any(flag.kind in _CONFIGS for flag in taken):
         lines += ["", f"configs that ship: {', '.join(config_files.names())}"]

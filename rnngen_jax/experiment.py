@@ -10,19 +10,26 @@ from ml_collections import ConfigDict
 
 from rnngen_jax import data, models, paths
 from rnngen_jax.config import UnreadError, from_mapping, nearest, require, to_mapping
+from rnngen_jax.data import codes as stored
 from rnngen_jax.data.base import DataConfig
 from rnngen_jax.errors import UserError
 from rnngen_jax.evaluation.likelihood import EvaluationConfig
 from rnngen_jax.files import read_regular, replacing
+from rnngen_jax.models import levels
 from rnngen_jax.models.base import Model
-from rnngen_jax.models.two_stage import Frozen, two_stage
+from rnngen_jax.models.codes import of_grids
+from rnngen_jax.models.frozen import Frozen, Perceptual
+from rnngen_jax.models.two_stage import two_stage
 from rnngen_jax.shapes import ImageSpec
 from rnngen_jax.training.config import OptimizerConfig, TrainingConfig, optimizer_section
 
 # Sections of every experiment; `model` and the sections of its players depend on the model.
 SECTIONS = {"data": DataConfig, "training": TrainingConfig, "evaluation": EvaluationConfig}
 
-TOP = ("tokenizer", "tokenizer_digest")  # fields in no section, of priors over codes
+# Fields in no section: folders of other runs whose models are part of a run's, and what a model is
+# that has none of that kind. Beside each is the digest of that run's parameters.
+BORROWED = {"tokenizer": "no prior over codes", "perceptual": "no model with a perceptual loss"}
+TOP = tuple(field + part for field in BORROWED for part in ("", "_digest"))
 
 MOST_BYTES = 2**20  # largest config.json
 
@@ -59,7 +66,12 @@ class Experiment:
       tokenizer: for a prior over codes, the folder of the run that gives them; empty to train one
         in the run's own folder first, with the section of the tokenizer's model.
       tokenizer_digest: the digest of that run's parameters, which training sets.
+      tokenizer_model: the tokenizer's model, which names its section; empty for other models.
       codes: the tokenizer's `Config`; `None` for other models.
+      perceptual: for a model with a perceptual loss, the folder of the run of the classifier whose
+        activations it compares; empty without that loss.
+      perceptual_digest: the digest of that run's parameters, which training sets.
+      judge: the classifier's `Config`, which training sets; `None` without one.
     """
 
     name: str
@@ -70,7 +82,11 @@ class Experiment:
     optimizer_sections: Mapping[str, OptimizerConfig]
     tokenizer: str = ""
     tokenizer_digest: str = ""
+    tokenizer_model: str = ""
     codes: Any = None
+    perceptual: str = ""
+    perceptual_digest: str = ""
+    judge: Any = None
 
     @property
     def optimizers(self) -> dict[str, OptimizerConfig]:
@@ -83,29 +99,59 @@ class Experiment:
         """All sections but `model` by name, in the order of config.json."""
         own = {name: getattr(self, name) for name in SECTIONS} | dict(self.optimizer_sections)
         if self.codes is not None:
-            own[tokenizer_of(self.name)] = self.codes
-        return {name: own[name] for name in sections(self.name)}
+            own[self.tokenizer_model] = self.codes
+        if self.judge is not None:
+            own[judge_of(self.name)] = self.judge
+        listed = sections(self.name, self.tokenizer_model, self.judge is not None)
+        return {name: own[name] for name in listed}
 
 
-def sections(name: str) -> dict[str, type]:
+def sections(name: str, tokenizer: str = "", judged: bool = False) -> dict[str, type]:
     """The dataclasses of all sections but `model` by name, for experiments with a model.
+
+    Args:
+      name: the model's name.
+      tokenizer: the model of a prior's tokenizer, if it is not `tokenizer_of(name)`.
+      judged: whether a classifier of a perceptual loss is known.
 
     Raises:
       UserError: an unknown model.
     """
     own = {section: optimizer_section(section) for section in models.players(name).values()}
-    tokenizer = tokenizer_of(name)
-    codes = {tokenizer: models.config_class(tokenizer)} if tokenizer else {}
-    return {**codes, "data": DataConfig, **own, **SECTIONS}
+    others = [tokenizer or tokenizer_of(name), judge_of(name) if judged else ""]
+    borrowed = {other: models.config_class(other) for other in others if other}
+    return {**borrowed, "data": DataConfig, **own, **SECTIONS}
 
 
 def tokenizer_of(name: str) -> str:
     """The model whose codes a model is a prior over, such as "vqvae"; empty for other models.
 
+    A run that `config.tokenizer` names may be of another model with codes.
+
     Raises:
       UserError: an unknown model.
     """
     return getattr(models.config_class(name), "TOKENIZER", "")
+
+
+def judge_of(name: str) -> str:
+    """The model whose run `config.perceptual` names, "classifier"; empty for other models.
+
+    Raises:
+      UserError: an unknown model.
+    """
+    return getattr(models.config_class(name), "JUDGE", "")
+
+
+def borrows(name: str) -> str:
+    """Which of `BORROWED` is a field of a model's config; empty for none.
+
+    Raises:
+      UserError: an unknown model.
+    """
+    if tokenizer_of(name):
+        return "tokenizer"
+    return "perceptual" if judge_of(name) else ""
 
 
 def default(name: str) -> ConfigDict:
@@ -121,7 +167,7 @@ def default(name: str) -> ConfigDict:
     """
     model = models.config_class(name)
     others = {section: to_mapping(cls()) for section, cls in sections(name).items()}
-    top = {"tokenizer": ""} if tokenizer_of(name) else {}
+    top = {field: "" for field in (borrows(name),) if field}
     return ConfigDict({**top, "model": {"name": name, **to_mapping(model())}, **others})
 
 
@@ -149,11 +195,14 @@ def check(config: Mapping[str, Any]) -> Experiment:
     name = model.pop("name", None)
     allowed = f"one of {', '.join(models.names())}"
     require(isinstance(name, str), "config.model.name", name, allowed)
-    allowed, tokenizer = sections(name), tokenizer_of(name)
     for field, value in top.items():
-        if not tokenizer:
-            raise UserError(f"config.{field} is not a field of {name}, which has no codes.")
+        kind = field.removesuffix("_digest")
+        if kind != borrows(name):
+            raise UserError(f"config.{field} is not a field of {name}, which is {BORROWED[kind]}.")
         require(isinstance(value, str), f"config.{field}", value, "a string")
+    tokenizer = _tokenizer(name, values, top.get("tokenizer", ""))
+    judge = judge_of(name) if top.get("perceptual") and judge_of(name) in values else ""
+    allowed = sections(name, tokenizer, bool(judge))
     for section in values:
         if section != "model" and section not in allowed:
             known = nearest(str(section), ("model", *allowed))
@@ -164,14 +213,45 @@ def check(config: Mapping[str, Any]) -> Experiment:
     }
     always = {section: others.pop(section) for section in SECTIONS}
     codes = others.pop(tokenizer) if tokenizer else None
+    judged = others.pop(judge) if judge else None
     found = Experiment(
-        name=name, model=own, **always, optimizer_sections=others, **top, codes=codes
+        name=name,
+        model=own,
+        **always,
+        optimizer_sections=others,
+        **top,
+        tokenizer_model=tokenizer,
+        codes=codes,
+        judge=judged,
     )
+    if borrows(name) == "perceptual":
+        own.require_judge(found.perceptual)
     for player, section in found.optimizers.items():
         # Defined by a `Config` if private gradients alone would not keep the images private.
         if section.private_noise and hasattr(own, "require_private"):
             own.require_private(player, section.private_noise)
     return found
+
+
+def _tokenizer(name: str, values: Mapping[str, Any], folder: str) -> str:
+    """The model of a prior's tokenizer: the one that has a section, by default `tokenizer_of`.
+
+    Raises:
+      UserError: two sections, or one of a model that only another run can have trained.
+    """
+    own = tokenizer_of(name)
+    others = [section for section in values if section != own and models.gives_codes(str(section))]
+    if not own or not others:
+        return own
+    if own in values or len(others) > 1:
+        both = " and ".join(f"config.{section}" for section in sorted({*others, own} & {*values}))
+        raise UserError(f"{both} are both of a tokenizer; give one of them.")
+    if not folder:
+        raise UserError(
+            f"config.{others[0]} needs config.tokenizer, the folder of its run: without one, a "
+            f"tokenizer is trained with config.{own}."
+        )
+    return others[0]
 
 
 def _section(cls: type, values: Mapping[str, Any], section: str) -> Any:
@@ -210,8 +290,9 @@ def reset_unread(config: ConfigDict, given: Collection[str]) -> list[str]:
       One line per field that was reset.
 
     Raises:
-      UserError: as `check`.
+      UserError: as `check`; a flag of the tokenizer's section beside the tokenizer's run.
     """
+    _refuse_unread_section(config, given)
     lines = []
     while True:
         try:
@@ -223,6 +304,18 @@ def reset_unread(config: ConfigDict, given: Collection[str]) -> list[str]:
             _, section, field = error.field.split(".")
             config[section][field] = error.default
             lines.append(f"{error.effect}; reset to its default, {error.default!r}.")
+
+
+def _refuse_unread_section(config: ConfigDict, given: Collection[str]) -> None:
+    """Raises a `UserError` for flags of a tokenizer that comes with all its fields from its run."""
+    name, folder = config.get("model", {}).get("name"), config.get("tokenizer")
+    section = tokenizer_of(name) if folder and name in models.names() else ""
+    for field in given if section else ():
+        if field.startswith(f"config.{section}."):
+            raise UserError(
+                f"{field} has no effect with config.tokenizer={folder!r}, whose own fields are "
+                "read; leave one of them out."
+            )
 
 
 def resolve(experiment: Experiment, begun: Experiment | None = None) -> Experiment:
@@ -261,11 +354,20 @@ def resolve(experiment: Experiment, begun: Experiment | None = None) -> Experime
     if begun is not None:
         name = data.continued(experiment.data.name, begun.data.name)
         experiment = replace(experiment, data=replace(experiment.data, name=name))
-    if begun is None or begun.tokenizer != experiment.tokenizer:
+    if begun is None:
         return experiment
-    # The codes are those that the run began with, whatever its tokenizer's folder holds by now.
-    experiment = replace(experiment, tokenizer_digest=begun.tokenizer_digest)
-    return replace(experiment, codes=begun.codes) if experiment.tokenizer else experiment
+    # Borrowed models are those that the run began with, whatever their folders hold by now.
+    if _same_place(begun.tokenizer, experiment.tokenizer):
+        kept = ("tokenizer_model", "codes") if experiment.tokenizer else ()
+        experiment = _with(experiment, begun, "tokenizer_digest", *kept)
+    if _same_place(begun.perceptual, experiment.perceptual):
+        experiment = _with(experiment, begun, "perceptual_digest", "judge")
+    return experiment
+
+
+def _with(experiment: Experiment, other: Experiment, *fields: str) -> Experiment:
+    """The experiment with these fields of another."""
+    return replace(experiment, **{field: getattr(other, field) for field in fields})
 
 
 def build(experiment: Experiment, spec: ImageSpec, frozen: Frozen | None = None) -> Model:
@@ -274,23 +376,28 @@ def build(experiment: Experiment, spec: ImageSpec, frozen: Frozen | None = None)
     Args:
       experiment: the settings.
       spec: the images.
-      frozen: for a prior over codes, the tokenizer's arrays to begin with; `None` where they come
-        from a checkpoint.
+      frozen: the arrays of a prior's tokenizer or of a perceptual loss's classifier to begin with;
+        `None` where they come from a checkpoint.
 
     Raises:
       UserError: the model cannot be built for such images.
     """
+    if experiment.judge is not None:
+        judge = models.build(judge_of(experiment.name), experiment.judge, spec)
+        return models.build(experiment.name, experiment.model, spec, Perceptual(judge, frozen))
     if experiment.codes is None:
-        return models.build(experiment.name, experiment.model, spec)
-    tokenizer = models.build(tokenizer_of(experiment.name), experiment.codes, spec)
-    prior = models.build(experiment.name, experiment.model, tokenizer.codes.spec)
+        model = models.build(experiment.name, experiment.model, spec)
+        return of_grids(model) if stored.origin(experiment.data.name) is not None else model
+    tokenizer = models.build(experiment.tokenizer_model, experiment.codes, spec)
+    prior = levels.prior(experiment.name, experiment.model, tokenizer.codes.specs)
     return two_stage(tokenizer, prior, frozen)
 
 
 def to_dict(experiment: Experiment) -> dict[str, dict[str, Any]]:
     """The nested dict that `check` reads back."""
     others = {name: to_mapping(section) for name, section in experiment.sections.items()}
-    top = {} if experiment.codes is None else {field: getattr(experiment, field) for field in TOP}
+    own = borrows(experiment.name)
+    top = {field: getattr(experiment, field) for field in (own, f"{own}_digest") if own}
     return {**top, "model": {"name": experiment.name, **to_mapping(experiment.model)}, **others}
 
 
@@ -347,13 +454,16 @@ def from_record(values: Mapping[str, Any], where: str | os.PathLike[str]) -> Exp
 def identity(experiment: Experiment, spec: ImageSpec) -> dict[str, Any]:
     """The identity of a checkpoint: the model with all its fields, and the images.
 
-    It is stored in each checkpoint; a checkpoint of another identity is refused. A tokenizer is
-    known by its fields and its digest, not by its folder.
+    It is stored in each checkpoint; a checkpoint of another identity is refused. A tokenizer and a
+    classifier are known by their fields and their digest, not by their folder.
     """
     model = {"name": experiment.name, **to_mapping(experiment.model)}
     if experiment.codes is not None:
-        codes = {"name": tokenizer_of(experiment.name), **to_mapping(experiment.codes)}
+        codes = {"name": experiment.tokenizer_model, **to_mapping(experiment.codes)}
         model["tokenizer"] = {**codes, "digest": experiment.tokenizer_digest}
+    if experiment.judge is not None:
+        judge = to_mapping(experiment.judge)
+        model["perceptual"] = {**judge, "digest": experiment.perceptual_digest}
     return {"model": model, "spec": dict(spec._asdict())}
 
 
@@ -361,29 +471,41 @@ def difference(old: Experiment, new: Experiment) -> list[str]:
     """The fields that prevent `new` from continuing the run of `old`.
 
     `training.steps`, the cadences and the other fields in `MAY_CHANGE` are left out, as are
-    `data.name` and `evaluation.classifier` if both name the same place.
+    `data.name` and folders of other runs if both name the same place. Of another tokenizer or
+    classifier its folder alone is told.
 
     Returns:
       One line per field, "model.cell: 'lstm' -> 'gru'"; empty if the run can be continued.
     """
     before, after = _flat(old), _flat(new)
-    same = set(MAY_CHANGE)
+    same, hidden = set(MAY_CHANGE), set()
     if data.canonical(old.data.name) == data.canonical(new.data.name):
         same.add("data.name")
-    if _same_folder(old.tokenizer, new.tokenizer):
-        same.add("tokenizer")
-    if _same_folder(old.evaluation.classifier, new.evaluation.classifier):
+    sections = {
+        "tokenizer": {old.tokenizer_model, new.tokenizer_model},
+        "perceptual": {judge_of(old.name), judge_of(new.name)},
+    }
+    for field in BORROWED:
+        if _same_place(getattr(old, field), getattr(new, field)):
+            same.add(field)
+        else:  # and so all that follows from it
+            same.add(f"{field}_digest")
+            hidden |= sections[field]
+    if _same_place(old.evaluation.classifier, new.evaluation.classifier):
         same.add("evaluation.classifier")
     return [
         f"{field}: {before.get(field)!r} -> {after.get(field)!r}"
         for field in sorted(before.keys() | after.keys())
-        if before.get(field) != after.get(field) and field not in same
+        if before.get(field) != after.get(field)
+        and field not in same
+        and field.partition(".")[0] not in hidden
     ]
 
 
-def _same_folder(one: str, other: str) -> bool:
-    """Whether two non-empty paths lead to the same place."""
-    return bool(one and other) and paths.resolved(one) == paths.resolved(other)
+def _same_place(one: str, other: str) -> bool:
+    """Whether two paths lead to the same place, or are both empty."""
+    both = bool(one and other)
+    return one == other or (both and paths.resolved(one) == paths.resolved(other))
 
 
 def _flat(experiment: Experiment) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from rnngen_jax.errors import UserError
 
 # The first word of a preset's name; without any of these, images keep their 256 levels.
 BINARISATIONS = {"binary": "static", "dynamic": "dynamic", "threshold": "threshold"}
+TWO_LEVELS = "_two_levels"  # the end of a preset's name, of codes at two levels
 
 
 def begin(model: str, preset: str, presets: Sequence[str]) -> ConfigDict:
@@ -139,14 +140,28 @@ def codebook(section: ConfigDict, preset: str) -> None:
 
     Args:
       section: its fields: `config.model` of vqvae, or `config.vqvae` of code_rnn.
-      preset: "digits", "mnist", "fashion_mnist", "cifar10" or "folder".
+      preset: "digits", "mnist", "fashion_mnist", "cifar10" or "folder"; "DATA_two_levels" for a
+        second, coarser grid of codes.
     """
+    section.levels = 2 if preset.endswith(TWO_LEVELS) else 1
+    preset = preset.removesuffix(TWO_LEVELS)
     if preset == "digits":
         section.quantiser = "codebook:codes=8"
         return
     section.update(readout="logistic_mixture", mixtures=3, stages=2)
     if preset in ("cifar10", "folder"):
         section.update(quantiser="codebook:codes=512", features=64, vectors=64, blocks=2)
+
+
+def opponent(config: ConfigDict, start: int) -> None:
+    """A discriminator of reconstructions, with R1 on real images as in `adversarial`.
+
+    Args:
+      config: of vqgan.
+      start: steps that the decoder is trained without it.
+    """
+    config.model.update(penalty="r1", penalty_weight=1.0, adversarial_start=start)
+    config.discriminator.update(learning_rate=1e-3, b1=0.5)
 
 
 def coded_data(config: ConfigDict, preset: str) -> None:
@@ -156,6 +171,7 @@ def coded_data(config: ConfigDict, preset: str) -> None:
       config: of either model.
       preset: as for `codebook`.
     """
+    preset = preset.removesuffix(TWO_LEVELS)
     if preset == "digits":
         return
     if preset == "cifar10":

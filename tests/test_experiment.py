@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from rnngen_jax import experiment, models
 from rnngen_jax.errors import UserError
-from rnngen_jax.models.adversarial_config import AdversarialConfig
+from rnngen_jax.models.adversarial_config import AdversarialConfig, DiscriminatorConfig
 from rnngen_jax.shapes import ImageSpec
 from rnngen_jax.training.config import OptimizerConfig, optimizer_section
 
@@ -24,7 +24,7 @@ def test_default_holds_every_field_and_checks(name):
     assert checked.name == name
     assert checked.model == models.config_class(name)()
     sections = experiment.sections(name)
-    top = {"tokenizer"} if experiment.tokenizer_of(name) else set()
+    top = {experiment.borrows(name)} - {""}
     assert set(config) == {"model", *sections} | top
     for section, cls in sections.items():
         assert checked.sections[section] == cls()
@@ -124,21 +124,74 @@ def test_a_config_json_that_is_missing_beside_checkpoints(tmp_path):
 @pytest.mark.parametrize("name", models.names())
 def test_each_player_has_a_section(name):
     checked = experiment.check({"model": {"name": name}})
-    if not issubclass(models.config_class(name), AdversarialConfig):
+    if not issubclass(models.config_class(name), DiscriminatorConfig):
         assert checked.optimizers == {"model": OptimizerConfig()}
         return
+    other = "generator" if issubclass(models.config_class(name), AdversarialConfig) else "model"
     config = {
         "model": {"name": name},
         "discriminator": {"updates_per_step": 3},
         "optimizer": {"b1": 0.5},
     }
     checked = experiment.check(config)
-    assert list(checked.optimizers) == ["discriminator", "generator"]  # the order of their updates
+    assert list(checked.optimizers) == ["discriminator", other]  # the order of their updates
     assert checked.optimizers["discriminator"] == optimizer_section("discriminator")(
         updates_per_step=3
     )
-    assert checked.optimizers["generator"] == OptimizerConfig(b1=0.5)
+    assert checked.optimizers[other] == OptimizerConfig(b1=0.5)
     assert list(experiment.build(checked, IMAGES).losses) == list(checked.optimizers)
+
+
+SECTIONS = {"vqvae": {}, "vqgan": {}}
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "said"),
+    [
+        ("vqvae", {"tokenizer": "x"}, "config.tokenizer is not a field of vqvae, .* no prior over"),
+        ("code_rnn", {"perceptual": "x"}, "config.perceptual is not a field .* perceptual loss"),
+        ("vqgan", {"perceptual_digest": 3}, "config.perceptual_digest must be a string, got 3"),
+        ("vqgan", {"perceptual": "x"}, "perceptual must be empty with config.model.perceptual_we"),
+        ("vqgan", {"classifier": {}}, "config.classifier is not a section of vqgan; allowed"),
+        ("code_rnn", {"vqgan": {}}, "config.vqgan needs config.tokenizer, .* with config.vqvae"),
+        ("code_rnn", {"tokenizer": "x", **SECTIONS}, "config.vqgan and config.vqvae are both of a"),
+        ("code_rnn", {"tokenizer": "x", "classifier": {}}, "config.classifier is not a section"),
+        ("row_rnn", {"vqgan": {}}, "config.vqgan is not a section of row_rnn"),
+    ],
+)
+def test_other_runs_that_a_model_is_not_built_on_are_refused(name, given, said):
+    with pytest.raises(UserError, match=said) as error:
+        experiment.check({"model": {"name": name}, **given})
+    assert "\n" not in str(error.value)
+
+
+def test_a_perceptual_loss_and_its_classifier_go_together(tmp_path):
+    config = {"model": {"name": "vqgan", "perceptual_weight": 0.5}}
+    with pytest.raises(UserError, match="perceptual_weight must be 0 without config"):
+        experiment.check(config)
+    found = experiment.check({**config, "perceptual": "x", "classifier": {"hidden": 7}})
+    assert found.judge.hidden == 7
+    experiment.to_json(found, tmp_path / "config.json")
+    assert experiment.from_json(tmp_path / "config.json") == found
+    assert experiment.identity(found, IMAGES)["model"]["perceptual"]["hidden"] == 7
+    other = dataclasses.replace(found, perceptual="y", judge=None)
+    assert experiment.difference(found, other) == ["perceptual: 'x' -> 'y'"]
+
+
+def test_a_prior_is_one_over_the_codes_of_any_tokenizer(tmp_path):
+    config = {"model": {"name": "code_rnn"}, "tokenizer": "x", "vqgan": {"vectors": 5}}
+    found = experiment.check(config)
+    assert (found.tokenizer_model, found.codes.vectors) == ("vqgan", 5)
+    experiment.to_json(found, tmp_path / "config.json")
+    assert experiment.from_json(tmp_path / "config.json") == found
+    assert experiment.identity(found, IMAGES)["model"]["tokenizer"]["name"] == "vqgan"
+    given = experiment.check({"model": {"name": "code_rnn"}, "tokenizer": "./x"})
+    begun = experiment.resolve(found)
+    again = experiment.resolve(given, begun)
+    assert (again.tokenizer_model, again.codes) == ("vqgan", found.codes)
+    assert experiment.difference(begun, again) == []
+    other = experiment.check({"model": {"name": "code_rnn"}, "tokenizer": "y"})
+    assert experiment.difference(found, other) == ["tokenizer: 'x' -> 'y'"]
 
 
 def test_a_discriminator_without_a_model_that_has_one():

@@ -34,6 +34,7 @@ SHORTER = {
         "config.training.steps, config.training.batch_size = 200, 32",
         "config.training.steps, config.training.batch_size = 80, 32",
     ),
+    "09_codebooks": ("STEPS, BATCH = 300, 32", "STEPS, BATCH = 120, 32"),
     "07_gan": ("ROUNDS, PER_ROUND, BATCH = 6, 150, 32", "ROUNDS, PER_ROUND, BATCH = 6, 30, 16"),
 }
 
@@ -82,6 +83,7 @@ def test_the_notebooks_are_there():
         "06_draw",
         "07_gan",
         "08_from_python",
+        "09_codebooks",
     }
 
 

@@ -25,7 +25,13 @@ class RNNCarry(NamedTuple):
     h: Array
 
 
-def rnn(features: int, *, activation: str = "tanh", input_weights: bool = True) -> Cell:
+def rnn(
+    features: int,
+    *,
+    activation: str = "tanh",
+    input_weights: bool = True,
+    recurrent: bool = True,
+) -> Cell:
     """Elman cell, `h[t] = f(x[t] W + h[t-1] U + b)`, `y[t] = h[t]`.
 
     The readout `y = h W_hy + b_y` of the textbook cell belongs to the model that uses it.
@@ -35,6 +41,8 @@ def rnn(features: int, *, activation: str = "tanh", input_weights: bool = True) 
       activation: a name in `ops.activations.ACTIVATIONS`, the f of the equation.
       input_weights: if False, `x[t]` is added unchanged and must have F features; for models that
         tie their readout to their own input weights.
+      recurrent: if False, U is left out, `h[t] = f(x[t] W + b)`: the layer without a memory that an
+        ablation of cells starts from.
 
     Raises:
       UserError: an unknown activation; from `init`, inputs of another width than F without input
@@ -44,10 +52,9 @@ def rnn(features: int, *, activation: str = "tanh", input_weights: bool = True) 
 
     def init(key: Array, in_features: int) -> Params:
         key_input, key_recurrent = jax.random.split(key)
-        params = {
-            "recurrent": recurrent_kernel(key_recurrent, features),
-            "bias": jnp.zeros(features),
-        }
+        params = {"bias": jnp.zeros(features)}
+        if recurrent:
+            params["recurrent"] = recurrent_kernel(key_recurrent, features)
         if input_weights:
             params["input"] = input_kernel(key_input, in_features, features)
         else:
@@ -65,6 +72,14 @@ def rnn(features: int, *, activation: str = "tanh", input_weights: bool = True) 
 
     def combine(carry: RNNCarry, a: dict[str, Array]) -> RNNCarry:
         return RNNCarry(f(a["h"]))
+
+    def forward(params: Params, carry: RNNCarry, a: dict[str, Array]) -> tuple[RNNCarry, Array]:
+        del params, carry
+        h = f(a["h"])
+        return RNNCarry(h), h
+
+    if not recurrent:
+        return Cell(features, init, carry, inputs, forward)
 
     def weights(params: Params) -> tuple[dict[str, Array], dict[str, Array]]:
         return {"h": params["input"]}, {"h": params["bias"]}

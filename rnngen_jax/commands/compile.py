@@ -65,7 +65,7 @@ def run(
       out: a JSON file to write, or `None`.
 
     Raises:
-      UserError: a flag that does not fit, or data that are not there.
+      UserError: a flag that does not fit, or data or a run that are not there.
       RunError: the compiler is not installed, or at work elsewhere.
     """
     require(batch_size >= 0, "--batch_size", batch_size, "≥ 1, or 0 for the config's batch")
@@ -86,7 +86,7 @@ def run(
     from rnngen_jax.pods import compiling
     from rnngen_jax.pods import programs as made
     from rnngen_jax.pods import topology as topologies
-    from rnngen_jax.runs import coded
+    from rnngen_jax.runs import coded, judging, tokenizers
 
     topologies.have_devices([topology])
     settings = experiment.resolve(experiment.check(config))
@@ -95,6 +95,10 @@ def run(
         dataset = data.load(coded.pinned(settings.data))
     else:
         dataset = made.unseen(settings, numbers)
+    if settings.tokenizer:
+        settings, _ = tokenizers.adopt(settings, tokenizers.open_tokenizer(settings))
+    if settings.perceptual:
+        settings, _ = judging.adopt(settings, judging.open_perceptual(settings, dataset))
     available = made.programs(settings, dataset)
     found = {
         name: compiling.figures(available[name], machine, batch_size)

@@ -19,8 +19,10 @@ single draw ignores known pixels that come later. With --candidates=K each compl
 among K draws by how likely they make those pixels (sampling-importance-resampling). This is the
 model's own conditional distribution as K goes to infinity, and close to it as long as the printed
 effective sample size is far above 1. A latent-variable model alternates between drawing latents and
-missing pixels (Gibbs sampling), and chooses the latents of each round among K draws. One line of
-the output says which known pixels were used, and how.
+missing pixels (Gibbs sampling), and chooses the latents of each round among K draws. A model of
+codes chooses a grid of codes among K draws, which its encoder has directed to the known pixels, and
+then changes it code by code (Metropolis steps). One line of the output says which known pixels were
+used, and how.
 
 The target is the distribution that `rnngen sample` draws from at the same --temperature, given the
 known pixels. The temperature divides the logits of categorical and Bernoulli readouts; for a
@@ -44,8 +46,8 @@ FLAGS = (
     Flag(
         "candidates",
         "integer",
-        "draws among which each completion is chosen by importance weight; by default 1, or 8 per "
-        "round for latent-variable models",
+        "draws among which each completion is chosen by importance weight; by default 1, 8 per "
+        "round for latent-variable models, or 64 for models of codes",
     ),
     flags.TEMPERATURE,
     flags.SEED,

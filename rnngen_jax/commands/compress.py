@@ -1,8 +1,9 @@
-"""Compress images without loss, to about as many bits as the model's likelihood says.
+"""Compress images, without loss to about as many bits as the model's likelihood says.
 
   rnngen compress --workdir=runs/digits --out=digits.rnn
   rnngen compress --workdir=runs/digits --input=scans/ --out=scans.rnn
   rnngen decompress --workdir=runs/digits --input=digits.rnn --out=digits.npz
+  rnngen compress --workdir=runs/codes --lossy --out=codes.rnn
 
 Works with every model that has an exact likelihood, value by value. The images are those of
 --split, all or the first --num, or those of --input: an image file, a folder of images, or an npz
@@ -22,53 +23,61 @@ Prints, beside the file's size, the model's own likelihood of the same images, a
 PNG and lossless WebP reach at maximum effort on the first of them (up to 2^19 values, since WebP is
 slow): each image in a file of its own, and all on one sheet. Below 256 levels both store grey
 levels in the most compact way.
+
+--lossy keeps the codes alone that a run with a codebook gives the images, such as one of vqvae,
+vqgan, code_rnn or code_prior (the last two have a prior, for the others all codes are equally
+likely), and `decompress` makes images of them. It prints how many bits a pixel takes, and PSNR and
+SSIM of what comes back against the images at the model's levels. `rate_distortion` shows them
+beside JPEG and WebP.
 """
 
 import math
-import time
 from typing import TYPE_CHECKING
 
 from rnngen_jax import paths
 from rnngen_jax.commands import flags
 from rnngen_jax.commands.base import (
-    bar,
     check_amount,
     dataset_of,
     open_run,
     read_images,
     require_one_process,
 )
-from rnngen_jax.commands.flags import Chosen, Which
+from rnngen_jax.commands.flags import Chosen, Flag, Which
 from rnngen_jax.config import require
 from rnngen_jax.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from rnngen_jax.runs import Run
+    from rnngen_jax.runs.coding import Compressed
+
 FLAGS = (
     flags.RUN,
     flags.images(num=None),
     flags.OUT._replace(default="images.rnn", help="FILE.rnn"),
+    Flag("lossy", "boolean", "keep the codes of a VQ-VAE alone, with loss", False),
 )
 
 COMPARED = 2**19  # values given to PNG and WebP: WebP takes about 10 μs per value
 
 
-def run(which: Which, chosen: Chosen, out: str) -> None:
+def run(which: Which, chosen: Chosen, out: str, lossy: bool) -> None:
     """Compresses images.
 
     Args:
       which: the run and checkpoint.
       chosen: the images to compress.
       out: the .rnn file to write.
+      lossy: whether to keep the images' codes alone.
 
     Raises:
-      UserError: an invalid flag; no such run, checkpoint or seed; images of another size or with
-        values between the model's levels; or a model that cannot compress.
+      UserError: an invalid flag; no such run, checkpoint or seed; images of another size or, unless
+        `lossy`, with values between the model's levels; or a model that cannot compress.
       RunError: probabilities that are not finite.
     """
     chosen.check()
-    from rnngen_jax.data import codes
     from rnngen_jax.evaluation import container
 
     fits = out.lower().endswith(container.ENDING) and not paths.of(out).is_dir()
@@ -76,56 +85,70 @@ def run(which: Which, chosen: Chosen, out: str) -> None:
     opened = open_run(which)
     require_one_process("compress")
 
-    from rnngen_jax.evaluation import codec, coding_steps
     from rnngen_jax.files import replacing
+    from rnngen_jax.runs import coding
 
-    model, params = opened.model, opened.params
-    coding_steps.stages_of(model)
+    coding.model_coded(opened.model, lossy)
     if chosen.input is None:
         source = dataset_of(opened).splits[chosen.split]
-        check_amount("--num", min(chosen.num or source.num, source.num), model.spec, out)
-    images, labels = read_images(opened, chosen, exact=True)
-    check_amount("--num", len(images), model.spec, out)
+        most = min(chosen.num or source.num, source.num)
+        check_amount("--num", most, opened.spec, out)
+    images, labels = read_images(opened, chosen, exact=not lossy)
+    check_amount("--num", len(images), opened.spec, out)
     names = None if chosen.input is None else _names(chosen.input, chosen.num)
-    size = codec.batch_size(model, params, opened.extra, len(images))
-    start = time.perf_counter()
-    devices = codec.devices_for(len(images), size)
-    coder = codec.coder(model, params, opened.extra, size, devices, bar)
-    compiled = time.perf_counter()
-    streams = coder.encode(images, labels)
-    seconds = time.perf_counter() - compiled
-    packed = container.pack(
-        container.Container(
-            shape=model.spec.shape,
-            levels=model.spec.levels,
-            num=len(images),
-            batch_size=size,
-            labelled=codec.labelled(model),
-            model=opened.digest,
-            arithmetic=coder.arithmetic,
-            pixels=codec.digests(images, labels, size),
-            maker=codec.maker(),
-            names=names,
-            streams=streams,
-        )
-    )
+    done = coding.compress(opened, images, labels, loss=lossy, names=names)
     with replacing(out) as temporary:
-        temporary.write_bytes(packed)
-    bits = 8 * len(packed) / images.size
-    coded = codes.origin(opened.experiment.data.name) is not None
-    per = "code" if coded else "dimension"
+        temporary.write_bytes(done.whole)
     print(f"checkpoint:     step {opened.step} of {which.workdir}")
-    print(f"images:         {len(images)}, {images.size:,} values of {model.spec.levels} levels")
-    print(f"file:           {len(packed):,} bytes, {bits:.4f} bits per {per}")
-    nats = opened.nats(images, labels=labels).mean()
-    print(f"likelihood:     {nats / model.spec.dims / math.log(2):.4f} bits per {per}")
+    print(f"images:         {len(images)}, {images.size:,} values of {opened.spec.levels} levels")
+    if lossy:
+        _print_lossy(opened, images, labels, done)
+    else:
+        _print_lossless(opened, images, labels, done)
     print(
-        f"speed:          {len(images) / seconds:,.1f} images/s, "
-        f"after {compiled - start:.1f} s of compiling"
+        f"speed:          {len(images) / done.coding:,.1f} images/s, "
+        f"after {done.compiling:.1f} s of compiling"
     )
-    if not coded:
-        _compare(images, model.spec.levels)
+    if not lossy and not _is_coded(opened):
+        _compare(images, opened.spec.levels)
     print(out)
+
+
+def _is_coded(opened: "Run") -> bool:
+    """Whether the run's data are codes."""
+    from rnngen_jax.data import codes
+
+    return codes.origin(opened.experiment.data.name) is not None
+
+
+def _print_lossless(
+    opened: "Run", images: "np.ndarray", labels: "np.ndarray | None", done: "Compressed"
+) -> None:
+    """Prints the file's size beside the likelihood."""
+    per = "code" if _is_coded(opened) else "dimension"
+    bits = 8 * len(done.whole) / images.size
+    print(f"file:           {len(done.whole):,} bytes, {bits:.4f} bits per {per}")
+    nats = opened.nats(images, labels=labels).mean()
+    print(f"likelihood:     {nats / opened.spec.dims / math.log(2):.4f} bits per {per}")
+
+
+def _print_lossy(
+    opened: "Run", images: "np.ndarray", labels: "np.ndarray | None", done: "Compressed"
+) -> None:
+    """Prints the file's size and what the images lose."""
+    from rnngen_jax.evaluation import container
+    from rnngen_jax.evaluation.distortion import distortion
+    from rnngen_jax.runs import coding
+
+    pixels, whole = images[..., 0].size, len(done.whole)
+    content = container.unpack(done.whole, "the file")
+    back = coding.rebuilt(opened, done.items)
+    lost = distortion(back, images, opened.spec.levels)
+    print(f"file:           {whole:,} bytes, {8 * whole / pixels:.4f} bits per pixel, {lost}")
+    grids = coding.named(content.grids)
+    print(f"payload:        {done.payload:,} bytes, {8 * done.payload / pixels:.4f} bits per pixel")
+    bits = coding.code_nats(opened, done.items, labels).sum() / math.log(2)
+    print(f"likelihood:     {bits / pixels:.4f} bits per pixel, of {grids} per image")
 
 
 def _names(input: str, num: int | None) -> tuple[str, ...] | None:

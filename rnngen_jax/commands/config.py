@@ -136,9 +136,10 @@ def _sections(settings: "Experiment") -> dict[str, tuple[str, list[Field]]]:
     texts = meanings(experiment.Experiment)
     name = Field("name", settings.name, None, "str", texts["name"])
     found = {"model": (about, [name, *fields(settings.model)])}
-    if settings.codes is not None:
-        row = Field("tokenizer", _text(settings.tokenizer), '""', "str", texts["tokenizer"])
-        found = {"": ("what the model is a prior of.", [row]), **found}
+    folder = experiment.borrows(settings.name)
+    if folder:
+        row = Field(folder, _text(getattr(settings, folder)), '""', "str", texts[folder])
+        found = {"": ("another run that this one is built on.", [row]), **found}
     for name, section in settings.sections.items():
         about, _, _ = inspect.cleandoc(type(section).__doc__ or "").partition("\n")
         found[name] = (about.replace("`", ""), fields(section))

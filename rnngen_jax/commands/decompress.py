@@ -1,4 +1,4 @@
-"""Restore the images that `compress` packed, bit for bit.
+"""Restore the images that `compress` packed: bit for bit, or from their codes.
 
   rnngen decompress --workdir=runs/digits --input=digits.rnn --out=digits.npz
   rnngen decompress --workdir=runs/digits --input=scans.rnn --out=scans/
@@ -8,25 +8,21 @@ file that ends in .npz, for the array `image` of grey levels (uint8 [N, H, W, C]
 `label` if labels were stored), or a new or empty folder, for PNG files under their original names,
 or numbered. Nothing is written until all pixels are decoded and their checksums verified.
 Several batches are decoded on several devices at once, in one process.
+
+What `compress --lossy` packed are codes. They come back exactly and, as images, the expected values
+of the decoder's distribution given them, at the nearest grey levels: nothing is drawn, so the
+images are the same each time, and no others have a smaller expected squared error. On another kind
+of machine a value may be rounded to the next level.
 """
 
 import os
-import time
-from typing import TYPE_CHECKING
 
 from rnngen_jax import paths
 from rnngen_jax.commands import flags
-from rnngen_jax.commands.base import bar, open_run, require_one_process
+from rnngen_jax.commands.base import open_run, require_one_process
 from rnngen_jax.commands.flags import Which
 from rnngen_jax.config import require
-from rnngen_jax.errors import RunError, UserError
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from rnngen_jax.evaluation.codec import Coder
-    from rnngen_jax.evaluation.container import Container
-    from rnngen_jax.runs import Run
+from rnngen_jax.errors import UserError
 
 FLAGS = (
     flags.RUN,
@@ -55,27 +51,22 @@ def run(which: Which, input: str, out: str) -> None:
     content = container.read(input)
     opened = open_run(which)
     require_one_process("decompress")
-    _check_model(opened, content, input)
 
     import numpy as np
 
-    from rnngen_jax.evaluation import codec, pictures
+    from rnngen_jax.evaluation import pictures
+    from rnngen_jax.runs import coding
 
-    start = time.perf_counter()
-    size = content.batch_size
-    devices = codec.devices_for(content.num, size, len(content.streams))
-    coder = codec.coder(opened.model, opened.params, opened.extra, size, devices, bar)
-    compiled = time.perf_counter()
-    images, labels = _decoded(coder, content, input)
-    seconds = time.perf_counter() - compiled
+    done = coding.decompress(opened, content, input)
     if folder:
-        pictures.write_singles(out, images, content.levels, content.names)
+        pictures.write_singles(out, done.images, content.levels, content.names)
     else:
-        arrays = {opened.spec.key: images, "levels": np.int32(content.levels)}
-        pictures.write_npz(out, arrays if labels is None else {**arrays, "label": labels})
+        arrays = {opened.spec.key: done.images, "levels": np.int32(content.levels)}
+        labels = {} if done.labels is None else {"label": done.labels}
+        pictures.write_npz(out, {**arrays, **labels})
     print(
-        f"{content.num} images, {content.num / seconds:,.1f} images/s, "
-        f"after {compiled - start:.1f} s of compiling"
+        f"{content.num} images, {content.num / done.decoding:,.1f} images/s, "
+        f"after {done.compiling:.1f} s of compiling"
     )
     print(out)
 
@@ -92,60 +83,3 @@ def _is_folder(out: str) -> bool:
     if path.is_dir() and any(path.iterdir()):
         raise UserError(f"--out={out} is not empty; give a new or an empty folder.")
     return True
-
-
-def _check_model(opened: "Run", content: "Container", input: str) -> None:
-    """Raises a `UserError` unless the file was made with the run's model."""
-    from rnngen_jax.evaluation import codec, coding_steps
-
-    coding_steps.stages_of(opened.model)
-    spec = opened.model.spec
-    images = f"{content.shape} with {content.levels} levels"
-    if (content.shape, content.levels) != (spec.shape, spec.levels):
-        raise UserError(
-            f"{input} holds images of shape {images}; those of the model in {opened.workdir} are "
-            f"{spec.shape} with {spec.levels} levels. Give the --workdir it was made with."
-        )
-    mine = opened.digest
-    if content.model != mine:
-        raise UserError(
-            f"{input} was made with the model {content.model.hex()}; step {opened.step} of "
-            f"{opened.workdir} is {mine.hex()}. Give the --workdir, --checkpoint and --seed_index "
-            "it was made with."
-        )
-    largest = codec.largest_batch(opened.model, opened.params, opened.extra, content.num)
-    if content.batch_size > largest or content.labelled != codec.labelled(opened.model):
-        raise UserError(f"{input} is damaged: this model would not write such a file.")
-
-
-def _decoded(
-    coder: "Coder", content: "Container", input: str
-) -> "tuple[np.ndarray, np.ndarray | None]":
-    """Decodes the images and labels of a file.
-
-    Raises:
-      UserError: this model did not write the stream.
-      RunError: it may have, but elsewhere, where its probabilities differed.
-    """
-    from rnngen_jax.evaluation import codec
-
-    first = content.arithmetic is None  # version 1, which stores no fingerprint of probabilities
-    try:
-        each = None if first else content.pixels
-        images, labels = coder.decode(content.streams, content.num, each)
-        if first and (codec.digest(images, labels),) != content.pixels:
-            raise codec.DecodingError(codec.OTHER_PIXELS)
-    except codec.DecodingError as error:
-        here, same = codec.maker(), content.arithmetic == coder.arithmetic
-        if content.maker != here and not same:
-            raise RunError(
-                f"{input} is intact, but {error}, as floating point differs between machines and "
-                f"versions: it was made with JAX {content.maker}, and this is JAX {here}. "
-                "Decompress it where it was made; nothing was written."
-            ) from None
-        doubt = "" if same else ", or made on another kind of processor"
-        raise UserError(
-            f"{input}: {error}. It was forged, or damaged before its checksum was made{doubt}; "
-            "nothing was written."
-        ) from None
-    return images, labels

@@ -20,6 +20,13 @@ variables are active; evaluation.json has the KL of each variable.
   rnngen evaluate --workdir=runs/gan --classifier=runs/judge
   rnngen evaluate --workdir=runs/gan --classifier=runs/judge --samples=10000 --neighbours=near.png
 
+The likelihood of a model of codes is a bound, too: it counts the grid of codes that the encoder
+gives an image, under each prior. With --code_candidates=S one more row, `candidates`, sums over S
+grids, that one and those that cost the encoder least, each of which adds to the image's
+probability. It costs S passes per image.
+
+  rnngen evaluate --workdir=runs/codes --code_candidates=64
+
 With --classifier, the folder of a run of the config `classifier`, any model that samples is also
 measured by its samples: they are compared with all images of --split in the features of that
 classifier. A baseline stands beside these figures: the same for as many real images of the train
@@ -108,6 +115,12 @@ FLAGS = (
         "draws of the latents for the importance-weighted bound; 0 for the ELBO",
         0,
     ),
+    Flag(
+        "code_candidates",
+        "integer",
+        "grids of codes that a tighter bound sums over, in a row of its own; 0 for none",
+        0,
+    ),
     Group(
         "judged",
         Judged,
@@ -127,7 +140,9 @@ FLAGS = (
 
 
 @joining
-def run(which: Which, split: str, num: int, iw_samples: int, judged: Judged) -> None:
+def run(
+    which: Which, split: str, num: int, iw_samples: int, code_candidates: int, judged: Judged
+) -> None:
     """Evaluates a run.
 
     Args:
@@ -135,6 +150,7 @@ def run(which: Which, split: str, num: int, iw_samples: int, judged: Judged) -> 
       split: the split to measure.
       num: number of images, 0 for all.
       iw_samples: draws of the importance-weighted bound, 0 for the model's own likelihood.
+      code_candidates: grids of codes of a tighter bound, 0 for none.
       judged: how samples are judged, if they are.
 
     Raises:
@@ -146,6 +162,7 @@ def run(which: Which, split: str, num: int, iw_samples: int, judged: Judged) -> 
     check_split(split)
     require(num >= 0, "--num", num, "≥ 1, or 0 for all")
     require(iw_samples >= 0, "--iw_samples", iw_samples, "≥ 1, or 0 for the ELBO")
+    require(code_candidates >= 0, "--code_candidates", code_candidates, "≥ 1, or 0 for none")
     judged.check()
 
     from rnngen_jax import runs
@@ -164,7 +181,8 @@ def run(which: Which, split: str, num: int, iw_samples: int, judged: Judged) -> 
     check_amount("--samples", judged.samples or 0, one.spec, "memory")
     if judged.neighbours is not None:
         classifying.sampler(one.model, one.dataset)  # refuses a model that cannot sample
-    options = {"num": num, "iw_samples": iw_samples, "samples": judged.samples}
+    bounds = {"iw_samples": iw_samples, "code_candidates": code_candidates}
+    options = {"num": num, "samples": judged.samples, **bounds}
     record = evaluating.measure(opened, split, **options, **judges, **drawn)
     if judged.neighbours is not None:
         judging.write_neighbours(judged.neighbours, one, **drawn)

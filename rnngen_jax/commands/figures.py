@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 # Of images, and of grids of codes.
-LIKELIHOODS = ("nats_per_image", "bits_per_dim", "nats_per_grid", "bits_per_code")
+LIKELIHOODS = ("nats_per_image", "bits_per_dim", "code_nats", "bits_per_code")
 FEW = 20  # up to this many classes, the share of each is printed
 
 
@@ -31,13 +31,16 @@ def print_rows(metrics: Mapping[str, float], seeds: int) -> None:
 
 
 def print_codes(metrics: Mapping[str, float]) -> None:
-    """Prints how a codebook is used by the whole split."""
-    if "perplexity" not in metrics:
-        return
-    print(
-        f"{'codes:':<15} perplexity {metrics['perplexity']:.1f}, {metrics['codes_used']:.1%} in "
-        f"use, {metrics['dead_codes']:g} dead"
-    )
+    """Prints how a codebook is used by the whole split, one line for each of several levels."""
+    for name in metrics:
+        level, _, last = name.rpartition("/")
+        if last == "perplexity":
+            used, dead = (metrics[name.replace(last, own)] for own in ("codes_used", "dead_codes"))
+            spent = f", {metrics[f'{level}/kl']:.4f} nats" if f"{level}/kl" in metrics else ""
+            print(
+                f"{f'{level} codes:'.lstrip():<15} perplexity {metrics[name]:.1f}, {used:.1%} in "
+                f"use, {dead:g} dead{spent}"
+            )
 
 
 def print_usage(

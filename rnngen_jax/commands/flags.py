@@ -19,8 +19,8 @@ class Flag(NamedTuple):
 
     Attributes:
       name: without dashes.
-      kind: "string", "integer", "float", "config" for a config file with its overrides, or
-        "command" for one of which the verb also gets the flags, as a `Given`.
+      kind: "string", "integer", "float", "boolean", "config" for a config file with its overrides,
+        or "command" for one of which the verb also gets the flags, as a `Given`.
       help: one line.
       default: the value when it is not given.
       required: whether the verb refuses to start without it.

@@ -9,15 +9,23 @@ or an npz with the array `image`. Each is encoded as the means of its posterior,
 to the expected image. In the picture each image is a column: the original above its reconstruction.
 An npz as --out holds `image` (grey levels, with `levels`) and `reconstruction` (float32
 [N, H, W, C] in [0, 1]). A .gif needs a model that draws step by step: it shows in green what each
-step reads of the original, and in red where it writes on the canvas.
+step reads of the original, and in red where it writes on the canvas. Of a model of codes it shows
+an image's codes one after another, and below them the image expected given the codes so far.
 
 Prints the mean squared error over all values, in [0, 1]. A class-conditional model takes the
 images' own labels, or --label.
 """
 
+from typing import TYPE_CHECKING
+
 from rnngen_jax.commands import flags
 from rnngen_jax.commands.base import bar, check_amount, first, joining, open_run, read_images
 from rnngen_jax.commands.flags import Chosen, Which
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from rnngen_jax.runs import Run
 
 FLAGS = (
     flags.RUN,
@@ -38,7 +46,7 @@ def run(which: Which, chosen: Chosen, out: str) -> None:
 
     Raises:
       UserError: an invalid flag; no such run, checkpoint or seed; images of another size; or a
-        model without latents, or without canvases for a .gif.
+        model without latents, or with neither canvases nor codes for a .gif.
     """
     chosen.check()
     from rnngen_jax.evaluation import pictures
@@ -53,7 +61,7 @@ def run(which: Which, chosen: Chosen, out: str) -> None:
     model = opened.model
     moving = pictures.ending(out) == ".gif"
     sampling.latents_of(model, "to rebuild images from")
-    if moving:
+    if moving and model.codes is None:
         sampling.require_canvases(model)
     images, labels = read_images(opened, chosen)
     check_amount("--num", len(images), model.spec, out, size=4)
@@ -61,12 +69,10 @@ def run(which: Which, chosen: Chosen, out: str) -> None:
     rebuilt = opened.decode(latents, labels=labels)
     error = np.square(rebuilt - images / (model.spec.levels - 1)).mean()
     if moving:
-        decode = sampling.stepwise_decoder(model, bar)
-        canvases = decode(opened.params, opened.extra, latents, labels)
+        frames = _frames(opened, images, labels, latents)
     if not first():
         return
     if moving:
-        frames = animations.reconstructed(images, canvases, model.spec.levels)
         animations.write_gif(out, frames, hold=animations.HOLD)
     elif pictures.ending(out) == ".npz":
         stored = {"image": images, "reconstruction": rebuilt}
@@ -75,3 +81,24 @@ def run(which: Which, chosen: Chosen, out: str) -> None:
         pictures.write_png(out, pictures.reconstructions(images, rebuilt, model.spec.levels))
     print(f"mean squared error: {error:.6f} of values in [0, 1], {len(images)} images")
     print(out)
+
+
+def _frames(
+    opened: "Run",
+    images: "np.ndarray",
+    labels: "np.ndarray | None",
+    latents: "np.ndarray",
+) -> "np.ndarray":
+    """The frames of the animation, uint8 RGB."""
+    import jax
+
+    from rnngen_jax.evaluation import animations, code_maps, drawing, sampling
+
+    model, arrays = opened.model, (opened.params, opened.extra)
+    if model.codes is None:
+        canvases = sampling.stepwise_decoder(model, bar)(*arrays, latents, labels)
+        return animations.reconstructed(images, canvases, model.spec.levels)
+    grids = sampling.code_encoder(model)(*arrays, images)
+    film = drawing.filmer(model, bar)(*arrays, jax.random.key(0), grids, labels)
+    colours = code_maps.colours_of(model, *arrays)
+    return animations.reconstructed_codes(images, film, colours, model.codes.specs, model.spec)

@@ -14,7 +14,8 @@ same seed gives the same images, and --num=10 gives the first ten of --num=1000.
 A latent-variable model draws its latents first, and then each pixel given them. With --pixels=mean
 it shows the expected image of the same latents instead, in 256 levels. A .gif needs a model that
 draws step by step: it shows the expected images of these latents after each step, and in red where
-the step wrote.
+the step wrote. Of a model of codes it shows the codes as they are drawn, in colours that are alike
+for like codes, and beside them the image expected by then, given those codes alone.
 
 A run on codes:RUN draws grids of codes: an npz holds the codes themselves, and pictures are those
 that the decoder of RUN makes of them, which must have the parameters that wrote the codes.
@@ -80,7 +81,7 @@ def run(
 
     Raises:
       UserError: an invalid flag; no such run, checkpoint or seed; or a model that cannot sample,
-        has no latents for --pixels=mean, or no canvases for a .gif.
+        has no latents for --pixels=mean, or neither canvases nor codes for a .gif.
     """
     require(num >= 1, "--num", num, "≥ 1")
     require_choice("--pixels", pixels, ("draw", "mean"))
@@ -149,6 +150,9 @@ def _drawn(
         levels = 256 if mean else tokenizer.spec.levels
         return functools.partial(pictures.write_samples, out, images, labels, levels)
     moving, levels = pictures.ending(out) == ".gif", opened.model.spec.levels
+    if moving and opened.model.codes is not None:
+        frames = _frames(opened, num, labels, temperature, seed)
+        return functools.partial(animations.write_gif, out, frames, hold=animations.HOLD)
     if (moving and not opened.spec.frames) or (mean and not moving):
         make = sampling.stepwise_decoder if moving else sampling.decoder
         decode = make(opened.model, bar)
@@ -166,3 +170,18 @@ def _drawn(
         frames = np.stack([pictures.grid(images[:, t], levels) for t in range(images.shape[1])])
         return functools.partial(animations.write_gif, out, frames, hold=animations.HOLD)
     return functools.partial(pictures.write_samples, out, images, labels, levels)
+
+
+def _frames(
+    opened: "Run", num: int, labels: "np.ndarray | None", temperature: float, seed: int
+) -> "np.ndarray":
+    """The frames of codes being drawn, uint8 RGB: those of the images of the seed."""
+    import jax
+
+    from rnngen_jax.evaluation import animations, code_maps, drawing, sampling
+
+    model, arrays, key = opened.model, (opened.params, opened.extra), jax.random.key(seed)
+    grids = sampling.code_sampler(model)(*arrays, key, num, labels, temperature)
+    film = drawing.filmer(model, bar)(*arrays, key, grids, labels, temperature)
+    colours = code_maps.colours_of(model, *arrays)
+    return animations.sampled_codes(film, colours, model.codes.specs, model.spec)

@@ -4,14 +4,16 @@ A grid `(H, W, depth)` has as many levels as there are codes. Splits and labels 
 tokenizer's data. The codes are written once (`runs.coded`), in `RUN/codes/DIGEST`, where DIGEST is
 that of the tokenizer's parameters: one npy file of codes, and one of labels, per split. The name
 `codes:RUN@DIGEST`, which `train` records, says which codes are meant even after the tokenizer has
-trained on. Files are mapped into memory, but for those in a bucket, which are read whole.
+trained on. Files are mapped into memory, but for those in a bucket, which are read whole. Their
+SHA-256 is kept beside them and compared when they are opened: a file that has changed is refused.
 """
 
+import hashlib
 import io
 import json
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,12 +30,12 @@ from rnngen_jax.data.source import (
     resolved,
 )
 from rnngen_jax.errors import UserError
-from rnngen_jax.files import filling, read_regular, require_file
+from rnngen_jax.files import filling, opened, read_regular, require_file
 from rnngen_jax.paths import Path
 from rnngen_jax.shapes import IMAGE, ImageSpec, dtype_of
 
 FOLDER = "codes"  # within the tokenizer's run
-FORMAT = 1
+FORMAT = 2  # format 1 had no digests of its files
 
 _FACTS = "version.json"  # the last name in order, so the last file to appear
 _MOST_FACTS = 2**16  # bytes
@@ -105,11 +107,11 @@ def load_source(argument: str, config: DataConfig) -> Source:
             "that `rnngen train` has made on these codes."
         )
     folder = found.folder
-    levels, classes = _facts(folder)
+    levels, classes, digests = _facts(folder)
     arrays = {}
     for split in SPLITS:
-        labels = _array(folder / f"{split}_label.npy") if classes else None
-        arrays[split] = _array(folder / f"{split}_{IMAGE}.npy"), labels
+        images, labels = (folder / f"{split}_{part}.npy" for part in (IMAGE, "label"))
+        arrays[split] = _array(images, digests), _array(labels, digests) if classes else None
         given, allowed = arrays[split][0].dtype, dtype_of(levels)
         where = f"{folder}: {split}: the codes' dtype"
         require(given == allowed, where, given.name, allowed.name)
@@ -137,12 +139,14 @@ def write(
     Raises:
       UserError: the tokenizer's folder cannot be written to.
     """
-    facts = {"format": FORMAT, "levels": spec.levels, "classes": spec.classes}
+    facts: dict[str, Any] = {"format": FORMAT, "levels": spec.levels, "classes": spec.classes}
     with filling(where.folder) as temporary:
         for split, (codes, labels) in arrays.items():
             np.save(temporary / f"{split}_{IMAGE}.npy", codes, allow_pickle=False)
             if labels is not None:
                 np.save(temporary / f"{split}_label.npy", labels, allow_pickle=False)
+        written = sorted(temporary.iterdir())
+        facts["sha256"] = {path.name: _digest(path) for path in written}
         (temporary / _FACTS).write_text(json.dumps(facts) + "\n")
 
 
@@ -151,8 +155,8 @@ def _origin(argument: str) -> Origin:
     return Origin(pinned["run"], pinned["digest"]) if pinned else Origin(argument, "")
 
 
-def _facts(folder: Path) -> tuple[int, int]:
-    """The numbers of levels and of classes."""
+def _facts(folder: Path) -> tuple[int, int, Mapping[str, str]]:
+    """The numbers of levels and of classes, and the digest of each file by name."""
     path = folder / _FACTS
     require_file(path, _REPEAT)
     try:
@@ -169,11 +173,19 @@ def _facts(folder: Path) -> tuple[int, int]:
     for name, (low, high) in ranges.items():
         right = type(facts.get(name)) is int and low <= facts[name] <= high
         require(right, f"{path}: {name!r}", facts.get(name), f"an integer in [{low}, {high}]")
-    return facts["levels"], facts["classes"]
+    digests = facts.get("sha256")
+    require(isinstance(digests, dict), f"{path}: 'sha256'", digests, "a digest for each file")
+    return facts["levels"], facts["classes"], digests
 
 
-def _array(path: Path) -> np.ndarray:
-    """An npy file, mapped into memory; never a pickle."""
+def _digest(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with opened(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _array(path: Path, digests: Mapping[str, str]) -> np.ndarray:
+    """An npy file with the digest of its name, mapped into memory; never a pickle."""
     require_file(path, _renewed(path.parent))
     try:
         if paths.is_remote(path):
@@ -187,6 +199,11 @@ def _array(path: Path) -> np.ndarray:
         ) from None
     if not isinstance(array, np.ndarray):  # an npz of that name
         raise UserError(f"{path}: is not an npy file; {_renewed(path.parent)}.")
+    if _digest(path) != digests.get(path.name):
+        raise UserError(
+            f"{path}: has changed since it was written (its SHA-256 is another); "
+            f"{_renewed(path.parent)}."
+        )
     return array
 
 

@@ -7,10 +7,13 @@ import numpy as np
 from PIL import Image
 
 from rnngen_jax.data.folder import read_image
-from rnngen_jax.evaluation import pictures
+from rnngen_jax.evaluation import code_maps, pictures
+from rnngen_jax.evaluation.code_maps import Colours
+from rnngen_jax.evaluation.drawing import Film
 from rnngen_jax.files import replacing
 from rnngen_jax.models.base import Canvases
 from rnngen_jax.paths import Path
+from rnngen_jax.shapes import ImageSpec
 
 MILLISECONDS = 160  # duration of a frame
 HOLD = 2000  # milliseconds of the last frame, if an animation ends in a result
@@ -132,6 +135,61 @@ def reconstructed(images: np.ndarray, canvases: Canvases, levels: int) -> np.nda
     return _with_result(frames, laid, boxes)
 
 
+def sampled_codes(
+    film: Film, colours: Sequence[Colours], grids: Sequence[ImageSpec], spec: ImageSpec
+) -> np.ndarray:
+    """An animation of codes being drawn: each map of codes beside the image that is expected.
+
+    Boxes show the places that are drawn in a frame. The last frame repeats the last one without.
+
+    Args:
+      film: of the grids of N images in F frames.
+      colours, grids: the colours and specs of each level.
+      spec: the images.
+
+    Returns:
+      Frames, uint8 RGB `[F + 1, H', W', 3]`.
+    """
+    parts, boxes = _parts(film, colours, grids, spec)
+    beside = np.stack(parts, axis=2).reshape(len(film.mean), -1, *parts[0].shape[2:])
+    rows, columns = pictures.table(film.mean.shape[1])
+    columns *= len(parts)
+    frames = [pictures.tile(pictures.in_table(cells, rows, columns)) for cells in beside]
+    laid = pictures.layout(rows, columns, spec.height, spec.width)
+    each = np.tile(np.stack(boxes, axis=1), (1, film.mean.shape[1], 1))
+    return _with_result(np.stack(frames), laid, [(each, WRITE_COLOUR, 0)])
+
+
+def reconstructed_codes(
+    images: np.ndarray,
+    film: Film,
+    colours: Sequence[Colours],
+    grids: Sequence[ImageSpec],
+    spec: ImageSpec,
+) -> np.ndarray:
+    """An animation of images being rebuilt from their codes, one column per image.
+
+    The originals, with boxes of what is read, are above the maps of codes and the images that are
+    expected, with boxes of what is written.
+
+    Args:
+      images: the originals, uint8 `[N, H, W, C]`.
+      film: of their grids, in F frames.
+      colours, grids: the colours and specs of each level.
+      spec: the images.
+
+    Returns:
+      Frames, uint8 RGB `[F + 1, H', W', 3]`; the last one without boxes.
+    """
+    num, original = len(images), pictures.to_pixels(images, spec.levels)
+    parts, boxes = _parts(film, colours, grids, spec)
+    frames = [pictures.tile(np.stack([original, *rows])) for rows in zip(*parts, strict=True)]
+    laid = pictures.layout(1 + len(parts), num, spec.height, spec.width)
+    read, *written = (np.repeat(box[:, None], num, axis=1) for box in (boxes[-1], *boxes))
+    drawn = [(box, WRITE_COLOUR, num * row) for row, box in enumerate(written, start=1)]
+    return _with_result(np.stack(frames), laid, [(read, READ_COLOUR, 0), *drawn])
+
+
 def training(folder: Path) -> np.ndarray | None:
     """An animation of training: its grids of samples in order, at most `MOST_FRAMES` of them.
 
@@ -149,6 +207,27 @@ def training(folder: Path) -> np.ndarray | None:
     if len(frames) < 2 or len({frame.shape for frame in frames}) > 1:
         return None
     return np.broadcast_to(np.stack(frames), (*np.shape(frames)[:3], 3))
+
+
+def _parts(
+    film: Film, colours: Sequence[Colours], grids: Sequence[ImageSpec], spec: ImageSpec
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """What a film shows: maps of each level's codes drawn so far, and the expected images.
+
+    Returns:
+      Pixels of each, uint8 RGB `[F, N, H, W, 3]`, and boxes around what is new, `[F, 4]`.
+    """
+    parts, boxes = [], []
+    for known, new, vectors, own, grid in zip(
+        film.known, film.new, film.vectors, colours, grids, strict=True
+    ):
+        gap = np.array(pictures.GAP_COLOUR, np.uint8)
+        maps = np.where(known[:, None, ..., None], own.of(vectors), gap)
+        parts.append(code_maps.enlarged(maps, grid, spec))
+        boxes.append(code_maps.boxes(new, grid, spec))
+    parts.append(pictures.to_pixels(pictures.to_bytes(film.mean), 256))
+    boxes.append(np.fmax.reduce(boxes))  # of the level that is drawn; those of others are NaN
+    return parts, boxes
 
 
 def _with_result(

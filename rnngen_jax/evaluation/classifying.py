@@ -85,7 +85,15 @@ def name_of(dataset: str, binarisation: str, digest: str) -> str:
     return "-".join([last.replace(":", "-"), *drawn, "classifier", digest[:8]])
 
 
-def require_fit(judge: Judge, dataset: Dataset, where: str) -> None:
+class Trained(NamedTuple):
+    """What a classifier was trained on; each as in `Judge`."""
+
+    dataset: str
+    spec: ImageSpec
+    binarisation: str
+
+
+def require_fit(judge: Judge | Trained, dataset: Dataset, where: str) -> None:
     """Raises a `UserError` unless a judge was trained on a run's images, binarised alike.
 
     Args:

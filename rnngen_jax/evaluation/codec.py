@@ -55,7 +55,7 @@ STEP_COST = 128  # fixed cost of a step, in images
 
 Draw = Callable[[Any, Any], np.ndarray]
 
-OTHER_PIXELS = "other pixels come out than went in"
+OTHER_VALUES = "other values come out than went in"
 
 
 class DecodingError(Exception):
@@ -268,15 +268,24 @@ def coder(
             before: list[np.ndarray] = []
             for program in programs:
                 before.append(items_of(program, label, before, first))
+            whole = whole_items(model, before)
             for batch, place in mine:
-                items = before[-1][place]
+                items = whole[place]
                 whose = None if labels is None else label[place]
                 if each is not None and digest(items, whose) != each[batch]:
-                    raise DecodingError(OTHER_PIXELS)
+                    raise DecodingError(OTHER_VALUES)
                 found.append(items)
         return np.concatenate(found), labels
 
     return Coder(encode, decode, arithmetic(programs, size, len(devices)))
+
+
+def whole_items(model: Model, each: Sequence[np.ndarray]) -> np.ndarray:
+    """What the items of all stages are together: the image, the last one's, or all in a row."""
+    if stages_of(model)[-1].values is None:
+        return each[-1]
+    row = np.concatenate([items.reshape(len(items), -1) for items in each], axis=1)
+    return row.astype(model.spec.dtype).reshape(-1, *model.spec.shape)
 
 
 def _reader(stream: bytes) -> Draw:

@@ -38,10 +38,11 @@ class CodeUsage(NamedTuple):
         """Whether few of the codes that could be used are."""
         return self.share < COLLAPSED * self.possible
 
-    def warning(self) -> str:
-        """The line that warns of a collapse."""
+    def warning(self, level: str = "") -> str:
+        """The line that warns of a collapse; `level` is the name of one of several levels."""
+        which = f"{level} codebook" if level else "codebook"
         return (
-            f"codebook collapse: {self.share:.1%} of the codes are in use, and as many as "
+            f"{which} collapse: {self.share:.1%} of the codes are in use, and as many as "
             f"{self.possible:.0%} could be; raise the option revive of the codebook, or use fsq."
         )
 

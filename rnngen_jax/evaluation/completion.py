@@ -69,9 +69,8 @@ def described(
     """
     candidates = candidates or model.candidates
     if model.steps is None:
-        if completion.moved is None:
-            return _weighed(model, candidates, completion)
-        return _chain(model, candidates, completion)
+        of_codes = completion.effective is not None
+        return (_weighed if of_codes else _chain)(model, candidates, completion)
     later = come_later(model.steps, known, model.spec.channels)
     if later == 0:
         return "completed given all known pixels: none comes later than a missing one"
@@ -113,13 +112,12 @@ def _chain(model: Model, candidates: int, completion: Completion) -> str:
 
 def _weighed(model: Model, candidates: int, completion: Completion) -> str:
     """How a model of codes completed images."""
-    least, median = completion.effective.min(), np.median(completion.effective)
-    line = (
-        f"completed given all known pixels, by {model.latent.completion}: one of {candidates} "
-        f"draws in each; effective sample size {median:.1f} (median), {least:.1f} (least)"
+    effective, moved = completion.effective, completion.moved
+    return (
+        f"completed given all known pixels, by {model.latent.completion}: effective sample size of "
+        f"{candidates} draws {np.median(effective):.1f} (median), {effective.min():.1f} (least); "
+        f"{np.median(moved):.0%} (median) or {moved.min():.0%} (least) of the steps changed a code"
     )
-    few = ", near 1: raise --candidates"
-    return line + few * bool(median < FEW)
 
 
 def _number(mean: float) -> str:

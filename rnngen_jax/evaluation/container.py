@@ -4,8 +4,9 @@ Little-endian, in this order:
 
     bytes   what
     4       b"\\x89RNN"
-    1       version of the format, 2 to 4
-    1       flags: 1 a stream begins with labels, 2 file names are stored
+    1       version of the format, 2 to 5
+    1       flags: 1 a stream begins with labels, 2 file names are stored; in version 5 also 8 the
+            items are codes in the place of images
     2, 2    height, width
     1       channels; 2 bytes from version 3 on
     2       frames of a sequence, 0 for still images and codes; from version 3 on
@@ -16,8 +17,10 @@ Little-endian, in this order:
     4       digest of the arithmetic: the model's probabilities for a synthetic image
     1, n    length and text of the software and machine, such as "0.10.2 cpu x86_64"
     4, n    length and names, one per line, compressed by zlib; only with flag 2
-    8·b     digest of the pixels and labels of each batch
-    4·b     the length of each batch's stream in words; only in version 4
+    1       number of grids of codes; only with flag 8
+    10·g    of each grid: height, width, depth, 2 bytes each, and codes, minus one, 4 bytes
+    8·b     digest of the pixels, with flag 8 of the codes, and labels of each batch
+    4·b     the length of each batch's stream in words; from version 4 on
     4·n     the streams one after the other, 32-bit words
     8       digest of all preceding bytes
 
@@ -28,9 +31,11 @@ damage, not malice: every header field is checked before it is used.
 The work that a file can cause is bounded by its size: a stream that differs from its header's
 claims is detected within one batch, and a batch takes 8 bytes. Of a single batch, version 2 is
 written for still images of up to 256 levels, and version 3 for all others; several batches are
-written in version 4, each with a stream of its own. Versions 2 and 3 with several batches, which
-have one stream for all, are still read. So is version 1; instead of the arithmetic's digest it has
-one of all pixels and labels, 8 bytes, and the stream's length in words, 4 bytes.
+written in version 4, each with a stream of its own. Version 5 is written for codes in the place of
+images, which come back with loss: its head describes the images, its grids the codes, and its
+streams are of the codes alone. Versions 2 and 3 with several batches, which have one stream for
+all, are still read. So is version 1; instead of the arithmetic's digest it has one of all pixels
+and labels, 8 bytes, and the stream's length in words, 4 bytes.
 """
 
 import hashlib
@@ -49,14 +54,15 @@ from rnngen_jax.shapes import dtype_of
 
 ENDING = ".rnn"
 MAGIC = b"\x89RNN"
-VERSION = 4
+VERSION = 5
 MOST_BYTES = 2**31  # of a file, and of the images in it
 MOST_LEVELS = 2**20
 MOST_NAMES = 2**26  # bytes of all names
 MOST_BATCH = 2**16
 LONGEST_NAME = 255  # bytes, ending included, as on most file systems
 
-_LABELLED, _NAMED = 1, 2
+_LABELLED, _NAMED, _CODES = 1, 2, 8
+_FLAGS = dict.fromkeys(range(1, 5), _LABELLED | _NAMED) | {5: _LABELLED | _NAMED | _CODES}
 _DIGEST = 8
 _ARITHMETIC = 4
 _HEADS = {  # by version
@@ -64,9 +70,25 @@ _HEADS = {  # by version
     2: struct.Struct(f"<4sBBHHBBIB{_DIGEST}s{_ARITHMETIC}s"),
     3: struct.Struct(f"<4sBBHHHHIIB{_DIGEST}s{_ARITHMETIC}s"),
 }
-_HEADS[4] = _HEADS[3]
+_HEADS[4] = _HEADS[5] = _HEADS[3]
+_GRID = struct.Struct("<HHHI")
 _LENGTH = struct.Struct("<I")
 _RESERVED = frozenset("/\\:")  # would name a place outside a folder, on this or another system
+
+
+class Grid(NamedTuple):
+    """A grid of codes of an image.
+
+    Attributes:
+      shape: `(h, w, depth)`.
+      codes: number of codes, 2 to `MOST_LEVELS`.
+    """
+
+    shape: tuple[int, ...]
+    codes: int
+
+    def __str__(self) -> str:
+        return f"{'x'.join(map(str, self.shape))} codes of {self.codes}"
 
 
 class Container(NamedTuple):
@@ -81,10 +103,12 @@ class Container(NamedTuple):
       model: digest of the model.
       arithmetic: digest of probabilities, 4 bytes, which differs where floating point does; `None`
         in a file of version 1.
-      pixels: digests of the images and labels of each batch; one of them all in version 1.
+      pixels: digests of the images, or of their codes, and labels of each batch; one of them all in
+        version 1.
       maker: the JAX version and the machine that coded them.
       names: the images' names without ending, or `None`.
       streams: the coded words of each batch, or of all batches in one stream.
+      grids: of the codes that are stored in the place of an image; empty without loss.
     """
 
     shape: tuple[int, ...]
@@ -98,6 +122,7 @@ class Container(NamedTuple):
     maker: str
     names: tuple[str, ...] | None
     streams: tuple[bytes, ...]
+    grids: tuple[Grid, ...] = ()
 
 
 def digest(parts: Iterable[bytes]) -> bytes:
@@ -122,9 +147,10 @@ def pack(content: Container) -> bytes:
     *frames, height, width, channels = content.shape
     names = b""
     where = "images to compress"
-    require(max(content.shape) < 2**16, f"the shape of {where}", content.shape, "≤ 65535 per axis")
-    levels = content.levels
-    require(2 <= levels <= MOST_LEVELS, f"the levels of {where}", levels, f"in [2, {MOST_LEVELS}]")
+    for shape, levels in ((content.shape, content.levels), *content.grids):
+        require(max(shape) < 2**16, f"the shape of {where}", shape, "≤ 65535 per axis")
+        allowed = f"in [2, {MOST_LEVELS}]"
+        require(2 <= levels <= MOST_LEVELS, f"the levels of {where}", levels, allowed)
     require(1 <= content.num < 2**32, f"the number of {where}", content.num, "in [1, 2^32)")
     if content.names is not None:
         text = "\n".join(content.names).encode()
@@ -133,14 +159,21 @@ def pack(content: Container) -> bytes:
         names = _LENGTH.pack(len(names)) + names
     maker = content.maker.encode()[:255]
     version = 2 if not frames and channels < 2**8 and content.levels <= 2**8 else 3
-    lengths = b""
-    if len(content.streams) > 1:
-        version = VERSION
+    lengths = grids = b""
+    if content.grids:
+        version = 5
+        packed = (_GRID.pack(*grid.shape, grid.codes - 1) for grid in content.grids)
+        grids = bytes([len(content.grids)]) + b"".join(packed)
+    elif len(content.streams) > 1:
+        version = 4
+    if version > 3:
         lengths = b"".join(_LENGTH.pack(len(stream) // 4) for stream in content.streams)
     head = _HEADS[version].pack(
         MAGIC,
         version,
-        _LABELLED * content.labelled | _NAMED * (content.names is not None),
+        _LABELLED * content.labelled
+        | _NAMED * (content.names is not None)
+        | _CODES * bool(content.grids),
         height,
         width,
         channels,
@@ -151,8 +184,8 @@ def pack(content: Container) -> bytes:
         content.model,
         content.arithmetic,
     )
-    parts = [head, bytes([len(maker)]), maker, names, *content.pixels, lengths, *content.streams]
-    whole = b"".join(parts)
+    parts = [head, bytes([len(maker)]), maker, names, grids, *content.pixels, lengths]
+    whole = b"".join([*parts, *content.streams])
     return whole + digest([whole])
 
 
@@ -212,7 +245,7 @@ def _checked(body: bytes, version: int) -> Container:
     top, num, log_batch, model, *others = fields
     shape = (frames, height, width, channels) if frames else (height, width, channels)
     levels, batch_size, labelled = top + 1, 2**log_batch, bool(flags & _LABELLED)
-    if flags & ~(_LABELLED | _NAMED):
+    if flags & ~_FLAGS[version]:
         raise ValueError(f"its flags are {flags}")
     if not (math.prod(shape) and 0 < top < MOST_LEVELS and num):
         raise ValueError(f"it holds {num} images of shape {shape}, {levels} levels")
@@ -229,6 +262,7 @@ def _checked(body: bytes, version: int) -> Container:
     names = None
     if flags & _NAMED:
         names = _names(rest.take(*_LENGTH.unpack(rest.take(_LENGTH.size))), num)
+    grids = _grids(rest, num) if flags & _CODES else ()
     if version == 1:
         arithmetic, (whole, words) = None, others
         pixels, streams = (whole,), (rest.take(4 * words),)
@@ -236,14 +270,27 @@ def _checked(body: bytes, version: int) -> Container:
         (arithmetic,) = others
         pixels = tuple(rest.take(_DIGEST) for _ in range(batches))
         lengths = [rest.left // 4]
-        if version == 4:
+        if version > 3:
             lengths = [_LENGTH.unpack(rest.take(_LENGTH.size))[0] for _ in range(batches)]
         streams = tuple(rest.take(4 * words) for words in lengths)
     if rest.left:
         raise ValueError(f"{rest.left} bytes follow the stream")
-    return Container(
-        shape, levels, num, batch_size, labelled, model, arithmetic, pixels, maker, names, streams
-    )
+    facts = shape, levels, num, batch_size, labelled, model, arithmetic
+    return Container(*facts, pixels, maker, names, streams, grids)
+
+
+def _grids(rest: "_Rest", num: int) -> tuple[Grid, ...]:
+    """The grids of codes of each of `num` images."""
+    found = []
+    for _ in range(rest.take(1)[0]):
+        *shape, top = _GRID.unpack(rest.take(_GRID.size))
+        if not (math.prod(shape) and 0 < top < MOST_LEVELS):
+            raise ValueError(f"it holds grids of shape {tuple(shape)}, {top + 1} codes")
+        found.append(Grid(tuple(shape), top + 1))
+    size = sum(math.prod(grid.shape) * dtype_of(grid.codes).itemsize for grid in found)
+    if not found or num * size > MOST_BYTES:
+        raise ValueError(f"it claims {len(found)} grids of codes for each of {num} images")
+    return tuple(found)
 
 
 def _names(packed: bytes, num: int) -> tuple[str, ...]:

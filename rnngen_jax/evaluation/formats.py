@@ -36,8 +36,8 @@ def png(images: np.ndarray, levels: int) -> Sizes:
 
 def webp(images: np.ndarray) -> Sizes:
     """Sizes as lossless WebP of images, uint8 `[N, H, W, C]` with 1 or 3 channels."""
-    singles = sum(_bytes(_picture(image), WEBP) for image in images)
-    return Sizes(singles, _bytes(_picture(sheet(images)), WEBP))
+    singles = sum(_bytes(picture(image), WEBP) for image in images)
+    return Sizes(singles, _bytes(picture(sheet(images)), WEBP))
 
 
 def sheet(images: np.ndarray) -> np.ndarray:
@@ -61,13 +61,13 @@ def sheet(images: np.ndarray) -> np.ndarray:
 def _png(images: np.ndarray, levels: int) -> int:
     """Total size of all images in separate files, in the form that takes the fewest bytes."""
     forms = [images, to_pixels(images, levels)[..., : images.shape[-1]]]
-    sizes = [sum(_bytes(_picture(image), PNG) for image in form) for form in forms]
+    sizes = [sum(_bytes(picture(image), PNG) for image in form) for form in forms]
     if levels <= FEW and images.shape[-1] == 1:
         sizes.append(sum(_bytes(_packed(image, levels), PNG) for image in images))
     return min(sizes)
 
 
-def _picture(image: np.ndarray) -> Image.Image:
+def picture(image: np.ndarray) -> Image.Image:
     """`[H, W, C]` as a grey or RGB picture."""
     single = image[..., 0] if image.shape[-1] == 1 else image
     return Image.fromarray(np.ascontiguousarray(single))
@@ -77,14 +77,14 @@ def _packed(image: np.ndarray, levels: int) -> Image.Image:
     """A grey image `[H, W, 1]` of few levels, as a picture of few bits per pixel in PNG."""
     if levels == 2:
         return Image.fromarray(image[..., 0] > 0)
-    picture = _picture(image)
+    packed = picture(image)
     greys = to_pixels(np.arange(levels, dtype=np.uint8)[:, None], levels)
-    picture.putpalette(greys.tobytes())  # its length sets Pillow's bits per pixel
-    return picture
+    packed.putpalette(greys.tobytes())  # its length sets Pillow's bits per pixel
+    return packed
 
 
-def _bytes(picture: Image.Image, options: dict[str, Any]) -> int:
+def _bytes(whole: Image.Image, options: dict[str, Any]) -> int:
     """The size of one file in bytes."""
     file = io.BytesIO()
-    picture.save(file, **options)
+    whole.save(file, **options)
     return file.tell()

@@ -1,6 +1,6 @@
 """The terms of a bound over a whole split, and which latent variables are active."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -32,14 +32,16 @@ class Usage(NamedTuple):
       kl: mean KL divergence of each latent variable, nats, `[S, Z]`; `None` for deterministic
         codes.
       variance: variance over images of each variable's posterior mean, `[S, Z]`.
-      codes: the use of a codebook; `None` without one.
+      codes: the use of a codebook by the name of its level, which is empty for a single one.
+      level_kl: the sum of `kl` over each of several levels of codes, by name.
     """
 
     reconstruction_nats: float
     squared_error: float
     kl: np.ndarray | None
     variance: np.ndarray
-    codes: CodeUsage | None = None
+    codes: Mapping[str, CodeUsage] = {}
+    level_kl: Mapping[str, float] = {}
 
     @property
     def active(self) -> np.ndarray:
@@ -55,12 +57,23 @@ class Usage(NamedTuple):
         }
         if self.kl is not None:
             found["kl"] = float(self.kl.sum())
-        return found if self.codes is None else {**found, **self.codes.metrics()}
+        for level, usage in self.codes.items():
+            at = f"{level}/" if level else ""
+            found |= {f"{at}{name}": value for name, value in usage.metrics().items()}
+        return found | {f"{level}/kl": nats for level, nats in self.level_kl.items()}
+
+    def warnings(self) -> list[str]:
+        """A line for each level whose codebook has collapsed."""
+        return [usage.warning(level) for level, usage in self.codes.items() if usage.collapsed]
 
 
-def levels_of(model: Model) -> int:
-    """The number of codes of a model with a codebook, or 0."""
-    return 0 if model.codes is None else model.codes.spec.levels
+def levels_of(model: Model) -> dict[str, int]:
+    """The number of codes of each level of a model with a codebook, by name."""
+    if model.codes is None:
+        return {}
+    return {
+        name: spec.levels for name, spec in zip(model.codes.names, model.codes.specs, strict=True)
+    }
 
 
 def inspector(model: Model, transform: Transform) -> Inspect:
@@ -84,7 +97,11 @@ def inspector(model: Model, transform: Transform) -> Inspect:
 
 
 def measure(
-    inspect: Inspect, params: Params, extra: Extra, batches: Batches, levels: int = 0
+    inspect: Inspect,
+    params: Params,
+    extra: Extra,
+    batches: Batches,
+    levels: Mapping[str, int] | None = None,
 ) -> Usage:
     """Measures each image of a split exactly once; sums are float64 on the host.
 
@@ -92,12 +109,13 @@ def measure(
       inspect: from `inspector`.
       params, extra: the model's parameters and state.
       batches: from `split_batches`; their size does not change the numbers.
-      levels: number of codes of a model with a codebook, otherwise not read.
+      levels: of a model with a codebook, `levels_of` it.
     """
     key = jax.random.key(SEED)
     sums: dict[str, Any] = dict.fromkeys(("log_likelihood", "squared_error", "kl", "mean"), 0.0)
     squares: Any = 0.0
-    total, used = 0, 0
+    levels = levels or {}
+    total, used = 0, dict.fromkeys(levels, 0)
     for num, found in spread(inspect)(params, extra, batches, key):
         arrays = {
             name: np.asarray(value, np.float64)[:num]
@@ -108,13 +126,19 @@ def measure(
             sums[name] = sums[name] + array.sum(0)
         squares = squares + np.square(arrays["mean"]).sum(0)
         total += num
-        if found.codes is not None:
-            used = used + counts(np.asarray(found.codes)[:num], levels)
+        of_levels = dict(zip(levels, jax.tree.leaves(found.codes), strict=True))
+        for name, codes in of_levels.items():
+            used[name] = used[name] + counts(np.asarray(codes)[:num], levels[name])
     mean = sums["mean"] / total
+    level_kl, before = {}, 0
+    for name, codes in of_levels.items() if len(levels) > 1 else ():
+        level_kl[name] = float(sums["kl"][before : before + codes.shape[1]].sum() / total)
+        before += codes.shape[1]
     return Usage(
         reconstruction_nats=-float(sums["log_likelihood"] / total),
         squared_error=float(sums["squared_error"] / total),
         kl=None if found.kl is None else sums["kl"] / total,
         variance=squares / total - np.square(mean),
-        codes=None if found.codes is None else usage_of(used),
+        codes={name: usage_of(each) for name, each in used.items()},
+        level_kl=level_kl,
     )

@@ -79,7 +79,7 @@ class Result(NamedTuple):
     num_images: int
 
 
-def scorer(model: Model, transform: Transform, samples: int = 0) -> Score:
+def scorer(model: Model, transform: Transform, samples: int = 0, candidates: int = 0) -> Score:
     """The jitted `score(params, extra, batch, key) -> nats [B]` that `evaluate` calls.
 
     Make it once and pass it to every `evaluate` of the same model: each call of `scorer` compiles
@@ -89,15 +89,18 @@ def scorer(model: Model, transform: Transform, samples: int = 0) -> Score:
       model: the model.
       transform: applied to each batch first.
       samples: number of samples of the importance-weighted bound; 0 for the model's own `log_prob`.
+      candidates: number of grids of codes of the bound over several; 0 for that of one.
 
     Raises:
-      UserError: the model has no likelihood, or no importance-weighted bound.
+      UserError: the model has no likelihood, no importance-weighted bound, or no codes.
     """
     log_prob = model.log_prob
     if log_prob is None:
         raise UserError(f"{model.name} has no likelihood here; {_instead(model)}.")
     if samples:
         log_prob = _importance(model, samples)
+    if candidates:
+        log_prob = _over_candidates(model, candidates)
 
     @jax.jit
     def score(params: Params, extra: Extra, batch: Batch, key: Array) -> Array:
@@ -122,6 +125,16 @@ def _importance(model: Model, samples: int) -> Callable[..., Array]:
             "with no latents to draw; leave --iw_samples out."
         )
     return functools.partial(model.latent.importance, samples=samples, chunk=CHUNK)
+
+
+def _over_candidates(model: Model, candidates: int) -> Callable[..., Array]:
+    """The bound over several grids of codes, with the signature of `log_prob`."""
+    if model.log_prob_over is None:
+        raise UserError(
+            f"--code_candidates={candidates}: {model.name} has no codes to sum over; "
+            "leave --code_candidates out."
+        )
+    return functools.partial(model.log_prob_over, count=candidates)
 
 
 def evaluate(score: Score, params: Params, extra: Extra, batches: Batches, dims: int) -> Result:
@@ -181,6 +194,7 @@ def protocol(
     num_images: int,
     seeds: int = 1,
     samples: int = 0,
+    candidates: int = 0,
 ) -> dict[str, Any]:
     """The conditions under which a likelihood was measured.
 
@@ -191,9 +205,12 @@ def protocol(
       `binarisation`, `dataset`, `split` and `num_images`; under static binarisation also the
       version of the `draw`, under dynamic the `seed` of the draw that was scored; for the mean over
       several seeds of a run also the number of `seeds`; of grids of codes, `codes`, the digest of
-      their tokenizer.
+      their tokenizer; where the bound was measured over several grids of codes, too, their number
+      as `code_candidates`.
     """
     facts = {**ruler(model, data, samples), "split": split, "num_images": num_images}
+    if candidates:
+        facts["code_candidates"] = candidates
     if data.binarisation == "static":
         facts["draw"] = DRAW
     if data.binarisation == "dynamic":
@@ -213,6 +230,9 @@ def describe(facts: Mapping[str, Any]) -> str:
     draw = f", draw {facts['draw']}" if "draw" in facts else ""
     seed = f" with seed {facts['seed']}" if "seed" in facts else ""
     seeds = f", mean over {facts['seeds']} seeds" if "seeds" in facts else ""
+    if "code_candidates" in facts:
+        count = facts["code_candidates"]
+        likelihood = f"{likelihood}; `candidates` is summed over {count} grids of codes"
     what = "images"
     if "codes" in facts:
         likelihood, what = f"{likelihood} of codes alone, not of images", "grids"

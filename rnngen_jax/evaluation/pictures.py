@@ -118,13 +118,24 @@ def grid(images: np.ndarray, levels: int) -> np.ndarray:
     Returns:
       uint8 RGB `[H', W', 3]`.
     """
-    num = len(images)
-    rows, columns = (num, 1) if images.ndim == 5 else table(num)
-    pixels = to_pixels(strips(images), levels)
+    rows, columns = (len(images), 1) if images.ndim == 5 else table(len(images))
+    return tile(in_table(to_pixels(strips(images), levels), rows, columns))
+
+
+def in_table(pixels: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Images as the cells of a table, row by row; those that are left over look like gaps.
+
+    Args:
+      pixels: uint8 RGB `[N, H, W, 3]`.
+      rows, columns: of the table, with N cells or more.
+
+    Returns:
+      uint8 RGB `[rows, columns, H, W, 3]`.
+    """
     cells = np.empty((rows * columns, *pixels.shape[1:]), np.uint8)
     cells[:] = GAP_COLOUR
-    cells[:num] = pixels
-    return tile(cells.reshape(rows, columns, *cells.shape[1:]))
+    cells[: len(pixels)] = pixels
+    return cells.reshape(rows, columns, *cells.shape[1:])
 
 
 def completions(
@@ -226,7 +237,7 @@ def require_out(out: str, folder: bool, endings: Sequence[str] = ENDINGS) -> Non
       UserError: another ending, or a folder if none is allowed.
     """
     given = ending(out)
-    named = f"{', '.join(endings[:-1])} or {endings[-1]}"
+    named = " or ".join(filter(None, (", ".join(endings[:-1]), endings[-1])))
     allowed = f"a file that ends in {named}" + (", or a folder/" if folder else "")
     require(folder if given == "/" else given in endings, "--out", out, allowed)
     if given == "/" and paths.of(out).is_file():

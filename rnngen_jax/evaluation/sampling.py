@@ -12,6 +12,7 @@ from rnngen_jax import keys
 from rnngen_jax.errors import UserError
 from rnngen_jax.evaluation.batching import Track, map_batches
 from rnngen_jax.models.base import Canvases, Completion, Extra, Latent, Model, Params
+from rnngen_jax.models.codes import Codes
 
 # Images per call of a model. Batch number i has the key `fold_in(key, i)` and always this shape, so
 # the first n of many images are the n images of a smaller number with the same seed.
@@ -55,6 +56,40 @@ def prior_sampler(model: Model) -> Sampler:
         return prior(params, extra, keys.named(key, "prior"), **options)
 
     return _sampled(sample, iter)
+
+
+def code_sampler(model: Model, track: Track = iter) -> Sampler:
+    """`sample(params, extra, key, num, labels, temperature) -> codes [num, h, w, depth]`.
+
+    With the same arguments, they are the codes of the images that `sampler` returns. Codes of
+    several levels are a tuple of such grids.
+
+    Raises:
+      UserError: the model has no codes.
+    """
+    prior = codes_of(model, "to draw").prior
+
+    def sample(params: Params, extra: Extra, key: Array, **options: Any) -> Array:
+        own = prior.params(params, extra)
+        return prior.model.sample(own, {}, keys.named(key, "prior"), **options)
+
+    return _sampled(sample, track)
+
+
+def code_encoder(model: Model, track: Track = iter) -> Callable[..., np.ndarray]:
+    """`encode(params, extra, images) -> codes [N, h, w, depth]`, from uint8 `[N, H, W, C]`.
+
+    Codes of several levels are a tuple of such grids.
+
+    Raises:
+      UserError: the model has no codes.
+    """
+    codes = codes_of(model, "to turn images into")
+
+    def encode(params: Params, extra: Extra, image: Array) -> Array:
+        return codes.encode(*codes.bind(params, extra), image)
+
+    return mapped(encode, track)
 
 
 def completer(
@@ -108,6 +143,20 @@ def latents_of(model: Model, purpose: str) -> Latent:
     return model.latent
 
 
+def codes_of(model: Model, purpose: str) -> Codes:
+    """The codes of a model.
+
+    Raises:
+      UserError: the model has no codes; `purpose` ends the message, such as "to draw".
+    """
+    if model.codes is None:
+        raise UserError(
+            f"{model.name} has no codes {purpose}; use a model with a codebook, such as vqvae or "
+            "code_rnn."
+        )
+    return model.codes
+
+
 def prior_of(model: Model, purpose: str) -> Callable[..., Array]:
     """The prior of a model's latents.
 
@@ -125,7 +174,7 @@ def require_canvases(model: Model) -> None:
     if model.latent is None or model.latent.canvases is None:
         raise UserError(
             f"{model.name} has no canvases for a .gif; "
-            "use a model that draws its images step by step, such as draw."
+            "use a model that draws its images step by step, such as draw or code_rnn."
         )
 
 
@@ -137,7 +186,7 @@ def encoder(model: Model, track: Track = iter) -> Callable[..., np.ndarray]:
     Raises:
       UserError: the model has no latents.
     """
-    return _mapped(latents_of(model, "to bring images to").encode, track)
+    return mapped(latents_of(model, "to bring images to").encode, track)
 
 
 def decoder(model: Model, track: Track = iter) -> Callable[..., np.ndarray]:
@@ -148,7 +197,7 @@ def decoder(model: Model, track: Track = iter) -> Callable[..., np.ndarray]:
     Raises:
       UserError: the model has no latents.
     """
-    return _mapped(latents_of(model, "to make images from").decode, track)
+    return mapped(latents_of(model, "to make images from").decode, track)
 
 
 def stepwise_decoder(model: Model, track: Track = iter) -> Callable[..., Canvases]:
@@ -160,7 +209,7 @@ def stepwise_decoder(model: Model, track: Track = iter) -> Callable[..., Canvase
       UserError: the model does not draw step by step.
     """
     require_canvases(model)
-    return _mapped(model.latent.canvases, track, axis=1)
+    return mapped(model.latent.canvases, track, axis=1)
 
 
 def _sampled(one_batch: Callable[..., Array], track: Track) -> Sampler:
@@ -198,7 +247,7 @@ def sample_function(one_batch: Callable[..., Array], size: int) -> Callable[...,
     return one
 
 
-def _mapped(function: Callable[..., Any], track: Track, axis: int = 0) -> Callable[..., Any]:
+def mapped(function: Callable[..., Any], track: Track = iter, axis: int = 0) -> Callable[..., Any]:
     """`function(params, extra, *arrays)`, compiled once, over arrays `[N, ...]` batch by batch.
 
     An array may be `None`, except the first. Each array that comes out has N rows along `axis`.
@@ -208,8 +257,8 @@ def _mapped(function: Callable[..., Any], track: Track, axis: int = 0) -> Callab
         del common
         return function(params, extra, *batch[1:])
 
-    def mapped(params: Params, extra: Extra, *arrays: np.ndarray | None) -> Any:
+    def apply(params: Params, extra: Extra, *arrays: np.ndarray | None) -> Any:
         num = len(arrays[0])
         return map_batches(one, params, extra, None, num, BATCH, *arrays, track=track, axis=axis)
 
-    return mapped
+    return apply

@@ -29,11 +29,12 @@ def validator(
 ) -> Validate | None:
     """`validate(params, extra) -> metrics` on the validation split, for the training loop.
 
-    The first metric decides which checkpoint is best: `bits_per_dim`, the `cross_entropy` of a
-    classifier, the `reconstruction_nats` of a model that reconstructs images but has no likelihood,
-    or the `frechet` of one that can only sample. Latent-variable models add the metrics of
-    `latents.Usage`. With a judge, models that sample add those of `JUDGED` and `class_share/<k>`:
-    `config.num_samples` samples, of the same noise each time, against the validation images.
+    The first metric decides which checkpoint is best: `bits_per_dim`, `bits_per_code` of grids of
+    codes, the `cross_entropy` of a classifier, the `reconstruction_nats` of a model that
+    reconstructs images but has no likelihood, or the `frechet` of one that can only sample.
+    Latent-variable models add the metrics of `latents.Usage`. With a judge, models that sample add
+    those of `JUDGED` and `class_share/<k>`: `config.num_samples` samples, of the same noise each
+    time, against the validation images.
 
     Args:
       model: the model.
@@ -57,11 +58,11 @@ def validator(
     )
     parts: list[Validate] = []
     if model.log_prob is not None:
-        score = likelihood.scorer(model, transform)
+        score, (nats, bits) = likelihood.scorer(model, transform), model.scores
 
         def of_likelihood(params: Params, extra: Extra) -> dict[str, float]:
             result = likelihood.evaluate(score, params, extra, batches(), model.spec.dims)
-            return {"bits_per_dim": result.bits_per_dim, "nats_per_image": result.nats_per_image}
+            return {bits: result.bits_per_dim, nats: result.nats_per_image}
 
         parts.append(of_likelihood)
     if model.classify is not None:
@@ -75,8 +76,8 @@ def validator(
 
         def of_latents(params: Params, extra: Extra) -> dict[str, float]:
             usage = latents.measure(inspect, params, extra, batches(), levels)
-            if usage.codes is not None and usage.codes.collapsed:
-                warn(usage.codes.warning())
+            for line in usage.warnings():
+                warn(line)
             return usage.metrics()
 
         parts.append(of_latents)

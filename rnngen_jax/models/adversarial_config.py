@@ -1,4 +1,4 @@
-"""Config fields that all adversarial models have, and checks of their combinations."""
+"""Config fields that models with a discriminator have, and checks of their combinations."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,24 +16,80 @@ NORMS = ("none", "batch", "conditional_batch")
 
 
 @dataclass(frozen=True)
-class AdversarialConfig:
-    """Choices that all adversarial models have; see `models.players` for PLAYERS.
+class DiscriminatorConfig:
+    """Choices of a discriminator and of both players' losses, whatever makes the images.
 
     Attributes:
-      noise: size Z of a noise vector.
-      noise_kind: "normal", or "uniform" in [-1, 1].
       loss: "minimax", "non_saturating", "least_squares", "hinge", "wasserstein" or "relativistic".
       label_smoothing: the target for real images is 1 minus this.
       penalty: on the gradient of the discriminator's score: "none", "wgan_gp", "r1", "r2", "r1_r2"
         or "dragan".
       penalty_weight: weight of the penalty.
       spectral: the discriminator's kernels are divided by their largest singular value.
-      norm: of the generator's layers: "none", "batch", or "conditional_batch" by class.
-      discriminator_norm: of the discriminator's: "none" or "batch".
+      discriminator_norm: of the discriminator's layers: "none" or "batch".
       dropout: rate in the discriminator.
-      slope: of LeakyReLU below 0, in both players; 0 is ReLU.
+      slope: of LeakyReLU below 0; 0 is ReLU.
       augmentation: differentiable, of all images shown to the discriminator: "color",
         "translation", "cutout" and "flip", comma-separated; may be empty.
+    """
+
+    loss: str = "non_saturating"
+    label_smoothing: float = 0.0
+    penalty: str = "none"
+    penalty_weight: float = 10.0
+    spectral: bool = False
+    discriminator_norm: str = "none"
+    dropout: float = 0.0
+    slope: float = 0.2
+    augmentation: str = ""
+
+    def __post_init__(self) -> None:
+        at = "config.model."
+        adversarial.make(self.loss, self.label_smoothing)
+        penalties.make(self.penalty)
+        require_choice(f"{at}discriminator_norm", self.discriminator_norm, NORMS[:2])
+        require_policy(self.augmentation)
+        require_dropout(self.dropout)
+        require(0 <= self.slope < 1, f"{at}slope", self.slope, "in [0, 1)")
+        require_at_least(self, "config.model", 0, "penalty_weight")
+        if self.penalty != "none" and self.discriminator_norm == "batch":
+            raise UserError(
+                f"config.model.penalty={self.penalty!r} needs each score to depend on one image, "
+                "but with config.model.discriminator_norm='batch' it depends on other images; set "
+                "that to 'none'."
+            )
+        if self.penalty == "none":
+            refuse_unread(self, "config.model", "penalty_weight", ("penalty",))
+
+    def discriminator_layers(self) -> dict[str, Any]:
+        """The fields of a discriminator's body that its layers have in common."""
+        return {"slope": self.slope, "norm": self.discriminator_norm, "dropout": self.dropout}
+
+    def require_norm_read(self, halvings: int, stages: str) -> None:
+        """Raises a `UserError` for a norm with nothing to normalise.
+
+        Args:
+          halvings: maps of the discriminator, of which the first is never normalised.
+          stages: the field that sets their number.
+        """
+        if halvings == 1 and self.discriminator_norm != "none":
+            raise UserError(
+                f"config.model.discriminator_norm={self.discriminator_norm!r} has no effect: the "
+                "first map is never normalised, and with one stage there is no other; set "
+                f"config.model.{stages}."
+            )
+
+
+@dataclass(frozen=True)
+class AdversarialConfig(DiscriminatorConfig):
+    """Choices of all models that make images of noise; see `DiscriminatorConfig` for the others.
+
+    Attributes:
+      PLAYERS: as `models.players` gives them.
+      noise: size Z of a noise vector.
+      noise_kind: "normal", or "uniform" in [-1, 1].
+      norm: of the generator's layers: "none", "batch", or "conditional_batch" by class.
+      slope: of LeakyReLU below 0, in both players; 0 is ReLU.
       class_conditional: the class is an input of the generator, beside its noise.
       conditioning: how the discriminator uses the class: "concat", "projection" or "auxiliary".
       codes: categories of InfoGAN's categorical code, 0 for none.
@@ -48,16 +104,7 @@ class AdversarialConfig:
 
     noise: int = 100
     noise_kind: str = "normal"
-    loss: str = "non_saturating"
-    label_smoothing: float = 0.0
-    penalty: str = "none"
-    penalty_weight: float = 10.0
-    spectral: bool = False
     norm: str = "none"
-    discriminator_norm: str = "none"
-    dropout: float = 0.0
-    slope: float = 0.2
-    augmentation: str = ""
     class_conditional: bool = False
     conditioning: str = "projection"
     codes: int = 0
@@ -65,30 +112,28 @@ class AdversarialConfig:
     information: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         at = "config.model."
         require(self.noise >= 1, f"{at}noise", self.noise, "≥ 1")
         require_choice(f"{at}noise_kind", self.noise_kind, NOISES)
-        adversarial.make(self.loss, self.label_smoothing)
-        penalties.make(self.penalty)
         require_choice(f"{at}norm", self.norm, NORMS)
-        require_choice(f"{at}discriminator_norm", self.discriminator_norm, NORMS[:2])
         require_choice(f"{at}conditioning", self.conditioning, CONDITIONINGS)
-        require_policy(self.augmentation)
-        require_dropout(self.dropout)
-        require(0 <= self.slope < 1, f"{at}slope", self.slope, "in [0, 1)")
         require_at_least(self, "config.model", 0, "codes", "traits")
         require(self.codes != 1, f"{at}codes", self.codes, "0 or ≥ 2")
-        require_at_least(self, "config.model", 0, "penalty_weight", "information")
-        self._refuse_together()
-        self._refuse_unread()
+        require_at_least(self, "config.model", 0, "information")
+        if self.norm == "conditional_batch" and not self.class_conditional:
+            raise UserError(
+                "config.model.norm='conditional_batch' needs classes; set "
+                "config.model.class_conditional, or norm to 'batch'."
+            )
+        if not self.class_conditional:
+            refuse_unread(self, "config.model", "conditioning", ("class_conditional",))
+        if not self.codes + self.traits:
+            refuse_unread(self, "config.model", "information", ("codes", "traits"))
 
     def generator_layers(self) -> dict[str, Any]:
         """The fields of a generator's module that its layers have in common."""
         return {"slope": self.slope, "norm": self.norm}
-
-    def discriminator_layers(self) -> dict[str, Any]:
-        """The fields of a discriminator's body that its layers have in common."""
-        return {"slope": self.slope, "norm": self.discriminator_norm, "dropout": self.dropout}
 
     def require_private(self, player: str, noise: float) -> None:
         """Raises a `UserError` if private gradients of a player would not protect the images.
@@ -120,26 +165,3 @@ class AdversarialConfig:
                     f"config.model.{name}={given!r} cannot be used with a private discriminator: "
                     f"it {why}. Choose another, or set config.discriminator.private_noise=0."
                 )
-
-    def _refuse_together(self) -> None:
-        """Raises a `UserError` for fields that contradict each other."""
-        if self.penalty != "none" and self.discriminator_norm == "batch":
-            raise UserError(
-                f"config.model.penalty={self.penalty!r} needs each score to depend on one image, "
-                "but with config.model.discriminator_norm='batch' it depends on other images; set "
-                "that to 'none'."
-            )
-        if self.norm == "conditional_batch" and not self.class_conditional:
-            raise UserError(
-                "config.model.norm='conditional_batch' needs classes; set "
-                "config.model.class_conditional, or norm to 'batch'."
-            )
-
-    def _refuse_unread(self) -> None:
-        """Raises an `UnreadError` if a field is set that the others leave unread."""
-        if self.penalty == "none":
-            refuse_unread(self, "config.model", "penalty_weight", ("penalty",))
-        if not self.class_conditional:
-            refuse_unread(self, "config.model", "conditioning", ("class_conditional",))
-        if not self.codes + self.traits:
-            refuse_unread(self, "config.model", "information", ("codes", "traits"))

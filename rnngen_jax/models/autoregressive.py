@@ -114,7 +114,8 @@ class Stage(NamedTuple):
         after the label: `first(params, label [B], *before)`.
       log_probs: as in `Model`.
       values: `values(params, extra, image, label) -> items [B, *spec.shape]`, an image's items;
-        `None` for the image itself, which is the last stage.
+        `None` for the image itself, which is the last stage. A model without such a stage, as one
+        of codes alone, is of the items of all stages in a row.
       bind: `bind(params, extra) -> params`, the parameters that `steps` takes, such as those of a
         frozen network in `extra`; `None` for the model's own.
     """
@@ -217,6 +218,15 @@ def autoregressive_model(
 
         return Completion(*resampling.by_importance(draw, key, candidates))
 
+    def log_probs(raw: Array, temperature: Scalar = 1.0) -> Array:
+        if isinstance(temperature, float) and temperature == 1.0:
+            return likelihood.log_probs(raw)
+
+        def of(value: Array) -> Array:
+            return likelihood.log_prob(raw, jnp.full(raw.shape[:-1], value), temperature)
+
+        return jnp.moveaxis(jax.vmap(of)(jnp.arange(spec.levels)), 0, -1)
+
     def sample(
         params: Params, extra: Extra, key: Array, label: Array, temperature: Scalar
     ) -> Array:
@@ -238,8 +248,9 @@ def autoregressive_model(
         complete=completer(complete, candidates=1),
         conditionals=conditionals,
         walk=completer(walk),
+        guided=guided(steps, spec, likelihood.size, log_probs),
         steps=steps,
-        log_probs=likelihood.log_probs,
+        log_probs=log_probs,
     )
 
 
@@ -277,10 +288,79 @@ def _walk(
     temperature: Scalar,
 ) -> Walked:
     """Runs the steps; each value is conditioned on all earlier ones, known or drawn."""
-    num, (_, stops, turns) = label.shape[0], steps.starts.shape
-    starts = jnp.asarray(steps.starts)
     image = in_raster_order(given.image).astype(jnp.int32)
     known = in_raster_order(jnp.repeat(given.known[..., None], spec.channels, -1))
+
+    def choose(key: Array, raw: Array, start: Array) -> tuple[Array, Array]:
+        held, value = (jax.lax.dynamic_slice_in_dim(x, start, steps.width) for x in (known, image))
+        drawn = jnp.where(held, value, likelihood.draw(key, raw, temperature).T)
+        log_p = likelihood.log_prob(raw, value.T, temperature)
+        return drawn, jnp.where(held.T, log_p, 0.0).sum(-1)
+
+    seen, nats, raw = _run(steps, spec, likelihood.size, params, key, label, choose)
+
+    # [lines, stops, turns, B, S, P] from sampling order to the image's own.
+    num, values = label.shape[0], steps.starts[..., None] + np.arange(steps.width)
+    raw = jnp.moveaxis(raw, 3, 0).reshape(num, spec.dims, likelihood.size)
+    raw = raw[:, np.argsort(values.reshape(-1))]
+    return Walked(_items(seen, spec), raw.reshape(num, *spec.shape, likelihood.size), nats)
+
+
+def guided(
+    steps: Steps, spec: ImageSpec, size: int, log_probs: Callable[..., Array]
+) -> Callable[..., Array]:
+    """`Model.guided`, from a model's steps and `log_probs`; P is the size of its raw outputs."""
+
+    def draw(
+        params: Params,
+        extra: Extra,
+        key: Array,
+        evidence: Array,
+        label: Array | None = None,
+        temperature: Scalar = 1.0,
+    ) -> Array:
+        del extra
+        label = labels_for(label, evidence.shape[0])
+        flat = evidence.reshape(len(evidence), spec.dims, spec.levels)
+
+        def choose(key: Array, raw: Array, start: Array) -> tuple[Array, Array]:
+            own = jax.lax.dynamic_slice_in_dim(flat, start, steps.width, axis=1)
+            drawn = jax.random.categorical(key, log_probs(raw, temperature) + own)
+            return drawn.T.astype(jnp.int32), jnp.zeros(len(evidence))
+
+        return _items(_run(steps, spec, size, params, key, label, choose)[0], spec)
+
+    return draw
+
+
+def _items(seen: Array, spec: ImageSpec) -> Array:
+    """Items `[B, ...]` of their values, all of which have been seen."""
+    return seen[:-1].T.reshape(-1, *spec.shape).astype(spec.dtype)
+
+
+def _run(
+    steps: Steps,
+    spec: ImageSpec,
+    size: int,
+    params: Params,
+    key: Array,
+    label: Array,
+    choose: Callable[[Array, Array, Array], tuple[Array, Array]],
+) -> tuple[Array, Array, Array]:
+    """Runs the steps.
+
+    Args:
+      steps, spec, params, label: of the model.
+      size: raw outputs P per value.
+      key: a random key.
+      choose: `choose(key, raw [B, S, P], start) -> (values [S, B], nats [B])`, of a turn.
+
+    Returns:
+      `seen` after the last step, the sum of the nats `[B]`, and all raw outputs in the order of the
+      turns, `[lines, stops, turns, B, S, P]`.
+    """
+    num, (_, stops, turns) = label.shape[0], steps.starts.shape
+    starts = jnp.asarray(steps.starts)
 
     def at_stop(n: Array) -> Callable[..., tuple[Any, Array]]:
         def stop(
@@ -291,13 +371,8 @@ def _walk(
             for turn in range(turns):
                 start = starts[n, m, turn]
                 inner, raw = steps.raw(params, inner, n * stops + m, turn, seen)
-                drawn = likelihood.draw(jax.random.fold_in(key, turn), raw, temperature).T
-                held, value = (
-                    jax.lax.dynamic_slice_in_dim(x, start, steps.width) for x in (known, image)
-                )
-                seen = see(seen, start, jnp.where(held, value, drawn))
-                log_p = likelihood.log_prob(raw, value.T, temperature)
-                nats = nats + jnp.where(held.T, log_p, 0.0).sum(-1)
+                chosen, told = choose(jax.random.fold_in(key, turn), raw, start)
+                seen, nats = see(seen, start, chosen), nats + told
                 used.append(raw)
             return (inner, seen, nats), jnp.stack(used)
 
@@ -311,13 +386,7 @@ def _walk(
             inner = steps.line(params, inner, n, seen)
         return generate(at_stop(n), (inner, seen, nats), nothing[0], key, stops)
 
-    nothing = jnp.zeros((stops, turns, num, steps.width, likelihood.size))
+    nothing = jnp.zeros((stops, turns, num, steps.width, size))
     state = (steps.first(params, label), unseen(spec, num), jnp.zeros(num))
     (_, seen, nats), raw = generate(line, state, nothing, key, steps.starts.shape[0])
-
-    # [lines, stops, turns, B, S, P] from sampling order to the image's own.
-    values = steps.starts[..., None] + np.arange(steps.width)
-    raw = jnp.moveaxis(raw, 3, 0).reshape(num, spec.dims, likelihood.size)
-    raw = raw[:, np.argsort(values.reshape(-1))]
-    completed = seen[:-1].T.reshape(num, *spec.shape).astype(spec.dtype)
-    return Walked(completed, raw.reshape(num, *spec.shape, likelihood.size), nats)
+    return seen, nats, raw

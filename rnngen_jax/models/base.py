@@ -50,9 +50,9 @@ class Completion(NamedTuple):
     Attributes:
       image: `[N, *spec.shape]`, in `spec.dtype`.
       effective: the effective sample size of the draws that each image was chosen from, float32
-        `[N]` in [1, candidates]; `None` for a Markov chain.
+        `[N]` in [1, candidates]; `None` for a Markov chain that starts elsewhere.
       moved: for a Markov chain, the fraction of its steps that moved each image's latents, float32
-        `[N]`; `None` otherwise.
+        `[N]`; `None` without one.
     """
 
     image: Array
@@ -87,14 +87,15 @@ class Inspection(NamedTuple):
       mean: the posterior's mean, or the code, `[B, S, Z]`.
       squared_error: mean squared error of the expected image given the posterior's mean, with
         values in [0, 1], `[B]`.
-      codes: the image's codes, int32 `[B, S, depth]`, for models with a codebook.
+      codes: the image's codes, int32 `[B, S, depth]`, for models with a codebook; of several
+        levels a tuple, and the other terms have the places of all of them side by side.
     """
 
     log_likelihood: Array
     kl: Array | None
     mean: Array
     squared_error: Array
-    codes: Array | None = None
+    codes: Any = None
 
 
 class Latent(NamedTuple):
@@ -111,6 +112,7 @@ class Latent(NamedTuple):
       prior: `prior(params, extra, key, num, label, temperature) -> latents`, samples; the
         temperature multiplies a Gaussian's scale and divides logits. `num` is static. `None` for a
         deterministic code, which has no prior.
+      log_prior: `log_prior(params, extra, latents, label) -> [B]`, the prior's log-density, nats.
       importance: `importance(params, extra, batch, key, samples, chunk) -> [B]`, the
         importance-weighted bound of log p(x) in nats; `samples` and `chunk` are static. `None`
         without a prior.
@@ -124,6 +126,7 @@ class Latent(NamedTuple):
     decode: Callable[..., Array]
     inspect: Callable[[Params, Extra, Batch, Array], Inspection]
     prior: Callable[..., Array] | None = None
+    log_prior: Callable[..., Array] | None = None
     importance: Callable[..., Array] | None = None
     canvases: Callable[..., Canvases] | None = None
     completion: str | None = None
@@ -144,9 +147,16 @@ class Model(NamedTuple):
       init: `init(key) -> (params, extra)`.
       losses: by player, `loss(params, extra, batch, key, step) -> (scalar, Aux)`; the scalar is a
         mean over the batch, so that the mean over equal parts of a batch is the whole's.
+      begins: steps after which validations count for the best checkpoint and for `patience`, in
+        models whose loss has another part by then.
       likelihood: what `log_prob` is, "exact" or the name of a bound; `None` without one.
       log_prob: `log_prob(params, extra, batch, key) -> [B]`, the log-likelihood of each image in
         nats, deterministic given `key`.
+      scores: the names of what `log_prob` measures, nats per item and bits per value; models of
+        grids of codes have others, which cannot be taken for an image's.
+      log_prob_over: for models with codes, `log_prob_over(params, extra, batch, key, count)`, the
+        tighter bound log Σ p(x|c) p(c) over `count` (static) grids of codes c, the image's own and
+        others that are near it, or over all grids if they are fewer.
       sample: `sample(params, extra, key, num, label, temperature) -> [num, *spec.shape]`, of
         `spec.dtype` in `[0, spec.levels)`; `num` is static, `label` is int32 `[num]` or `None`.
       complete: `complete(params, extra, key, image, known, label, temperature, candidates) ->
@@ -160,19 +170,26 @@ class Model(NamedTuple):
       walk: the same step by step, as in sampling: takes the arguments of `complete` except
         `candidates`, and returns one draw and the raw outputs from which each of its values was
         drawn.
+      guided: `guided(params, extra, key, evidence [B, *spec.shape, L], label, temperature)` samples
+        with the distribution of each value, given those before it, times exp(evidence).
       steps: the same as single steps, for callers that sample or code one value at a time
         (`models.autoregressive.Steps`).
       stages: for models with several stages, all of them in the order in which they are coded
         (`models.autoregressive.Stage`); empty for models with `steps` alone.
       log_probs: for autoregressive models, the distribution that raw outputs describe,
-        `log_probs(raw [..., P]) -> [..., L]`, nats for each grey level.
+        `log_probs(raw [..., P], temperature=1.0) -> [..., L]`, nats for each grey level.
       latent: functions of latent-variable models (`Latent`).
       codes: for models with a codebook, what a prior over its codes needs (`models.codes.Codes`).
-      log_probs_under: for models with codes, `log_prob` under priors that `evaluate` reports beside
-        the model's own, by name.
+      lossy: for models with a codebook, coding of images by their codes alone
+        (`models.codes.Lossy`).
+      log_probs_under: for models with codes, `log_prob` under each prior that `evaluate` reports,
+        by name; `log_prob` itself is the one under the model's own.
       classify: for classifiers, `classify(params, extra, image) -> (features, logits)`, from uint8
         `[B, H, W, C]` to float32 `[B, F]`, for comparing images, and `[B, K]` class logits; without
         dropout.
+      activations: for classifiers, `activations(params, extra, image)`, those of every layer,
+        float32 `[B, ..., F]`, from the first to the one that `classify` returns; differentiable
+        with respect to the image, float32 `[B, H, W, C]` in [0, 1].
     """
 
     name: str
@@ -180,20 +197,26 @@ class Model(NamedTuple):
     conditional: bool
     init: Callable[[Array], tuple[Params, Extra]]
     losses: Mapping[str, Loss]
+    begins: int = 0
     likelihood: str | None = None
     log_prob: Callable[[Params, Extra, Batch, Array], Array] | None = None
+    scores: tuple[str, str] = ("nats_per_image", "bits_per_dim")
+    log_prob_over: Callable[[Params, Extra, Batch, Array, int], Array] | None = None
     sample: Callable[..., Array] | None = None
     complete: Callable[..., Completion] | None = None
     candidates: int = 1
     conditionals: Callable[..., Array] | None = None
     walk: Callable[..., tuple[Array, Array]] | None = None
+    guided: Callable[..., Array] | None = None
     steps: Any = None
     stages: tuple[Any, ...] = ()
-    log_probs: Callable[[Array], Array] | None = None
+    log_probs: Callable[..., Array] | None = None
     latent: Latent | None = None
     codes: Any = None
+    lossy: Any = None
     log_probs_under: Mapping[str, Callable[[Params, Extra, Batch, Array], Array]] = {}
     classify: Callable[[Params, Extra, Array], tuple[Array, Array]] | None = None
+    activations: Callable[[Params, Extra, Array], tuple[Array, ...]] | None = None
 
 
 def sampler(draw: Callable[[Params, Extra, Array, Array, Scalar], Array]) -> Callable[..., Array]:

@@ -49,8 +49,10 @@ def build(config: Config, spec: ImageSpec) -> Model:
         image = jnp.zeros((1, *spec.shape), jnp.int32)
         return {"model": network.init(keys.named(key, "classifier"), image)["params"]}, {}
 
-    def apply(params: Params, image: Array, mask: Array | None = None) -> tuple[Array, Array]:
-        return network.apply({"params": params["model"]}, image.astype(jnp.int32), mask)
+    def apply(
+        params: Params, image: Array, mask: Array | None = None
+    ) -> tuple[tuple[Array, ...], Array]:
+        return network.apply({"params": params["model"]}, image, mask)
 
     def loss(
         params: Params, extra: Extra, batch: Batch, key: Array, step: Array
@@ -67,6 +69,19 @@ def build(config: Config, spec: ImageSpec) -> Model:
 
     def classify(params: Params, extra: Extra, image: Array) -> tuple[Array, Array]:
         del extra
-        return apply(params, image)
+        (*_, features), logits = apply(params, image)
+        return features, logits
 
-    return Model("classifier", spec, True, init, {"model": loss}, classify=classify)
+    def activations(params: Params, extra: Extra, image: Array) -> tuple[Array, ...]:
+        del extra
+        return apply(params, image * (spec.levels - 1))[0]
+
+    return Model(
+        "classifier",
+        spec,
+        True,
+        init,
+        {"model": loss},
+        classify=classify,
+        activations=activations,
+    )

@@ -52,12 +52,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
     """
     require_stages(config.stages, spec)
     count = len(sizes(spec.height, spec.width, config.stages)) - 1
-    if count == 1 and config.discriminator_norm != "none":
-        raise UserError(
-            f"config.model.discriminator_norm={config.discriminator_norm!r} has no effect: the "
-            "first map is never normalised, and with one stage there is no other; set "
-            "config.model.stages."
-        )
+    config.require_norm_read(count, "stages")
     if config.grow and (spec.height % 2**count or spec.width % 2**count):
         raise UserError(
             f"config.model.grow must be 0 for images of {spec.height}x{spec.width}, got "

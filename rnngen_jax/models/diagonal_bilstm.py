@@ -5,10 +5,12 @@ first convolution does not reach it: no later state of that row exists.
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from rnngen_jax.models.base import Model
-from rnngen_jax.models.grid import GridConfig, convolvable, grid_model
+from rnngen_jax.models.grid import GridConfig, convolvable, grid_level
+from rnngen_jax.models.levels import Coarser
 from rnngen_jax.models.recurrent import UnrolledConfig, run_of
 from rnngen_jax.modules.grid.diagonal_bilstm import DiagonalBiLSTM
 from rnngen_jax.shapes import ImageSpec
@@ -37,8 +39,19 @@ def build(config: Config, spec: ImageSpec) -> Model:
     Raises:
       UserError: an unknown or unsuitable cell, strategy or readout.
     """
+    return build_level(config, spec)()
+
+
+def build_level(
+    config: Config, spec: ImageSpec, coarser: Coarser | None = None
+) -> Callable[..., Model]:
+    """Builds a level of `models.levels.over_levels`, given the codes of a coarser level, if any.
+
+    Raises:
+      UserError: as `build`.
+    """
     cell = convolvable(config.cell, config.features, config.strategy)
     layer = functools.partial(
         DiagonalBiLSTM, cell=cell, learned=config.learned_carry, run=run_of(config)
     )
-    return grid_model("diagonal_bilstm", config, spec, layer)
+    return grid_level("diagonal_bilstm", config, spec, layer, coarser=coarser)

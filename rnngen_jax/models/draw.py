@@ -109,4 +109,5 @@ def build(config: Config, spec: ImageSpec) -> Model:
         likelihood,
         (config.steps, config.latents),
         config.objective(),
+        config.learned_prior((config.steps, config.latents), spec.classes),
     )

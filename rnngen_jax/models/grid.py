@@ -21,6 +21,7 @@ from rnngen_jax.models.autoregressive import (
     in_raster_order,
 )
 from rnngen_jax.models.base import Extra, Model, Params, Train, require_classes
+from rnngen_jax.models.levels import Coarser
 from rnngen_jax.modules.grid.network import GridNetwork
 from rnngen_jax.ops import dropout, grids, likelihoods
 from rnngen_jax.shapes import ImageSpec
@@ -112,6 +113,10 @@ def _takes_any_input(cell: Cell) -> bool:
     return True
 
 
+# The layers' states, the labels [B], and what each pixel is given of a coarser level, or `None`.
+State = tuple[Any, Array, Array | None]
+
+
 class Frame(NamedTuple):
     """An image rearranged so that its order becomes raster order.
 
@@ -162,6 +167,26 @@ def grid_model(
     Raises:
       UserError: a readout unsuitable for the images, or class_conditional without labels.
     """
+    return grid_level(name, config, spec, layer, apart)()
+
+
+def grid_level(
+    name: str,
+    config: GridConfig,
+    spec: ImageSpec,
+    layer: Callable[..., nn.Module],
+    apart: bool = False,
+    coarser: Coarser | None = None,
+) -> Callable[..., Model]:
+    """Builds a level of `models.levels.over_levels` from its layers.
+
+    Args:
+      name, config, spec, layer, apart: as for `grid_model`.
+      coarser: the coarser level that it is given, if any.
+
+    Raises:
+      UserError: as `grid_model`.
+    """
     require_classes(config.class_conditional, spec)
     likelihood = likelihoods.make(config.readout, spec.levels, config.mixtures)
     values, context_values = frame(config.order, spec, config.first_kernel)
@@ -175,13 +200,10 @@ def grid_model(
         **config.inputs(),
         readout_size=likelihood.size,
         readout_hidden=config.readout_hidden,
+        coarser=None if coarser is None else coarser.spec,
         above=radius * (2 * radius + 1) * channels if apart else 0,
     )
-
-    def init(key: Array) -> tuple[Params, Extra]:
-        image = jnp.zeros((1, *spec.shape), jnp.int32)
-        variables = net.init(key, *whole(image), jnp.zeros(1, jnp.int32))
-        return {"model": variables["params"]}, {}
+    places = values[..., 0] // channels  # of the order's pixels in the image
 
     def whole(image: Array) -> tuple[Array, Array]:
         """Context and own values of all pixels, `[H', W', B, ...]`."""
@@ -190,48 +212,68 @@ def grid_model(
         context = jnp.concatenate([seen, outside])[context_values]
         return jnp.swapaxes(context, 2, 3), jnp.swapaxes(seen[values], 2, 3)
 
-    def raw_outputs(params: Params, image: Array, label: Array, train: Train) -> Array:
-        masks = None
-        if train is not None and config.dropout:
-            key, index = train
-            masks = [
-                dropout.mask(
-                    keys.per_example(keys.named(key, f"layer_{n}"), index),
-                    config.features,
-                    config.dropout,
-                )
-                for n in range(config.layers)
-            ]
-        raw = net.apply({"params": params["model"]}, *whole(image), label, masks)
-        raw = jnp.moveaxis(raw, 2, 0)  # [B, H', W', C, P]
-        if config.order == "column":
-            return jnp.swapaxes(raw, 1, 2)
-        return raw[:, ::-1, ::-1] if config.order == "reverse" else raw
+    def given(top: Array | None = None) -> Model:
+        """The model, given the coarser level's codes `[B, h, w, depth]`."""
 
-    def first(params: Params, label: Array) -> tuple[Any, Array]:
-        variables = {"params": params["model"]}
-        return net.apply(variables, label.shape[0], method=net.first), label
+        def around() -> Array | None:
+            """The coarser level's codes around each pixel, `[H', W', B, N]`."""
+            return None if coarser is None else coarser.around(top)[places]
 
-    def line(params: Params, state: tuple[Any, Array], n: Array, seen: Array) -> tuple[Any, Array]:
-        states, label = state
+        def init(key: Array) -> tuple[Params, Extra]:
+            image, label = jnp.zeros((1, *spec.shape), jnp.int32), jnp.zeros(1, jnp.int32)
+            variables = net.init(key, *whole(image), label, None, around())
+            return {"model": variables["params"]}, {}
+
+        def raw_outputs(params: Params, image: Array, label: Array, train: Train) -> Array:
+            masks = None
+            if train is not None and config.dropout:
+                key, index = train
+                masks = [
+                    dropout.mask(
+                        keys.per_example(keys.named(key, f"layer_{n}"), index),
+                        config.features,
+                        config.dropout,
+                    )
+                    for n in range(config.layers)
+                ]
+            raw = net.apply({"params": params["model"]}, *whole(image), label, masks, around())
+            raw = jnp.moveaxis(raw, 2, 0)  # [B, H', W', C, P]
+            if config.order == "column":
+                return jnp.swapaxes(raw, 1, 2)
+            return raw[:, ::-1, ::-1] if config.order == "reverse" else raw
+
+        def first(params: Params, label: Array) -> State:
+            variables, above = {"params": params["model"]}, around()
+            shown = None if above is None else net.apply(variables, above, method=net.see)
+            return net.apply(variables, label.shape[0], method=net.first), label, shown
+
+        return autoregressive_model(
+            name,
+            spec,
+            config.class_conditional,
+            init,
+            raw_outputs,
+            Steps(np.ascontiguousarray(values), 1, first, raw, line),
+            likelihood,
+        )
+
+    def line(params: Params, state: State, n: Array, seen: Array) -> State:
+        states, label, shown = state
         context = jnp.swapaxes(seen[jnp.asarray(context_values)[n]], 1, 2)
-        variables = {"params": params["model"]}
-        return net.apply(variables, states, context, n, label, method=net.row), label
+        variables, above = {"params": params["model"]}, None if shown is None else shown[n]
+        states = net.apply(variables, states, context, n, label, above, method=net.row)
+        return states, label, shown
 
-    def raw(
-        params: Params, state: tuple[Any, Array], t: Array, turn: int, seen: Array
-    ) -> tuple[tuple[Any, Array], Array]:
-        states, label = state
+    def raw(params: Params, state: State, t: Array, turn: int, seen: Array) -> tuple[State, Array]:
+        states, label, shown = state
         row, column = t // width, t % width
         context = seen[jnp.asarray(context_values)[row, column]].T
         own = jax.lax.dynamic_slice_in_dim(seen, jnp.asarray(values)[row, column, 0], channels).T
         variables = {"params": params["model"]}
+        above = None if shown is None else shown[row, column]
         states, raw = net.apply(
-            variables, states, context, own, row, column, label, method=net.pixel
+            variables, states, context, own, row, column, label, above, method=net.pixel
         )
-        return (states, label), raw[:, turn : turn + 1]
+        return (states, label, shown), raw[:, turn : turn + 1]
 
-    steps = Steps(np.ascontiguousarray(values), 1, first, raw, line)
-    return autoregressive_model(
-        name, spec, config.class_conditional, init, raw_outputs, steps, likelihood
-    )
+    return given

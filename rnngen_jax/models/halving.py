@@ -47,7 +47,7 @@ class HalvingConfig:
         return {"spec": spec, **{name: getattr(self, name) for name in names}}
 
 
-def require_stages(stages: int, spec: ImageSpec) -> None:
+def require_stages(stages: int, spec: ImageSpec, field: str = "stages") -> None:
     """Raises a `UserError` unless an image like `spec` can be halved `stages` times."""
     most = min(spec.height, spec.width).bit_length() - 1
-    require(stages <= most, "config.model.stages", stages, f"in [0, {most}]")
+    require(stages <= most, f"config.model.{field}", stages, f"in [0, {most}]")

@@ -2,8 +2,9 @@
 
     log p(x) >= E_q(z|x)[log p(x|z)] - KL(q(z|x) || p(z))     (Kingma and Welling 2014, eq. 3)
 
-with a standard normal prior p(z) over S steps of Z variables. A deterministic code has no prior and
-so no bound: its model is trained to reconstruct images, and cannot sample.
+with a prior p(z) over S steps of Z variables, a standard normal or a learned one. A deterministic
+code has no bound: its model is trained to reconstruct images. It can sample only with a learned
+prior, which is trained on the codes as they are.
 """
 
 import math
@@ -14,8 +15,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnngen_jax import keys
-from rnngen_jax.config import require_at_least
-from rnngen_jax.models import latent_completion
+from rnngen_jax.config import refuse_unread, require_at_least
+from rnngen_jax.models import latent_completion, latent_priors
 from rnngen_jax.models.base import (
     Aux,
     Batch,
@@ -32,9 +33,12 @@ from rnngen_jax.models.base import (
     sampler,
 )
 from rnngen_jax.models.latent_networks import Inference, Network, log_ratio
+from rnngen_jax.models.latent_priors import NORMAL, LatentPrior
 from rnngen_jax.ops import bounds, gaussians
 from rnngen_jax.ops.likelihoods import PixelLikelihood
 from rnngen_jax.shapes import ImageSpec
+
+PRIOR = "prior"  # where those of a learned one are
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,8 @@ class LatentConfig:
       beta: weight of the KL in the training objective; 1 is the ELBO itself.
       beta_warmup: training steps of linear KL warm-up from 0.
       free_bits: nats per latent variable below which a smaller KL gains nothing.
+      prior: of the latents, "normal" or a learned "recurrent", with its options after a colon:
+        "recurrent:cell=gru,features=64,components=5".
     """
 
     latents: int = 32
@@ -77,15 +83,29 @@ class LatentConfig:
     beta: float = 1.0
     beta_warmup: int = 0
     free_bits: float = 0.0
+    prior: str = NORMAL
 
     def __post_init__(self) -> None:
         require_at_least(self, "config.model", 1, "latents")
         require_mixture_read(self)
         self.objective()
+        if self.learned_prior((1, self.latents), 0) is not None:
+            why = ", whose KL is estimated from one draw"
+            refuse_unread(self, "config.model", "free_bits", ("prior",), why)
 
     def objective(self) -> Objective:
         """The training objective."""
         return Objective(self.beta, self.beta_warmup, self.free_bits)
+
+    def learned_prior(self, shape: tuple[int, int], classes: int) -> LatentPrior | None:
+        """The prior of latents of a shape (S, Z), for each class if that is an input.
+
+        `None` for the standard normal.
+        """
+        if self.prior == NORMAL:
+            return None
+        classes = classes if self.class_conditional else 0
+        return latent_priors.from_spec(self.prior, shape, classes)
 
 
 def latent_model(
@@ -96,6 +116,7 @@ def latent_model(
     likelihood: PixelLikelihood,
     shape: tuple[int, int],
     objective: Objective | None,
+    prior: LatentPrior | None = None,
 ) -> Model:
     """Builds a model from an encoder and a decoder.
 
@@ -107,8 +128,21 @@ def latent_model(
       likelihood: the distribution of a value, given its raw outputs.
       shape: (S, Z) of the latents.
       objective: `None` for a deterministic code.
+      prior: a learned prior; `None` for a standard normal, or none for a deterministic code.
     """
-    decoding = network.draw
+    decoding, learned = network.draw, prior is not None
+    if prior is None and objective is not None:
+        prior = latent_priors.normal(shape)
+
+    def init(key: Array) -> tuple[Params, Extra]:
+        params, extra = network.init(key)
+        if learned:
+            own = {PRIOR: prior.init(keys.named(key, "latent prior"))}
+            params = {**params, "model": {**params["model"], **own}}
+        return params, extra
+
+    def of_prior(params: Params) -> Params:
+        return params["model"][PRIOR] if learned else {}
 
     def log_likelihood(raw: Array, image: Array) -> Array:
         return likelihood.log_prob(raw, image.astype(jnp.int32))
@@ -133,12 +167,20 @@ def latent_model(
         index = batch["index"]
         found, log_p = inferred(params, batch, noise_of(key, index), (key, index))
         metrics = {"reconstruction_nats": -log_p.mean()}
+        rebuilding = -log_p.mean() / spec.dims
+        if objective is None and prior is None:
+            return rebuilding, Aux(metrics, extra)
         if objective is None:
-            return -log_p.mean() / spec.dims, Aux(metrics, extra)
-        kl = gaussians.kl_to_standard(found.posterior)
+            codes = jax.lax.stop_gradient(found.latents)
+            density = prior.log_density(of_prior(params), codes, batch["label"])
+            metrics["latent_nats"] = -density.sum((1, 2)).mean()
+            return rebuilding + metrics["latent_nats"] / spec.dims, Aux(metrics, extra)
+        kl = prior.kl(of_prior(params), found.posterior, found.latents, batch["label"])
         nats = -bounds.elbo(log_p, kl).mean()
         beta = bounds.warmed_up(objective.beta, objective.beta_warmup, step)
-        paid = beta * bounds.free_bits(kl, objective.free_bits).mean()
+        # An estimate of a KL may be below 0, and must not be cut there.
+        spent = kl.sum((1, 2)) if learned else bounds.free_bits(kl, objective.free_bits)
+        paid = beta * spent.mean()
         metrics |= {
             "kl": kl.sum((1, 2)).mean(),
             "nats_per_image": nats,
@@ -151,7 +193,8 @@ def latent_model(
         """The bound, with one draw of the latents."""
         del extra
         found, log_p = inferred(params, batch, noise_of(key, batch["index"]))
-        return bounds.elbo(log_p, gaussians.kl_to_standard(found.posterior))
+        kl = prior.kl(of_prior(params), found.posterior, found.latents, batch["label"])
+        return bounds.elbo(log_p, kl)
 
     def importance(
         params: Params, extra: Extra, batch: Batch, key: Array, samples: int, chunk: int
@@ -162,7 +205,8 @@ def latent_model(
         def log_weight(number: Array) -> Array:
             noise = noise_of(jax.random.fold_in(key, number), batch["index"])
             found, log_p = inferred(params, batch, noise)
-            return log_p + log_ratio(found)
+            log_prior = prior.log_density(of_prior(params), found.latents, batch["label"])
+            return log_p + log_ratio(found, log_prior)
 
         num = batch["index"].shape[0]
         return bounds.importance_weighted(jax.vmap(log_weight), num, samples, chunk)
@@ -191,17 +235,27 @@ def latent_model(
         mean = encode(params, extra, given, batch["label"])
         image = decode(params, extra, mean, batch["label"])
         error = jnp.square(image - given / (spec.levels - 1)).mean(range(1, given.ndim))
-        kl = None if objective is None else gaussians.kl_to_standard(found.posterior)
+        kl = None
+        if objective is not None:
+            own = found.posterior, found.latents, batch["label"]
+            kl = prior.kl(of_prior(params), *own)
         return Inspection(log_p, kl, mean, error)
 
-    def prior(params: Params, extra: Extra, key: Array, label: Array, temperature: Scalar) -> Array:
-        del params, extra  # a standard normal, the same for all classes, has no parameters
-        return temperature * jax.random.normal(key, (label.shape[0], *shape))
+    def drawn(params: Params, extra: Extra, key: Array, label: Array, temperature: Scalar) -> Array:
+        del extra
+        return prior.draw(of_prior(params), key, label, temperature)
+
+    def log_prior(
+        params: Params, extra: Extra, latents: Array, label: Array | None = None
+    ) -> Array:
+        del extra
+        label = labels_for(label, latents.shape[0])
+        return prior.log_density(of_prior(params), latents, label).sum((1, 2))
 
     def sample(
         params: Params, extra: Extra, key: Array, label: Array, temperature: Scalar
     ) -> Array:
-        latents = prior(params, extra, keys.named(key, "prior"), label, temperature)
+        latents = drawn(params, extra, keys.named(key, "prior"), label, temperature)
 
         def choose(key: Array, raw: Array) -> Array:
             return likelihood.draw(key, raw, temperature)
@@ -217,25 +271,32 @@ def latent_model(
         raw, read, write = network.canvases(params, latents, label)
         return Canvases(likelihood.mean(raw), read, write)
 
-    complete = latent_completion.gibbs(network, likelihood, spec, shape)
-    generative = objective is not None
+    generative, samples = objective is not None, prior is not None
+    complete = None
+    if generative:
+
+        def log_prior_of(params: Params, z: Array, label: Array, temperature: Scalar) -> Array:
+            return prior.log_density(of_prior(params), z, label, temperature)
+
+        complete = latent_completion.gibbs(network, likelihood, spec, shape, log_prior_of)
     return Model(
         name=name,
         spec=spec,
         conditional=conditional,
-        init=network.init,
+        init=init,
         losses={"model": loss},
         likelihood="ELBO" if generative else None,
         log_prob=log_prob if generative else None,
-        sample=sampler(sample) if generative else None,
-        complete=complete if generative else None,
+        sample=sampler(sample) if samples else None,
+        complete=complete,
         candidates=latent_completion.CANDIDATES,
         latent=Latent(
             shape=shape,
             encode=encode,
             decode=decode,
             inspect=inspect,
-            prior=sampler(prior) if generative else None,
+            prior=sampler(drawn) if samples else None,
+            log_prior=log_prior if samples else None,
             importance=importance if generative else None,
             canvases=canvases if network.canvases is not None else None,
             completion=latent_completion.METHOD if generative else None,

@@ -43,7 +43,11 @@ METHOD = f"{ROUNDS} rounds of Gibbs sampling"
 
 
 def gibbs(
-    network: Network, likelihood: PixelLikelihood, spec: ImageSpec, shape: tuple[int, int]
+    network: Network,
+    likelihood: PixelLikelihood,
+    spec: ImageSpec,
+    shape: tuple[int, int],
+    log_prior: Callable[..., Array],
 ) -> Callable[..., Completion]:
     """`Model.complete` of a latent-variable model.
 
@@ -52,6 +56,8 @@ def gibbs(
       likelihood: the distribution of a value, given its raw outputs.
       spec: the images.
       shape: (S, Z) of the latents.
+      log_prior: `log_prior(params, latents, label, temperature) -> [B, S, Z]`, nats, up to a
+        constant.
     """
 
     def complete(
@@ -72,7 +78,8 @@ def gibbs(
             def infer(noise: Array, pick: Pick) -> tuple[Inference, Array]:
                 found = network.infer(params, current, label, noise, None, pick)
                 weight = log_p(found.raw, current, visible | ~searches)
-                return found, weight + log_ratio(found, temperature)
+                log_p_z = log_prior(params, found.latents, label, temperature)
+                return found, weight + log_ratio(found, log_p_z)
 
             def draw(noise: Array) -> tuple[Array, Array]:
                 found, weight = infer(noise, gaussians.reparameterised)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from rnngen_jax.models.base import Extra, Given, Params, Scalar
+from rnngen_jax.models.base import Extra, Given, Params
 from rnngen_jax.ops import gaussians
 from rnngen_jax.ops.gaussians import Gaussian
 
@@ -74,10 +74,6 @@ def independent(network_draw: Callable[[Params, Array, Array], Array]) -> Callab
     return draw
 
 
-def log_ratio(found: Inference, temperature: Scalar = 1.0) -> Array:
-    """log p(z) - log q(z|x) of the latents, `[B]` nats, up to a constant set by the temperature.
-
-    The prior's standard deviation is the temperature, as in sampling.
-    """
-    prior = gaussians.log_density_standard(found.latents / temperature)
-    return (prior - gaussians.log_density(found.posterior, found.latents)).sum((1, 2))
+def log_ratio(found: Inference, log_prior: Array) -> Array:
+    """log p(z) - log q(z|x) of the latents, `[B]` nats, from that of each variable's prior."""
+    return (log_prior - gaussians.log_density(found.posterior, found.latents)).sum((1, 2))

@@ -4,10 +4,12 @@ The baselines of the recurrent models: masked convolutions with a limited recept
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from rnngen_jax.models.base import Model
-from rnngen_jax.models.grid import GridConfig, grid_model, require_kernel
+from rnngen_jax.models.grid import GridConfig, grid_level, require_kernel
+from rnngen_jax.models.levels import Coarser
 from rnngen_jax.modules.grid.conv import ConvBlock, GatedConv
 from rnngen_jax.shapes import ImageSpec
 
@@ -35,6 +37,17 @@ def build(config: Config, spec: ImageSpec) -> Model:
     Raises:
       UserError: a readout unsuitable for the images.
     """
+    return build_level(config, spec)()
+
+
+def build_level(
+    config: Config, spec: ImageSpec, coarser: Coarser | None = None
+) -> Callable[..., Model]:
+    """Builds a level of `models.levels.over_levels`, given the codes of a coarser level, if any.
+
+    Raises:
+      UserError: as `build`.
+    """
     kind = GatedConv if config.gated else ConvBlock
     layer = functools.partial(kind, features=config.features, radius=config.kernel // 2)
-    return grid_model("pixel_cnn", config, spec, layer, apart=config.gated)
+    return grid_level("pixel_cnn", config, spec, layer, apart=config.gated, coarser=coarser)

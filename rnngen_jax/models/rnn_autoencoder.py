@@ -209,4 +209,5 @@ def build(config: Config, spec: ImageSpec) -> Model:
         likelihood,
         shape,
         config.objective() if gaussian else None,
+        config.learned_prior(shape, spec.classes),
     )

@@ -5,10 +5,12 @@ receptive field widens by r pixels to each side per row.
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from rnngen_jax.models.base import Model
-from rnngen_jax.models.grid import GridConfig, convolvable, grid_model, require_kernel
+from rnngen_jax.models.grid import GridConfig, convolvable, grid_level, require_kernel
+from rnngen_jax.models.levels import Coarser
 from rnngen_jax.models.recurrent import UnrolledConfig, run_of
 from rnngen_jax.modules.grid.row_lstm import RowLSTM
 from rnngen_jax.shapes import ImageSpec
@@ -40,6 +42,17 @@ def build(config: Config, spec: ImageSpec) -> Model:
     Raises:
       UserError: an unknown or unsuitable cell, strategy or readout.
     """
+    return build_level(config, spec)()
+
+
+def build_level(
+    config: Config, spec: ImageSpec, coarser: Coarser | None = None
+) -> Callable[..., Model]:
+    """Builds a level of `models.levels.over_levels`, given the codes of a coarser level, if any.
+
+    Raises:
+      UserError: as `build`.
+    """
     cell = convolvable(config.cell, config.features, config.strategy)
     layer = functools.partial(
         RowLSTM,
@@ -48,4 +61,4 @@ def build(config: Config, spec: ImageSpec) -> Model:
         learned=config.learned_carry,
         run=run_of(config),
     )
-    return grid_model("row_lstm", config, spec, layer)
+    return grid_level("row_lstm", config, spec, layer, coarser=coarser)

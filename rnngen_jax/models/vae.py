@@ -79,4 +79,5 @@ def build(config: Config, spec: ImageSpec) -> Model:
         likelihood,
         (1, config.latents),
         config.objective(),
+        config.learned_prior((1, config.latents), spec.classes),
     )

@@ -1,4 +1,4 @@
-"""VQ-VAE: an encoder to a grid of codes, and a decoder that sees the codes alone.
+"""VQ-VAE: an encoder to grids of codes, and a decoder that sees the codes alone.
 
 The loss is -log p(x|q(x)) and the quantiser's own (van den Oord et al. 2017, eq. 3). Without a
 learned prior all codes are equally likely, and
@@ -6,25 +6,32 @@ learned prior all codes are equally likely, and
     -log p(x) <= -log p(x | c(x)) + n log K   for n codes of K
 
 is an honest bound; `code_rnn` trains a prior that lowers it. The quantiser is in
-`modules/quantisers`.
+`modules/quantisers`. With two levels (VQ-VAE-2, Razavi et al. 2019) an image has a coarse grid of
+codes, the top, and a fine one, the bottom.
 """
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
 from rnngen_jax import keys
 from rnngen_jax.config import refuse_unread, require, require_at_least, require_choice
-from rnngen_jax.models.base import Aux, Batch, Extra, Model, Params, require_mixture_read
-from rnngen_jax.models.codes import Codes, Prior, coded_model, uniform
+from rnngen_jax.models.base import Aux, Batch, Extra, Loss, Model, Params, require_mixture_read
+from rnngen_jax.models.code_networks import one_level, two_levels
+from rnngen_jax.models.codes import Codes, coded_model, uniform_prior
 from rnngen_jax.models.halving import require_stages
+from rnngen_jax.models.levels import Grids, packed
 from rnngen_jax.modules import quantisers
-from rnngen_jax.modules.vqvae import CodeDecoder, CodeEncoder, sizes
 from rnngen_jax.ops import likelihoods
 from rnngen_jax.ops.activations import ACTIVATIONS
 from rnngen_jax.shapes import ImageSpec
+
+NETWORKS = {1: one_level, 2: two_levels}  # by the number of levels
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,7 @@ class Config:
     """Choices of a VQ-VAE: its encoder, its quantiser and its decoder.
 
     Attributes:
+      CODES: the model's codes can be those of a prior.
       quantiser: a quantiser and its options, such as "codebook:codes=256,estimator=rotation",
         "fsq:levels=8x5x5" or "lfq:bits=9"; a file of `modules/quantisers`.
       depth: quantisers in depth, each of what the ones before it left; codebooks and simvq.
@@ -40,8 +48,9 @@ class Config:
       vectors: width of the vectors that are quantised; quantisers with another width of their own
         are reached by a projection.
       features: channels of the largest map; each halving doubles them.
+      levels: 1, or 2 for a second, coarser grid of codes, half the size of the first.
       stages: number of halvings; 0 halves once, then up to three times in all while the shorter
-        side of the grid of codes stays at 4 or above.
+        side of the grid of codes, of two levels the bottom's, stays at 4 or above.
       kernel: side of the halving convolutions' kernels, even.
       blocks: residual blocks of a 3x3 convolution at the size of the codes, on either side.
       activation: "elu", "gelu", "relu" or another in `ops.activations`.
@@ -49,11 +58,14 @@ class Config:
       mixtures: components of the logistic mixture; 1 is the discretised logistic.
     """
 
+    CODES: ClassVar[bool] = True
+
     quantiser: str = "codebook:codes=64"
     depth: int = 1
     depth_dropout: bool = False
     groups: int = 1
     vectors: int = 32
+    levels: int = 1
     features: int = 32
     stages: int = 0
     kernel: int = 4
@@ -65,6 +77,7 @@ class Config:
     def __post_init__(self) -> None:
         require_at_least(self, "config.model", 1, "vectors", "features", "kernel")
         require_at_least(self, "config.model", 0, "stages", "blocks")
+        require(self.levels in NETWORKS, "config.model.levels", self.levels, "1 or 2")
         require(self.kernel % 2 == 0, "config.model.kernel", self.kernel, "even")
         require_choice("config.model.activation", self.activation, ACTIVATIONS)
         require_mixture_read(self)
@@ -89,78 +102,130 @@ class Config:
         require(noise == 0, "config.optimizer.private_noise", noise, "0 for vqvae")
 
 
+class Rebuilt(NamedTuple):
+    """A batch in training, encoded and quantised; `decode` of its vectors gives raw outputs.
+
+    Attributes:
+      vectors: what the decoder reads.
+      losses: the quantiser's, by name.
+      extra: the quantiser's after the step.
+    """
+
+    vectors: Any
+    losses: Mapping[str, Array]
+    extra: Extra
+
+
+class Parts(NamedTuple):
+    """What models of codes are trained with.
+
+    Attributes:
+      init: `init(key) -> (params, extra)` of the player "model".
+      rebuilt: `rebuilt(params, extra, batch, key) -> Rebuilt`.
+      nats: `nats(raw, image)`, the batch's mean of -log p(x|q).
+      metrics: `metrics(nats, losses)`, by name.
+      codes: encoder and decoder.
+    """
+
+    init: Callable[[Array], tuple[Params, Extra]]
+    rebuilt: Callable[[Params, Extra, Batch, Array], Rebuilt]
+    nats: Callable[[Array, Array], Array]
+    metrics: Callable[[Array, Mapping[str, Array]], dict[str, Array]]
+    codes: Codes
+
+
 def build(config: Config, spec: ImageSpec) -> Model:
     """Builds the model for images like `spec`.
 
     Raises:
-      UserError: a readout unsuitable for the images, or more halvings than the image has room for.
+      UserError: as `parts`.
     """
-    require_stages(config.stages, spec)
-    likelihood = likelihoods.make(config.readout, spec.levels, config.mixtures)
-    quantiser = config.make_quantiser()
-    names = ("stages", "features", "kernel", "blocks", "activation")
-    shared = {"spec": spec, **{name: getattr(config, name) for name in names}}
-    encoder = CodeEncoder(vectors=config.vectors, **shared)
-    decoder = CodeDecoder(size=likelihood.size, **shared)
-    height, width = sizes(spec.height, spec.width, config.stages)[-1]
-    grid = ImageSpec(height, width, quantiser.depth, quantiser.codes, spec.classes)
-
-    def init(key: Array) -> tuple[Params, Extra]:
-        image = jnp.zeros((1, *spec.shape), jnp.int32)
-        vectors = jnp.zeros((1, height, width, config.vectors))
-        own, extra = quantiser.init(keys.named(key, "quantiser"))
-        params = {
-            "encoder": encoder.init(keys.named(key, "encoder"), image)["params"],
-            "quantiser": own,
-            "decoder": decoder.init(keys.named(key, "decoder"), vectors)["params"],
-        }
-        return {"model": params}, {"quantiser": extra}
-
-    def encoded(params: Params, image: Array) -> Array:
-        variables = {"params": params["model"]["encoder"]}
-        return encoder.apply(variables, image.astype(jnp.int32))
-
-    def decode(params: Params, extra: Extra, vectors: Array) -> Array:
-        del extra
-        return decoder.apply({"params": params["model"]["decoder"]}, vectors)
-
-    def encode(params: Params, extra: Extra, image: Array) -> Array:
-        own = params["model"]["quantiser"], extra["quantiser"]
-        return quantiser.quantise(*own, encoded(params, image)).indices.astype(grid.dtype)
-
-    def vectors_of(params: Params, extra: Extra, codes: Array) -> Array:
-        own = params["model"]["quantiser"], extra["quantiser"]
-        return quantiser.decode(*own, codes.astype(jnp.int32))
+    own = parts(config, spec)
 
     def loss(
         params: Params, extra: Extra, batch: Batch, key: Array, step: Array
     ) -> tuple[Array, Aux]:
         """Mean of -log p(x|q) over values, in nats, and the quantiser's losses."""
         del step
+        found = own.rebuilt(params, extra, batch, key)
+        nats = own.nats(own.codes.decode(params, extra, found.vectors), batch[spec.key])
+        total = nats / spec.dims + sum(found.losses.values())
+        return total, Aux(own.metrics(nats, found.losses), {"quantiser": found.extra})
+
+    return model_of("vqvae", own.codes, own.init, {"model": loss})
+
+
+def model_of(
+    name: str,
+    codes: Codes,
+    init: Callable[[Array], tuple[Params, Extra]],
+    losses: Mapping[str, Loss],
+) -> Model:
+    """A model of images through codes that are all equally likely, as `coded_model`."""
+    return coded_model(
+        name,
+        init,
+        losses,
+        codes,
+        lambda params, extra: (params, extra),
+        uniform_prior(codes.specs),
+        "VQ bound, uniform prior",
+    )
+
+
+def parts(config: Config, spec: ImageSpec) -> Parts:
+    """The encoder, the quantiser and the decoder for images like `spec`.
+
+    Raises:
+      UserError: a readout unsuitable for the images, or more halvings than the image has room for.
+    """
+    require_stages(config.stages, spec)
+    likelihood = likelihoods.make(config.readout, spec.levels, config.mixtures)
+    names = ("stages", "features", "kernel", "blocks", "activation")
+    shared = {"spec": spec, **{name: getattr(config, name) for name in names}}
+    networks = NETWORKS[config.levels](
+        shared, config.make_quantiser(), config.vectors, likelihood.size
+    )
+    _require_room(config, networks.specs)
+    dims, quantise = sum(grid.dims for grid in networks.specs), networks.quantise
+
+    def encode(params: Params, extra: Extra, image: Array) -> Grids:
+        found = jax.tree.leaves(quantise(params, extra, image, None).indices)
+        each = zip(found, networks.specs, strict=True)
+        return packed([indices.astype(grid.dtype) for indices, grid in each])
+
+    def rebuilt(params: Params, extra: Extra, batch: Batch, key: Array) -> Rebuilt:
         image, train = batch[spec.key], (keys.named(key, "quantiser"), batch["index"])
-        found = quantiser.quantise(
-            params["model"]["quantiser"], extra["quantiser"], encoded(params, image), train
-        )
-        raw = decode(params, extra, found.values)
+        found = quantise(params, extra, image, train)
+        return Rebuilt(found.values, found.losses, found.extra)
+
+    def nats_of(raw: Array, image: Array) -> Array:
         log_p = likelihood.log_prob(raw, image.astype(jnp.int32))
-        nats = -log_p.sum(range(1, log_p.ndim)).mean()
-        whole = nats + grid.dims * math.log(grid.levels)
-        metrics = {
+        return -log_p.sum(range(1, log_p.ndim)).mean()
+
+    def metrics_of(nats: Array, losses: Mapping[str, Array]) -> dict[str, Array]:
+        whole = nats + dims * math.log(networks.specs[0].levels)
+        return {
             "reconstruction_nats": nats,
             "nats_per_image": whole,
             "bits_per_dim": whole / (spec.dims * math.log(2)),
-            **{f"quantiser/{name}": value for name, value in found.losses.items()},
+            **{f"quantiser/{name}": value for name, value in losses.items()},
         }
-        total = nats / spec.dims + sum(found.losses.values())
-        return total, Aux(metrics, {"quantiser": found.extra})
 
-    codes = Codes(grid, spec, config.vectors, encode, vectors_of, decode, likelihood)
-    return coded_model(
-        "vqvae",
-        init,
-        {"model": loss},
-        codes,
-        lambda params, extra: (params, extra),
-        Prior(uniform(grid), lambda params, extra: {"model": {}}),
-        "VQ bound, uniform prior",
+    codes = Codes(
+        networks.specs,
+        spec,
+        config.vectors,
+        encode,
+        networks.alternatives,
+        networks.vectors,
+        networks.decode,
+        likelihood,
     )
+    return Parts(networks.init, rebuilt, nats_of, metrics_of, codes)
+
+
+def _require_room(config: Config, specs: Sequence[ImageSpec]) -> None:
+    """Raises a `UserError` if the top level would have the size of the bottom."""
+    room = len(specs) == 1 or max(specs[-1].shape[:2]) > 1
+    require(room, "config.model.levels", config.levels, "1 for grids of 1x1 codes")

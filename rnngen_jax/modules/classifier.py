@@ -13,15 +13,18 @@ class Classifier(HalvingNetwork):
     """Convolutions of stride 2, each doubling the features, then a hidden layer of F units."""
 
     @nn.compact
-    def __call__(self, image: Array, mask: Array | None = None) -> tuple[Array, Array]:
-        """Int `[B, H, W, C]` to the hidden layer's activations `[B, F]` and logits `[B, K]`.
+    def __call__(self, image: Array, mask: Array | None = None) -> tuple[tuple[Array, ...], Array]:
+        """Grey levels `[B, H, W, C]` to every layer's activations and logits `[B, K]`.
 
-        The dropout mask `[B, F]` acts between the two: the activations are returned without it.
+        Activations are the convolutions' maps `[B, h, w, D]`, then the hidden layer's, `[B, F]`.
+        The dropout mask `[B, F]` acts between that layer and the logits: activations are returned
+        without it. They are differentiable with respect to the image, which may lie between levels.
         """
         # Black is zero, the value that the convolutions see beyond the border.
-        x = scaled(image, self.spec.levels)
+        x, maps = scaled(image, self.spec.levels), []
         for stage, _ in enumerate(sizes(*image.shape[1:3], self.stages)[1:]):
             x = self.activate(Halve(self.features << stage, self.kernel)(x))
+            maps.append(x)
         features = self.activate(Dense(self.hidden)(x.reshape(x.shape[0], -1)))
         kept = features if mask is None else features * mask
-        return features, Dense(self.spec.classes)(kept)
+        return (*maps, features), Dense(self.spec.classes)(kept)

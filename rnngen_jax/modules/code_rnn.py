@@ -23,6 +23,8 @@ class CodeRNN(nn.Module):
       input_features: width D of the cells' inputs.
       position: adds embeddings of the place's row and column.
       conditional: adds an embedding of the class.
+      coarser: the grids of a coarser level that these are given; `None` without one.
+      size: raw outputs P per code; 0 for K logits.
       run: how the cells are run.
     """
 
@@ -32,6 +34,8 @@ class CodeRNN(nn.Module):
     input_features: int
     position: bool
     conditional: bool
+    coarser: ImageSpec | None = None
+    size: int = 0
     run: Run = Run()
 
     def setup(self) -> None:
@@ -43,8 +47,10 @@ class CodeRNN(nn.Module):
             self.row, self.column = Table(spec.height, width), Table(spec.width, width)
         if self.conditional:
             self.label = Table(spec.classes, width)
+        if self.coarser is not None:
+            self.coarser_codes = PixelDense(width, self.coarser.levels, "onehot")
         self.recurrent = Recurrent(self.cell, width, self.run)
-        self.readout = Dense(spec.levels)
+        self.readout = Dense(self.size or spec.levels)
         if self.deep is not None:
             self.place = Dense(width)
             self.depth = Table(spec.channels, width)
@@ -58,8 +64,9 @@ class CodeRNN(nn.Module):
         codes: Array,
         label: Array,
         masks: tuple[Array, Array] | None = None,
+        coarser: Array | None = None,
     ) -> Array:
-        """Logits for every code at once.
+        """Raw outputs for every code at once, such as its logits.
 
         Args:
           context: codes of earlier places, int `[T, B, N·depth]`, K outside the grid.
@@ -67,11 +74,14 @@ class CodeRNN(nn.Module):
           codes: the codes themselves, int `[T, B, depth]`; one sees the ones before it.
           label: int `[B]`.
           masks: dropout masks for the cell's inputs `[B, D]` and outputs `[B, F]`.
+          coarser: codes of the coarser level around each place, int `[T, B, N'·depth]`, its K
+            outside of it; `None` without one.
 
         Returns:
-          `[T, B, depth, K]`.
+          `[T, B, depth, P]`.
         """
-        x = self._embed(context, place[:, None], label)
+        seen = None if coarser is None else self.see(coarser)
+        x = self._embed(context, place[:, None], label, seen)
         y = self.recurrent(x if masks is None else x * masks[0])
         y = y if masks is None else y * masks[1]
         if self.deep is None:
@@ -88,12 +98,21 @@ class CodeRNN(nn.Module):
         deep = None if self.deep is None else self.inner.first((batch,), jnp.float32)
         return self.recurrent.first((batch,), jnp.float32), deep
 
-    def step(self, carry: Carry, context: Array, place: Array, label: Array) -> tuple[Carry, Array]:
-        """One place: `context [B, N·depth]`, `place [2]` to the cell's output y `[B, F]`."""
-        return self.recurrent.step(carry, self._embed(context, place, label))
+    def see(self, coarser: Array) -> Array:
+        """What each place is given of a coarser level, `[T, B, D]`; `coarser` as in a call."""
+        return self.coarser_codes(coarser)
+
+    def step(
+        self, carry: Carry, context: Array, place: Array, label: Array, seen: Array | None = None
+    ) -> tuple[Carry, Array]:
+        """One place: `context [B, N·depth]`, `place [2]` to the cell's output y `[B, F]`.
+
+        `seen` is a row of `see`, `[B, D]`, or `None` without a coarser level.
+        """
+        return self.recurrent.step(carry, self._embed(context, place, label, seen))
 
     def read(self, carry: Carry | None, y: Array, before: Array, depth: int) -> Any:
-        """One depth: the carry over depths, and logits `[B, K]`, given the code `[B]` before it."""
+        """One depth: the carry over depths, and raw `[B, P]`, given the code `[B]` before it."""
         if self.deep is None:
             return carry, self.readout(y)
         x = self.place(y) + self._earlier(before[:, None], jnp.array([depth]))[:, 0]
@@ -104,10 +123,12 @@ class CodeRNN(nn.Module):
         """Embeddings `[..., N, D]` of the codes before each of these depths, int `[..., N]`."""
         return self.earlier(depths * (self.spec.levels + 1) + before) + self.depth(depths)
 
-    def _embed(self, context: Array, place: Array, label: Array) -> Array:
+    def _embed(self, context: Array, place: Array, label: Array, seen: Array | None) -> Array:
         x: Any = self.codes(context) + self.bias
         if self.position:
             x = x + self.row(place[..., 0]) + self.column(place[..., 1])
         if self.conditional:
             x = x + self.label(label)
+        if seen is not None:
+            x = x + seen
         return nn.relu(x)

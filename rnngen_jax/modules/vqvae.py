@@ -1,5 +1,9 @@
 """The convolutional encoder and decoder around a codebook, sized from the image."""
 
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
@@ -62,8 +66,39 @@ class CodeNetwork(nn.Module, kw_only=True):
         return x
 
 
-class CodeEncoder(CodeNetwork):
-    """Convolutions of stride 2, then residual blocks.
+class CodeFeatures(CodeNetwork):
+    """Convolutions of stride 2, then residual blocks."""
+
+    @nn.compact
+    def __call__(self, image: Array) -> Array:
+        """Int `[B, H, W, C]` to `[B, h, w, F]`, after the activation function."""
+        return self.features_of(image)
+
+    def features_of(self, image: Array) -> Array:
+        """The same, within a module."""
+        x = 2 * scaled(image, self.spec.levels) - 1
+        for stage, _ in enumerate(sizes(*image.shape[1:3], self.stages)[1:]):
+            x = Halve(self.features << stage, self.kernel)(self.activate(x) if stage else x)
+        return self.activate(self.mixed(x))
+
+
+class CodeEncoder(CodeFeatures):
+    """Convolutions of stride 2, residual blocks, and a map to the vectors that are quantised.
+
+    Attributes:
+      vectors: width D of these vectors.
+    """
+
+    vectors: int
+
+    @nn.compact
+    def __call__(self, image: Array) -> Array:
+        """Int `[B, H, W, C]` to `[B, h, w, D]`."""
+        return Dense(self.vectors)(self.features_of(image))
+
+
+class TopEncoder(CodeNetwork):
+    """From the features of the bottom level to the vectors of the top level, half its size.
 
     Attributes:
       vectors: width D of the vectors that are quantised.
@@ -72,12 +107,28 @@ class CodeEncoder(CodeNetwork):
     vectors: int
 
     @nn.compact
-    def __call__(self, image: Array) -> Array:
-        """Int `[B, H, W, C]` to `[B, h, w, D]`."""
-        x = 2 * scaled(image, self.spec.levels) - 1
-        for stage, _ in enumerate(sizes(*image.shape[1:3], self.stages)[1:]):
-            x = Halve(self.features << stage, self.kernel)(self.activate(x) if stage else x)
+    def __call__(self, features: Array) -> Array:
+        """`[B, h, w, F]` to `[B, ⌈h/2⌉, ⌈w/2⌉, D]`."""
+        x = Halve(2 * features.shape[-1], self.kernel)(features)
         return Dense(self.vectors)(self.activate(self.mixed(x)))
+
+
+class BottomEncoder(CodeNetwork):
+    """The vectors of the bottom level, from its features and the quantised top level.
+
+    Attributes:
+      vectors: width D of the vectors that are quantised.
+    """
+
+    vectors: int
+
+    @nn.compact
+    def __call__(self, features: Array, top: Array) -> Array:
+        """`[B, h, w, F]` and `[B, ⌈h/2⌉, ⌈w/2⌉, D]` to `[B, h, w, D]`."""
+        width = features.shape[-1]
+        x = self.mixed(Same(2 * width)(top))
+        x = Double(width, self.kernel, *features.shape[1:3])(self.activate(x))
+        return Dense(self.vectors)(jnp.concatenate([features, self.activate(x)], axis=-1))
 
 
 class CodeDecoder(CodeNetwork):
@@ -92,6 +143,10 @@ class CodeDecoder(CodeNetwork):
     @nn.compact
     def __call__(self, vectors: Array) -> Array:
         """`[B, h, w, D]` to raw outputs `[B, H, W, C, P]`."""
+        return self.raw_of(vectors)
+
+    def raw_of(self, vectors: Array) -> Array:
+        """The same, within a module."""
         spec = self.spec
         *larger, _ = sizes(spec.height, spec.width, self.stages)
         x = self.mixed(Same(self.features << len(larger) >> 1)(vectors))
@@ -99,3 +154,20 @@ class CodeDecoder(CodeNetwork):
             out = spec.channels * self.size if stage == 0 else self.features << stage >> 1
             x = Double(out, self.kernel, *larger[stage])(self.activate(x))
         return x.reshape(*x.shape[:-1], spec.channels, self.size)
+
+
+class LevelsDecoder(CodeDecoder):
+    """A decoder that sees two levels, the top enlarged beside the bottom."""
+
+    @nn.compact
+    def __call__(self, vectors: tuple[Array, Array]) -> Array:
+        """`[B, ⌈h/2⌉, ⌈w/2⌉, D]` and `[B, h, w, D]` to raw outputs `[B, H, W, C, P]`."""
+        top, bottom = vectors
+        larger = Double(top.shape[-1], self.kernel, *bottom.shape[1:3])(top)
+        return self.raw_of(jnp.concatenate([larger, bottom], axis=-1))
+
+
+def last_layer(params: Mapping[str, Any]) -> str:
+    """The name of a decoder's last layer among its parameters: the doubling to the image."""
+    doublings = [name for name in params if name.startswith("Double_")]
+    return max(doublings, key=lambda name: int(name.rpartition("_")[2]))

@@ -5,15 +5,18 @@ a probability; elsewhere D is the score itself.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from rnngen_jax.config import require, require_choice
+from rnngen_jax.ops.batch import mean_over_devices
 
 softplus, relu = jax.nn.softplus, jax.nn.relu
+
+STEADY, MOST = 1e-4, 1e4  # of the adaptive weight: added to its denominator, and its bound
 
 
 class AdversarialLoss(NamedTuple):
@@ -136,3 +139,31 @@ def make(name: str, smoothing: float = 0.0) -> AdversarialLoss:
         return SMOOTHABLE[name](smoothing)
     require(smoothing == 0, where, smoothing, f"0 with loss={name!r}, which has no labels")
     return OTHERS[name]()
+
+
+def adaptive_weight(of_reconstruction: Any, of_adversary: Any) -> Array:
+    """The weight that gives two losses gradients of the same length (Esser et al. 2021, eq. 7).
+
+    With the gradients of both with respect to a decoder's last layer,
+
+        λ = clip(‖∇L_rec‖ / (‖∇L_adv‖ + 1e-4), 0, 1e4)
+
+    as in the authors' code, a constant of the step. The norms are those of the whole batch's
+    gradients, which are averaged over devices first, in one all-reduce: a mean of the shards' norms
+    would grow with their number, as gradients of few examples are longer.
+
+    Args:
+      of_reconstruction, of_adversary: each device's gradients of the mean losses of its shard,
+        arrays or trees of arrays.
+
+    Returns:
+      A scalar, the same on every device.
+    """
+    gradients = jax.lax.stop_gradient((of_reconstruction, of_adversary))
+    one, other = (_norm(tree) for tree in mean_over_devices(gradients))
+    return jnp.clip(one / (other + STEADY), 0.0, MOST)
+
+
+def _norm(tree: Any) -> Array:
+    """The Euclidean norm of all of a tree's numbers."""
+    return jnp.sqrt(sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(tree)))

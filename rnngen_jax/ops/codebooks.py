@@ -32,8 +32,12 @@ def nearest(z: Array, codes: Array) -> Array:
 
     ‖z‖² is the same for all codes, so the largest z·e - ½‖e‖² belongs to the nearest.
     """
-    closeness = product(z, codes.T) - 0.5 * jnp.square(codes).sum(-1)
-    return jnp.argmax(closeness, axis=-1).astype(jnp.int32)
+    return jnp.argmax(closeness(z, codes), axis=-1).astype(jnp.int32)
+
+
+def closeness(z: Array, codes: Array) -> Array:
+    """z·e - ½‖e‖² for all codes, `[..., K]`: half of what ‖z‖² is above the squared distance."""
+    return product(z, codes.T) - 0.5 * jnp.square(codes).sum(-1)
 
 
 def look_up(codes: Array, indices: Array) -> Array:

@@ -31,34 +31,50 @@ def fsq(z: Array, levels: Sequence[int]) -> Array:
     Returns:
       `[..., D]`, within [-1, 1].
     """
+    bounded = fsq_bounded(z, levels)
+    return exactly(jnp.round(bounded), bounded) / _widths(levels)
+
+
+def fsq_bounded(z: Array, levels: Sequence[int]) -> Array:
+    """The values b that `fsq` rounds, `[..., D]`; L of them are -⌊L/2⌋, ..., L - 1 - ⌊L/2⌋."""
     counts = np.asarray(levels)
     half = (counts - 1) * (1 - SHRUNK) / 2
     offset = np.where(counts % 2, 0.0, 0.5)
     shift = np.arctanh(offset / half)
     half, offset, shift = (x.astype(np.float32) for x in (half, offset, shift))
-    bounded = jnp.tanh(z + shift) * half - offset
-    width = (counts // 2).astype(np.float32)
-    return exactly(jnp.round(bounded), bounded) / width
+    return jnp.tanh(z + shift) * half - offset
 
 
 def fsq_indices(q: Array, levels: Sequence[int]) -> Array:
     """The index of grid values, int32 `[...]`: the levels are digits, the first counting ones."""
-    width = np.asarray(levels) // 2
     # Rounded before it becomes an integer: a quotient may be just below one.
-    digits = jnp.round(q * width.astype(np.float32)).astype(jnp.int32) + width.astype(np.int32)
+    digits = jnp.round(q * _widths(levels)).astype(jnp.int32) + np.asarray(levels, np.int32) // 2
     return (digits * bases(levels)).sum(-1)
 
 
 def fsq_values(indices: Array, levels: Sequence[int]) -> Array:
     """The grid values of indices, `[..., D]`: the inverse of `fsq_indices`."""
-    counts = np.asarray(levels, np.int32)
-    digits = indices[..., None] // bases(levels) % counts
-    return (digits - counts // 2).astype(jnp.float32) / (counts // 2).astype(np.float32)
+    return grid_values(digits_of(indices, levels), levels)
+
+
+def grid_values(digits: Array, levels: Sequence[int]) -> Array:
+    """The grid values of digits `[..., D]`."""
+    return (digits - np.asarray(levels, np.int32) // 2).astype(jnp.float32) / _widths(levels)
+
+
+def digits_of(indices: Array, levels: Sequence[int]) -> Array:
+    """The digits of indices, int32 `[..., D]`, in [0, L_d); the first counts ones."""
+    return indices[..., None] // bases(levels) % np.asarray(levels, np.int32)
 
 
 def bases(levels: Sequence[int]) -> np.ndarray:
     """What each digit counts, int32 `[D]`: 1, L_0, L_0 L_1, ..."""
     return np.cumprod([1, *levels[:-1]]).astype(np.int32)
+
+
+def _widths(levels: Sequence[int]) -> np.ndarray:
+    """⌊L/2⌋ of each value, by which the grid is brought to [-1, 1]."""
+    return (np.asarray(levels) // 2).astype(np.float32)
 
 
 def signs(z: Array) -> Array:

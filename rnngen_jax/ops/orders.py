@@ -72,3 +72,29 @@ def neighbours(order: str, height: int, width: int, previous: int, above: int) -
                 found.append(step.get(tuple(neighbour.tolist()), length))
         table[t] = found
     return table
+
+
+def coarser(shape: tuple[int, int], of: tuple[int, int], around: int) -> np.ndarray:
+    """The places of a coarser grid around each place of a finer one, both in raster order.
+
+    Args:
+      shape: height and width of the finer grid.
+      of: height and width of the coarser grid; each of its places covers as many of the finer's as
+        the two heights and widths ask for, rounded up.
+      around: number of places to each side of the one that covers the finer grid's place.
+
+    Returns:
+      int32 `[T, (2·around + 1)²]` with T places of the finer grid: indices of the coarser grid's
+      places, in raster order, or their number where one lies outside it.
+    """
+    rows, columns = of
+    border = [(around, around)] * 2
+    number = np.arange(rows * columns, dtype=np.int32).reshape(of)
+    padded = np.pad(number, border, constant_values=rows * columns)
+    ratios = [-(-fine // coarse) for fine, coarse in zip(shape, of, strict=True)]
+    side = np.arange(2 * around + 1)
+    found = [
+        padded[row + side[:, None], column + side].ravel()
+        for row, column in positions("raster", *shape) // ratios
+    ]
+    return np.stack(found)

@@ -25,6 +25,7 @@ CONFIGS = (
     "row_lstm:mnist",
     "row_rnn:mnist",
     "vae:folder",
+    "vqgan:mnist",
     "vqvae:mnist",
 )
 # One pod in three sizes, and one size of every other chip.

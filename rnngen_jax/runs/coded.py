@@ -18,6 +18,7 @@ from rnngen_jax.evaluation.batching import map_batches, split_batches
 from rnngen_jax.evaluation.likelihood import SEED
 from rnngen_jax.models.base import Batch, Extra, Params
 from rnngen_jax.runs.run import Run, load
+from rnngen_jax.runs.tokenizers import require_codes
 
 
 def pinned(config: DataConfig, say: Callable[[str], None] = lambda line: None) -> DataConfig:
@@ -64,10 +65,13 @@ def open_tokenizer(where: stored.Origin, asked: str) -> Run:
         run = load(where.run)
     except UserError as error:
         raise UserError(f"{asked}: {error}") from None
-    if run.model.codes is None or run.experiment.codes is not None:
+    require_codes(run, asked)
+    levels = run.model.codes.names
+    if len(levels) > 1:
         raise UserError(
-            f"{asked} must name the folder of a run of a tokenizer, such as vqvae, got one of "
-            f"{run.experiment.name}."
+            f"{asked}: {where.run} has two grids of codes for each image, {' and '.join(levels)}, "
+            "and neither is one by itself; a prior over both is config=code_rnn with "
+            f"config.tokenizer={where.run!r}."
         )
     digest = run.digest.hex()
     if where.digest and digest != where.digest:

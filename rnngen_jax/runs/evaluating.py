@@ -11,7 +11,6 @@ import jax
 
 import rnngen_jax
 from rnngen_jax.config import require, require_choice
-from rnngen_jax.data import codes as stored
 from rnngen_jax.data.base import SPLITS
 from rnngen_jax.data.transforms import evaluation_transform
 from rnngen_jax.errors import RunError, UserError
@@ -24,8 +23,6 @@ from rnngen_jax.runs.judging import Asked
 from rnngen_jax.runs.run import Run
 from rnngen_jax.training.seeds import gather, summarise
 
-# What is measured of grids of codes, so that it is not taken for the bits of an image.
-OF_CODES = {"nats_per_image": "nats_per_grid", "bits_per_dim": "bits_per_code"}
 PACKAGES = ("jax", "jaxlib", "flax", "numpy")
 
 
@@ -58,6 +55,7 @@ def measure(
     *,
     num: int = 0,
     iw_samples: int = 0,
+    code_candidates: int = 0,
     judge: classifying.Judge | None = None,
     network: Inception | None = None,
     samples: int | None = None,
@@ -71,6 +69,8 @@ def measure(
       split: "train", "validation" or "test".
       num: number of images, from the start of the split; 0 for all.
       iw_samples: draws of the importance-weighted bound; 0 for the model's own likelihood.
+      code_candidates: grids of codes of a tighter bound, reported beside the model's own; 0 for
+        none.
       judge: a classifier (`judging.open_judge`); if given, samples are compared with the split's
         images in its features.
       network: the Inception network, likewise.
@@ -80,7 +80,7 @@ def measure(
     Returns:
       The record: its `format`, `step`, `digest` of the model and its parameters, `dataset`,
       `split`, `num_images` of the split's `split_images`, `metrics` (such as `bits_per_dim` and
-      `bits_per_dim_error`; of codes `nats_per_grid` and `bits_per_code`), `protocol`, `versions`
+      `bits_per_dim_error`; of codes `code_nats` and `bits_per_code`), `protocol`, `versions`
       and `time`; where they apply `seed`, `seed_index`, `latents` (lists `[S, Z]` per variable),
       `samples` and `inception`.
 
@@ -94,12 +94,14 @@ def measure(
     require(bool(opened) and all(isinstance(each, Run) for each in opened), "run", run, opens)
     require_choice("split", split, SPLITS)
     require(num >= 0, "num", num, "≥ 1, or 0 for all")
+    allowed = "≥ 1, or 0 for none"
+    require(code_candidates >= 0, "code_candidates", code_candidates, allowed)
     first = opened[0]
     _check_measurable(first.model, judge is not None or network is not None)
     sample = None
     if judge is not None or network is not None:
         sample = classifying.sampler(first.model, first.dataset, track=first.track)
-    scores = _measure(opened, split, num, iw_samples)
+    scores = _measure(opened, split, num, iw_samples, code_candidates)
     usages = _inspect(opened, split, num)
     each = [score | usage for score, (usage, _) in zip(scores, usages, strict=True)]
     available = first.dataset.splits[split].num
@@ -115,7 +117,13 @@ def measure(
         "split_images": available,
         "metrics": summarise(gather(each), first.seed),
         "protocol": likelihood.protocol(
-            first.model, settings.data, split, num_images, len(opened), iw_samples
+            first.model,
+            settings.data,
+            split,
+            num_images,
+            len(opened),
+            iw_samples,
+            code_candidates,
         ),
         "versions": _versions(),
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -143,7 +151,7 @@ def _check_measurable(model: Model, judged: bool) -> None:
 
 
 def _measure(
-    opened: Sequence[Run], split: str, num: int, iw_samples: int
+    opened: Sequence[Run], split: str, num: int, iw_samples: int, code_candidates: int
 ) -> list[dict[str, float]]:
     """The likelihood metrics of each seed, from one compiled program; empty without a likelihood.
 
@@ -151,20 +159,25 @@ def _measure(
     """
     first = opened[0]
     transform = evaluation_transform(first.dataset)
-    if first.model.classify is not None and not iw_samples:
+    asked = bool(iw_samples or code_candidates)
+    if first.model.classify is not None and not asked:
         classified = classifying.scorer(first.model, transform)
         return [
             classifying.measure(classified, run.params, run.extra, _batches(first, split, num))
             for run in opened
         ]
-    if first.model.log_prob is None and not iw_samples:
+    if first.model.log_prob is None and not asked:
         return [{} for _ in opened]
     score = likelihood.scorer(first.model, transform, iw_samples)
     own = likelihood.scorer(first.model, transform) if iw_samples else None
     under = {
         name: likelihood.scorer(first.model._replace(log_prob=log_prob), transform)
+        if log_prob is not first.model.log_prob
+        else score
         for name, log_prob in first.model.log_probs_under.items()
     }
+    if code_candidates:
+        under["candidates"] = likelihood.scorer(first.model, transform, candidates=code_candidates)
 
     def evaluated(score: likelihood.Score, run: Run) -> likelihood.Result:
         batches = _batches(first, split, num)
@@ -180,21 +193,19 @@ def _measure(
     found = []
     for run in opened:
         result = evaluated(score, run)
+        nats, bits = first.model.scores
         metrics = {
-            "nats_per_image": result.nats_per_image,
-            "nats_per_image_error": result.nats_per_image_error,
-            "bits_per_dim": result.bits_per_dim,
-            "bits_per_dim_error": result.bits_per_dim_error,
+            nats: result.nats_per_image,
+            f"{nats}_error": result.nats_per_image_error,
+            bits: result.bits_per_dim,
+            f"{bits}_error": result.bits_per_dim_error,
         }
         if own is not None:
             metrics["elbo_nats_per_image"] = evaluated(own, run).nats_per_image
         for name, other in under.items():
-            row = evaluated(other, run)
-            metrics[f"{name}_bits_per_dim"] = row.bits_per_dim
-            metrics[f"{name}_bits_per_dim_error"] = row.bits_per_dim_error
-        if stored.origin(first.experiment.data.name) is not None:
-            for name, other in OF_CODES.items():
-                metrics = {key.replace(name, other): value for key, value in metrics.items()}
+            row = result if other is score else evaluated(other, run)
+            metrics[f"{name}_{bits}"] = row.bits_per_dim
+            metrics[f"{name}_{bits}_error"] = row.bits_per_dim_error
         found.append(metrics)
     return found
 

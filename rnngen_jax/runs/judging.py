@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +14,9 @@ from rnngen_jax.evaluation import classifying, pictures, records
 from rnngen_jax.evaluation import neighbours as nearness
 from rnngen_jax.evaluation.classifying import Classify, Judge, Judged, Sample
 from rnngen_jax.evaluation.inception import RESIZE, Inception, open_inception
+from rnngen_jax.experiment import Experiment
+from rnngen_jax.models.frozen import Frozen
+from rnngen_jax.paths import Path
 from rnngen_jax.runs.run import Run, load
 from rnngen_jax.shapes import ImageSpec
 from rnngen_jax.training.seeds import gather, summarise
@@ -50,12 +54,7 @@ def open_judge(workdir: str | os.PathLike[str], dataset: Dataset, where: str) ->
         evaluated on the whole test split.
     """
     folder, where = paths.of(workdir), f"{where}={workdir}"
-    try:
-        run = load(folder)
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from None
-    if run.model.classify is None:
-        raise UserError(f"{where} must hold a run of classifier, got {run.model.name}.")
+    run = open_classifier(folder, where)
     digest, data = run.digest.hex(), run.experiment.data
     # Evaluations of a part of a split, by --num, do not count.
     accuracy = {
@@ -75,6 +74,54 @@ def open_judge(workdir: str | os.PathLike[str], dataset: Dataset, where: str) ->
     )
     classifying.require_fit(judge, dataset, where)
     return judge
+
+
+def open_classifier(folder: Path, where: str) -> Run:
+    """Opens the run of a trained classifier.
+
+    Args:
+      folder: the run's.
+      where: the flag or field that names it, with its value.
+
+    Raises:
+      UserError: no such run, or not one of a classifier.
+    """
+    try:
+        run = load(folder)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    if run.model.classify is None:
+        raise UserError(f"{where} must hold a run of classifier, got {run.model.name}.")
+    return run
+
+
+def open_perceptual(settings: Experiment, dataset: Dataset) -> Run:
+    """Opens the classifier of a perceptual loss, which need not have been evaluated.
+
+    Args:
+      settings: of the run; `settings.perceptual` names the classifier's.
+      dataset: the run's data.
+
+    Raises:
+      UserError: not a classifier, or one for other images.
+    """
+    where = f"config.perceptual={settings.perceptual}"
+    run = open_classifier(paths.of(settings.perceptual), where)
+    data = run.experiment.data
+    trained = classifying.Trained(data.name, run.spec, data.binarisation)
+    classifying.require_fit(trained, dataset, where)
+    return run
+
+
+def adopt(settings: Experiment, run: Run) -> tuple[Experiment, Frozen]:
+    """Settings with the fields and digest of a perceptual loss's classifier, and its arrays.
+
+    Args:
+      settings: of the run.
+      run: the classifier's.
+    """
+    found = replace(settings, judge=run.experiment.model, perceptual_digest=run.digest.hex())
+    return found, Frozen(run.params, run.extra)
 
 
 def open_network(path: str | None, spec: ImageSpec) -> Inception | None:

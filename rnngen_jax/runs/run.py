@@ -19,7 +19,7 @@ from rnngen_jax.evaluation.batching import Track, split_batches
 from rnngen_jax.experiment import Experiment
 from rnngen_jax.models.base import Completion, Extra, Model, Params
 from rnngen_jax.paths import Path
-from rnngen_jax.runs import arguments
+from rnngen_jax.runs import arguments, coding
 from rnngen_jax.runs.backend import start_backend
 from rnngen_jax.runs.folder import CONFIG
 from rnngen_jax.shapes import ImageSpec
@@ -154,7 +154,7 @@ class Run:
           labels: classes `[N]` of a class-conditional model.
           temperature: as for `sample`.
           candidates: draws among which each completion is chosen by importance weight; by default
-            1, or 8 per round for a latent-variable model.
+            1, 8 per round for a latent-variable model, or 64 for a model of codes.
 
         Returns:
           uint8 `[N, H, W, C]`, with the known pixels unchanged.
@@ -244,6 +244,43 @@ class Run:
             raise UserError(f"latents must be of shape {('N', *shape)}, got {latents.shape}.")
         labels = arguments.check_labels(labels, len(latents), self.model)
         return decode(self.params, self.extra, latents, labels)
+
+    def compress(
+        self, images: np.ndarray, *, labels: np.ndarray | None = None, lossy: bool = False
+    ) -> bytes:
+        """Compresses images, to the content of a .rnn file.
+
+        Args:
+          images: grey levels `[N, H, W, C]`.
+          labels: classes `[N]` of a class-conditional model, which are stored, too.
+          lossy: whether to keep the codes alone, of a model that has them.
+
+        Raises:
+          UserError: an invalid argument, or a model that cannot compress, or not with loss.
+          RunError: probabilities that are not finite.
+        """
+        coding.model_coded(self.model, lossy)
+        images = arguments.check_images(images, self.spec)
+        labels = arguments.check_labels(labels, len(images), self.model)
+        return coding.compress(self, images, labels, loss=lossy).whole
+
+    def decompress(self, whole: bytes) -> tuple[np.ndarray, np.ndarray | None]:
+        """The inverse of `compress`: bit for bit, or with loss the expected images, rounded.
+
+        Args:
+          whole: the content of a .rnn file.
+
+        Returns:
+          Grey levels `[N, H, W, C]` and, if they are stored, labels int32 `[N]`, else `None`.
+
+        Raises:
+          UserError: the content is damaged, or another model's.
+          RunError: it cannot be decoded here, as floating point differs from the machine that made
+            it.
+        """
+        name = "the compressed content"
+        found = coding.decompress(self, container.unpack(whole, name), name)
+        return found.images, found.labels
 
     # Each is compiled once, at the first call.
 

@@ -22,11 +22,10 @@ from rnngen_jax.hosts.peers import ALONE, Peers
 from rnngen_jax.lock import exclusive
 from rnngen_jax.models.base import Extra, Model, Params
 from rnngen_jax.paths import Path
-from rnngen_jax.runs import coded, tokenizers
+from rnngen_jax.runs import coded, judging, tokenizers
 from rnngen_jax.runs import folder as folders
 from rnngen_jax.runs import status as statuses
 from rnngen_jax.runs.backend import start_backend
-from rnngen_jax.runs.judging import open_judge
 from rnngen_jax.runs.run import Run, load
 from rnngen_jax.training import loop, opening, program
 from rnngen_jax.training.checkpoints import open_checkpoints
@@ -92,11 +91,18 @@ def _train(
     dataset = data.load(settings.data)
     frozen, announced = None, []
     if settings.codes is not None and not _has_checkpoint(folder):
+        if not settings.tokenizer:  # what does not fit is refused before a tokenizer is trained
+            experiment.build(settings, dataset.spec)
         opened = _tokenizer(settings, folder, interruption, peers)
         if isinstance(opened, Outcome):
             return opened
+        tokenizers.require_images(opened, dataset)
         settings, frozen = tokenizers.adopt(settings, opened)
         announced.append(tokenizers.described(opened))
+    if settings.perceptual and not _has_checkpoint(folder):
+        opened = judging.open_perceptual(settings, dataset)
+        settings, frozen = judging.adopt(settings, opened)
+        announced.append(f"perceptual loss by {opened.workdir}, step {opened.step}")
     model = experiment.build(settings, dataset.spec, frozen)
     training = settings.training
     batches, available = program.batches_per_step(settings.optimizers), dataset.splits["train"].num
@@ -112,7 +118,9 @@ def _train(
     )
     judge = None
     if settings.evaluation.classifier:
-        judge = open_judge(settings.evaluation.classifier, dataset, "config.evaluation.classifier")
+        judge = judging.open_judge(
+            settings.evaluation.classifier, dataset, "config.evaluation.classifier"
+        )
     validate = validator(
         model,
         evaluation_transform(dataset),
@@ -173,7 +181,8 @@ def _tokenizer(
         return tokenizers.open_tokenizer(settings)
     own = folder / tokenizers.FOLDER
     if jax.process_index() == 0:
-        _say(f"tokenizer: none is given, so one is trained in {own}, with config.vqvae.")
+        model = settings.tokenizer_model
+        _say(f"tokenizer: none is given, so one is trained in {own}, with config.{model}.")
     outcome = _train_alone(tokenizers.own_experiment(settings), own, interruption, peers)
     return load(own) if outcome.ended else outcome
 

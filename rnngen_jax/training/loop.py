@@ -78,8 +78,8 @@ def train(
       workdir: gets `metrics.jsonl`, `tensorboard/` and `checkpoints/`.
       identity: JSON values that say what the checkpoints belong to.
       validate: `validate(params, extra) -> metrics`; the first metric decides which checkpoint is
-        best, the lower the better. It is called for each seed. The arrays lie on one device and
-        are gone after it returns.
+        best, the lower the better, among those after `model.begins` steps. It is called for each
+        seed. The arrays lie on one device and are gone after it returns.
       draw: `draw(params, extra, step)` writes a grid of samples; what it returns of it, uint8 RGB
         `[H, W, 3]`, goes to TensorBoard.
       describe: `describe(step) -> metrics` that the number of steps alone decides, such as the
@@ -146,6 +146,7 @@ def train(
         progress = stack.enter_context(closing(make_progress(standing.step, config.steps, images)))
         run = _Run(
             sections={player: optimizers[player].SECTION for player in model.losses},
+            begins=model.begins,
             images=images,
             config=config,
             identity=identity,
@@ -182,6 +183,7 @@ class _Run:
     """What the parts of the loop share."""
 
     sections: Mapping[str, str]
+    begins: int
     images: int
     config: TrainingConfig
     identity: Mapping[str, Any]
@@ -284,7 +286,8 @@ class _Run:
         with self.clock.paused():
             improved = False
             if self.validate is not None and is_due(config.validate_every):
-                improved = standing.judge(self.score(self.validate, state))
+                score = self.score(self.validate, state)
+                improved = step > self.begins and standing.judge(score)
                 last = last or _out_of_patience(standing, config)
             if self.draw is not None and is_due(config.sample_every):
                 picture = self.draw(*self.evaluated(state, 0), step)

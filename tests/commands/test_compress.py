@@ -25,6 +25,8 @@ REFUSED = {
     "compress --num=0": "--num must be ≥ 1, got 0",
     "compress --split=tests": "did you mean 'test'",
     "compress --label=1": "not class-conditional",
+    "compress --lossy": "pixel_rnn has no codes of images",
+    "compress --lossy=maybe": "--lossy must be true or false, got 'maybe'",
     "compress --input=none": "no such file or folder",
     "compress --input=wrong.png": "5x5 grey; the model's images are 8x8 grey",
     "decompress": "--input missing",
@@ -228,6 +230,7 @@ def test_a_file_of_another_model_is_refused(pixel, row, packed, config, capsys):
         ({"shape": (8, 9, 1)}, "(8, 9, 1) with 17 levels; those of the model", 2),
         ({"levels": 16}, "(8, 8, 1) with 16 levels; those of the model", 2),
         ({"model": b"notmodel"}, "6e6f746d6f64656c", 2),
+        ({"grids": (container.Grid((4, 4, 1), 8),)}, "holds codes of images, and the model in", 2),
         ({"batch_size": 16}, "this model would not write such a file", 2),
         ({"labelled": True}, "this model would not write such a file", 2),
         ({"pixels": (b"notpixel",)}, "come out than went in. It was forged, or damaged", 2),
@@ -322,7 +325,7 @@ def test_many_batches_come_back_from_files_of_all_versions(row, packed, tmp_path
     got = stored(tmp_path / "f.npz")
     np.testing.assert_array_equal(got["image"], images)
     np.testing.assert_array_equal(got["label"], labels)
-    assert "other pixels come out than went in. It was forged" in refused(row, wrong, capsys)
+    assert "other values come out than went in. It was forged" in refused(row, wrong, capsys)
     if version == 1:  # which does not say what the probabilities were
         elsewhere = as_version_1(content._replace(maker="0.9.9 gpu H200"), b"notpixel")
         assert "made with JAX 0.9.9 gpu H200" in refused(row, elsewhere, capsys, 1)

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rnngen_jax.evaluation import animations, pictures
+from rnngen_jax.evaluation import animations, code_maps, pictures
+from rnngen_jax.evaluation.drawing import Film
 from rnngen_jax.models.base import Canvases
+from rnngen_jax.shapes import ImageSpec
 
 COLOUR = (255, 0, 128)
 
@@ -144,6 +146,110 @@ def test_rebuilding_reads_above_and_writes_below():
     np.testing.assert_array_equal(frames[-1], want)
     cell = frames[0][2:50, 2:50][:6, :6]  # the first pixel of the first original
     assert (cell == pictures.to_pixels(images, 17)[0, 0, 0]).all()
+
+
+IMAGE, GRIDS = ImageSpec(8, 8, levels=17), (ImageSpec(1, 1, levels=5), ImageSpec(2, 2, levels=5))
+
+
+def film(num, levels):
+    """Codes in raster order, a single one above them if there are two levels."""
+    rng = np.random.default_rng(2)
+    known = np.arange(5)[:, None] > np.arange(4)
+    if levels == 2:
+        known = np.arange(6)[:, None] > np.arange(5)
+    parts = np.split(known, [levels - 1], axis=1)[2 - levels :]
+    known = tuple(
+        own.reshape(-1, *spec.shape[:2]) for own, spec in zip(parts, own_grids(levels), strict=True)
+    )
+    mean = rng.random((4 + levels, num, 8, 8, 1), np.float32)
+    vectors = [rng.normal(size=(num, *spec.shape[:2], 3)) for spec in own_grids(levels)]
+    return Film(mean, known, tuple(vectors))
+
+
+def own_grids(levels):
+    return GRIDS[2 - levels :]
+
+
+def colours(levels):
+    return [code_maps.fit(vectors) for vectors in film(3, levels).vectors]
+
+
+def cell(frame, row, column):
+    top, left = 2 + 50 * row, 2 + 50 * column
+    return frame[top : top + 48, left : left + 48]
+
+
+def outline(places, new):
+    """The box round the place of a map of `places` to a side, or none."""
+    box = np.zeros((48, 48), bool)
+    if new is not None:
+        size = 48 // places
+        top, left = (size * side for side in divmod(new, places))
+        box[top : top + size, left : left + size] = True
+        box[top + 2 : top + size - 2, left + 2 : left + size - 2] = False
+    return box
+
+
+def assert_map(shown, places, drawn):
+    """Each place of a map has one colour without its box: that of a gap until it is drawn."""
+    size = 48 // places
+    for place in range(places**2):
+        top, left = (size * side for side in divmod(place, places))
+        inside = shown[top + 2 : top + size - 2, left + 2 : left + size - 2].reshape(-1, 3)
+        assert (inside == inside[0]).all()
+        assert (inside[0] == pictures.GAP_COLOUR).all() == (place >= drawn)
+
+
+def assert_parts(maps, image, levels, number, want):
+    """The maps and the image of a frame, and their boxes."""
+    last = number == 4 + levels  # which repeats the one before, without boxes
+    drawn = min(number, 3 + levels)
+    new = None if number == 0 or last else drawn - 1
+    if levels == 2:
+        assert_map(maps[0], 1, min(drawn, 1))
+        boxes = [outline(1, 0 if new == 0 else None)]
+        drawn, new = drawn - 1, None if new in (None, 0) else new - 1
+    else:
+        boxes = []
+    assert_map(maps[-1], 2, max(drawn, 0))
+    boxes.append(outline(2, new))
+    for shown, box in zip([*maps, image], [*boxes, sum(boxes)], strict=True):
+        found = (shown == animations.WRITE_COLOUR).all(-1)
+        np.testing.assert_array_equal(found, box > 0)
+    rest = ~(sum(boxes) > 0)
+    np.testing.assert_array_equal(image[rest], want.repeat(6, 0).repeat(6, 1)[rest])
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_drawn_codes_are_beside_what_is_expected(levels):
+    shown, means = film(3, levels), film(3, levels).mean
+    frames = animations.sampled_codes(shown, colours(levels), own_grids(levels), IMAGE)
+    per = 1 + levels
+    assert frames.shape == (5 + levels, 102, 100 * per + 2, 3)  # a table of 2x2
+    for number, frame in enumerate(frames):
+        want = pictures.to_pixels(pictures.to_bytes(means[min(number, 3 + levels)]), 256)
+        for n in range(3):
+            row, column = divmod(n, 2)
+            *maps, image = (cell(frame, row, per * column + part) for part in range(per))
+            assert_parts(maps, image, levels, number, want[n])
+        assert (cell(frame, 1, per) == pictures.GAP_COLOUR).all()
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_codes_of_images_are_below_them(levels):
+    images, shown = noise(2, 8, 8, 1, most=17), film(2, levels)
+    own = own_grids(levels)
+    frames = animations.reconstructed_codes(images, shown, colours(levels), own, IMAGE)
+    assert frames.shape == (5 + levels, 102 + 50 * levels, 102, 3)
+    originals = pictures.to_pixels(images, 17).repeat(6, 1).repeat(6, 2)
+    for number, frame in enumerate(frames):
+        want = pictures.to_pixels(pictures.to_bytes(shown.mean[min(number, 3 + levels)]), 256)
+        for n in range(2):
+            original, *maps, image = (cell(frame, row, n) for row in range(2 + levels))
+            assert_parts(maps, image, levels, number, want[n])
+            read = (original == animations.READ_COLOUR).all(-1)
+            np.testing.assert_array_equal(read, (image == animations.WRITE_COLOUR).all(-1))
+            np.testing.assert_array_equal(original[~read], originals[n][~read])
 
 
 def test_a_training_is_its_grids_in_order(tmp_path):

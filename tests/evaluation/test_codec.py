@@ -289,7 +289,7 @@ def test_a_wrong_batch_is_found_out_at_its_end(streams):
     model, params = toy(np.log(np.array([[1 - 1e-9, 1e-9]] * 2, np.float32)))
     coder = codec.coder(model, params, {}, 4, track=no_more_than(3))
     black = codec.digest(np.zeros((4, 2, 2, 1), np.uint8), None)
-    with pytest.raises(codec.DecodingError, match="other pixels come out than went in"):
+    with pytest.raises(codec.DecodingError, match="other values come out than went in"):
         coder.decode([bytes(4)] * streams, 4000, [black, black, b"notblack", *[black] * 997])
 
 

@@ -43,6 +43,19 @@ def test_a_collapse_is_the_use_of_few_codes(num, used, collapsed):
 def test_models_without_a_codebook_have_no_codes():
     usage = latents.Usage(1.0, 0.1, None, np.ones((1, 2)))
     assert "perplexity" not in usage.metrics()
-    with_codes = usage._replace(codes=codes.usage(np.arange(4)[:, None], 4))
+    of_four = codes.usage(np.arange(4)[:, None], 4)
+    with_codes = usage._replace(codes={"": of_four})
     assert with_codes.metrics()["perplexity"] == pytest.approx(4)
     assert with_codes.metrics()["dead_codes"] == 0
+
+
+def test_each_level_has_figures_and_a_warning_of_its_own():
+    few = codes.usage(np.zeros((100, 1), int), 64)
+    both = {"top": few, "bottom": codes.usage(np.arange(4)[:, None], 4)}
+    usage = latents.Usage(1.0, 0.1, np.ones((2, 1)), np.ones((2, 1)), both, {"top": 1.0})
+    metrics = usage.metrics()
+    assert "perplexity" not in metrics
+    assert (metrics["top/dead_codes"], metrics["bottom/dead_codes"]) == (63, 0)
+    assert metrics["top/kl"] == 1
+    (line,) = usage.warnings()
+    assert line.startswith("top codebook collapse: 1.6%")

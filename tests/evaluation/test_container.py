@@ -33,6 +33,12 @@ CODES = SMALL._replace(shape=(4, 3, 2), levels=1024)
 BATCHES = SMALL._replace(
     batch_size=2, pixels=(b"pixelpix", b"elsepixe"), streams=(bytes(range(12)), b"\1\2\3\4")
 )
+# And these version 5: codes in the place of the images, of one grid and of two.
+GRID = container.Grid((7, 6, 2), 512)
+LOSSY = SMALL._replace(grids=(GRID,))
+TWO_GRIDS = BATCHES._replace(grids=(GRID, container.Grid((14, 14, 1), 2**20)))
+# Digests of the first four contents' files, as written before there was a version 5.
+BEFORE = ["9fc60b41a94301b8", "5fb0d963cbc5358c", "a5cfa967677e96b2", "7753a2ddcb724d4e"]
 # Two batches, of three images, as version 1 packed them.
 FIRST = bytes.fromhex(
     "89524e4e01030400030001ff03000000016d6f64656c6d6f64706978656c7069780a00000011302e31302e322063"
@@ -52,6 +58,8 @@ FIRST = bytes.fromhex(
         SMALL._replace(shape=(5, 4, 3, 1)),
         BATCHES,
         BATCHES._replace(streams=(b"", bytes(8)), names=None),
+        LOSSY,
+        TWO_GRIDS,
         SMALL._replace(shape=(1, 1, 2**16 - 1)),
         SMALL._replace(batch_size=1, pixels=(b"pixel--0", b"pixel--1", b"pixel--2")),
     ],
@@ -93,6 +101,23 @@ def test_the_streams_of_batches_stand_behind_their_lengths():
     assert len(whole) - len(beside) == 6 + 2 * 4  # a longer head, and a word for each batch
 
 
+def test_codes_in_the_place_of_images_are_a_version_of_their_own():
+    """Older readers name the version and do not take the codes for pixels."""
+    whole = container.pack(LOSSY)
+    assert whole[:6] == b"\x89RNN\x05\x0b"
+    assert struct.unpack_from("<HHHHIIB", whole, 6) == (4, 3, 1, 0, 255, 3, 2)  # of the images
+    words = struct.pack("<I", len(LOSSY.streams[0]) // 4)
+    grid = struct.pack("<BHHHI", 1, 7, 6, 2, 511)
+    assert whole[:-8].endswith(grid + b"pixelpix" + words + LOSSY.streams[0])
+
+
+def test_what_loses_nothing_is_written_as_before():
+    """To the byte: these are the digests of files that the versions up to 4 have written."""
+    written = [container.pack(content) for content in (CONTENT, SMALL, CODES, BATCHES)]
+    assert [whole[4] for whole in written] == [2, 2, 3, 4]
+    assert [container.digest([whole]).hex() for whole in written] == BEFORE
+
+
 def test_files_of_version_1_are_read():
     assert container.unpack(FIRST, "f") == SMALL._replace(
         batch_size=2, arithmetic=None, streams=(bytes(range(40)),)
@@ -130,7 +155,7 @@ def test_a_thousand_damaged_files_are_refused():
                 container.unpack(damaged, "f")
 
 
-@pytest.mark.parametrize("content", [SMALL, BATCHES], ids=["one", "batches"])
+@pytest.mark.parametrize("content", [SMALL, BATCHES, LOSSY], ids=["one", "batches", "lossy"])
 def test_headers_that_lie_under_a_right_digest(content):
     """Every byte of the head is set to every value, with a new digest."""
     content = content._replace(streams=tuple(stream[:40] for stream in content.streams))
@@ -161,6 +186,10 @@ def forged(content, **fields):
     third["words4"] = f"<I{len(whole) - 8 - 16 - 8}"  # the first of two streams of two words
     places = {"version": "<B4", "num": "<I12", "log_batch": "<B16", "words": "<I33"}
     places |= third if whole[4] > 2 else {}
+    if whole[4] == 5:  # one grid and one stream
+        (length,) = struct.unpack_from("<I", whole, 53)  # of the names
+        at = 57 + length
+        places |= {"grids": f"<B{at}", "top": f"<I{at + 7}", "words5": f"<I{at + 19}"}
     for name, value in fields.items():
         kind, at = places[name][:2], int(places[name][2:])
         struct.pack_into(kind, whole, at, value)
@@ -174,10 +203,17 @@ def forged(content, **fields):
         (b"", "not a file that `compress` wrote"),
         (b"\x89RNN", "damaged or truncated"),
         (b"\x89PNG\r\n\x1a\n" + bytes(100), "not a file that `compress` wrote"),
-        (forged(SMALL, version=5), "format version 5, and this version reads 1 to 4; update"),
+        (forged(SMALL, version=6), "format version 6, and this version reads 1 to 5; update"),
         (forged(BATCHES._replace(streams=(bytes(8), bytes(8))), words4=9), "bytes early"),
         (forged(BATCHES._replace(streams=(bytes(8), bytes(8))), words4=1), "4 bytes follow"),
-        (forged(SMALL, version=0), "format version 0, and this version reads 1 to 4; update"),
+        (forged(SMALL, version=0), "format version 0, and this version reads 1 to 5; update"),
+        (forged(LOSSY, num=2**24), "claims 16777216 images, too many"),
+        (forged(LOSSY._replace(grids=(GRID._replace(shape=(7, 0, 2)),))), r"grids of shape \(7, 0"),
+        (forged(LOSSY, grids=0), "claims 0 grids"),
+        (forged(LOSSY, top=2**32 - 1), "4294967296 codes"),
+        (forged(LOSSY._replace(grids=(GRID._replace(shape=(60000, 60000, 1)),))), "claims 1 grids"),
+        (forged(LOSSY, words5=2**20), "bytes early"),
+        (forged(LOSSY, words5=1), "bytes follow"),
         (forged(CODES, num=2**24), "claims 16777216 images, too many"),
         (forged(CODES, frames=2**16 - 1, num=2**18), "claims 262144 images, too many"),
         (forged(CODES, levels=2**32 - 1), "4294967296 levels"),
@@ -242,6 +278,8 @@ def test_content_that_the_format_cannot_hold_is_refused():
         ({"levels": 1}, r"in \[2, "),
         ({"num": 0}, r"in \[1, "),
         ({"num": 2**32}, r"in \[1, "),
+        ({"grids": (GRID._replace(codes=1),)}, r"in \[2, "),
+        ({"grids": (GRID._replace(shape=(2**16, 1, 1)),)}, "≤ 65535 per axis"),
     ):
         with pytest.raises(UserError, match=f"images to compress must be {allowed}"):
             container.pack(CONTENT._replace(**fields))

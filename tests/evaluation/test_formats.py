@@ -54,7 +54,7 @@ def test_webp_loses_nothing(channels):
     total = 0
     for image in drawn:
         file = io.BytesIO()
-        formats._picture(image).save(file, **formats.WEBP)
+        formats.picture(image).save(file, **formats.WEBP)
         total += len(file.getvalue())
         with Image.open(file) as opened:
             pixels = np.asarray(opened.convert("RGB"))

@@ -159,6 +159,16 @@ def test_an_importance_weighted_bound_takes_the_place_of_the_likelihood():
             likelihood.scorer(toy_model(latent=exact), identity, samples=5)
 
 
+def test_a_bound_over_candidates_is_that_of_models_of_codes():
+    def over(params, extra, batch, key, count):
+        return toy_model().log_prob(params, extra, batch, key) + count
+
+    score = likelihood.scorer(toy_model(log_prob_over=over), identity, candidates=3)
+    assert evaluated(score, 23, 7).nats_per_image == pytest.approx(direct(23).mean() - 3, rel=1e-6)
+    with pytest.raises(UserError, match="--code_candidates=3: toy has no codes to sum over; leave"):
+        likelihood.scorer(toy_model(), identity, candidates=3)
+
+
 def dataset(binarisation="none"):
     return DataConfig("toys", binarisation)
 
@@ -183,6 +193,8 @@ def test_protocol_says_what_the_number_means():
     assert bound == {**facts, "likelihood": "ELBO"}
     weighted = likelihood.protocol(toy_model(likelihood="ELBO"), dataset(), "test", 9, samples=50)
     assert weighted == {**facts, "likelihood": "IW-50"}
+    tighter = likelihood.protocol(toy_model(likelihood="VQ"), dataset(), "test", 9, candidates=8)
+    assert tighter == {**facts, "likelihood": "VQ", "code_candidates": 8}
     none = likelihood.protocol(toy_model(likelihood=None), dataset(), "test", 9)
     assert none == {**facts, "likelihood": None}
     for found, kind in (

@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 
 from rnngen_jax import models
+from rnngen_jax.models import levels
+from rnngen_jax.models.frozen import Perceptual
 from rnngen_jax.shapes import ImageSpec
 
 SPEC = ImageSpec(4, 4, levels=3, classes=2)
 BINARY = SPEC._replace(levels=2)
-DEEP = SPEC._replace(channels=2)  # codes of two depths
-OF = {"code_rnn": DEEP, "code_prior": DEEP}
+DEEP = SPEC._replace(channels=2, levels=4)  # codes of two depths
+TWO_LEVELS = [DEEP._replace(height=2, width=2), DEEP]
+OF = {"code_rnn": TWO_LEVELS, "code_prior": TWO_LEVELS}
 
 # For each model and field: another value, and what else must be set for the field to matter.
 READOUT = {
@@ -50,19 +53,22 @@ HALVING = {
 }
 # Fields that change how the same numbers are computed.
 WAYS = {"remat": (3, {}), "strategy": ("sequential:gradient=autodiff", {})}
-ADVERSARIAL = {
-    "noise": (4, {}),
-    "noise_kind": ("uniform", {}),
+DISCRIMINATOR = {
     "loss": ("hinge", {}),
     "label_smoothing": (0.2, {}),
     "penalty": ("r1", {}),
     "penalty_weight": (2.0, {"penalty": "r1"}),
     "spectral": (True, {}),
-    "norm": ("batch", {}),
     "discriminator_norm": ("batch", {}),
     "dropout": (0.5, {}),
     "slope": (0.1, {}),
     "augmentation": ("cutout", {}),
+}
+ADVERSARIAL = {
+    **DISCRIMINATOR,
+    "noise": (4, {}),
+    "noise_kind": ("uniform", {}),
+    "norm": ("batch", {}),
     "class_conditional": (True, {}),
     "conditioning": ("auxiliary", {"class_conditional": True}),
     "codes": (2, {}),
@@ -75,6 +81,18 @@ BOUND = {
     "beta": (0.5, {}),
     "beta_warmup": (4, {}),
     "free_bits": (3.0, {}),
+    "prior": ("recurrent:features=5", {}),
+}
+CODES = {
+    **{name: READOUT[name] for name in ("readout", "mixtures")},
+    "quantiser": ("simvq:codes=5", {}),
+    "depth": (2, {}),
+    "depth_dropout": (True, {"depth": 2}),
+    "groups": (2, {}),
+    "vectors": (6, {}),
+    "levels": (2, {}),
+    **{name: HALVING[name] for name in ("features", "stages", "kernel", "activation")},
+    "blocks": (2, {}),
 }
 CHANGES = {
     "pixel_rnn": {
@@ -111,28 +129,35 @@ CHANGES = {
     },
     "pixel_cnn": {**GRID, "gated": (True, {}), "kernel": (5, {})},
     "vae": {**BOUND, **HALVING},
-    "vqvae": {
-        **{name: READOUT[name] for name in ("readout", "mixtures")},
-        "quantiser": ("simvq:codes=5", {}),
-        "depth": (2, {}),
-        "depth_dropout": (True, {"depth": 2}),
-        "groups": (2, {}),
-        "vectors": (6, {}),
-        **{name: HALVING[name] for name in ("features", "stages", "kernel", "activation")},
-        "blocks": (2, {}),
+    "vqvae": CODES,
+    "vqgan": {
+        **CODES,
+        **DISCRIMINATOR,
+        "loss": ("non_saturating", {}),
+        "label_smoothing": (0.2, {"loss": "non_saturating"}),
+        "discriminator_norm": ("batch", {"discriminator_stages": 2}),  # of all maps but the first
+        "discriminator_features": (3, {}),
+        "discriminator_stages": (2, {}),
+        "discriminator_kernel": (3, {}),
+        "adversarial_weight": (0.5, {}),
+        "adversarial_start": (1, {}),
+        "perceptual_weight": (0.5, {}),
     },
     "code_rnn": {
         **CELL,
         "input_features": (9, {}),
         "previous": (2, {}),
         "above": (2, {}),
+        "around": (0, {}),
         "position": (False, {}),
         "class_conditional": (True, {}),
         "deep_features": (9, {}),
         "dropout": (0.5, {}),
+        "heads": ("2^2", {}),
+        "chained": (False, {"heads": "2^2"}),
         **WAYS,
     },
-    "code_prior": {"prior": ("pixel_cnn:features=6", {})},
+    "code_prior": {"prior": ("pixel_cnn:features=6", {}), "around": (0, {})},
     "classifier": {**HALVING, "dropout": (0.0, {})},
     "mlp_gan": {**ADVERSARIAL, "hidden": (6, {}), "layers": (2, {})},
     "dcgan": {
@@ -192,6 +217,7 @@ for name in ("pixel_rnn", "row_rnn", "rnn_autoencoder", "code_rnn"):
     SMALL[name]["input_features"] = 6
 SMALL["vae"] |= {"latents": 2, "stages": 1, "kernel": 2, "hidden": 5}
 SMALL["vqvae"] |= {"quantiser": "codebook:codes=5", "vectors": 4, "stages": 1, "kernel": 2}
+SMALL["vqgan"] |= SMALL["vqvae"] | {"discriminator_features": 2, "discriminator_kernel": 2}
 SMALL["code_rnn"] |= {"deep_features": 6}
 SMALL["code_prior"] = {"prior": "row_lstm:features=6"}
 SMALL["classifier"] |= {"stages": 1, "kernel": 2, "hidden": 5}
@@ -214,10 +240,22 @@ class Program:
 
     def __init__(self, name, fields):
         spec = OF.get(name, SPEC)
-        model = models.build(name, SMALL[name] | fields, spec)
+        judge = ()
+        if fields.get("perceptual_weight"):
+            judge = (Perceptual(models.build("classifier", SMALL["classifier"], spec)),)
+        if isinstance(spec, list):
+            config = models.config_class(name)(**SMALL[name] | fields)
+            model = levels.prior(name, config, spec)
+        else:
+            model = models.build(name, SMALL[name] | fields, spec, *judge)
+        rng = np.random.default_rng(0)
+        images = [
+            rng.integers(0, 3, (4, *each.shape), np.uint8)
+            for each in (spec if isinstance(spec, list) else [spec])
+        ]
         shapes, extra = jax.eval_shape(model.init, jax.random.key(0))
         batch = {
-            "image": np.random.default_rng(0).integers(0, 3, (4, *spec.shape), np.uint8),
+            "image": levels.packed(images),
             "label": np.array([0, 1, 0, 1], np.int32),
             "index": np.arange(4, dtype=np.int32),
         }
@@ -227,7 +265,7 @@ class Program:
             lambda leaf: np.sin(np.arange(leaf.size, dtype=np.float32)).reshape(leaf.shape),
             (shapes, extra),
         )
-        extra = jax.tree.map(lambda wave: 1 + wave / 2, waves)  # variances are above 0
+        extra = jax.tree.map(lambda wave: 1 + jnp.asarray(wave) / 2, waves)  # variances above 0
         self.loss = lambda p: sum(
             loss(p, extra, batch, jax.random.key(2), 0)[0] for loss in model.losses.values()
         )

@@ -22,6 +22,7 @@ GREY = ImageSpec(2, 2, levels=3)
 BINARY = ImageSpec(2, 2, levels=2)
 COLOUR = ImageSpec(1, 2, channels=3, levels=2)
 LABELLED = ImageSpec(2, 2, levels=2, classes=3)
+SIX = ImageSpec(1, 2, levels=6)  # codes of two and three levels
 READOUTS = [("categorical", GREY), ("bernoulli", BINARY), ("logistic_mixture", GREY)]
 
 
@@ -48,6 +49,8 @@ def cases_in_sequence():
     yield "code_rnn", {}, GREY
     yield "code_rnn", {"cell": "lstm", "layers": 2}, COLOUR
     yield "code_rnn", {"class_conditional": True}, LABELLED
+    yield "code_rnn", {"heads": "2x3"}, SIX
+    yield "code_rnn", {"heads": "3x2", "chained": False}, SIX._replace(width=1, channels=2)
 
 
 def cases_on_a_grid():

@@ -7,11 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from parameters import moved, wave
 
 from rnngen_jax import models
 from rnngen_jax.errors import UserError
+from rnngen_jax.models import code_bound
 from rnngen_jax.models.codes import uniform
-from rnngen_jax.models.two_stage import Frozen, two_stage
+from rnngen_jax.models.frozen import Frozen
+from rnngen_jax.models.two_stage import two_stage
 from rnngen_jax.shapes import ImageSpec
 
 SPEC = ImageSpec(4, 4, levels=3, classes=2)
@@ -23,6 +26,8 @@ TOKENIZERS = {
 }
 PRIOR = {"features": 5, "input_features": 4, "deep_features": 4}
 NUM = 4
+LABEL = 1  # of samples and completions
+OVER = (1, 5, 10**6)  # grids of codes that bounds are summed over; the last is all of them
 
 
 @functools.cache
@@ -33,16 +38,15 @@ def tokenizer_of(kind):
 
 
 @functools.cache
-def built(kind, conditional=True):
+def built(kind):
     """The two stages with random parameters, and counts as if after training."""
     model, *frozen = tokenizer_of(kind)
     grid = model.codes.spec
-    fields = PRIOR | {"class_conditional": conditional}
-    prior = models.build("code_rnn", fields, grid)
+    prior = models.build("code_rnn", PRIOR | {"class_conditional": True}, grid)
     both = two_stage(model, prior, Frozen(*frozen))
     params, extra = jax.jit(both.init)(jax.random.key(3))
-    params = jax.tree.map(lambda x: x + 0.3 * jnp.sin(jnp.arange(x.size).reshape(x.shape)), params)
-    counts = jnp.arange(grid.channels * grid.levels, dtype=jnp.float32)
+    params = moved(params)
+    counts = np.arange(grid.channels * grid.levels, dtype=np.float32)
     return both, prior, params, {**extra, "counts": counts.reshape(grid.channels, grid.levels)}
 
 
@@ -72,16 +76,21 @@ def facts(kind):
         key, image = jax.random.key(0), batch["image"]
         tokenizer = extra["tokenizer"]["params"], extra["tokenizer"]["extra"]
         own = codes.encode(*tokenizer, image)
+        row = own.reshape(NUM, 1, -1, 1)
         latents = model.latent.encode(params, extra, image)
         return {
             "codes": own,
             "log_x": codes.log_likelihood(*tokenizer, own, image),
             "mean": codes.likelihood.mean(codes.raw(*tokenizer, own)),
             "log_prob": model.log_prob(params, extra, batch, key),
+            "over": [model.log_prob_over(params, extra, batch, key, count) for count in OVER],
             "under": {
                 name: log_prob(params, extra, batch, key)
                 for name, log_prob in model.log_probs_under.items()
             },
+            "lossy": model.lossy.encode(params, extra, image),
+            "row": model.lossy.rows.log_prob(params, extra, {**batch, "image": row}, key),
+            "rebuilt": model.lossy.decode(params, extra, row),
             "inspected": model.latent.inspect(params, extra, batch, key),
             "latents": latents,
             "decoded": model.latent.decode(params, extra, latents),
@@ -92,13 +101,14 @@ def facts(kind):
 
 @functools.cache
 def exact(kind):
-    """p(c) of every grid, and p(x|c) of every pixel's values, without classes."""
-    model, prior, params, _ = built(kind, False)
+    """p(c) of every grid, and p(x|c) of every pixel's values, all of one class."""
+    model, prior, params, _ = built(kind)
     every = grids(model.codes.spec)
+    batch = {**batch_of(every), "label": np.full(len(every), LABEL)}
 
     @jax.jit
     def run(params, *tokenizer):
-        log_c = prior.log_prob(params, {}, batch_of(every), jax.random.key(0))
+        log_c = prior.log_prob(params, {}, batch, jax.random.key(0))
         return log_c, model.codes.likelihood.log_probs(model.codes.raw(*tokenizer, every))
 
     return tuple(np.exp(np.float64(x)) for x in run(params, *tokenizer_of(kind)[1:]))
@@ -116,7 +126,7 @@ def test_the_bound_is_below_the_sum_over_all_codes(kind):
     batch = batch_of(image)
 
     @jax.jit
-    def joint_of(x, label):
+    def joint_of(params, x, label):
         again = {**batch_of(every), "label": jnp.full(len(every), label)}
         log_c = prior.log_prob(params, {}, again, jax.random.key(0))
         return log_c, codes.log_likelihood(
@@ -125,15 +135,46 @@ def test_the_bound_is_below_the_sum_over_all_codes(kind):
 
     joint = []
     for x, label in zip(image, batch["label"], strict=True):
-        log_c, log_x = map(np.float64, joint_of(x, label))
+        log_c, log_x = map(np.float64, joint_of(params, x, label))
         assert np.exp(log_c).sum() == pytest.approx(1, abs=1e-5)
         joint.append(log_c + log_x)
     whole = np.logaddexp.reduce(np.stack(joint), axis=1)
     bound = np.float64(facts(kind)["log_prob"])
     assert (bound < whole).all()
+    # The bound over grids near the image's own rises from it to the sum over all of them.
+    over = np.float64(facts(kind)["over"])
+    np.testing.assert_array_equal(over[0], bound)
+    assert (np.diff(over, axis=0) > 0).all()
+    np.testing.assert_allclose(over[-1], whole, rtol=1e-6)
     # The bound is the term of the image's own codes.
     at = [np.flatnonzero((every == c).all((1, 2, 3)))[0] for c in np.asarray(facts(kind)["codes"])]
     np.testing.assert_allclose(bound, [j[n] for j, n in zip(joint, at, strict=True)], rtol=1e-5)
+
+
+@KINDS
+def test_candidates_are_distinct_and_more_of_them_hold_fewer(kind):
+    """The image's own codes come first, then grids that cost the encoder ever more."""
+    model, *frozen = tokenizer_of(kind)
+    grid, image = model.codes.spec, images()
+    every = grid.levels**grid.dims
+
+    @jax.jit
+    def run(image):
+        find = functools.partial(model.codes.alternatives, *frozen)
+        found = [code_bound.candidates(find, image, count)[0] for count in (3, 10**9)]
+        return found, find(image, 10**9)[0], model.codes.encode(*frozen, image)
+
+    (few, all_of_them), alternatives, own = run(image)
+    assert all_of_them.shape == (every, NUM, *grid.shape)
+    np.testing.assert_array_equal(all_of_them[0], own)
+    np.testing.assert_array_equal(few, all_of_them[:3])
+    indices, costs = (np.asarray(x) for x in alternatives)
+    at = (np.asarray(all_of_them)[..., None, :] == indices).all(-1)  # [S, B, h, w, M]
+    assert (at.sum(-1) == 1).all()
+    spent = (at * costs).sum((2, 3, 4))
+    assert (np.diff(spent, axis=0) >= -1e-6).all()
+    for n in range(NUM):
+        assert len(np.unique(all_of_them[:, n].reshape(every, -1), axis=0)) == every
 
 
 @KINDS
@@ -151,12 +192,24 @@ def test_each_prior_is_a_distribution_over_grids(kind):
     np.testing.assert_allclose(
         spent["recurrent"], found["log_prob"] - found["log_x"], rtol=1e-4, atol=1e-5
     )
+    assert model.log_probs_under["recurrent"] is model.log_prob
     even = uniform(grid).log_prob({}, {}, batch_of(grids(grid)), None)
     assert np.exp(np.float64(even)).sum() == pytest.approx(1, abs=1e-5)
 
 
 @KINDS
-def test_the_tokenizer_is_frozen_and_its_codes_are_counted(kind):
+def test_codes_alone_are_those_of_the_image_under_the_prior(kind):
+    """And what comes back of them is the mean of the decoder's distribution."""
+    found, model = facts(kind), built(kind)[0]
+    np.testing.assert_array_equal(found["lossy"], found["codes"].reshape(NUM, 1, -1, 1))
+    np.testing.assert_array_equal(found["rebuilt"], found["mean"])
+    np.testing.assert_allclose(found["row"] + found["log_x"], found["log_prob"], rtol=1e-5)
+    assert model.lossy.rows.spec.shape == found["lossy"].shape[1:]
+    assert [stage.spec for stage in model.lossy.rows.stages] == [model.codes.spec]
+
+
+def test_the_tokenizer_is_frozen_and_its_codes_are_counted():
+    kind = "deep"  # whose codes follow the data, where those of "flat" are a lattice
     model, _, params, extra = built(kind)
 
     def loss(params, extra):
@@ -164,7 +217,7 @@ def test_the_tokenizer_is_frozen_and_its_codes_are_counted(kind):
 
     both = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))
     (_, aux), (of_params, of_extra) = both(params, extra)
-    assert sum(float(jnp.abs(leaf).sum()) for leaf in jax.tree.leaves(of_params)) > 0
+    assert sum(np.abs(leaf).sum() for leaf in jax.tree.leaves(of_params)) > 0
     for leaf in jax.tree.leaves(of_extra["tokenizer"]):
         np.testing.assert_array_equal(leaf, 0)
     jax.tree.map(np.testing.assert_array_equal, aux.extra["tokenizer"], extra["tokenizer"])
@@ -178,9 +231,10 @@ def test_without_its_arrays_a_tokenizer_is_no_number():
     """So that one that has not been trained cannot be taken for one that has."""
     model, *_ = tokenizer_of("deep")
     prior = models.build("code_rnn", PRIOR, model.codes.spec)
-    params, extra = jax.jit(two_stage(model, prior).init)(jax.random.key(0))
-    assert all(np.isnan(leaf).all() for leaf in jax.tree.leaves(extra["tokenizer"]))
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+    both = two_stage(model, prior)
+    found = jax.jit(lambda key: both.init(key)[1]["tokenizer"])(jax.random.key(0))
+    assert jax.tree.structure(found) == jax.tree.structure(built("deep")[3]["tokenizer"])
+    assert all(np.isnan(leaf).all() for leaf in jax.tree.leaves(found))
 
 
 @KINDS
@@ -203,18 +257,23 @@ def test_any_autoregressive_model_is_a_prior_of_images(prior):
     fields = {"prior": f"{prior}{colon}features=3,layers=1,first_kernel=3,readout_hidden=0"}
     model = models.build("code_prior", fields, codes.spec)
     both = two_stage(tokenizer, model, Frozen(*frozen))
-    params, extra = jax.jit(both.init)(jax.random.key(3))
-    params = jax.tree.map(lambda x: x + 0.3 * jnp.sin(jnp.arange(x.size).reshape(x.shape)), params)
     every, image = grids(codes.spec), images()
-    log_c = jax.jit(model.log_prob)(params, {}, batch_of(every), jax.random.key(0))
+
+    @jax.jit
+    def run(image):
+        params, extra = both.init(jax.random.key(3))
+        params = jax.tree.map(lambda x: x + 0.3 * wave(x.shape), params)
+        log_c = model.log_prob(params, {}, batch_of(every), jax.random.key(0))
+        own = codes.encode(*frozen, image)
+        log_x = codes.log_likelihood(*frozen, own, image)
+        return log_c, own, log_x, both.log_prob(params, extra, batch_of(image), jax.random.key(0))
+
+    log_c, own, log_x, bound = map(np.asarray, run(image))
     log_c = np.float64(log_c)
     assert np.exp(log_c).sum() == pytest.approx(1, abs=1e-5)
     assert log_c.std() > 0.05
-    own = np.asarray(codes.encode(*frozen, image))
     at = [np.flatnonzero((every == c).all((1, 2, 3)))[0] for c in own]
-    expected = log_c[at] + np.float64(codes.log_likelihood(*frozen, own, image))
-    bound = jax.jit(both.log_prob)(params, extra, batch_of(image), jax.random.key(0))
-    np.testing.assert_allclose(bound, expected, rtol=1e-5)
+    np.testing.assert_allclose(bound, log_c[at] + log_x, rtol=1e-5)
     assert both.name == "code_prior"
 
 
@@ -234,12 +293,11 @@ def test_a_prior_that_cannot_be_is_refused(prior, said):
 
 def test_samples_follow_the_model():
     """Shares of the pairs of (codes' sum, first pixel) among samples, against the exact ones."""
-    model, _, params, extra = built("deep", False)
+    model, _, params, extra = built("deep")
     p_c, p_x = exact("deep")
     num = 4000
-    drawn = np.asarray(
-        jax.jit(lambda key: model.sample(params, extra, key, num))(jax.random.key(5))
-    )
+    draw = jax.jit(functools.partial(model.sample, num=num, label=np.full(num, LABEL)))
+    drawn = np.asarray(draw(params, extra, jax.random.key(5)))
     assert drawn.dtype == SPEC.dtype
     wanted = np.einsum("c,chwkl->hwkl", p_c, p_x)
     shares = (drawn[..., None] == np.arange(SPEC.levels)).mean(0)
@@ -253,7 +311,7 @@ def test_samples_follow_the_model():
 
 
 def test_completions_approach_the_distribution_given_the_known_pixels():
-    model, _, params, extra = built("deep", False)
+    model, _, params, extra = built("deep")
     p_c, p_x = exact("deep")
     image, known = images(1), np.zeros(SPEC.shape[:2], bool)
     known[1:] = True
@@ -261,7 +319,8 @@ def test_completions_approach_the_distribution_given_the_known_pixels():
     weight = p_c * given[:, known].prod((1, 2))
     wanted = np.einsum("c,cwl->wl", weight / weight.sum(), p_x[:, 0, :, 0])
     num = 1000
-    found = jax.jit(functools.partial(model.complete, candidates=30))(
+    complete = functools.partial(model.complete, candidates=30, label=np.full(num, LABEL))
+    found = jax.jit(complete)(
         params, extra, jax.random.key(1), np.repeat(image, num, 0), np.repeat(known[None], num, 0)
     )
     drawn = np.asarray(found.image)

@@ -13,7 +13,7 @@ import pytest
 
 from rnngen_jax.evaluation.codes import usage
 from rnngen_jax.modules import quantisers
-from rnngen_jax.ops import codebooks
+from rnngen_jax.ops import codebooks, lattices
 
 FEATURES = 6
 BATCH, PLACES = 16, 3
@@ -410,6 +410,77 @@ def test_dropout_leaves_out_the_last_depths(law):
     np.testing.assert_array_equal(number, number[:, :1].repeat(PLACES, 1))
     np.testing.assert_array_equal(indices >= 0, np.arange(3) < number[..., None])
     assert (np.asarray(law.facts.evaluated.indices) >= 0).all()
+
+
+def squared(z, q):
+    """Squared distances of vectors `[..., D]` to codes `[K, D]`, or their own `[..., K, D]`."""
+    return np.square(np.float64(z)[..., None, :] - np.float64(q)).sum(-1)
+
+
+def paths_of(law, z):
+    """What each path of codes of three depths costs, one depth after the other, `[..., 512]`."""
+    table = np.stack([np.asarray(extra["codes"], np.float64) for extra in law.trained])
+    left, found = z[..., None, :] + np.zeros((1, 1)), np.zeros((*z.shape[:-1], 1))
+    for codes in table:
+        far = squared(left, codes)
+        found = (found[..., None] + far - far.min(-1, keepdims=True)).reshape(*z.shape[:-1], -1)
+        left = (left[..., None, :] - codes).reshape(*z.shape[:-1], -1, z.shape[-1])
+    return found
+
+
+# What each code costs, `[..., K]`, in the order of the index (of a path, the last depth's first).
+COSTS = {
+    "ema": lambda law, z: squared(z, law.trained["codes"]),
+    "cosine": lambda law, z: squared(codebooks.unit(z), law.trained["codes"]),
+    "simvq": lambda law, z: squared(z, law.trained["codes"] @ law.params["kernel"]),
+    "lfq": lambda law, z: squared(z, lattices.sign_values(np.arange(64), 6)),
+    "gumbel": lambda law, z: -(z @ law.params["kernel"] + law.params["bias"]),
+    "residual": paths_of,
+}
+
+
+@of(*(kind for kind in KINDS if kind not in ("rotation", "gradient", "cosine_gradient")))
+def test_alternatives_are_the_codes_that_cost_least(law):
+    """All of them in order, the vector's own first; fewer are the first of more."""
+    z, own = vectors(7)[:2], law.facts.evaluated.indices[:2]
+    find, depth = law.quantiser.alternatives, law.quantiser.depth
+    everything = law.quantiser.codes**depth
+    few, found = jax.jit(lambda z: [find(law.params, law.trained, z, own, n) for n in (9, 10**9)])(
+        z
+    )
+    assert found.indices.shape == (2, PLACES, everything, depth)
+    same(few, jax.tree.map(lambda x: x[:, :, : few.costs.shape[-1]], found))
+    assert few.costs.shape[-1] == min(9, everything)
+    np.testing.assert_array_equal(found.indices[..., 0, :], own)
+    np.testing.assert_array_equal(found.costs[..., 0], 0)
+    assert (np.diff(found.costs) >= 0).all()
+    flat = np.asarray(found.indices) @ law.quantiser.codes ** np.arange(depth)[::-1]
+    np.testing.assert_array_equal(np.sort(flat), np.broadcast_to(np.arange(everything), flat.shape))
+    if law.kind in COSTS:
+        wanted = np.asarray(COSTS[law.kind](law, z))
+        wanted = np.take_along_axis(wanted - wanted.min(-1, keepdims=True), flat, -1)
+        np.testing.assert_allclose(found.costs, wanted, atol=2e-5)
+
+
+@pytest.mark.parametrize("spec", ["fsq:levels=5x4x3", "bsq:bits=4"])
+def test_alternatives_on_a_grid_are_those_that_are_nearest(spec):
+    quantiser = quantisers.from_spec(spec, 0)
+    z = np.random.default_rng(1).standard_normal((5, quantiser.features)).astype(np.float32)
+
+    @jax.jit
+    def run(z):
+        own = quantiser.quantise({}, {}, z).indices
+        found = quantiser.alternatives({}, {}, z, own, 7)
+        widths = np.float32([2, 2, 1])
+        at = codebooks.unit(z) if "bsq" in spec else lattices.fsq_bounded(z, (5, 4, 3)) / widths
+        every = quantiser.decode({}, {}, jnp.arange(quantiser.codes)[:, None])
+        return found.costs, at, every, quantiser.decode({}, {}, found.indices)
+
+    found, at, every, values = run(z)
+    costs = np.sort(squared(at, every))[:, :7]
+    np.testing.assert_allclose(found, costs - costs[:, :1], atol=1e-5)
+    far = squared(at, values)
+    np.testing.assert_allclose(far - far[:, :1], found, atol=1e-5)
 
 
 def test_every_quantiser_is_here():

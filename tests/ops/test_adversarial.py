@@ -8,6 +8,7 @@ from scipy.special import expit, log_expit
 
 from rnngen_jax.errors import UserError
 from rnngen_jax.ops import adversarial
+from rnngen_jax.ops.batch import BATCH_AXIS
 
 RNG = np.random.default_rng(1)
 REAL, FAKE = RNG.normal(0.5, 2.0, 9), RNG.normal(-0.5, 2.0, 9)
@@ -96,3 +97,41 @@ def test_what_does_not_fit_is_refused():
     for amount in (-0.1, 1.0):
         with pytest.raises(UserError, match="label_smoothing"):
             adversarial.make("minimax", amount)
+
+
+def norm(tree):
+    return np.sqrt(sum(np.square(np.float64(leaf)).sum() for leaf in jax.tree.leaves(tree)))
+
+
+def test_the_adaptive_weight_is_the_ratio_of_the_gradients_norms():
+    rng = np.random.default_rng(2)
+    one, other = ({"a": rng.normal(size=(3, 2)), "b": rng.normal(size=4)} for _ in range(2))
+    found = adversarial.adaptive_weight(one, other)
+    np.testing.assert_allclose(found, norm(one) / (norm(other) + 1e-4), rtol=1e-6)
+    nothing = jax.tree.map(np.zeros_like, one)
+    assert adversarial.adaptive_weight(nothing, one) == 0
+    np.testing.assert_allclose(
+        adversarial.adaptive_weight({"a": np.full(1, 1e-3)}, nothing), 10, rtol=1e-6
+    )
+    assert adversarial.adaptive_weight({"a": np.full(1, 7.0)}, nothing) == 1e4
+    slope = jax.grad(lambda x: adversarial.adaptive_weight({"a": x}, one))(jnp.ones(3))
+    np.testing.assert_array_equal(slope, 0)  # a constant
+
+
+def test_the_adaptive_weight_is_that_of_the_whole_batch():
+    """The mean gradient's norm, and not the mean of the shards' norms."""
+    rng = np.random.default_rng(3)
+    one, other = (rng.normal(x, 1, (8, 5)).astype(np.float32) for x in (0.2, 2))
+    mesh = jax.make_mesh((8,), (BATCH_AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
+    spread = jax.sharding.PartitionSpec(BATCH_AXIS)
+    mapped = jax.shard_map(
+        lambda a, b: adversarial.adaptive_weight(a[0], b[0])[None],
+        mesh=mesh,
+        in_specs=spread,
+        out_specs=spread,
+    )
+    found = jax.jit(mapped)(one, other)
+    wanted = norm(one.mean(0)) / (norm(other.mean(0)) + 1e-4)
+    np.testing.assert_allclose(found, np.full(8, wanted), rtol=1e-5)
+    shards = np.mean([norm(a) / norm(b) for a, b in zip(one, other, strict=True)])
+    assert abs(shards / wanted - 1) > 0.05

@@ -50,3 +50,19 @@ def test_neighbours_are_earlier_pixels_in_the_right_places(order, previous, abov
             and abs(where[t, 1 - line] - where[s, 1 - line]) <= above
         }
         assert set(table[t, previous:].tolist()) - {20} == expected
+
+
+@pytest.mark.parametrize("around", [0, 1, 2])
+def test_the_places_of_a_coarser_grid_around_each_place(around):
+    """7x5 places under 4x3: every two rows and columns have one place above them."""
+    table = orders.coarser((7, 5), (4, 3), around)
+    assert table.dtype == np.int32
+    assert table.shape == (35, (2 * around + 1) ** 2)
+    offsets = range(-around, around + 1)
+    for t, (row, column) in enumerate(orders.positions("raster", 7, 5)):
+        expected = []
+        for up in offsets:
+            for aside in offsets:
+                r, c = row // 2 + up, column // 2 + aside
+                expected.append(3 * r + c if 0 <= r < 4 and 0 <= c < 3 else 12)
+        assert table[t].tolist() == expected

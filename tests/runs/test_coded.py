@@ -8,6 +8,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from parameters import moved
 from PIL import Image
 from tiny_runs import evaluated, rnngen, tree
 
@@ -121,12 +122,15 @@ def test_they_are_written_once_and_mapped(tokenizer, monkeypatch):
     assert coded.pinned(config) == config
     assert len(lines) == 1
     assert tree(tokenizer) == before
-    array = stored._array(stored.origin(config.name).folder / "train_image.npy")
+    folder = stored.origin(config.name).folder
+    array = stored._array(folder / "train_image.npy", stored._facts(folder)[2])
     assert isinstance(array, np.memmap)
     assert not array.flags.writeable
 
 
-def test_a_tokenizer_that_trained_on_gives_new_codes_to_new_runs_alone(made, tokenizer, tmp_path):
+def test_a_tokenizer_that_trained_on_gives_new_codes_to_new_runs_alone(
+    made, tokenizer, tmp_path, capsys
+):
     assert train(made, "pixel_cnn", tmp_path / "old", f"codes:{tokenizer}") == 0
     first = name_of(tmp_path / "old")
     longer = ("--config.training.steps=60", "--config.training.validate_every=60")
@@ -143,6 +147,19 @@ def test_a_tokenizer_that_trained_on_gives_new_codes_to_new_runs_alone(made, tok
     assert train(made, "pixel_cnn", tmp_path / "old", f"codes:{tokenizer}", more) == 0
     assert name_of(tmp_path / "old") == first
     assert train(made, "pixel_cnn", tmp_path / "old", second, more) == 2
+    # Nor with codes of another depth, whether by another name or in the place of its own.
+    flat = dict.fromkeys(SPLITS, lambda codes: np.tile(codes[..., :1], (2, 1, 1, 1)))
+    where, config = written(tmp_path, **flat)
+    before = tree(tmp_path / "old")
+    assert train(made, "pixel_cnn", tmp_path / "old", config.name, more) == 2
+    shutil.rmtree(stored.origin(first).folder)
+    shutil.copytree(where.folder, stored.origin(first).folder)
+    assert train(made, "pixel_cnn", tmp_path / "old", first, "--config.training.steps=6") == 2
+    error = capsys.readouterr().err.splitlines()
+    assert "belongs to another model: spec.channels is 2 there and 1 here" in error[-1]
+    assert rnngen("evaluate", f"--workdir={tmp_path}/old") == 2
+    assert "must have the images that" in capsys.readouterr().err
+    assert tree(tmp_path / "old") == before
 
 
 def test_a_run_goes_on_where_the_tokenizer_has_moved(made, tokenizer, tmp_path):
@@ -166,9 +183,13 @@ def test_any_autoregressive_model_is_a_prior(made, tmp_path, capsys, name):
     opened = rg.load(run)
     codes, _ = opened.dataset.splits["test"].read(np.arange(20))
     nats = opened.nats(codes).mean()
-    assert metrics["nats_per_grid"] == pytest.approx(nats, rel=1e-6)
+    assert metrics["code_nats"] == pytest.approx(nats, rel=1e-6)
     assert metrics["bits_per_code"] == pytest.approx(nats / 32 / math.log(2), rel=1e-6)
-    assert not {"bits_per_dim", "nats_per_image"} & metrics.keys()
+    told = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    for line in ({"split": "test", **metrics}, *told):
+        assert not {"bits_per_dim", "nats_per_image"} & line.keys()
+        assert line["bits_per_code"] == pytest.approx(line["code_nats"] / 32 / math.log(2))
+    assert line["split"] == "validation"
     assert "bits per code:" in said
     assert "of codes alone, not of images, 5 levels" in said
     assert "per dim" not in said
@@ -205,7 +226,7 @@ def test_the_likelihood_sums_to_one_over_all_grids_of_codes(name):
     fields = {"features": 3, "layers": 1, "readout_hidden": 0, "first_kernel": 3}
     model = models.build(name, fields, spec)
     params, extra = jax.jit(model.init)(jax.random.key(0))
-    params = jax.tree.map(lambda x: x + 0.3 * np.sin(np.arange(x.size)).reshape(x.shape), params)
+    params = moved(params)
     grids = np.array(list(itertools.product(range(5), repeat=4)), np.uint8).reshape(-1, *spec.shape)
     batch = {"image": grids, "label": np.zeros(625, np.int32), "index": np.arange(625)}
     nats = np.asarray(jax.jit(model.log_prob)(params, extra, batch, jax.random.key(0)), np.float64)
@@ -249,7 +270,7 @@ def test_a_prior_of_images_takes_the_tokenizer_itself(made, tmp_path):
     bits = opened.nats(images).mean() / 64 / math.log(2)
     assert metrics["bits_per_dim"] == pytest.approx(bits, rel=1e-6)
     assert metrics["recurrent_bits_per_dim"] == pytest.approx(bits, rel=1e-6)
-    assert "nats_per_grid" not in metrics
+    assert "code_nats" not in metrics
     assert opened.sample(2).shape == (2, 8, 8, 1)
 
 
@@ -264,11 +285,7 @@ def test_a_tokenizer_that_does_not_fit_is_refused(made, tokenizer, tmp_path, cap
     old, new, said = {
         "edited": ("codes=5", "codes=9", "codebook:codes=9"),
         "version": ('"vectors"', '"vector_width"', "is not a config of this version"),
-        "pixels": (
-            "",
-            "",
-            "must name the folder of a run of a tokenizer, such as vqvae, got one of",
-        ),
+        "pixels": ("", "", "must name a run of vqgan or vqvae, got one of pixel_cnn"),
     }[change]
     source = tokenizer
     path.write_text(path.read_text().replace(old, new))
@@ -360,6 +377,14 @@ def archived(folder):
     (folder / "test_image.npz").rename(folder / "test_image.npy")
 
 
+def flipped(folder):
+    """One bit of one code, which stays in range."""
+    codes = np.load(folder / "train_image.npy", mmap_mode="r+")
+    codes[2, 1, 3, 0] ^= 1
+    assert codes.max() < CODES
+    codes.flush()
+
+
 def version(folder, **facts):
     path = folder / "version.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | facts))
@@ -373,8 +398,13 @@ def version(folder, **facts):
         (archived, "test_image.npy: is not an npy file"),
         (lambda folder: (folder / "test_image.npy").unlink(), "there is no such file; remove"),
         (lambda folder: (folder / "version.json").write_text("{"), "is not valid JSON; remove"),
-        (lambda folder: (folder / "version.json").write_text("3"), "format None, not 1"),
-        (lambda folder: version(folder, format=2), "format 2, not 1, so of another version"),
+        (lambda folder: (folder / "version.json").write_text("3"), "format None, not 2"),
+        (lambda folder: version(folder, format=1), "format 1, not 2, so of another version"),
+        (
+            lambda folder: version(folder, sha256=3),
+            "'sha256' must be a digest for each file, got 3",
+        ),
+        (flipped, r"train_image.npy: has changed since it was written \(its SHA-256 is another\);"),
         (lambda folder: version(folder, levels=1), r"'levels' must be an integer in \[2, 1048576"),
         (lambda folder: version(folder, classes=True), "'classes' must be an integer"),
     ],

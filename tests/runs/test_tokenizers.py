@@ -53,7 +53,7 @@ def test_a_checkpoint_is_whole_without_the_tokenizer(made):
     record = evaluated(made / "whole")
     metrics = record["metrics"]
     assert record["protocol"]["likelihood"] == "VQ bound, recurrent prior"
-    assert metrics["bits_per_dim"] == pytest.approx(metrics["recurrent_bits_per_dim"], rel=1e-6)
+    assert metrics["bits_per_dim"] == metrics["recurrent_bits_per_dim"]
     dims, codes = 64, 32
     even = metrics["reconstruction_nats"] + codes * math.log(7)
     assert metrics["uniform_bits_per_dim"] == pytest.approx(even / dims / math.log(2), rel=1e-5)
@@ -63,6 +63,19 @@ def test_a_checkpoint_is_whole_without_the_tokenizer(made):
     config = json.loads((made / "whole" / "config.json").read_text())
     assert config["tokenizer_digest"] == tokenizer.digest.hex()
     assert config["vqvae"]["quantiser"] == "codebook:codes=7"
+
+
+def test_a_tighter_bound_is_a_row_beside_the_bound(made, capsys):
+    before = json.loads((made / "whole" / "evaluation.json").read_text())["metrics"]
+    record = evaluated(made / "whole", "--code_candidates=5")
+    said, metrics = capsys.readouterr().out, record["metrics"]
+    assert metrics["candidates_bits_per_dim"] < metrics["bits_per_dim"]
+    assert metrics["bits_per_dim"] == before["bits_per_dim"]
+    assert record["protocol"]["code_candidates"] == 5
+    assert "  candidates:   " in said
+    assert "of the likelihood; `candidates` is summed over 5 grids of codes, 17 levels" in said
+    assert rnngen("evaluate", f"--workdir={made}/whole", "--code_candidates=-1") == 2
+    assert "--code_candidates must be ≥ 1, or 0 for none, got -1" in capsys.readouterr().err
 
 
 def test_the_use_of_codes_is_that_of_the_whole_split(made, capsys):
@@ -82,10 +95,10 @@ def test_the_use_of_codes_is_that_of_the_whole_split(made, capsys):
 
 def test_the_code_length_is_the_bound(made):
     run = rg.load(made / "whole")
-    images, _ = run.dataset.splits["test"].read(np.arange(20))
-    encoder, decoder = (codec.coder(run.model, run.params, run.extra, 20) for _ in range(2))
+    images, _ = run.dataset.splits["test"].read(np.arange(300))  # the whole split
+    encoder, decoder = (codec.coder(run.model, run.params, run.extra, 300) for _ in range(2))
     (stream,) = encoder.encode(images, None)
-    back, _ = decoder.decode([stream], 20, codec.digests(images, None, 20))
+    back, _ = decoder.decode([stream], 300, codec.digests(images, None, 300))
     np.testing.assert_array_equal(back, images)
     bits = run.nats(images).sum() / math.log(2)
     assert bits - 8 <= 8 * len(stream) <= 1.01 * bits + 64
@@ -121,10 +134,14 @@ def test_its_own_tokenizer_is_trained_first(made, tmp_path, capsys):
 
 REFUSED = {
     "missing": ("config.tokenizer='{root}/none': {root}/none holds no run", ()),
-    "another": ("must be the folder of a run of vqvae, got one of code_rnn", ()),
+    "another": ("must name a run of vqgan or vqvae, got one of code_rnn", ()),
     "vqvae": (
         "was trained on other data: config.data.binarisation must be 'none', got 'threshold'",
-        ("--config.data.binarisation=threshold", "--config.vqvae.readout=bernoulli"),
+        ("--config.data.binarisation=threshold",),
+    ),
+    "depth": (
+        "config.vqvae.depth has no effect with config.tokenizer='{root}/vqvae', whose own fields",
+        ("--config.vqvae.depth=3",),
     ),
 }
 
@@ -150,6 +167,37 @@ def test_an_edited_tokenizer_is_refused(made, tmp_path, capsys):
     assert "config.tokenizer=" in error
     assert "codebook:codes=9" in error
     assert error.count("\n") <= 2
+
+
+def test_a_tokenizer_of_another_version_is_refused(made, tmp_path, capsys):
+    shutil.copytree(made / "vqvae", tmp_path / "older")
+    path = tmp_path / "older" / "config.json"
+    path.write_text(path.read_text().replace('"vectors"', '"vector_width"'))
+    run = (f"--config={made}/tiny.py:code_rnn", f"--config.tokenizer={tmp_path}/older")
+    assert rnngen("train", *run, f"--workdir={tmp_path}/run") == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: config.tokenizer='{tmp_path}/older': ")
+    assert "is not a config of this version: config.model.vector_width is not a field" in error
+    assert error.count("\n") <= 2
+
+
+@pytest.mark.parametrize("shape", [(10, 10), (8, 8)])
+def test_a_tokenizer_of_images_that_have_changed_is_refused(made, tmp_path, capsys, shape):
+    """The data have the name that they had, and images of another size, or of fewer levels."""
+    shutil.copytree(made / "vqvae", tmp_path / "vqvae")
+    name = f"npz:{tmp_path}/images.npz"
+    path = tmp_path / "vqvae" / "config.json"
+    path.write_text(path.read_text().replace('"name": "digits"', f'"name": "{name}"'))
+    images = np.arange(50 * np.prod(shape)).reshape(50, *shape) % 16
+    levels = 17 if shape == (10, 10) else 16
+    np.savez(tmp_path / "images.npz", image=images.astype(np.uint8), levels=levels)
+    run = (f"--config={made}/tiny.py:code_rnn", f"--config.tokenizer={tmp_path}/vqvae")
+    flags = (f"--config.data.name={name}", f"--workdir={tmp_path}/run")
+    assert rnngen("train", *run, *flags) == 2
+    error = capsys.readouterr().err
+    assert f"must have the images that the tokenizer {tmp_path}/vqvae was trained on" in error
+    assert error.count("\n") <= 2
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 def test_another_tokenizer_does_not_go_on_with_a_run(made, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Training of a VQ-VAE: on one device and eight, and gone on with to the bit."""
+"""Training of VQ-VAE and VQ-GAN on one device and eight, and going on to the bit."""
 
 import functools
 import itertools
@@ -24,16 +24,24 @@ FIELDS = {"features": 4, "stages": 1, "kernel": 2, "blocks": 0, "vectors": 3}
 QUANTISER = "codebook:codes=24,decay=0.5,revive=0.5"
 
 
+SPEC = ImageSpec(2, 2, 1, 17)
+ADVERSARIAL = {"discriminator_features": 3, "discriminator_kernel": 2, "adversarial_start": 1}
+
+
 @functools.cache
 def vqvae(quantiser=QUANTISER, **fields):
-    return models.build(
-        "vqvae", {**FIELDS, **fields, "quantiser": quantiser}, ImageSpec(2, 2, 1, 17)
-    )
+    return models.build("vqvae", {**FIELDS, **fields, "quantiser": quantiser}, SPEC)
+
+
+@functools.cache
+def vqgan():
+    return models.build("vqgan", {**FIELDS, **ADVERSARIAL, "quantiser": QUANTISER}, SPEC)
 
 
 def train(model, kind, devices, stops=(0, 3, 6), state=None):
-    """The state after the last of the calls' steps, on the host."""
-    optimizers = {"model": make_optimizer(OptimizerConfig(name="adam", learning_rate=0.01))}
+    """The state after the last of the calls' steps, on the host, and the last call's metrics."""
+    chain = make_optimizer(OptimizerConfig(name="adam", learning_rate=0.01))
+    optimizers = dict.fromkeys(model.losses, chain)
     step = train_step(model, optimizers, 0.9, toys.keep)
     parallel = make_parallel(kind, step, fetch, 0, BATCH, jax.devices()[:devices])
     state = state or jax.jit(functools.partial(create, model, optimizers, 0, True))()
@@ -41,14 +49,14 @@ def train(model, kind, devices, stops=(0, 3, 6), state=None):
     state, resident = parallel.place(state), parallel.place_resident(feed.resident)
     for chunk in feed.chunks(list(itertools.pairwise(stops)), 0, 1):
         placed = parallel.place_chunk(chunk)
-        state, _ = parallel.compiled(state, resident, placed)(state, resident, placed)
-    return parallel.host(state)
+        state, metrics = parallel.compiled(state, resident, placed)(state, resident, placed)
+    return parallel.host(state), parallel.host(metrics)
 
 
 @functools.cache
 def trained(place, stop):
     """The state after so many steps, in calls of three steps each."""
-    return train(vqvae(), *PLACES[place], tuple(range(0, stop + 1, 3)))
+    return train(vqvae(), *PLACES[place], tuple(range(0, stop + 1, 3)))[0]
 
 
 def test_one_device_jit_and_pmap_agree():
@@ -63,7 +71,20 @@ def test_one_device_jit_and_pmap_agree():
         )
 
 
+def test_the_adaptive_weight_is_the_same_on_all_devices_and_on_one():
+    """And so are both players after it."""
+    (one, told), *others = (train(vqgan(), *place, (0, 3)) for place in PLACES.values())
+    weights = told["adaptive_weight"]
+    assert weights[0] == 0  # before its start
+    assert np.all((weights[1:] > 1e-2) & (weights[1:] < 1e3))
+    for other, metrics in others:
+        np.testing.assert_allclose(metrics["adaptive_weight"], weights, rtol=1e-4)
+        jax.tree.map(
+            functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4), other, one
+        )
+
+
 @pytest.mark.parametrize("place", ["one", "jit"])
 def test_going_on_is_to_the_bit(place):
-    again = train(vqvae(), *PLACES[place], (3, 6), trained(place, 3))
+    again, _ = train(vqvae(), *PLACES[place], (3, 6), trained(place, 3))
     jax.tree.map(np.testing.assert_array_equal, again, trained(place, 6))

@@ -76,6 +76,7 @@ EXACT = {
 # codes are those of evaluation.
 CODED = {
     "vqvae": {traced.ROUNDED, traced.EXACT},
+    "vqgan": {traced.ROUNDED, traced.EXACT},
     "code_rnn": {traced.ROUNDED, traced.EXACT, traced.PLAIN},
     "code_prior": {traced.ROUNDED, traced.EXACT, traced.PLAIN},
 }

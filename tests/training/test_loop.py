@@ -212,6 +212,18 @@ def test_the_best_checkpoint_is_that_of_the_best_validation(tmp_path):
     assert final(tmp_path, which="best").extra["seen"] == 10
 
 
+def test_the_best_checkpoint_is_of_the_steps_after_which_the_model_begins(tmp_path):
+    """As is the patience with which it stops early."""
+    scores, outcomes = [1.0, 2.0, 5.0, 3.0, 4.0, 4.0], []
+    for steps in (10, 30):
+        model = toys.autoencoder()._replace(begins=10)
+        validate = toys.validator(scores[: steps // 5])
+        how = {"steps": steps, "validate_every": 5, "checkpoint_every": 0, "patience": 1}
+        outcomes.append(toys.run(tmp_path / str(steps), model=model, validate=validate, **how))
+    assert [outcome.best_step for outcome in outcomes] == [None, 20]
+    assert (outcomes[1].state, outcomes[1].step) == ("stopped_early", 25)
+
+
 def test_validation_and_samples_see_the_moving_average(tmp_path):
     seen = {}
 

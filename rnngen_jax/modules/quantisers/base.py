@@ -6,7 +6,7 @@ statistics. What the devices that share a batch tell each other is what `assign`
 one all-reduce, whatever the depth or the number of groups.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -48,6 +48,19 @@ class Assigned(NamedTuple):
     statistics: Any
 
 
+class Alternatives(NamedTuple):
+    """The codes of each vector and others that are nearly as near.
+
+    Attributes:
+      indices: int32 `[..., M, depth]`, M distinct ones; the first are the vector's own.
+      costs: what each costs the vector above its own, float32 `[..., M]`, ≥ 0; they do not fall.
+        Squared distances, or nats for codes that are chosen by their logits.
+    """
+
+    indices: Array
+    costs: Array
+
+
 class Quantiser(NamedTuple):
     """A quantiser of vectors `[B, ..., D]`.
 
@@ -60,6 +73,10 @@ class Quantiser(NamedTuple):
       update: `update(params, extra, statistics) -> extra`, from the statistics of the whole batch.
       decode: `decode(params, extra, indices [..., depth]) -> values [..., D]`, to the bit those of
         `quantise`.
+      alternatives: `alternatives(params, extra, z, indices [..., depth], count) -> Alternatives` of
+        vectors with their own indices, those of `quantise` in evaluation; M is the static count, or
+        the number of all codes, `codes ** depth`, if that is less. The first n are those of a count
+        of n, and nothing is drawn.
       estimator: `estimator(z, q) -> values`, the gradient past the choice of a code of quantisers
         whose codes are vectors in the space of z; `None` for those with a gradient of their own,
         which cannot be stacked in depth.
@@ -72,6 +89,7 @@ class Quantiser(NamedTuple):
     assign: Callable[..., Assigned]
     update: Callable[[Params, Extra, Any], Extra]
     decode: Callable[[Params, Extra, Array], Array]
+    alternatives: Callable[[Params, Extra, Array, Array, int], Alternatives]
     estimator: Callable[[Array, Array], Array] | None = None
 
     def quantise(
@@ -93,11 +111,22 @@ class Quantiser(NamedTuple):
             `None` if all count.
         """
         found = self.assign(params, extra, z, train, mask)
-        extra = extra if train is None else found.extra
-        if train is not None and jax.tree.leaves(found.statistics):
-            statistics = batch.sum_over_devices(jax.lax.stop_gradient(found.statistics))
-            extra = self.update(params, extra, statistics)
+        extra = extra if train is None else self.moved([params], [found])[0]
         return Quantised(found.values, found.indices, found.losses, jax.lax.stop_gradient(extra))
+
+    def moved(self, params: Sequence[Params], found: Sequence[Assigned]) -> list[Extra]:
+        """The states after a batch of several quantisers like this one, in one all-reduce.
+
+        Args:
+          params: of each.
+          found: what each has assigned.
+        """
+        statistics = [own.statistics for own in found]
+        if not jax.tree.leaves(statistics):
+            return [own.extra for own in found]
+        statistics = batch.sum_over_devices(jax.lax.stop_gradient(statistics))
+        each = zip(params, found, statistics, strict=True)
+        return [self.update(own, one.extra, sums) for own, one, sums in each]
 
 
 def unchanged(params: Params, extra: Extra, statistics: Any) -> Extra:

@@ -9,6 +9,7 @@ from jax import Array
 from rnngen_jax import keys
 from rnngen_jax.config import require_choice
 from rnngen_jax.modules.quantisers.base import (
+    Alternatives,
     Assigned,
     Extra,
     Params,
@@ -19,7 +20,7 @@ from rnngen_jax.modules.quantisers.base import (
     require_option,
     weights,
 )
-from rnngen_jax.ops import batch, codebooks
+from rnngen_jax.ops import batch, codebooks, ranking
 
 UPDATES = ("ema", "gradient")
 STARTS = ("kmeans", "normal")
@@ -169,6 +170,13 @@ def codebook(
     def decode(params: Params, extra: Extra, indices: Array) -> Array:
         return codebooks.look_up(table_of(params, extra), indices[..., 0])
 
+    def alternatives(
+        params: Params, extra: Extra, z: Array, indices: Array, count: int
+    ) -> Alternatives:
+        far = -2 * codebooks.closeness(placed(z.astype(jnp.float32)), table_of(params, extra))
+        which, costs = ranking.cheapest(far, indices[..., 0], count)
+        return Alternatives(which[..., None], costs)
+
     # A code of length 1 is no part of a sum of codes.
     sums = None if cosine else through
-    return Quantiser(width, codes, 1, init, assign, advance, decode, sums)
+    return Quantiser(width, codes, 1, init, assign, advance, decode, alternatives, sums)

@@ -5,12 +5,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import Array
 
 from rnngen_jax import keys
 from rnngen_jax.config import require
 from rnngen_jax.modules.quantisers.base import (
+    Alternatives,
     Assigned,
     Extra,
     Losses,
@@ -18,7 +20,7 @@ from rnngen_jax.modules.quantisers.base import (
     Quantiser,
     Train,
 )
-from rnngen_jax.ops import codebooks
+from rnngen_jax.ops import codebooks, ranking
 
 
 def residual(quantisers: Sequence[Quantiser], dropout: bool = False) -> Quantiser:
@@ -72,12 +74,34 @@ def residual(quantisers: Sequence[Quantiser], dropout: bool = False) -> Quantise
         parts = inner.decoded(params, extra, indices)
         return sum(parts, start=jnp.zeros_like(parts[0]))
 
+    def alternatives(
+        params: Params, extra: Extra, z: Array, indices: Array, count: int
+    ) -> Alternatives:
+        """The cost is the sum over depths of what a code costs given the ones before it."""
+        z = z.astype(jnp.float32)[..., None, :]
+        total, paths = jnp.zeros_like(z), indices[..., None, :0]
+        sums = jnp.zeros(z.shape[:-1])
+        for d, one in enumerate(quantisers):
+            nearest = one.assign(params[d], extra[d], z - total, None, None).indices
+            nearest = nearest.at[..., 0, :].set(indices[..., d : d + 1])
+            found = one.alternatives(params[d], extra[d], z - total, nearest, count)
+            prefix, way, sums = ranking.smallest_joined(sums, found.costs, count)
+            total, paths, ways = (
+                jnp.take_along_axis(x, prefix[..., None], axis=-2)
+                for x in (total, paths, found.indices[..., 0])
+            )
+            code = jnp.take_along_axis(ways, way[..., None], axis=-1)
+            total = total + one.decode(params[d], extra[d], code)
+            paths = jnp.concatenate([paths, code], axis=-1)
+        return Alternatives(paths, sums)
+
     return first._replace(
         depth=sum(one.depth for one in quantisers),
         init=inner.init,
         assign=assign,
         update=inner.update,
         decode=decode,
+        alternatives=alternatives,
     )
 
 
@@ -105,6 +129,28 @@ def grouped(quantisers: Sequence[Quantiser]) -> Quantiser:
     def decode(params: Params, extra: Extra, indices: Array) -> Array:
         return jnp.concatenate(inner.decoded(params, extra, indices), axis=-1)
 
+    def alternatives(
+        params: Params, extra: Extra, z: Array, indices: Array, count: int
+    ) -> Alternatives:
+        """The cost is the sum over groups."""
+        found = [
+            one.alternatives(params[g], extra[g], part, own, count)
+            for g, (one, part, own) in enumerate(
+                zip(
+                    quantisers,
+                    jnp.split(z, ends, axis=-1),
+                    inner.split(indices),
+                    strict=True,
+                )
+            )
+        ]
+        chosen, sums = ranking.smallest_sums(jnp.stack([own.costs for own in found]), count)
+        each = [
+            jnp.take_along_axis(own.indices, which[..., None], axis=-2)
+            for own, which in zip(found, chosen, strict=True)
+        ]
+        return Alternatives(jnp.concatenate(each, axis=-1), sums)
+
     return Quantiser(
         sum(one.features for one in quantisers),
         quantisers[0].codes,
@@ -113,6 +159,7 @@ def grouped(quantisers: Sequence[Quantiser]) -> Quantiser:
         assign,
         inner.update,
         decode,
+        alternatives,
     )
 
 
@@ -151,8 +198,20 @@ def projected(quantiser: Quantiser, features: int) -> Quantiser:
     def decode(params: Params, extra: Extra, indices: Array) -> Array:
         return along(params["up"], quantiser.decode(params["quantiser"], extra, indices))
 
+    def alternatives(
+        params: Params, extra: Extra, z: Array, indices: Array, count: int
+    ) -> Alternatives:
+        low = along(params["down"], z)
+        return quantiser.alternatives(params["quantiser"], extra, low, indices, count)
+
     return quantiser._replace(
-        features=features, init=init, assign=assign, update=update, decode=decode, estimator=None
+        features=features,
+        init=init,
+        assign=assign,
+        update=update,
+        decode=decode,
+        alternatives=alternatives,
+        estimator=None,
     )
 
 
@@ -186,11 +245,15 @@ class _several:
 
     def decoded(self, params: Params, extra: Extra, indices: Array) -> list[Array]:
         """Each one's values, of its own indices."""
-        ends = [sum(one.depth for one in self.quantisers[:n]) for n in range(len(self.quantisers))]
         return [
-            one.decode(params[n], extra[n], indices[..., ends[n] : ends[n] + one.depth])
-            for n, one in enumerate(self.quantisers)
+            one.decode(params[n], extra[n], own)
+            for n, (one, own) in enumerate(zip(self.quantisers, self.split(indices), strict=True))
         ]
+
+    def split(self, indices: Array) -> list[Array]:
+        """The indices of each."""
+        ends = np.cumsum([one.depth for one in self.quantisers[:-1]])
+        return jnp.split(indices, ends, axis=-1)
 
 
 def _own(train: Train, number: int) -> Train:

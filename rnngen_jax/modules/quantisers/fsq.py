@@ -3,9 +3,11 @@
 import math
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from rnngen_jax.modules.quantisers.base import (
+    Alternatives,
     Assigned,
     Extra,
     Params,
@@ -15,7 +17,7 @@ from rnngen_jax.modules.quantisers.base import (
     require_option,
     unchanged,
 )
-from rnngen_jax.ops import lattices
+from rnngen_jax.ops import lattices, ranking
 
 
 def fsq(features: int, *, levels: str = "8x5x5x5") -> Quantiser:
@@ -51,4 +53,24 @@ def fsq(features: int, *, levels: str = "8x5x5x5") -> Quantiser:
         del params, extra
         return lattices.fsq_values(indices[..., 0], each)
 
-    return Quantiser(len(each), codes, 1, init, assign, unchanged, decode)
+    def alternatives(
+        params: Params, extra: Extra, z: Array, indices: Array, count: int
+    ) -> Alternatives:
+        """Sums over values of the squared distances that other levels have above the own one."""
+        del params, extra
+        widths = [level // 2 for level in each]
+        values = lattices.fsq_bounded(z.astype(jnp.float32), each) / np.float32(widths)
+        own = lattices.digits_of(indices[..., 0], each)
+        parts, most = [], min(count, max(each))
+        for d, levels in enumerate(each):
+            grid = (np.arange(levels) - widths[d]) / np.float32(widths[d])
+            far = jnp.square(values[..., d, None] - grid.astype(np.float32))
+            which, costs = ranking.cheapest(far, own[..., d], count)
+            missing = [(0, 0)] * (which.ndim - 1) + [(0, most - which.shape[-1])]
+            parts.append((jnp.pad(which, missing), jnp.pad(costs, missing)))
+        digits, costs = (jnp.stack(part) for part in zip(*parts, strict=True))
+        chosen, sums = ranking.smallest_sums(costs, count, [min(count, n) for n in each])
+        digits = jnp.moveaxis(jnp.take_along_axis(digits, chosen, axis=-1), 0, -1)
+        return Alternatives((digits * lattices.bases(each)).sum(-1)[..., None], sums)
+
+    return Quantiser(len(each), codes, 1, init, assign, unchanged, decode, alternatives)

@@ -9,6 +9,7 @@ from jax import Array
 
 from rnngen_jax import keys
 from rnngen_jax.modules.quantisers.base import (
+    Alternatives,
     Assigned,
     Extra,
     Params,
@@ -19,7 +20,7 @@ from rnngen_jax.modules.quantisers.base import (
     require_option,
     unchanged,
 )
-from rnngen_jax.ops import codebooks
+from rnngen_jax.ops import codebooks, ranking
 
 
 def gumbel(
@@ -64,10 +65,13 @@ def gumbel(
         params = {"kernel": kernel, "bias": jnp.zeros(codes), "codes": table}
         return params, {"batches": jnp.float32(0)}
 
+    def logits_of(params: Params, z: Array) -> Array:
+        return codebooks.product(z, params["kernel"]) + params["bias"]
+
     def assign(
         params: Params, extra: Extra, z: Array, train: Train, mask: Array | None
     ) -> Assigned:
-        logits = codebooks.product(z, params["kernel"]) + params["bias"]
+        logits = logits_of(params, z)
         log_p = jax.nn.log_softmax(logits)
         kl = (jnp.exp(log_p) * (log_p + math.log(codes))).sum(-1, keepdims=True)
         losses = {"uniform": uniform * mean_of(kl, mask)}
@@ -90,4 +94,11 @@ def gumbel(
         del extra
         return codebooks.look_up(params["codes"], indices[..., 0])
 
-    return Quantiser(width, codes, 1, init, assign, unchanged, decode)
+    def alternatives(
+        params: Params, extra: Extra, z: Array, indices: Array, count: int
+    ) -> Alternatives:
+        del extra
+        which, costs = ranking.cheapest(-logits_of(params, z), indices[..., 0], count)
+        return Alternatives(which[..., None], costs)
+
+    return Quantiser(width, codes, 1, init, assign, unchanged, decode, alternatives)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnngen_jax.modules.quantisers.base import (
+    Alternatives,
     Assigned,
     Extra,
     Params,
@@ -15,7 +16,7 @@ from rnngen_jax.modules.quantisers.base import (
     unchanged,
     weights,
 )
-from rnngen_jax.ops import codebooks, lattices
+from rnngen_jax.ops import codebooks, lattices, ranking
 
 MOST_BITS = 18
 MOST_JOINT = 12  # bits of a group, whose joint probabilities are listed
@@ -80,12 +81,15 @@ def of_signs(
         del key
         return {}, {}
 
+    def placed(z: Array) -> Array:
+        z = z.astype(jnp.float32)
+        return codebooks.unit(z) if spherical else z
+
     def assign(
         params: Params, extra: Extra, z: Array, train: Train, mask: Array | None
     ) -> Assigned:
         del params
-        z = z.astype(jnp.float32)
-        z = codebooks.unit(z) if spherical else z
+        z = placed(z)
         q = size * lattices.signs(z)
         losses = {"commitment": beta * mean_of(jnp.square(z - jax.lax.stop_gradient(q)), mask)}
         if train is not None and entropy:
@@ -99,4 +103,16 @@ def of_signs(
         del params, extra
         return size * lattices.sign_values(indices[..., 0], bits)
 
-    return Quantiser(bits, 2**bits, 1, init, assign, unchanged, decode)
+    def alternatives(
+        params: Params, extra: Extra, z: Array, indices: Array, count: int
+    ) -> Alternatives:
+        """The other sign of z_d is farther by 4 s |z_d| in squared distance."""
+        del params, extra
+        own = lattices.digits_of(indices[..., 0], (2,) * bits)
+        flipped = jnp.moveaxis(4 * size * jnp.abs(placed(z)), -1, 0)
+        costs = jnp.stack([jnp.zeros_like(flipped), flipped], axis=-1)
+        chosen, sums = ranking.smallest_sums(costs, count)
+        digits = own[..., None, :] ^ jnp.moveaxis(chosen, 0, -1)
+        return Alternatives((digits * lattices.bases((2,) * bits)).sum(-1)[..., None], sums)
+
+    return Quantiser(bits, 2**bits, 1, init, assign, unchanged, decode, alternatives)

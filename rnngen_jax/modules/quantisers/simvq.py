@@ -7,6 +7,7 @@ from jax import Array
 
 from rnngen_jax.config import require_choice
 from rnngen_jax.modules.quantisers.base import (
+    Alternatives,
     Assigned,
     Extra,
     Params,
@@ -17,7 +18,7 @@ from rnngen_jax.modules.quantisers.base import (
     require_option,
     unchanged,
 )
-from rnngen_jax.ops import codebooks
+from rnngen_jax.ops import codebooks, ranking
 
 
 def simvq(
@@ -72,4 +73,11 @@ def simvq(
     def decode(params: Params, extra: Extra, indices: Array) -> Array:
         return codebooks.look_up(table_of(params, extra), indices[..., 0])
 
-    return Quantiser(width, codes, 1, init, assign, unchanged, decode, through)
+    def alternatives(
+        params: Params, extra: Extra, z: Array, indices: Array, count: int
+    ) -> Alternatives:
+        far = -2 * codebooks.closeness(z, table_of(params, extra))
+        which, costs = ranking.cheapest(far, indices[..., 0], count)
+        return Alternatives(which[..., None], costs)
+
+    return Quantiser(width, codes, 1, init, assign, unchanged, decode, alternatives, through)
