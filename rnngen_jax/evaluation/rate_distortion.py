@@ -16,7 +16,7 @@ from rnngen_jax.evaluation.formats import sheet
 from rnngen_jax.files import filling
 
 FORMATS = {"JPEG": lossy_formats.jpeg, "WebP": lossy_formats.webp}
-SHOWN = 8  # see `_plot`
+SHOWN = 6  # see `_plot`
 COLUMNS = ("bytes", "payload", "bits/pixel", "PSNR", "SSIM")
 
 
