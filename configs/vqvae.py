@@ -19,7 +19,8 @@
         --config.data.name=folder:FOLDER
 
     rnngen train --config=configs/vqvae.py:digits_two_levels --workdir=runs/vqvae2
-        one CPU core, min not measured; not run: bits per dimension
+        one CPU core, 4 min with other jobs running; at most 2.463 ± 0.015 bits per dimension,
+        perplexity 7.6 of 8 codes at the top and 7.8 at the bottom
 
     rnngen train --config=configs/vqvae.py:mnist_two_levels --workdir=runs/vqvae2_mnist
         one CPU core, min not measured; not run: bits per dimension, 256 levels
