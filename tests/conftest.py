@@ -1,6 +1,5 @@
 """Sets JAX up for the tests before anything imports it: CPU, eight virtual devices, a cache."""
 
-import functools
 import gc
 import importlib.util
 import os
@@ -58,13 +57,7 @@ if _WORKER and hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, {_CORES[int(_WORKER.removeprefix("gw")) % len(_CORES)]})
 
 import jax  # noqa: E402, after what it reads
-import quick_keys  # noqa: E402
 import tiny_runs  # noqa: E402
-
-# With these keys programs compile faster. Tests with the compiler's own settings have JAX's own,
-# and so has every process that a test starts.
-if not os.environ.get("RNNGEN_TESTS_OPTIMISED"):
-    jax.random.key = functools.partial(jax.random.key, impl=quick_keys.IMPLEMENTATION)
 
 # Traces are millions of short-lived objects among the many that importing JAX has made for good:
 # looking for cycles in them at the default pace takes a tenth of the whole time.
