@@ -255,6 +255,8 @@ def test_sampling_logits_are_those_of_a_plain_loop():
 def test_every_suite_has_its_parts():
     assert suites.names() == [
         "choices",
+        "codec",
+        "codes",
         "compile",
         "draw",
         "gan",
