@@ -4,7 +4,8 @@
         one CPU core, 1 min; at most 2.018 bits per dimension, IW-1000 1.951
 
     rnngen train --config=configs/vae.py:learned_prior --workdir=runs/vae_prior
-        the same with a recurrent prior over its latents, which is trained with it
+        one CPU core, min not measured; not run: bits per dimension; a recurrent prior over the
+        latents, trained with the model
 
     rnngen train --config=configs/vae.py:binary_mnist --workdir=runs/vae_binary
         one CPU core, 20 min; at most 92.39 nats per image, static binarisation; IW-1000 86.2 on
