@@ -147,7 +147,7 @@ def test_each_row_is_the_sum_over_levels():
         p = (np.float64(counts) + 1) / (np.float64(counts) + 1).sum(-1, keepdims=True)
         unigram = unigram + np.log(p[0, np.asarray(own)]).sum((1, 2, 3))
     np.testing.assert_allclose(spent["unigram"], unigram, rtol=1e-4)
-    assert model.log_probs_under["recurrent"] is None
+    assert model.log_probs_under["recurrent"] is model.log_prob
     assert model.codes.dims == 5
 
 
