@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from tiny_runs import SIZES
 
-from rnngen_jax import data, experiment
+from rnngen_jax import continuing, data, experiment
 from rnngen_jax.data.base import DataConfig, Split
 from rnngen_jax.data.feed import fetch, make_feed
 from rnngen_jax.data.transforms import evaluation_transform, training_transform
@@ -62,7 +62,7 @@ def case(name, optimizer="sgd"):
     for section in names_of(config):
         config[section].name, config[section].learning_rate = optimizer, RATES[optimizer]
     experiment.reset_unread(config, {f"config.{s}.name" for s in names_of(config)})
-    settings = experiment.resolve(experiment.check(config))
+    settings = continuing.resolve(experiment.check(config))
     whole = data.load(DataConfig())
     split = whole.splits["train"]
     few = Split(64, lambda index: split.read(index % 64))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tiny_runs import SIZES
 
-from rnngen_jax import experiment, main, models
+from rnngen_jax import continuing, experiment, main, models
 from rnngen_jax.data.base import Dataset, Split
 from rnngen_jax.errors import UserError
 from rnngen_jax.models import rnn_autoencoder
@@ -87,7 +87,7 @@ class Traced(NamedTuple):
 
 def traced(file, preset):
     """A preset's program, which presets that differ in numbers alone share."""
-    settings = experiment.resolve(experiment.check(tiny(file, preset)))
+    settings = continuing.resolve(experiment.check(tiny(file, preset)))
     named, digits = settings.data.name, settings.data.name == "digits"
     levels = 2 if settings.data.binarisation != "none" else 17 if digits else 256
     size = 8 if digits else 12

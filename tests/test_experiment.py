@@ -7,7 +7,7 @@ import os
 import pytest
 from ml_collections import ConfigDict
 
-from rnngen_jax import experiment, models
+from rnngen_jax import continuing, experiment, models
 from rnngen_jax.errors import UserError
 from rnngen_jax.models.adversarial_config import AdversarialConfig, DiscriminatorConfig
 from rnngen_jax.shapes import ImageSpec
@@ -173,9 +173,9 @@ def test_a_perceptual_loss_and_its_classifier_go_together(tmp_path):
     assert found.judge.hidden == 7
     experiment.to_json(found, tmp_path / "config.json")
     assert experiment.from_json(tmp_path / "config.json") == found
-    assert experiment.identity(found, IMAGES)["model"]["perceptual"]["hidden"] == 7
+    assert continuing.identity(found, IMAGES)["model"]["perceptual"]["hidden"] == 7
     other = dataclasses.replace(found, perceptual="y", judge=None)
-    assert experiment.difference(found, other) == ["perceptual: 'x' -> 'y'"]
+    assert continuing.difference(found, other) == ["perceptual: 'x' -> 'y'"]
 
 
 def test_a_prior_is_one_over_the_codes_of_any_tokenizer(tmp_path):
@@ -184,14 +184,14 @@ def test_a_prior_is_one_over_the_codes_of_any_tokenizer(tmp_path):
     assert (found.tokenizer_model, found.codes.vectors) == ("vqgan", 5)
     experiment.to_json(found, tmp_path / "config.json")
     assert experiment.from_json(tmp_path / "config.json") == found
-    assert experiment.identity(found, IMAGES)["model"]["tokenizer"]["name"] == "vqgan"
+    assert continuing.identity(found, IMAGES)["model"]["tokenizer"]["name"] == "vqgan"
     given = experiment.check({"model": {"name": "code_rnn"}, "tokenizer": "./x"})
-    begun = experiment.resolve(found)
-    again = experiment.resolve(given, begun)
+    begun = continuing.resolve(found)
+    again = continuing.resolve(given, begun)
     assert (again.tokenizer_model, again.codes) == ("vqgan", found.codes)
-    assert experiment.difference(begun, again) == []
+    assert continuing.difference(begun, again) == []
     other = experiment.check({"model": {"name": "code_rnn"}, "tokenizer": "y"})
-    assert experiment.difference(found, other) == ["tokenizer: 'x' -> 'y'"]
+    assert continuing.difference(found, other) == ["tokenizer: 'x' -> 'y'"]
 
 
 def test_a_discriminator_without_a_model_that_has_one():
@@ -268,7 +268,7 @@ def test_json_round_trip(tmp_path, name):
 
 def test_identity_names_model_and_images_in_json():
     checked = experiment.check(experiment.default("pixel_rnn"))
-    facts = experiment.identity(checked, ImageSpec(8, 8, levels=17, classes=10))
+    facts = continuing.identity(checked, ImageSpec(8, 8, levels=17, classes=10))
     assert json.loads(json.dumps(facts)) == facts
     assert facts["model"]["name"] == "pixel_rnn"
     assert facts["model"]["cell"] == checked.model.cell

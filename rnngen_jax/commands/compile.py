@@ -81,7 +81,7 @@ def run(
     # The TPU's compiler needs no TPU, and must not look for one.
     jax.config.update("jax_platforms", "cpu")
 
-    from rnngen_jax import data, experiment
+    from rnngen_jax import continuing, data, experiment
     from rnngen_jax.files import replacing
     from rnngen_jax.pods import compiling
     from rnngen_jax.pods import programs as made
@@ -89,7 +89,7 @@ def run(
     from rnngen_jax.runs import coded, judging, tokenizers
 
     topologies.have_devices([topology])
-    settings = experiment.resolve(experiment.check(config))
+    settings = continuing.resolve(experiment.check(config))
     machine = topologies.machine(topology)
     if numbers is None:
         dataset = data.load(coded.pinned(settings.data))

@@ -219,7 +219,7 @@ def _checkpoints(
       Whether there are checkpoints and all checks pass, and the step up to which metrics had been
       written at the newest.
     """
-    from rnngen_jax import experiment
+    from rnngen_jax import continuing, experiment
     from rnngen_jax.runs.judging import open_judge
 
     found = checkpoints.health()
@@ -236,7 +236,7 @@ def _checkpoints(
         for step in whole:
             print(f"checkpoint {step}: as it was written, but there is no model to open it with")
         return False, 0
-    identity = experiment.identity(settings, dataset.spec)
+    identity = continuing.identity(settings, dataset.spec)
     seeds = settings.training.seeds
     for step in whole:
 

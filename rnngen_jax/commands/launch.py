@@ -71,10 +71,10 @@ def run(
     job = Job(words=config.words, workdir=workdir, **fields)  # type: ignore[arg-type]
     text = launch.text(to, job)  # first, as it needs no JAX
 
-    from rnngen_jax import experiment
+    from rnngen_jax import continuing, experiment
     from rnngen_jax.files import replacing
 
-    experiment.resolve(experiment.check(config.config))
+    continuing.resolve(experiment.check(config.config))
     given = [word.partition("=")[2] for word in config.words if re.match("--?config=", word)]
     file = given[0].partition(":")[0]
     if pathlib.Path(file).is_file():

@@ -45,7 +45,8 @@ from rnngen_jax.ops import resampling
 from rnngen_jax.shapes import ImageSpec
 
 if TYPE_CHECKING:  # they are made of this
-    from rnngen_jax.models.codes import Codes, Prior
+    from rnngen_jax.models.codes import Codes
+    from rnngen_jax.models.uniform_prior import Prior
 
 CANDIDATES = 64  # default draws that codes are chosen from
 ROUNDS = 3  # of draws, the first without evidence, the last to be chosen from

@@ -15,9 +15,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnngen_jax.models.base import Aux, Batch, Extra, Model, Params
-from rnngen_jax.models.codes import SCORES, Prior, coded_model, uniform_prior
+from rnngen_jax.models.codes import SCORES, coded_model
 from rnngen_jax.models.frozen import Frozen, kept
 from rnngen_jax.models.levels import packed
+from rnngen_jax.models.uniform_prior import Prior, uniform_prior
 from rnngen_jax.ops import batch as over_batch
 from rnngen_jax.ops import precision
 from rnngen_jax.shapes import IMAGE

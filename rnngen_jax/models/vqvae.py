@@ -23,9 +23,10 @@ from rnngen_jax import keys
 from rnngen_jax.config import refuse_unread, require, require_at_least, require_choice
 from rnngen_jax.models.base import Aux, Batch, Extra, Loss, Model, Params, require_mixture_read
 from rnngen_jax.models.code_networks import one_level, two_levels
-from rnngen_jax.models.codes import Codes, coded_model, uniform_prior
+from rnngen_jax.models.codes import Codes, coded_model
 from rnngen_jax.models.halving import require_stages
 from rnngen_jax.models.levels import Grids, packed
+from rnngen_jax.models.uniform_prior import uniform_prior
 from rnngen_jax.modules import quantisers
 from rnngen_jax.ops import likelihoods
 from rnngen_jax.ops.activations import ACTIVATIONS

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import jax
 
-from rnngen_jax import config_files, experiment
+from rnngen_jax import config_files, continuing, experiment
 from rnngen_jax.config import require
 from rnngen_jax.pods import programs, topology
 from rnngen_jax.pods.programs import Program
@@ -63,7 +63,7 @@ def step(config: str) -> Step:
     Raises:
       UserError: an unknown config, or data whose shape is not known here.
     """
-    settings = experiment.resolve(experiment.check(config_files.load(config)))
+    settings = continuing.resolve(experiment.check(config_files.load(config)))
     source = settings.data.name.partition(":")[0]
     require(source in ITEMS, f"data of {config}", settings.data.name, f"one of {[*ITEMS]}")
     dataset = programs.unseen(settings, ITEMS[source])

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
-from rnngen_jax import experiment, paths
+from rnngen_jax import continuing, experiment, paths
 from rnngen_jax.errors import UserError
 from rnngen_jax.experiment import Experiment
 from rnngen_jax.files import replacing
@@ -46,10 +46,10 @@ def settled(folder: Path, given: Experiment) -> tuple[Experiment, bool]:
     with open_checkpoints(folder / "checkpoints") as checkpoints:
         meta = checkpoints.newest_meta()
     if meta is None:
-        return experiment.resolve(given, begun), begun is None
+        return continuing.resolve(given, begun), begun is None
     where = folder / "checkpoints" / str(meta["step"])
     kept = experiment.from_record(meta["config"], where)
-    settings = experiment.resolve(given, begun or kept)
+    settings = continuing.resolve(given, begun or kept)
     _refuse_difference(where, kept, settings)
     return settings, False
 
@@ -66,13 +66,13 @@ def _begun(folder: Path, given: Experiment) -> Experiment | None:
     if not (folder / CONFIG).exists() or not any(map(_holds_something, begun)):
         return None
     found = experiment.from_json(folder / CONFIG)
-    _refuse_difference(folder, found, experiment.resolve(given, found))
+    _refuse_difference(folder, found, continuing.resolve(given, found))
     return found
 
 
 def _refuse_difference(where: Path, begun: Experiment, settings: Experiment) -> None:
     """Raises a `UserError` that names the fields that prevent `settings` from continuing a run."""
-    changed = experiment.difference(begun, settings)
+    changed = continuing.difference(begun, settings)
     if changed:
         raise UserError(
             f"{where} holds a run of another config: {'; '.join(changed)}.\n"

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from rnngen_jax import data, experiment, paths
+from rnngen_jax import continuing, data, experiment, paths
 from rnngen_jax.config import require
 from rnngen_jax.data.base import Dataset
 from rnngen_jax.data.source import array_split
@@ -99,7 +99,7 @@ class Run:
         """An 8-byte digest of the model's fields, images and parameters."""
         arrays = digests.named({"params": self.params, "extra": self.extra})
         facts = {
-            "identity": experiment.identity(self.experiment, self.spec),
+            "identity": continuing.identity(self.experiment, self.spec),
             "arrays": {name: digests.describe(np.asarray(array)) for name, array in arrays.items()},
         }
         return container.digest([digests.digest(facts).encode()])
@@ -362,7 +362,7 @@ def load_each(
         step = checkpoints.find(checkpoint if checkpoint is not None else checkpoints.default())
         spec = ImageSpec(**checkpoints.meta(step)["identity"]["spec"])
         model = experiment.build(settings, spec)
-        identity = experiment.identity(settings, spec)
+        identity = continuing.identity(settings, spec)
         found = checkpoints.restore_evaluated(step, model, identity, seeds)
 
     def of(seed_index: int) -> Run:

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from rnngen_jax import data, experiment, paths
+from rnngen_jax import continuing, data, experiment, paths
 from rnngen_jax.config import require
 from rnngen_jax.data.base import Dataset
 from rnngen_jax.data.feed import make_feed
@@ -147,7 +147,7 @@ def _train(
             training,
             settings.optimizers,
             folder,
-            experiment.identity(settings, dataset.spec),
+            continuing.identity(settings, dataset.spec),
             validate=validate,
             draw=grid_sampler(model, settings, dataset, folder, track),
             describe=accountant(settings, dataset.splits["train"].num),

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from rnngen_jax import cells, experiment, main, models
+from rnngen_jax import cells, continuing, experiment, main, models
 from rnngen_jax.models.grid import convolvable_names
 from rnngen_jax.shapes import ImageSpec
 from rnngen_jax.training import program
@@ -52,7 +52,7 @@ def test_a_cell_makes_a_training_step_in_a_generator(model, cell):
     """Traced with its gradients and not run: the state keeps its shapes and dtypes."""
     config = experiment.default(model)
     config.model.update(cell=cell, features=8)
-    settings = experiment.resolve(experiment.check(config))
+    settings = continuing.resolve(experiment.check(config))
     built = experiment.build(settings, SPEC)
     make_state = program.initial_state(built, settings.optimizers, settings.training)
     step = program.one_step(built, settings.optimizers, settings.training, lambda batch, key: batch)

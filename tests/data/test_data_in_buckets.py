@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from rnngen_jax import experiment
+from rnngen_jax import continuing, experiment
 from rnngen_jax.data import load
 from rnngen_jax.data import prepare as preparing
 from rnngen_jax.data.base import DataConfig
@@ -94,8 +94,8 @@ def test_the_same_data_by_another_spelling_do_not_stop_a_run(store, monkeypatch)
         return experiment.check(config)
 
     one = of("tfds:gs://bucket/data/digits")
-    assert experiment.difference(one, of("tfds:gs://bucket//data/./digits/")) == []
-    assert experiment.difference(one, of("tfds:gs://bucket/data/other")) != []
+    assert continuing.difference(one, of("tfds:gs://bucket//data/./digits/")) == []
+    assert continuing.difference(one, of("tfds:gs://bucket/data/other")) != []
 
 
 def test_in_an_epoch_no_image_is_of_two_hosts():

@@ -12,9 +12,9 @@ from parameters import moved, wave
 from rnngen_jax import models
 from rnngen_jax.errors import UserError
 from rnngen_jax.models import code_bound
-from rnngen_jax.models.codes import uniform
 from rnngen_jax.models.frozen import Frozen
 from rnngen_jax.models.two_stage import two_stage
+from rnngen_jax.models.uniform_prior import uniform
 from rnngen_jax.shapes import ImageSpec
 
 SPEC = ImageSpec(4, 4, levels=3, classes=2)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tiny_runs import rnngen
 
-from rnngen_jax import config_files, experiment
+from rnngen_jax import config_files, continuing, experiment
 from rnngen_jax.errors import UserError
 from rnngen_jax.pods import compiling, programs, steps, table
 from rnngen_jax.pods.compiling import Figures
@@ -129,7 +129,7 @@ def test_gradients_are_those_of_every_player_and_update():
     numbers = (8, 8, 1, 17, 10, 100)
 
     def counted():
-        settings = experiment.resolve(experiment.check(config))
+        settings = continuing.resolve(experiment.check(config))
         return programs.gradient_bytes(settings, programs.unseen(settings, numbers))
 
     def dense(*sizes):

@@ -13,7 +13,7 @@ from parameters import moved
 from PIL import Image
 from tiny_runs import rnngen, tree
 
-from rnngen_jax import data, experiment
+from rnngen_jax import continuing, data, experiment
 from rnngen_jax.commands import compress, decompress, rate_distortion
 from rnngen_jax.errors import RunError, UserError
 from rnngen_jax.evaluation import codec, container, lossy_formats, pictures
@@ -34,7 +34,7 @@ def made_of(name, levels=1):
     (config.model if name == "vqvae" else config.vqvae).update(TINY | {"levels": levels})
     if name == "code_rnn":
         config.model.update(PRIOR)
-    settings = experiment.resolve(experiment.check(config))
+    settings = continuing.resolve(experiment.check(config))
     model = experiment.build(settings, data.load(settings.data).spec)
     params, extra = jax.jit(model.init)(jax.random.key(1))
     params = moved(params)

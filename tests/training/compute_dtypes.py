@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from rnngen_jax import data, experiment
+from rnngen_jax import continuing, data, experiment
 from rnngen_jax.data.feed import fetch, make_feed
 from rnngen_jax.data.transforms import evaluation_transform, training_transform
 from rnngen_jax.evaluation import fidelity
@@ -38,7 +38,7 @@ def settings(name, dtype):
     config = loaded.get_config()
     config.training.update(steps=STEPS, batch_size=BATCH, seeds=SEEDS, compute_dtype=dtype)
     config.evaluation.num_images = IMAGES
-    return experiment.resolve(experiment.check(config))
+    return continuing.resolve(experiment.check(config))
 
 
 def train(name, dtype):

@@ -9,7 +9,7 @@ import pytest
 import traced
 import training_toys as toys
 
-from rnngen_jax import experiment, models
+from rnngen_jax import continuing, experiment, models
 from rnngen_jax.data.base import Dataset, Split
 from rnngen_jax.pods.programs import programs
 from rnngen_jax.shapes import spec_of
@@ -90,7 +90,7 @@ def settings(name, given, dtype="bfloat16", **training):
     for section, fields in given.items():
         config[section].update(fields)
     config.training.update(compute_dtype=dtype, **training)
-    return experiment.resolve(experiment.check(config))
+    return continuing.resolve(experiment.check(config))
 
 
 @functools.cache
@@ -199,14 +199,14 @@ def test_seeds_trained_at_once_are_those_trained_alone(tmp_path):
 def test_a_run_keeps_its_precision():
     given = {"model": {}}
     begun, other = (settings("pixel_rnn", given, dtype) for dtype in ("float32", "bfloat16"))
-    assert experiment.difference(begun, other) == [
+    assert continuing.difference(begun, other) == [
         "training.compute_dtype: 'float32' -> 'bfloat16'"
     ]
     # Its checkpoints are those of a model whose parameters are float32 in either.
-    assert experiment.identity(begun, SPEC) == experiment.identity(other, SPEC)
+    assert continuing.identity(begun, SPEC) == continuing.identity(other, SPEC)
     record = experiment.to_dict(begun)
     del record["training"]["compute_dtype"]  # as runs of earlier versions have it
-    assert experiment.difference(experiment.from_record(record, "config.json"), begun) == []
+    assert continuing.difference(experiment.from_record(record, "config.json"), begun) == []
 
 
 @pytest.mark.slow

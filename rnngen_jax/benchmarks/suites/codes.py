@@ -208,10 +208,11 @@ class _Bare(vqvae.Config):
             del params, train, mask
             return Assigned(z, jax.numpy.zeros((*z.shape[:-1], 1), "int32"), {}, extra, {})
 
-        def decode(params: Any, extra: Any, indices: Array) -> Array:
-            raise NotImplementedError
+        def no_codes(*given: Any) -> Any:
+            raise NotImplementedError("without a quantiser there are no codes to decode")
 
-        return Quantiser(self.vectors, CODES, 1, lambda key: ({}, {}), assign, unchanged, decode)
+        kept = self.vectors, CODES, 1, lambda key: ({}, {})
+        return Quantiser(*kept, assign, unchanged, decode=no_codes, alternatives=no_codes)
 
 
 def _fields(sizes: Sizes, quantiser: str) -> dict[str, Any]:

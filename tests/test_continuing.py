@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from rnngen_jax import experiment
+from rnngen_jax import continuing, experiment
 from rnngen_jax.errors import UserError
 
 
@@ -31,7 +31,7 @@ def test_difference_tells_what_may_change(section, field, value, allowed):
     old = experiment.check(experiment.default("pixel_rnn"))
     config = experiment.default("row_rnn" if field == "name" else "pixel_rnn")
     config[section][field] = value
-    found = experiment.difference(old, experiment.check(config))
+    found = continuing.difference(old, experiment.check(config))
     if allowed:
         assert found == []
     else:
@@ -42,7 +42,7 @@ def test_difference_tells_what_may_change(section, field, value, allowed):
 def test_a_run_goes_on_with_the_same_discriminator_alone():
     old = experiment.check({"model": {"name": "mlp_gan"}})
     new = experiment.check({"model": {"name": "mlp_gan"}, "discriminator": {"updates_per_step": 2}})
-    assert experiment.difference(old, new) == ["discriminator.updates_per_step: 1 -> 2"]
+    assert continuing.difference(old, new) == ["discriminator.updates_per_step: 1 -> 2"]
     assert experiment.check(experiment.to_dict(new)) == new
 
 
@@ -59,16 +59,16 @@ def test_another_spelling_of_the_datas_place_is_no_difference(tmp_path, monkeypa
     spellings = ["sets/mnist", "./sets/mnist", "sets/../sets/mnist/", f"{tmp_path}/sets/mnist"]
     for old in spellings:
         for new in spellings:
-            assert experiment.difference(of(old), of(new)) == []
+            assert continuing.difference(of(old), of(new)) == []
         for other in ("sets/fashion", f"{tmp_path}/mnist", "../sets/mnist"):
             line = f"data.name: '{kind}:{old}' -> '{kind}:{other}'"
-            assert experiment.difference(of(old), of(other)) == [line]
+            assert continuing.difference(of(old), of(other)) == [line]
     assert experiment.to_dict(of("./sets/mnist"))["data"]["name"] == f"{kind}:./sets/mnist"
 
 
 def test_what_may_change_are_fields():
     config = experiment.default("pixel_rnn")
-    for path in experiment.MAY_CHANGE:
+    for path in continuing.MAY_CHANGE:
         section, field = path.split(".")
         assert field in config[section]
 
@@ -88,24 +88,24 @@ def lengths(checked):
 
 
 def test_a_schedules_length_is_that_of_the_steps_that_the_run_begins_with():
-    begun = experiment.resolve(settings(warmup_steps=50))
+    begun = continuing.resolve(settings(warmup_steps=50))
     assert lengths(begun) == [(300, 50)] * 2
-    assert experiment.resolve(begun) == begun
+    assert continuing.resolve(begun) == begun
     assert experiment.check(experiment.to_dict(begun)) == begun
     # Of the run that goes on, whatever its steps: no difference, and the same schedule.
     for steps in (20, 300, 1000):
-        longer = experiment.resolve(settings(steps, warmup_steps=50), begun)
+        longer = continuing.resolve(settings(steps, warmup_steps=50), begun)
         assert lengths(longer) == [(300, 50)] * 2
-        assert experiment.difference(begun, longer) == []
-        assert lengths(experiment.resolve(settings(7, warmup_steps=50), longer)) == [(300, 50)] * 2
+        assert continuing.difference(begun, longer) == []
+        assert lengths(continuing.resolve(settings(7, warmup_steps=50), longer)) == [(300, 50)] * 2
 
 
 def test_a_length_that_is_given_is_kept_and_cannot_change():
-    begun = experiment.resolve(settings(decay_steps=900))
+    begun = continuing.resolve(settings(decay_steps=900))
     assert lengths(begun) == [(900, 0)] * 2
-    assert experiment.difference(begun, experiment.resolve(settings(400), begun)) == []
-    other = experiment.resolve(settings(400, decay_steps=400), begun)
-    assert experiment.difference(begun, other) == [
+    assert continuing.difference(begun, continuing.resolve(settings(400), begun)) == []
+    other = continuing.resolve(settings(400, decay_steps=400), begun)
+    assert continuing.difference(begun, other) == [
         "discriminator.decay_steps: 900 -> 400",
         "optimizer.decay_steps: 900 -> 400",
     ]
@@ -113,15 +113,15 @@ def test_a_length_that_is_given_is_kept_and_cannot_change():
 
 def test_a_constant_schedule_has_no_length():
     constant = settings(schedule="constant", warmup_steps=50)
-    assert experiment.resolve(constant) == constant
-    assert experiment.resolve(settings(10, schedule="constant", warmup_steps=50), constant)
+    assert continuing.resolve(constant) == constant
+    assert continuing.resolve(settings(10, schedule="constant", warmup_steps=50), constant)
     with pytest.raises(UserError, match=r"discriminator\.decay_steps=5 has no effect with sched"):
         experiment.check({"model": {"name": "mlp_gan"}, "discriminator": {"decay_steps": 5}})
 
 
 def test_another_schedule_is_a_difference():
-    begun = experiment.resolve(settings(schedule="constant", model="row_rnn"))
-    found = experiment.difference(begun, experiment.resolve(settings(400, "row_rnn"), begun))
+    begun = continuing.resolve(settings(schedule="constant", model="row_rnn"))
+    found = continuing.difference(begun, continuing.resolve(settings(400, "row_rnn"), begun))
     assert "optimizer.schedule: 'constant' -> 'cosine'" in found
 
 
@@ -140,23 +140,23 @@ def test_a_warmup_that_is_the_whole_schedule_is_refused_when_a_run_begins(sectio
     most = re.escape(most.replace("SECTION", section))
     said = rf"^config\.{section}\.warmup_steps must be < {most}, or -1 to use"
     with pytest.raises(UserError, match=said):
-        experiment.resolve(checked)
-    experiment.resolve(checked, checked)  # done with fewer steps than it began
+        continuing.resolve(checked)
+    continuing.resolve(checked, checked)  # done with fewer steps than it began
 
 
 def test_the_warmup_of_a_short_run_is_scaled_once():
     """A share of the steps that it begins with, whatever the steps that come later."""
     for schedule, length in (("cosine", 60), ("constant", 0)):
         fields = {"schedule": schedule, "warmup_fraction": 0.05}
-        begun = experiment.resolve(settings(60, **fields))
+        begun = continuing.resolve(settings(60, **fields))
         assert lengths(begun) == [(length, 3)] * 2
         for steps in (30, 60, 1000):
-            longer = experiment.resolve(settings(steps, **fields), begun)
+            longer = continuing.resolve(settings(steps, **fields), begun)
             assert lengths(longer) == [(length, 3)] * 2
-            assert experiment.difference(begun, longer) == []
-            assert experiment.resolve(settings(**fields), longer).optimizers == begun.optimizers
-    other = experiment.resolve(settings(1000, schedule="constant", warmup_steps=20), begun)
-    assert "optimizer.warmup_steps: 3 -> 20" in experiment.difference(begun, other)
+            assert continuing.difference(begun, longer) == []
+            assert continuing.resolve(settings(**fields), longer).optimizers == begun.optimizers
+    other = continuing.resolve(settings(1000, schedule="constant", warmup_steps=20), begun)
+    assert "optimizer.warmup_steps: 3 -> 20" in continuing.difference(begun, other)
 
 
 def test_a_judge_is_the_same_by_whatever_path(tmp_path, monkeypatch):
@@ -168,7 +168,7 @@ def test_a_judge_is_the_same_by_whatever_path(tmp_path, monkeypatch):
         config.evaluation.classifier = path
         return experiment.check(config)
 
-    assert experiment.difference(judged("judge"), judged(f"{tmp_path}/judge/")) == []
+    assert continuing.difference(judged("judge"), judged(f"{tmp_path}/judge/")) == []
     for one, other in (("judge", "other"), ("judge", ""), ("", "judge")):
-        (line,) = experiment.difference(judged(one), judged(other))
+        (line,) = continuing.difference(judged(one), judged(other))
         assert line.startswith("evaluation.classifier: ")
