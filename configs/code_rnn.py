@@ -9,7 +9,8 @@
         image, 1.317 bits per dimension, 256 levels; 1.524 under a unigram prior
 
     rnngen train --config=configs/code_rnn.py:fashion_mnist --workdir=runs/codes_fashion
-        one CPU core, min not measured; not run: bits per dimension, 256 levels
+        one CPU core, 20 min for both stages with other jobs running; at most 1907.0 ± 5.3 nats per
+        image, 3.509 bits per dimension, 256 levels; 3.693 under a unigram prior
 
     rnngen train --config=configs/code_rnn.py:cifar10 --workdir=runs/codes_cifar
         one GPU, min not measured; not run: bits per dimension; needs CIFAR-10 from TFDS
