@@ -118,7 +118,7 @@ REFUSED = {
     "prepare --input=folder:none --name=x --data_dir=d": "no such folder",
     "doctor --workdir=w": "holds no run",
     "bench --suite=trainin": "did you mean 'training'",
-    "bench --suite=": "must be one of all, choices, compile",
+    "bench --suite=": "must be one of all, choices, codec, codes, compile",
     "bench --rounds=0": "must be ≥ 1, got 0",
     "bench --shapes=64,16,128": "T,B,I,H;T,B,I,H;... with integers ≥ 1",
     "bench --out=c.py": "a folder",
