@@ -132,6 +132,41 @@ class Latent(NamedTuple):
     completion: str | None = None
 
 
+class Forecast(NamedTuple):
+    """Frames that follow given ones.
+
+    Attributes:
+      frames: drawn frames, `[B, M, H, W, C]`, of `spec.dtype`.
+      mean: the expected frame at each of the M steps, given the frames before it, float32
+        `[B, M, H, W, C]` in [0, 1].
+    """
+
+    frames: Array
+    mean: Array
+
+
+class Sequential(NamedTuple):
+    """Functions of a model of frames, log p(x) = Σ_t log p(x[t] | x[<t]) or a bound of it.
+
+    Attributes:
+      log_probs: `log_probs(params, extra, batch, key) -> [B, T]`, what each frame adds to
+        `log_prob`, nats, given the true frames before it.
+      forecast: `forecast(params, extra, key, context [B, N, H, W, C], horizon, label, temperature,
+        fed) -> Forecast` of the `horizon` (static) frames after N ≥ 0 given ones. `fed` (static) is
+        what a step is given of the one before: "sample", a drawn frame, so that the frames are a
+        draw from p; or "mean", the expected one, so that the means are the usual deterministic
+        prediction.
+      teacher_forced: `teacher_forced(params, extra, batch, key) -> float32 [B, T, H, W, C]`, the
+        expected frames given the true ones before each, in [0, 1].
+      stochastic: whether several forecasts of one context may differ in their means.
+    """
+
+    log_probs: Callable[[Params, Extra, Batch, Array], Array]
+    forecast: Callable[..., Forecast]
+    teacher_forced: Callable[[Params, Extra, Batch, Array], Array]
+    stochastic: bool
+
+
 class Model(NamedTuple):
     """A model as a set of pure functions, built for one `ImageSpec`.
 
@@ -181,6 +216,7 @@ class Model(NamedTuple):
       masses: the probabilities of intervals of levels, as in `ops.likelihoods.PixelLikelihood`;
         `None` where they take as long as those of all levels.
       latent: functions of latent-variable models (`Latent`).
+      sequential: functions of models of frames (`Sequential`).
       codes: for models with a codebook, what a prior over its codes needs (`models.codes.Codes`).
       lossy: for models with a codebook, coding of images by their codes alone
         (`models.codes.Lossy`).
@@ -215,6 +251,7 @@ class Model(NamedTuple):
     log_probs: Callable[..., Array] | None = None
     masses: Callable[[Array, Array, int, int], Array] | None = None
     latent: Latent | None = None
+    sequential: Sequential | None = None
     codes: Any = None
     lossy: Any = None
     log_probs_under: Mapping[str, Callable[[Params, Extra, Batch, Array], Array]] = {}
