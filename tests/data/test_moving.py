@@ -38,9 +38,9 @@ def reference(stills, split, index, *, frames, canvas, objects, speed, stochasti
             x, y = min(max(x, 0.0), 1.0), min(max(y, 0.0), 1.0)
             if stochastic and (left or right or top or bottom):
                 vx, vy = math.cos(2 * math.pi * u[5 + t]), math.sin(2 * math.pi * u[5 + t])
-                if left and vx < 0 or right and vx > 0:
+                if (left and vx < 0) or (right and vx > 0):
                     vx = -vx
-                if top and vy < 0 or bottom and vy > 0:
+                if (top and vy < 0) or (bottom and vy > 0):
                     vy = -vy
             elif not stochastic:
                 vx = -vx if left or right else vx
