@@ -148,6 +148,7 @@ def _train(
             settings.optimizers,
             folder,
             continuing.identity(settings, dataset.spec),
+            defaults=continuing.defaults(settings),
             validate=validate,
             draw=grid_sampler(model, settings, dataset, folder, track),
             describe=accountant(settings, dataset.splits["train"].num),
