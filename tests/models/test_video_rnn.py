@@ -81,7 +81,7 @@ EACH_LARGE = pytest.mark.parametrize("number", range(len(LARGE)), ids=map(named,
 
 @pytest.mark.parametrize("case", TINY, ids=named)
 def test_all_sequences_together_have_probability_one(case):
-    model, params, extra = built(*case)
+    model, params, _ = built(*case)
     for label in range(max(model.spec.classes, 1)):
         log_p = log_p_of(model, params, every_sequence(model.spec), label)
         np.testing.assert_allclose(np.exp(log_p).sum(), 1.0, atol=1e-6)
