@@ -152,7 +152,8 @@ def test_longer_sequences_begin_as_shorter_ones_and_objects_are_added():
 
 def test_batches_do_not_depend_on_hosts():
     split = load(DataConfig(name="moving", context=1, horizon=1)).splits["train"]
-    feed = make_feed(split, 8, 3, "stream")
+    feed = make_feed(split, 8, 3, "auto")
+    assert feed.resident is None, "not even sequences so small"
     calls = [(0, 2), (124_999, 125_001)]  # the latter straddles two epochs
     whole = list(feed.chunks(calls))
     halves = zip(feed.chunks(calls, 0, 2), feed.chunks(calls, 1, 2), strict=True)
@@ -253,6 +254,7 @@ def test_sequences_are_binarised_like_stills(binarisation):
         ({"horizon": 0}, r"config.data.horizon must be ≥ 1, got 0"),
         ({"speed": 1.5}, r"config.data.speed must be in \[0, 1\], got 1.5"),
         ({"bounces": "random"}, r"config.data.bounces must be one of deterministic, stochastic"),
+        ({"placement": "device"}, r"placement='device' needs all sequences of moving at once"),
         ({"name": "moving:digit"}, r"'digit' is not a data source; did you mean 'digits'"),
         ({"name": "moving:codes:runs/x"}, r"'moving:codes:runs/x': only pictures can move"),
         ({"name": "moving:moving:digits"}, r"only pictures can move"),
