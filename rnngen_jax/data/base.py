@@ -34,7 +34,8 @@ class DataConfig:
       shift: random translation by up to this many pixels each way, padded with zeros.
       flip: random left-right mirroring.
       placement: "device" keeps the split on the accelerator, "stream" reads batches in background
-        threads, "auto" chooses the device below 512 MiB. The batches are the same.
+        threads, "auto" chooses the device below 512 MiB. The batches are the same. Sequences of
+        `moving` are always streamed.
       context: of sequences, the number of frames that a prediction is given; `moving` makes
         sequences of `context + horizon` frames.
       horizon: of sequences, the number of frames to predict.
@@ -115,11 +116,14 @@ class Split(NamedTuple):
       read: `read(indices [N]) -> (items [N, ...], int32 [N])`, items in the spec's shape and
         dtype, and labels, 0 if the data has none. Thread-safe.
       key: the items' key in a batch, as in `ImageSpec.key`.
+      made: whether items are made as they are read, so many that no one reads them all: they are
+        streamed.
     """
 
     num: int
     read: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
     key: str = IMAGE
+    made: bool = False
 
 
 class Dataset(NamedTuple):

@@ -52,8 +52,13 @@ def load_source(argument: str, config: DataConfig) -> Source:
 
     Raises:
       UserError: a source that cannot be read or whose items are not still images, a canvas that
-        leaves no room to move, or colours for colour images.
+        leaves no room to move, colours for colour images, or placement "device".
     """
+    if config.placement == "device":
+        raise UserError(
+            f"config.data.placement='device' needs all sequences of {config.name} at once, which "
+            "are made as they are read; leave it at 'auto'."
+        )
     stills = _stills(argument or "digits", config)
     spec = stills.spec
     side = max(spec.height, spec.width)
@@ -142,7 +147,7 @@ def _split(images: Split, name: str, canvas: int, config: DataConfig, levels: in
         labels = labels if config.objects == 1 else np.zeros(len(indices), np.int32)
         return drawn, labels
 
-    return Split(num, read, FRAMES)
+    return Split(num, read, FRAMES, made=True)
 
 
 def coloured(images: np.ndarray, hues: np.ndarray) -> np.ndarray:
