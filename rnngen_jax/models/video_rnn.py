@@ -10,8 +10,10 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jax import Array
 
-from rnngen_jax.cells.base import Carry
+from rnngen_jax import cells
+from rnngen_jax.cells.base import Carry, Cell
 from rnngen_jax.config import refuse_unread, require_at_least, require_choice
+from rnngen_jax.errors import UserError
 from rnngen_jax.models import feeding
 from rnngen_jax.models.base import Extra, Model, Params, require_classes, require_mixture_read
 from rnngen_jax.models.frames import (
@@ -23,7 +25,7 @@ from rnngen_jax.models.frames import (
     require_frames,
     squared_error,
 )
-from rnngen_jax.models.recurrent import UnrolledConfig, cell_of, run_of
+from rnngen_jax.models.recurrent import UnrolledConfig, cell_of, refuse_lone_residual, run_of
 from rnngen_jax.modules import frame_codings
 from rnngen_jax.modules.video_rnn import VideoRNN, repeating
 from rnngen_jax.ops import likelihoods
@@ -37,8 +39,10 @@ class Config(UnrolledConfig):
     Attributes:
       encoder: "convolutions", with options such as "convolutions:stages=2,features=16,kernel=4",
         or "patches:size=4", which makes each patch of pixels a place of the map.
-      maps: the cell has a state at each place of the encoder's map, with shared weights; otherwise
-        one for the whole frame.
+      maps: the cell runs over the encoder's map, with a state at each place that sees those around
+        it: "conv_lstm", "conv_gru", "st_lstm", or any cell that can be convolved. Otherwise there
+        is one state for the whole frame.
+      kernel: side of the convolutions of such a cell, odd; 1 leaves each place alone.
       input_features: width D of the first layer's inputs, without maps.
       last: the last frame's value is an input of each value's raw outputs, at first so that the
         frame is predicted once more.
@@ -54,6 +58,7 @@ class Config(UnrolledConfig):
 
     encoder: str = "convolutions"
     maps: bool = False
+    kernel: int = 3
     input_features: int = 128
     last: bool = True
     class_conditional: bool = False
@@ -68,12 +73,40 @@ class Config(UnrolledConfig):
         feeding.from_spec(self.feeding)
         require_choice("config.model.objective", self.objective, OBJECTIVES)
         require_at_least(self, "config.model", 1, "input_features")
-        if self.maps:
-            refuse_unread(self, "config.model", "input_features", ("maps",))
+        refuse_unread(self, "config.model", "input_features" if self.maps else "kernel", ("maps",))
         if self.objective != "likelihood":
             for field in ("readout", "mixtures"):
                 refuse_unread(self, "config.model", field, ("objective",))
         require_mixture_read(self)
+
+    def check_cell(self) -> None:
+        """Raises a `UserError` for a cell that there is not, over maps or over vectors."""
+        if self.maps:
+            cell_over_maps(self)
+        else:
+            super().check_cell()
+
+
+def cell_over_maps(config: Config) -> Cell:
+    """The cell over the encoder's map.
+
+    Raises:
+      UserError: a cell that cannot run over maps, or one with a term of its own in the loss.
+    """
+    cell = cells.build_maps(
+        config.cell,
+        config.features,
+        config.kernel,
+        layers=config.layers,
+        residual=config.residual,
+        learned=config.learned_carry,
+    )
+    if cell.terms:
+        raise UserError(
+            f"config.model.cell={config.cell!r} adds {', '.join(cell.terms)} to the loss, which "
+            "video_rnn does not train; leave that option out."
+        )
+    return cell
 
 
 def build(config: Config, spec: ImageSpec) -> Model:
@@ -83,6 +116,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
       UserError: still images, an unknown cell, encoder or readout, or one unsuitable for the data.
     """
     require_frames("video_rnn", spec)
+    refuse_lone_residual(config)
     require_classes(config.class_conditional, spec)
     if config.objective == "likelihood":
         kind = config.readout
@@ -96,7 +130,7 @@ def build(config: Config, spec: ImageSpec) -> Model:
     net = VideoRNN(
         spec=spec,
         readout_size=readout.size,
-        cell=cell_of(config),
+        cell=cell_over_maps(config) if config.maps else cell_of(config),
         coding=coding,
         maps=config.maps,
         input_features=config.input_features,

@@ -193,6 +193,7 @@ CHANGES = {
         **READOUT,
         "encoder": ("patches:size=2", {}),
         "maps": (True, {"input_features": 128}),
+        "kernel": (5, {"maps": True, "input_features": 128}),
         "input_features": (9, {}),
         "last": (False, {}),
         "objective": ("mse", {}),

@@ -34,12 +34,14 @@ TINY = [
     ({"readout": "logistic_mixture", "last": False, **PATCHES}, GREY),
     ({"readout": "categorical", "layers": 2, "residual": True, **PATCHES}, GREY),
     ({"readout": "gaussian", "learned_carry": True, "cell": "min_gru", **PATCHES}, GREY),
-    ({"readout": "bernoulli", **MAPS, **PATCHES}, COLOUR),
+    ({"readout": "bernoulli", "cell": "conv_lstm:peepholes=True", **MAPS, **PATCHES}, COLOUR),
+    ({"readout": "bernoulli", "cell": "st_lstm", "layers": 2, **MAPS, **PATCHES}, COLOUR),
     ({"class_conditional": True, **MAPS, **PATCHES}, LABELLED),
 ]
 LARGE = [
     ({}, LONG),
-    ({"encoder": "patches:size=2", "cell": "lstm", **MAPS}, LONG),
+    ({"encoder": "patches:size=2", "cell": "conv_gru", **MAPS}, LONG),
+    ({"encoder": "patches:size=2", "cell": "st_lstm", "layers": 2, **MAPS}, LONG),
     ({"readout": "logistic_mixture", "encoder": "convolutions:stages=2"}, LONG),
     ({"class_conditional": True, "layers": 2}, LONG._replace(classes=2, channels=3)),
 ]
@@ -326,6 +328,15 @@ def test_missing_frames_and_pixels_are_completed():
             LONG,
             "input_features=9 has no effect with maps=True",
         ),
+        ({"kernel": 5}, LONG, "kernel=5 has no effect with maps=False"),
+        (
+            {"cell": "conv_lstm"},
+            LONG,
+            "'conv_lstm' runs over maps of features, and here each state",
+        ),
+        (MAPS | {"kernel": 4}, LONG, "kernel.*must be odd.*got 4"),
+        (MAPS | {"cell": "layer_norm_lstm"}, LONG, "cannot be convolved over maps; allowed: "),
+        (MAPS | {"cell": "st_lstm:decoupling=True"}, LONG, "adds decoupling to the loss"),
         ({"readout": "bernoulli"}, LONG, "5 levels"),
     ],
 )
