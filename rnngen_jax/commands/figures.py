@@ -58,7 +58,10 @@ def print_forecasts(metrics: Mapping[str, float], seeds: int) -> None:
     for name, unit in units.items():
         if name in metrics:
             title = f"{name.replace('_', ' ')}:"
-            print(f"{title:<20}{metrics[name]:.4f} ± {metrics[name + error]:.4f} {unit}".rstrip())
+            said = f"{title:<20}{metrics[name]:.4f} ± {metrics[name + error]:.4f} {unit}".rstrip()
+            forced = metrics.get(f"{name}_teacher_forced")
+            forced = None if name == "mse" else forced  # which has a line of its own
+            print(said + ("" if forced is None else f"; teacher-forced {forced:.4f}"))
 
 
 def print_usage(

@@ -67,12 +67,12 @@ def looker(
     """The jitted `look(params, extra, batch, key)` that `measure` calls.
 
     Its measures, by sequence and frame: `mse`, the squared error of values in [0, 1] summed over a
-    frame's pixels, of the prediction and, as `mse_copy_last`, of the last given frame;
-    `mse_teacher_forced`, given the true frames before; `psnr` in dB; `ssim` for frames of 7x7
-    pixels or more; `soft_cross_entropy`, Bernoulli with grey levels as probabilities, nats per
-    frame; `nats_per_frame`, the negative log-likelihood of each of the T frames given the true ones
-    before it, where there is a likelihood. Of a stochastic model the mean over `FUTURES` draws, and
-    `mse_best_of_k`.
+    frame's pixels, of the prediction and, as `mse_copy_last`, of the last given frame; `psnr` in
+    dB; `ssim` for frames of 7x7 pixels or more; `soft_cross_entropy`, Bernoulli with grey levels as
+    probabilities, nats per frame; all these again, as `mse_teacher_forced` and so on, of frames
+    expected given the true ones before; `nats_per_frame`, the negative log-likelihood of each of
+    the T frames given the true ones before it, where there is a likelihood. Of a stochastic model
+    the mean over `FUTURES` draws, and `mse_best_of_k`.
 
     Args:
       model: a model of frames.
@@ -97,23 +97,31 @@ def looker(
         frames, label = batch[spec.key], batch["label"]
         given, truth = frames[:, :context], unit(frames[:, context : context + horizon])
 
-        def of_one(key: Array) -> Measures:
+        def expected(key: Array, given: Array, label: Array) -> Array:
             made = sequential.forecast(params, extra, key, given, horizon, label, 1.0, "mean")
-            return compared(made.mean, truth, spec, protocol)
+            return made.mean
+
+        def drawn(key: Array) -> Measures:
+            """Of one future; a sequence's is the same in any batch."""
+            own = keys.per_example(key, batch["index"])
+            made = jax.vmap(expected)(own, given[:, None], label[:, None])[:, 0]
+            return compared(made, truth, spec, protocol)
 
         own = keys.named(key, "forecast")
         if sequential.stochastic:
-            each = jax.lax.map(of_one, jax.random.split(own, FUTURES))
+            each = jax.lax.map(drawn, jax.random.split(own, FUTURES))
             found = jax.tree.map(lambda x: x.mean(0), each)
             best = jnp.argmin(each["mse"].mean(-1), axis=0)  # of the whole horizon
             found["mse_best_of_k"] = jnp.take_along_axis(each["mse"], best[None, :, None], 0)[0]
         else:
-            found = of_one(own)
+            found = compared(expected(own, given, label), truth, spec, protocol)
         last = unit(frames[:, context - 1 : context]) if context else jnp.zeros_like(truth[:, :1])
-        found["mse_copy_last"] = _summed(jnp.square(truth - last))
+        last = jnp.broadcast_to(last, truth.shape)
+        found["mse_copy_last"] = compared(last, truth, spec, protocol)["mse"]
         forced = sequential.teacher_forced(params, extra, batch, keys.named(key, "log_prob"))
         forced = forced[:, context : context + horizon]
-        found["mse_teacher_forced"] = _summed(jnp.square(truth - forced))
+        for name, figures in compared(forced, truth, spec, protocol).items():
+            found[f"{name}_teacher_forced"] = figures
         if sequential.log_probs is not None:
             own = keys.named(key, "log_prob")
             found["nats_per_frame"] = -sequential.log_probs(params, extra, batch, own)

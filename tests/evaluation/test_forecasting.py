@@ -23,7 +23,7 @@ def toy(stochastic=False, likelihood=True):
     def forecast(params, extra, key, context, horizon, label, temperature, fed):
         del params, extra, label
         assert (fed, temperature) == ("mean", 1.0)
-        share = jax.random.uniform(key) if stochastic else 0.5
+        share = jax.random.uniform(key, (len(context), 1, 1, 1, 1)) if stochastic else 0.5
         last = context[:, -1:].astype(jnp.float32) / (SPEC.levels - 1)
         mean = share * jnp.repeat(last, horizon, axis=1)
         return Forecast(jnp.zeros_like(mean, jnp.uint8), mean)
@@ -51,6 +51,7 @@ def measured(model, size=4, protocol="strict"):
 TRUTH = np.float64(FRAMES[:, CONTEXT : CONTEXT + HORIZON]) / 4
 LAST = np.float64(FRAMES[:, CONTEXT - 1 : CONTEXT]) / 4
 MADE = np.repeat(LAST / 2, HORIZON, axis=1)
+FORCED = np.float64(FRAMES[:, 1:4]) / 4
 
 
 def summed(x):
@@ -64,13 +65,18 @@ def test_each_figure_is_its_definition(size):
     each = {
         "mse": summed((MADE - TRUTH) ** 2),
         "mse_copy_last": summed((LAST - TRUTH) ** 2),
-        "mse_teacher_forced": summed((np.float64(FRAMES[:, 1:4]) / 4 - TRUTH) ** 2),
+        "mse_teacher_forced": summed((FORCED - TRUTH) ** 2),
         "psnr": -10 * np.log10(summed((MADE - TRUTH) ** 2) / 56),
+        "psnr_teacher_forced": -10 * np.log10(summed((FORCED - TRUTH) ** 2) / 56),
         "nats_per_frame": np.float64(FRAMES).sum((2, 3, 4)),
     }
-    p = np.clip(MADE, 1e-7, 1 - 1e-7)
-    each["soft_cross_entropy"] = summed(-TRUTH * np.log(p) - (1 - TRUTH) * np.log(1 - p))
-    assert set(found.means) == {*each, "ssim"}
+    for ending, made in (("", MADE), ("_teacher_forced", FORCED)):
+        # The bounds are those of float32, whose 1 - 1e-7 is 1 - 2**-23.
+        p = np.clip(np.float32(made), 1e-7, np.float32(1 - 1e-7)).astype(np.float64)
+        each[f"soft_cross_entropy{ending}"] = summed(
+            -TRUTH * np.log(p) - (1 - TRUTH) * np.log(1 - p)
+        )
+    assert set(found.means) == {*each, "ssim", "ssim_teacher_forced"}
     for name, rows in each.items():
         np.testing.assert_allclose(found.means[name], rows.mean(0), rtol=1e-4)
         error = rows.std(0, ddof=1) / np.sqrt(11)
@@ -94,7 +100,12 @@ def test_protocols_differ_in_their_own_terms_alone():
 
 
 def test_a_stochastic_model_has_the_mean_and_the_best_of_its_futures():
-    metrics = measured(toy(stochastic=True), 11).metrics()
+    found = measured(toy(stochastic=True), 11)
+    metrics = found.metrics()
+    # A future depends on the sequence, not on its batch or its place there.
+    other = measured(toy(stochastic=True), 4).means
+    for name, mean in found.means.items():
+        np.testing.assert_allclose(other[name], mean, rtol=1e-5)
     assert metrics["mse_best_of_k"] < metrics["mse"] - 0.5
     # The best share of the last frame for each sequence bounds what any draw can reach.
     share = (summed(LAST * TRUTH).sum(1) / summed(LAST**2 * np.ones_like(TRUTH)).sum(1)).clip(0, 1)
