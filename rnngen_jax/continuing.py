@@ -97,6 +97,20 @@ def identity(experiment: Experiment, spec: ImageSpec) -> dict[str, Any]:
     return {"model": model, "spec": dict(spec._asdict())}
 
 
+def defaults(experiment: Experiment) -> dict[str, Any]:
+    """The defaults of the fields in `identity`, for checkpoints older than some of them.
+
+    A field is added to a model's config, or to the spec, with a default that leaves the model as it
+    was before.
+    """
+    model = to_mapping(type(experiment.model)())
+    if experiment.codes is not None:
+        model["tokenizer"] = to_mapping(type(experiment.codes)())
+    if experiment.judge is not None:
+        model["perceptual"] = to_mapping(type(experiment.judge)())
+    return {"model": model, "spec": dict(ImageSpec._field_defaults)}
+
+
 def difference(old: Experiment, new: Experiment) -> list[str]:
     """The fields that prevent `new` from continuing the run of `old`.
 

@@ -10,7 +10,6 @@ import numpy as np
 from tiny_runs import SIZES
 
 from rnngen_jax import continuing, data, experiment
-from rnngen_jax.data.base import DataConfig, Split
 from rnngen_jax.data.feed import fetch, make_feed
 from rnngen_jax.data.transforms import evaluation_transform, training_transform
 from rnngen_jax.evaluation import likelihood, sampling
@@ -63,9 +62,9 @@ def case(name, optimizer="sgd"):
         config[section].name, config[section].learning_rate = optimizer, RATES[optimizer]
     experiment.reset_unread(config, {f"config.{s}.name" for s in names_of(config)})
     settings = continuing.resolve(experiment.check(config))
-    whole = data.load(DataConfig())
+    whole = data.load(settings.data)
     split = whole.splits["train"]
-    few = Split(64, lambda index: split.read(index % 64))
+    few = split._replace(num=64, read=lambda index: split.read(index % 64))
     dataset = whole._replace(splits=dict.fromkeys(whole.splits, few))
     model = experiment.build(settings, dataset.spec)
     state = jax.jit(program.initial_state(model, settings.optimizers, settings.training))()

@@ -54,6 +54,9 @@ def module(file):
     return loaded
 
 
+# The embedded images, still or moving.
+DIGITS = ("digits", "moving:digits")
+
 CASES = [(file, preset) for file in FILES for preset in module(file).PRESETS]
 
 
@@ -88,11 +91,12 @@ class Traced(NamedTuple):
 def traced(file, preset):
     """A preset's program, which presets that differ in numbers alone share."""
     settings = continuing.resolve(experiment.check(tiny(file, preset)))
-    named, digits = settings.data.name, settings.data.name == "digits"
+    named, digits = settings.data.name, settings.data.name in DIGITS
     levels = 2 if settings.data.binarisation != "none" else 17 if digits else 256
     size = 8 if digits else 12
     colour = named.startswith(("tfds:cifar", "folder:"))
-    spec = spec_of((size, size, 3 if colour else 1), levels, 10)
+    frames = (5,) if named.startswith("moving:") else ()
+    spec = spec_of((*frames, size, size, 3 if colour else 1), levels, 10)
     every = experiment.to_dict(settings)
     every["data"]["name"] = every["evaluation"] = None
     shaped = {
@@ -126,7 +130,7 @@ def trace(settings, spec):
         drawn = jax.eval_shape(draw, *given, key, label=integers(2))
     if model.log_prob is not None:
         image = jax.ShapeDtypeStruct((3, *spec.shape), spec.dtype)
-        batch = {"image": image, "label": integers(3), "index": integers(3)}
+        batch = {spec.key: image, "label": integers(3), "index": integers(3)}
         scored = jax.eval_shape(model.log_prob, *given, batch, key)
     return Traced(settings, model, before, after, metrics, lowered.as_text(), drawn, scored)
 
@@ -196,7 +200,7 @@ def test_a_config_file_says_how_to_run_each_preset_and_what_it_gives(file):
     loaded = module(file)
     assert file.stem in models.names()
     assert loaded.get_config().to_dict() == loaded.get_config("digits").to_dict()
-    assert loaded.get_config().data.name == "digits"
+    assert loaded.get_config().data.name in DIGITS
     for preset in loaded.PRESETS:
         argument = "" if preset == "digits" else f":{preset}"
         lines = loaded.__doc__.splitlines()

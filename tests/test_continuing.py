@@ -6,6 +6,7 @@ import pytest
 
 from rnngen_jax import continuing, experiment
 from rnngen_jax.errors import UserError
+from rnngen_jax.shapes import ImageSpec
 
 
 @pytest.mark.parametrize(
@@ -172,3 +173,32 @@ def test_a_judge_is_the_same_by_whatever_path(tmp_path, monkeypatch):
     for one, other in (("judge", "other"), ("judge", ""), ("", "judge")):
         (line,) = continuing.difference(judged(one), judged(other))
         assert line.startswith("evaluation.classifier: ")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model": {"name": "pixel_rnn", "dropout": 0.5}},
+        {"model": {"name": "code_rnn"}, "tokenizer": "x", "vqgan": {"vectors": 5}},
+        {
+            "model": {"name": "vqgan", "perceptual_weight": 0.5},
+            "perceptual": "x",
+            "classifier": {"hidden": 7},
+        },
+    ],
+)
+def test_an_identity_has_a_default_for_each_field_but_names_digests_and_sizes(config):
+    def flat(values, path=()):
+        if not isinstance(values, dict):
+            return {path: values}
+        return {p: v for k, value in values.items() for p, v in flat(value, (*path, k)).items()}
+
+    settings = experiment.check(config)
+    identity = flat(continuing.identity(settings, ImageSpec(8, 8)))
+    defaults = flat(continuing.defaults(settings))
+    lacking = {path[-1] for path in identity.keys() - defaults.keys()}
+    assert {"name", "height", "width"} <= lacking <= {"name", "height", "width", "digest"}
+    assert defaults.keys() <= identity.keys()
+    given = {path[-1] for path in defaults if defaults[path] != identity[path]}
+    chosen = {name for values in config.values() if isinstance(values, dict) for name in values}
+    assert given == chosen - {"name"}

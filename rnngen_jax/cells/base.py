@@ -15,6 +15,7 @@ from jax import Array
 
 from rnngen_jax.errors import UserError
 from rnngen_jax.ops.devices import compiled_for
+from rnngen_jax.ops.patches import neighbours
 from rnngen_jax.ops.precision import matmul
 from rnngen_jax.ops.products import THIN, is_narrow, multiplier, product
 
@@ -36,6 +37,8 @@ class Gated(NamedTuple):
         the carry is h, which is also the output.
       offsets: of the K neighbouring places along the first axis whose states replace h in the
         products, for `convolved` cells; kernels are then `[K F, F]`.
+      side: of the square of neighbouring places along the last two axes before F whose states
+        replace h in the products, for cells `over_maps`; kernels are then `[side² F, F]`.
       inputs: `inputs(params) -> ({gate: W [D, F]}, {gate: b [F]})` for cells each of whose gates is
         `x W + h U + b`; `None` for all others.
     """
@@ -45,9 +48,12 @@ class Gated(NamedTuple):
     combine: Callable[[Carry, dict[str, Array]], Carry]
     offsets: tuple[int, ...] = (0,)
     inputs: Callable[[Params], tuple[dict[str, Array], dict[str, Array]]] | None = None
+    side: int = 1
 
     def spread(self, h: Array) -> Array:
         """`[P, ..., F]` to the neighbours' states `[P, ..., K F]`; h itself without neighbours."""
+        if self.side > 1:
+            return neighbours(h, self.side)
         if self.offsets == (0,):
             return h
         return jnp.concatenate([shifted(h, offset) for offset in self.offsets], axis=-1)
@@ -79,6 +85,9 @@ class Cell(NamedTuple):
       compose: for cells built from others, `compose(run, params, xs, first, carry) -> (carry, ys)`:
         runs each part over the whole sequence with `run(cell, params, xs, first, carry)`, with the
         same results as repeated `step`s; `first` is the cell's own initial carry.
+      maps: whether it runs over maps: the last two batch axes are their height and width, and a
+        place sees its neighbours.
+      terms: names of the last outputs, which are no features but terms of a loss (`apart`).
     """
 
     features: int
@@ -90,6 +99,8 @@ class Cell(NamedTuple):
     learned: Callable[[Params, tuple[int, ...], Any], Carry] | None = None
     gated: Gated | None = None
     compose: Callable[[Any, Params, Array, Carry, Carry], tuple[Carry, Array]] | None = None
+    maps: bool = False
+    terms: tuple[str, ...] = ()
 
 
 def initial_carry(cell: Cell, params: Params, batch_shape: tuple[int, ...], dtype: Any) -> Carry:
@@ -97,6 +108,24 @@ def initial_carry(cell: Cell, params: Params, batch_shape: tuple[int, ...], dtyp
     if cell.learned is not None:
         return cell.learned(params, batch_shape, dtype)
     return cell.carry(batch_shape, dtype)
+
+
+def apart(cell: Cell, ys: Array) -> tuple[Array, dict[str, Array]]:
+    """Separates the outputs of a cell over maps from the terms of a loss beside them.
+
+    Args:
+      cell: any cell.
+      ys: its outputs, `[T, B, H, W, F]`, or those of one step.
+
+    Returns:
+      The features `[T, B, H, W, F - N]`, and the N terms by name, `[T, B]`: they are the same at
+      all places of a map. Of a cell without terms, ys and an empty dict.
+    """
+    if not cell.terms:
+        return ys, {}
+    features = ys.shape[-1] - len(cell.terms)
+    terms = {name: ys[..., 0, 0, features + n] for n, name in enumerate(cell.terms)}
+    return ys[..., :features], terms
 
 
 def input_kernel(key: Array, in_features: int, features: int) -> Array:

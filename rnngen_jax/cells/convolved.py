@@ -6,6 +6,32 @@ import numpy as np
 from jax import Array
 
 from rnngen_jax.cells.base import Cell, Inputs, Params, gated_step, recurrent_kernel
+from rnngen_jax.errors import UserError
+
+
+def wide_kernel(keys: Array, features: int) -> Array:
+    """Orthogonal kernels of K places on top of each other, `[K F, F]`, from K keys.
+
+    They are scaled so that the K terms together keep the norm of a state.
+    """
+    return len(keys) ** -0.5 * jnp.concatenate([recurrent_kernel(k, features) for k in keys])
+
+
+def with_wide_kernels(params: Params, key: Array, places: int) -> Params:
+    """A gated cell's parameters with recurrent kernels `[F, F]` redrawn as `[K F, F]`."""
+    kernels, tree = jax.tree.flatten(params["recurrent"])
+    keys = jax.random.split(key, (len(kernels), places))
+    drawn = [wide_kernel(of_gate, len(u)) for of_gate, u in zip(keys, kernels, strict=True)]
+    return {**params, "recurrent": jax.tree.unflatten(tree, drawn)}
+
+
+def takes_any_width(cell: Cell) -> bool:
+    """Whether a cell applies weights to all its inputs, so they may have any width."""
+    try:
+        jax.eval_shape(lambda: cell.init(jax.random.key(0), cell.features + 1))
+    except UserError:
+        return False
+    return True
 
 
 def convolved(cell: Cell, offsets: tuple[int, ...], mask: np.ndarray | None = None) -> Cell:
@@ -33,15 +59,7 @@ def convolved(cell: Cell, offsets: tuple[int, ...], mask: np.ndarray | None = No
         params = cell.init(key_cell, in_features)
         if cell.gated is None:
             return params
-        kernels, tree = jax.tree.flatten(params["recurrent"])
-        keys = jax.random.split(key_kernels, (len(kernels), len(offsets)))
-        # Scaled so that the K terms together keep the norm of a state.
-        scale = len(offsets) ** -0.5
-        drawn = [
-            scale * jnp.concatenate([recurrent_kernel(k, cell.features) for k in of_gate])
-            for of_gate in keys
-        ]
-        return {**params, "recurrent": jax.tree.unflatten(tree, drawn)}
+        return with_wide_kernels(params, key_kernels, len(offsets))
 
     def inputs(params: Params, xs: Array) -> Inputs:
         if mask is not None:

@@ -59,4 +59,6 @@ def learned_carry(cell: Cell) -> Cell:
         learned=learned,
         gated=gated,
         compose=compose,
+        maps=cell.maps,
+        terms=cell.terms,
     )

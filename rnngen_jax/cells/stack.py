@@ -78,4 +78,5 @@ def stack(cells: Sequence[Cell], *, residual: bool = False) -> Cell:
         step,
         learned=learned if has_learned else None,
         compose=compose,
+        maps=any(cell.maps for cell in cells),
     )

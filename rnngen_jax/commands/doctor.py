@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rnngen_jax.data.base import DataConfig, Dataset
     from rnngen_jax.experiment import Experiment
     from rnngen_jax.models.base import Model
+    from rnngen_jax.shapes import ImageSpec
     from rnngen_jax.training.checkpoints import Checkpoints
 
 Found = TypeVar("Found")
@@ -177,7 +178,7 @@ def _open(config: "DataConfig") -> "Dataset | None":
         spec = dataset.spec
         sizes = ", ".join(f"{split.num} {name}" for name, split in dataset.splits.items())
         print(
-            f"data {config.name}: {spec.height}x{spec.width}x{spec.channels}, {spec.levels} "
+            f"data {config.name}: {'x'.join(map(str, spec.shape))}, {spec.levels} "
             f"levels, {spec.classes} classes; {sizes}"
         )
     return dataset
@@ -237,11 +238,11 @@ def _checkpoints(
             print(f"checkpoint {step}: as it was written, but there is no model to open it with")
         return False, 0
     identity = continuing.identity(settings, dataset.spec)
-    seeds = settings.training.seeds
+    defaults, seeds = continuing.defaults(settings), settings.training.seeds
     for step in whole:
 
         def restore(step: int = step) -> object:
-            return checkpoints.restore_evaluated(step, model, identity, seeds)
+            return checkpoints.restore_evaluated(step, model, identity, seeds, defaults)
 
         opens = _tried(f"checkpoint {step}", restore) is not None
         if opens:
@@ -251,7 +252,7 @@ def _checkpoints(
         where = "config.evaluation.classifier"
         judge = _tried("judge", lambda: open_judge(settings.evaluation.classifier, dataset, where))
         sound = sound and judge is not None
-    logged = _resumed(checkpoints, settings, model, identity, whole[-1]) if whole else 0
+    logged = _resumed(checkpoints, settings, model, dataset.spec, whole[-1]) if whole else 0
     return sound and logged is not None, logged or 0
 
 
@@ -259,18 +260,20 @@ def _resumed(
     checkpoints: "Checkpoints",
     settings: "Experiment",
     model: "Model",
-    identity: dict[str, Any],
+    spec: "ImageSpec",
     step: int,
 ) -> int | None:
     """The step up to which metrics had been written; `None` if `step` cannot be resumed from."""
     import jax
 
+    from rnngen_jax import continuing
     from rnngen_jax.training.program import initial_state
     from rnngen_jax.training.standing import Standing
 
     def resume() -> int:
         state = initial_state(model, settings.optimizers, settings.training)
-        _, meta = checkpoints.restore(step, jax.eval_shape(state), identity)
+        identity, defaults = continuing.identity(settings, spec), continuing.defaults(settings)
+        _, meta = checkpoints.restore(step, jax.eval_shape(state), identity, defaults)
         return Standing.of(meta).logged
 
     return _tried(f"resuming from checkpoint {step}", resume)

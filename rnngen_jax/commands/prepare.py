@@ -11,7 +11,8 @@ from rnngen_jax.commands.flags import INPUT, Flag
 
 FLAGS = (
     INPUT._replace(
-        required=True, help="digits, idx:FOLDER, folder:FOLDER, npz:FILE, tfds:NAME or codes:RUN"
+        required=True,
+        help="digits, idx:FOLDER, folder:FOLDER, frames:FOLDER, npz:FILE, tfds:NAME or codes:RUN",
     ),
     Flag("name", "string", "name of the new data set: lower-case, digits and _", required=True),
     Flag(

@@ -8,7 +8,7 @@ open, `continued(argument, begun)` takes the one that a run began with.
 import importlib
 from types import ModuleType
 
-from rnngen_jax.config import nearest
+from rnngen_jax.config import nearest, refuse_unread
 from rnngen_jax.data.base import DataConfig, Dataset
 from rnngen_jax.discovery import defining
 from rnngen_jax.errors import UserError
@@ -57,8 +57,8 @@ def load(config: DataConfig) -> Dataset:
       The data set; `spec` has 2 levels under any binarisation.
 
     Raises:
-      UserError: an unknown source, missing or invalid files, or more classes than
-        `source.MOST_CLASSES`.
+      UserError: an unknown source, missing or invalid files, more classes than
+        `source.MOST_CLASSES`, or fields of sequences for still images.
     """
     # Imported here: configs import this package for `DataConfig` and should load fast.
     from rnngen_jax.data import binarise, source
@@ -70,6 +70,8 @@ def load(config: DataConfig) -> Dataset:
         )
     found = _module(name).load_source(argument, config)
     source.check_classes(found.classes, config.name)
+    for field in ("context", "horizon") if len(found.shape) == 3 else ():
+        refuse_unread(config, "config.data", field, ["name"], ", whose items are still images")
     # Before the split, as a static draw is keyed by an image's index in the source.
     splits = {
         split: binarise.binarised(split, images, config.binarisation, found.levels)

@@ -88,7 +88,7 @@ def make_feed(split: Split, batch_size: int, seed: int, placement: str, seeds: i
     allowed = f"in [1, {split.num}] (the number of images)"
     require(1 <= batch_size <= split.num, "batch_size", batch_size, allowed)
     image, _ = split.read(np.zeros(1, np.int64))
-    on_device = lies_on_device(placement, image.nbytes, split.num)
+    on_device = lies_on_device(placement, split, image.nbytes)
 
     # Each seed's batch lies in one epoch of its own order, or in two.
     permuted = functools.lru_cache(maxsize=4 * seeds)(permutation)
@@ -134,14 +134,16 @@ def make_feed(split: Split, batch_size: int, seed: int, placement: str, seeds: i
     return Feed(None, streamed)
 
 
-def lies_on_device(placement: str, image_bytes: int, num: int) -> bool:
-    """Whether a split of `num` images of so many bytes is put on the device.
+def lies_on_device(placement: str, split: Split, item_bytes: int) -> bool:
+    """Whether a split is put on the device; never one whose items are made as they are read.
 
     Args:
       placement: as for `make_feed`.
+      split: the items.
+      item_bytes: of one item.
     """
-    small = image_bytes * num < DEVICE_BYTES
-    return placement == "device" or (placement == "auto" and small)
+    small = item_bytes * split.num < DEVICE_BYTES
+    return not split.made and (placement == "device" or (placement == "auto" and small))
 
 
 def fetch(resident: Mapping[str, Array] | None, item: Mapping[str, Array]) -> dict[str, Array]:

@@ -46,15 +46,7 @@ def load_source(argument: str, config: DataConfig) -> Source:
         or size, a link that leaves the folder, or an unknown layout. Where images are decoded on
         each read, a damaged one raises then.
     """
-    need_argument(argument, "folder", "FOLDER")
-    if is_remote(argument):
-        raise UserError(
-            f"config.data.name='folder:{argument}': single images are read from a local folder "
-            "only; import it with `rnngen prepare`, whose files can be in a bucket."
-        )
-    root = path_of(argument)
-    hint = "set it to folder:FOLDER, a folder of your images"
-    require_folder(root, hint, f"config.data.name='folder:{argument}' ({root.absolute()})")
+    root = local_folder(argument, "folder", "images")
     files = {
         name: [listed[i] for i in permutation(0, 0, len(listed))]
         for name, listed in _layout(root).items()
@@ -74,6 +66,29 @@ def load_source(argument: str, config: DataConfig) -> Source:
     return from_arrays(arrays, levels=256, where=str(root), classes=classes)
 
 
+def local_folder(argument: str, source: str, what: str) -> Path:
+    """The folder that the argument of a source names.
+
+    Args:
+      argument: of the source.
+      source: the source's name.
+      what: it should hold, for messages.
+
+    Raises:
+      UserError: no argument, no such folder, or one in a bucket.
+    """
+    need_argument(argument, source, "FOLDER")
+    if is_remote(argument):
+        raise UserError(
+            f"config.data.name='{source}:{argument}': single images are read from a local folder "
+            "only; import it with `rnngen prepare`, whose files can be in a bucket."
+        )
+    root = path_of(argument)
+    hint = f"set it to {source}:FOLDER, a folder of your {what}"
+    require_folder(root, hint, f"config.data.name='{source}:{argument}' ({root.absolute()})")
+    return root
+
+
 def read_image(path: Path) -> np.ndarray:
     """One whole image file, uint8 `[H, W, C]` with C of 1 or 3.
 
@@ -87,9 +102,23 @@ def read_image(path: Path) -> np.ndarray:
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
-def _layout(root: Path) -> dict[str, list[tuple[Path, str]]]:
-    """Image files and the names of their classes, "" without classes, by split."""
-    entries = _entries(root, root)
+def is_deep_png(path: Path) -> bool:
+    """Whether a file is a PNG of 16 bits per channel, by its own header.
+
+    Pillow silently opens 16-bit RGB as 8-bit RGB.
+    """
+    with opened(path) as file:
+        header = file.read(_PNG_DEPTH + 1)
+    return header.startswith(_PNG) and header[_PNG_DEPTH] == 16
+
+
+def by_split(root: Path, endings: Sequence[str] = ENDINGS) -> dict[str, Path]:
+    """Folders by split; without folders of splits, `root` itself is train.
+
+    Raises:
+      UserError: as `entries_of`; no train, other entries beside splits, or a split misspelt.
+    """
+    entries = entries_of(root, root, endings)
     for entry in entries:  # else "Train" would count as a class, and Test as training images
         if entry.is_dir() and entry.name.lower() in SPLITS and entry.name not in SPLITS:
             raise UserError(
@@ -97,7 +126,7 @@ def _layout(root: Path) -> dict[str, list[tuple[Path, str]]]:
                 f"{entry.name.lower()}."
             )
     if not any(entry.is_dir() and entry.name in SPLITS for entry in entries):
-        return {"train": _classes(root, root)}
+        return {"train": root}
     for entry in entries:
         if not entry.is_dir() or entry.name not in SPLITS:
             raise UserError(
@@ -106,27 +135,32 @@ def _layout(root: Path) -> dict[str, list[tuple[Path, str]]]:
     found = [entry.name for entry in entries]
     if "train" not in found:
         raise UserError(f"{root}: holds {' and '.join(found)} but no folder 'train'; give one.")
-    return {name: _classes(root / name, root) for name in SPLITS if name in found}
+    return {name: root / name for name in SPLITS if name in found}
+
+
+def _layout(root: Path) -> dict[str, list[tuple[Path, str]]]:
+    """Image files and the names of their classes, "" without classes, by split."""
+    return {name: _classes(folder, root) for name, folder in by_split(root).items()}
 
 
 def _classes(folder: Path, root: Path) -> list[tuple[Path, str]]:
     """Image files with their classes' names, of the folder itself or of its subfolders."""
-    entries = _entries(folder, root)
+    entries = entries_of(folder, root)
     if not any(entry.is_dir() for entry in entries):
         return [(path, "") for path in entries]
     listed = []
     for entry in entries:
         if not entry.is_dir():
             raise UserError(f"{entry}: is beside folders of classes; move it into one of them.")
-        for path in _entries(entry, root):
+        for path in entries_of(entry, root):
             if path.is_dir():
                 raise UserError(f"{path}: is a folder within a class; only images may be there.")
             listed.append((path, entry.name))
     return listed
 
 
-def _entries(folder: Path, root: Path) -> list[Path]:
-    """A folder's visible entries, sorted: folders and files with an image's ending.
+def entries_of(folder: Path, root: Path, endings: Sequence[str] = ENDINGS) -> list[Path]:
+    """A folder's visible entries, sorted: folders and files with one of these endings.
 
     Raises:
       UserError: no entries, other files, or a link that leaves `root`.
@@ -134,16 +168,16 @@ def _entries(folder: Path, root: Path) -> list[Path]:
     within = os.path.realpath(root)
     entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     if not entries:
-        raise UserError(f"{folder}: the folder is empty; put {', '.join(ENDINGS)} files there.")
+        raise UserError(f"{folder}: the folder is empty; put {', '.join(endings)} files there.")
     for entry in entries:
         if not pathlib.Path(os.path.realpath(entry)).is_relative_to(within):
             raise UserError(f"{entry}: is a link that leaves {root}; put the file itself there.")
         if entry.is_dir():
             continue
         require_file(entry, "remove it")
-        if entry.suffix.lower() not in ENDINGS:
+        if entry.suffix.lower() not in endings:
             raise UserError(
-                f"{entry}: does not end in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}; convert it "
+                f"{entry}: does not end in {', '.join(endings[:-1])} or {endings[-1]}; convert it "
                 "if it is an image, or move it out of the folder."
             )
     return entries
@@ -172,7 +206,7 @@ def _common_shape(paths: Sequence[Path]) -> tuple[int, int, int]:
                 f"{path} must be {_words(first)}, as {paths[0]} is, got {_words(shape)}. "
                 "All must have one size, and be all grey or all RGB: crop or resize them first."
             )
-    assert first is not None  # _entries refuses an empty folder
+    assert first is not None  # entries_of refuses an empty folder
     return first
 
 
@@ -218,10 +252,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 def _check(image: Image.Image, path: Path) -> None:
     """Raises a `UserError` for unsupported images."""
-    with opened(path) as file:
-        header = file.read(_PNG_DEPTH + 1)
-    # Pillow silently opens 16-bit RGB as 8-bit RGB, so the file's own header is checked.
-    deep = image.mode.startswith("I") or (header.startswith(_PNG) and header[_PNG_DEPTH] == 16)
+    deep = image.mode.startswith("I") or is_deep_png(path)
     if deep or image.mode not in ("L", "RGB"):
         kind = "16 bits per channel" if deep else f"mode {image.mode}"
         raise UserError(

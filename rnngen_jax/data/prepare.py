@@ -16,7 +16,7 @@ import numpy as np
 from rnngen_jax import paths
 from rnngen_jax.config import require
 from rnngen_jax.data import load, tfds
-from rnngen_jax.data.base import DataConfig, Dataset, Split
+from rnngen_jax.data.base import MOVING, DataConfig, Dataset, Split
 from rnngen_jax.data.source import path_of
 from rnngen_jax.errors import UserError
 from rnngen_jax.files import upload
@@ -25,6 +25,7 @@ from rnngen_jax.paths import Path
 VERSION = "1.0.0"
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _AT_A_TIME = 1024
+_BYTES_AT_A_TIME = 64 * 2**20
 
 
 def prepare(source: DataConfig, name: str, data_dir: str | os.PathLike[str] | None = None) -> Path:
@@ -45,8 +46,8 @@ def prepare(source: DataConfig, name: str, data_dir: str | os.PathLike[str] | No
       The data set's folder, `data_dir/name`.
 
     Raises:
-      UserError: an invalid or existing name, a source that cannot be read, or a folder that cannot
-        be written to.
+      UserError: an invalid or existing name, a source that cannot be read or that makes its items
+        as they are read, or a folder that cannot be written to.
     """
     allowed = "lower-case letters, digits and underscores, a letter first"
     require(_NAME.fullmatch(name) is not None, "name", name, allowed)
@@ -54,6 +55,11 @@ def prepare(source: DataConfig, name: str, data_dir: str | os.PathLike[str] | No
     target = folder / name
     if paths.exists(target):
         raise UserError(f"{target}: exists already and is left as it is; give another name.")
+    if source.name.partition(":")[0] == MOVING:
+        raise UserError(
+            f"{source.name}: is made as it is read, one sequence like any other, so there is "
+            f"nothing to prepare; train with config.data.name={source.name}."
+        )
     dataset = load(dataclasses.replace(source, binarisation="none"))
     if paths.is_remote(folder):
         with tempfile.TemporaryDirectory() as temporary:
@@ -86,22 +92,22 @@ def _build(dataset: Dataset, source: DataConfig, name: str, folder: pathlib.Path
     features = tensorflow_datasets.features
     spec = dataset.spec
     # Raw bytes are read ten times as fast as PNG, and TFDS can write them without TensorFlow.
-    described: dict[str, Any] = {
-        "image": features.Tensor(
-            shape=(spec.height, spec.width, spec.channels), dtype=np.uint8, encoding="bytes"
-        )
-    }
+    tensor = features.Tensor(shape=spec.shape, dtype=np.uint8, encoding="bytes")
+    described: dict[str, Any] = {spec.key: tensor}
     if spec.classes:
         described["label"] = features.ClassLabel(num_classes=spec.classes)
     total = sum(split.num for split in dataset.splits.values())
     bar = tqdm(total=total, desc=name, unit=" images", disable=None)  # None: only on a terminal
 
+    # Sequences are larger than images.
+    many = max(1, min(_AT_A_TIME, _BYTES_AT_A_TIME // spec.dims))
+
     def examples(split: Split) -> Iterator[tuple[int, dict[str, Any]]]:
-        for start in range(0, split.num, _AT_A_TIME):
-            indices = np.arange(start, min(start + _AT_A_TIME, split.num))
+        for start in range(0, split.num, many):
+            indices = np.arange(start, min(start + many, split.num))
             images, labels = split.read(indices)
             for index, image, label in zip(indices, images, labels, strict=True):
-                example = {"image": image, "label": int(label)}
+                example = {spec.key: image, "label": int(label)}
                 yield int(index), {key: example[key] for key in described}
             bar.update(len(indices))
 

@@ -2,8 +2,9 @@
 
 A name is looked up in $TFDS_DATA_DIR, by default `~/tensorflow_datasets`; the newest version is
 used. An argument with a slash is a path: of the data set's folder, or of one version within it.
-TensorFlow is not needed. Images are the feature `image`, uint8 of one fixed shape; classes, if any,
-are the feature `label`, a ClassLabel. Other features, and splits other than train, validation and
+TensorFlow is not needed. Images are the feature `image`, uint8 of one fixed shape `[H, W, C]`, or
+sequences the feature `frames`, `[T, H, W, C]`; classes, if any, are the feature `label`, a
+ClassLabel. Other features, and splits other than train, validation and
 test, are ignored. `prepare` makes such a data set from any other source. Images are read on demand.
 """
 
@@ -21,6 +22,7 @@ from rnngen_jax.data.source import Source, need_argument, path_of, resolved
 from rnngen_jax.errors import UserError
 from rnngen_jax.files import require_file, require_folder
 from rnngen_jax.paths import Path
+from rnngen_jax.shapes import FRAMES, IMAGE
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _FEATURES = "tensorflow_datasets.core.features."
@@ -75,7 +77,7 @@ def load_source(argument: str, config: DataConfig) -> Source:
             f"{folder}: the file format must be array_record, got {given}. "
             "Prepare it again with TFDS's file_format='array_record'."
         )
-    shape, classes = _image_shape(features, folder), _classes(features, folder)
+    shape, classes = _item_shape(features, folder), _classes(features, folder)
     levels = metadata.get("levels", 256)
     right = type(levels) is int and 2 <= levels <= 256
     require(right, f"{folder}: levels in metadata.json", levels, "an integer in [2, 256]")
@@ -93,7 +95,7 @@ def load_source(argument: str, config: DataConfig) -> Source:
 def _split(
     builder: Any,
     name: str,
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     levels: int,
     classes: int,
     folder: Path,
@@ -107,10 +109,12 @@ def _split(
     if not num:
         raise UserError(f"{folder}: the split {name} is empty; prepare the data set again.")
 
+    key = IMAGE if len(shape) == 3 else FRAMES
+
     def read(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         try:
             examples = records.__getitems__([int(index) for index in indices])
-            images = np.stack([example["image"] for example in examples]).reshape(-1, *shape)
+            images = np.stack([example[key] for example in examples]).reshape(-1, *shape)
         except Exception as error:
             raise _damaged(folder, error) from error
         labels = np.array([example["label"] if classes else 0 for example in examples])
@@ -123,7 +127,7 @@ def _split(
         return images, labels.astype(np.int32)
 
     read(np.array([0, num - 1]))  # detects missing or truncated files now
-    return Split(num, read)
+    return Split(num, read, key)
 
 
 def _find(argument: str) -> Path:
@@ -200,16 +204,19 @@ def _items(content: Any) -> Iterator[tuple[str, Any]]:
             yield from _items(value)
 
 
-def _image_shape(features: Mapping[str, Any], folder: Path) -> tuple[int, int, int]:
-    """The images' shape `(H, W, C)` in the data set's description."""
-    if "image" not in features:
+def _item_shape(features: Mapping[str, Any], folder: Path) -> tuple[int, ...]:
+    """The shape `(H, W, C)` of images, or `(T, H, W, C)` of frames, in the description."""
+    key, axes = (FRAMES, "(T, H, W, C)") if FRAMES in features else (IMAGE, "(H, W, C)")
+    if key not in features:
         given = ", ".join(sorted(features)) or "unnamed"  # unordered, as in a protobuf map
-        raise UserError(f"{folder}: must have a feature 'image', got {given}.")
-    image = features["image"]
-    dtype, shape = np.dtype(image.np_dtype), image.shape
-    require(dtype == np.uint8, f"{folder}: the images' dtype", dtype.name, "uint8")
-    right = len(shape) == 3 and shape[-1] in (1, 3)
-    require(right, f"{folder}: the images' shape", shape, "(H, W, C) with C 1 or 3")
+        raise UserError(f"{folder}: must have a feature 'image' or 'frames', got {given}.")
+    if key == FRAMES and IMAGE in features:
+        raise UserError(f"{folder}: has the features 'image' and 'frames'; keep one of them.")
+    item = features[key]
+    dtype, shape = np.dtype(item.np_dtype), item.shape
+    require(dtype == np.uint8, f"{folder}: the dtype of {key!r}", dtype.name, "uint8")
+    right = len(shape) == len(axes.split(",")) and shape[-1] in (1, 3)
+    require(right, f"{folder}: the shape of {key!r}", shape, f"{axes} with C 1 or 3")
     if None in shape:
         raise UserError(
             f"{folder}: the images must have one size, got the shape {shape}. Resize them first."

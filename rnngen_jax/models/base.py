@@ -150,18 +150,18 @@ class Sequential(NamedTuple):
 
     Attributes:
       log_probs: `log_probs(params, extra, batch, key) -> [B, T]`, what each frame adds to
-        `log_prob`, nats, given the true frames before it.
+        `log_prob`, nats, given the true frames before it; `None` without a likelihood.
       forecast: `forecast(params, extra, key, context [B, N, H, W, C], horizon, label, temperature,
         fed) -> Forecast` of the `horizon` (static) frames after N ≥ 0 given ones. `fed` (static) is
         what a step is given of the one before: "sample", a drawn frame, so that the frames are a
         draw from p; or "mean", the expected one, so that the means are the usual deterministic
-        prediction.
+        prediction. Without a likelihood only means can be fed, and frames are the nearest levels.
       teacher_forced: `teacher_forced(params, extra, batch, key) -> float32 [B, T, H, W, C]`, the
         expected frames given the true ones before each, in [0, 1].
       stochastic: whether several forecasts of one context may differ in their means.
     """
 
-    log_probs: Callable[[Params, Extra, Batch, Array], Array]
+    log_probs: Callable[[Params, Extra, Batch, Array], Array] | None
     forecast: Callable[..., Forecast]
     teacher_forced: Callable[[Params, Extra, Batch, Array], Array]
     stochastic: bool

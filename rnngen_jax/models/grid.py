@@ -12,6 +12,7 @@ from jax import Array
 
 from rnngen_jax import cells, keys, recurrence
 from rnngen_jax.cells.base import Cell
+from rnngen_jax.cells.convolved import takes_any_width
 from rnngen_jax.config import require, require_at_least, require_choice
 from rnngen_jax.errors import UserError
 from rnngen_jax.models.autoregressive import (
@@ -101,16 +102,7 @@ def convolvable_names() -> list[str]:
 
 
 def _is_convolvable(cell: Cell) -> bool:
-    return (cell.gated is not None or cell.linear is not None) and _takes_any_input(cell)
-
-
-def _takes_any_input(cell: Cell) -> bool:
-    """Whether a cell applies weights to all its inputs, so they may have any width."""
-    try:
-        jax.eval_shape(lambda: cell.init(jax.random.key(0), cell.features + 1))
-    except UserError:
-        return False
-    return True
+    return (cell.gated is not None or cell.linear is not None) and takes_any_width(cell)
 
 
 # The layers' states, the labels [B], and what each pixel is given of a coarser level, or `None`.

@@ -32,6 +32,10 @@ class RecurrentConfig:
         recurrence.refuse_suffix(self.cell, "config.model", hasattr(self, "strategy"))
         require_at_least(self, "config.model", 1, "features", "layers")
         require(self.remat >= 0, "config.model.remat", self.remat, "≥ 0")
+        self.check_cell()
+
+    def check_cell(self) -> None:
+        """Raises a `UserError` for a cell that there is not, or an option that it lacks."""
         if self.cell != "none":  # the GRU-GAN's choice of no cell
             cells.from_spec(self.cell, self.features)
 
@@ -63,9 +67,7 @@ def cell_of(config: RecurrentConfig) -> Cell:
     Raises:
       UserError: an unknown cell or option, or residual connections around no layer.
     """
-    if config.layers == 1:
-        remedy = ", or set config.model.layers above 1"
-        refuse_unread(config, "config.model", "residual", ("layers",), remedy=remedy)
+    refuse_lone_residual(config)
     return cells.build(
         config.cell,
         config.features,
@@ -73,3 +75,10 @@ def cell_of(config: RecurrentConfig) -> Cell:
         residual=config.residual,
         learned=config.learned_carry,
     )
+
+
+def refuse_lone_residual(config: RecurrentConfig) -> None:
+    """Raises an `UnreadError` for residual connections around no layer."""
+    if config.layers == 1:
+        remedy = ", or set config.model.layers above 1"
+        refuse_unread(config, "config.model", "residual", ("layers",), remedy=remedy)

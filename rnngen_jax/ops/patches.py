@@ -1,4 +1,4 @@
-"""Images as sequences of equal patches, such as rows, columns or squares."""
+"""Images as sequences or maps of equal patches, and the neighbourhoods of a map's places."""
 
 import jax.numpy as jnp
 from jax import Array
@@ -34,3 +34,56 @@ def from_steps(steps: Array, shape: tuple[int, int, int], height: int, width: in
     batch, rest = steps.shape[1], steps.shape[3:]
     grid = steps.reshape(rows // height, columns // width, batch, height, width, channels, *rest)
     return jnp.moveaxis(grid, (0, 1), (1, 3)).reshape(batch, *shape, *rest)
+
+
+def space_to_depth(images: Array, size: int) -> Array:
+    """Makes each square patch of pixels one place of a smaller map.
+
+    Args:
+      images: `[..., H, W, C]`.
+      size: side S of a patch; it divides H and W.
+
+    Returns:
+      `[..., H/S, W/S, S·S·C]`, a patch's values in raster order.
+
+    Raises:
+      ValueError: the images cannot be cut into such patches.
+    """
+    *lead, height, width, channels = images.shape
+    if size < 1 or height % size or width % size:
+        raise ValueError(f"patches of side {size} must divide images of {height} by {width}")
+    grid = images.reshape(*lead, height // size, size, width // size, size, channels)
+    return grid.swapaxes(-4, -3).reshape(*lead, height // size, width // size, size**2 * channels)
+
+
+def depth_to_space(maps: Array, size: int) -> Array:
+    """Undoes `space_to_depth`: `[..., H, W, S·S·C]` to `[..., H·S, W·S, C]`.
+
+    Raises:
+      ValueError: the features are no patches of that size.
+    """
+    *lead, height, width, features = maps.shape
+    if size < 1 or features % size**2:
+        raise ValueError(f"{features} features are no patches of side {size}")
+    grid = maps.reshape(*lead, height, width, size, size, features // size**2)
+    return grid.swapaxes(-4, -3).reshape(*lead, height * size, width * size, features // size**2)
+
+
+def neighbours(maps: Array, side: int) -> Array:
+    """The values around each place of a map, with zeros beyond its edges.
+
+    Args:
+      maps: `[..., H, W, F]`.
+      side: of the square of K = side² places around each one; odd.
+
+    Returns:
+      `[..., H, W, K·F]`, places in raster order, so that a product with a kernel `[K·F, G]` is a
+      convolution.
+    """
+    if side == 1:
+        return maps
+    *lead, height, width, _ = maps.shape
+    reach = side // 2
+    around = jnp.pad(maps, [(0, 0)] * len(lead) + [(reach, reach)] * 2 + [(0, 0)])
+    taps = [around[..., i : i + height, j : j + width, :] for i in range(side) for j in range(side)]
+    return jnp.concatenate(taps, axis=-1)

@@ -68,9 +68,9 @@ def programs(settings: Experiment, dataset: Dataset) -> dict[str, Program]:
         lead = (1, size * program.batches_per_step(settings.optimizers))
         lead = lead if seeds == 1 else (1, seeds, lead[1])
         chunk, resident = {"index": jax.ShapeDtypeStruct(lead, np.int32)}, None
-        num = dataset.splits["train"].num
-        if lies_on_device(settings.data.placement, _bytes(dataset), num):
-            resident = _items(dataset, (num,))
+        split = dataset.splits["train"]
+        if lies_on_device(settings.data.placement, split, _bytes(dataset)):
+            resident = _items(dataset, (split.num,))
         else:
             chunk |= _items(dataset, lead)
         return parallel.lowered(state, resident, chunk)

@@ -87,13 +87,15 @@ def unroll(
     Args:
       cell: any cell.
       params: its parameters.
-      xs: inputs, `[T, B, D]`, with any number of batch axes between T and D, including none.
+      xs: inputs, `[T, B, D]`, with any number of batch axes between T and D, including none; those
+        of a cell over maps are `[T, B, H, W, D]`.
       carry: the initial carry; the cell's own if `None`.
       strategy: a spec string as in `from_spec`, or a `Strategy`. All give the same results as
         "loop", the plain Python loop. "auto" is "associative" for cells linear in the carry and
         "sequential" for all others.
       reset: bool `[T, B]`; where true, a new sequence begins: the step sees the cell's initial
         carry instead of the previous one. With `reverse`, "previous" is in the order of execution.
+        For a cell over maps it may also be `[T, B, H, W]`.
       reverse: runs from the last step to the first; ys keep their positions.
       remat: keeps the carry every `remat` steps and rematerialises the steps between in the
         backward pass. About the square root of T needs the least memory. `None` keeps whatever the
@@ -110,6 +112,10 @@ def unroll(
     """
     if xs.ndim < 2:
         raise ValueError(f"xs must be [T, B, D] or [T, D], got shape {xs.shape}")
+    if cell.maps and xs.ndim < 4:
+        raise ValueError(f"xs of a cell over maps must be [T, B, H, W, D], got shape {xs.shape}")
+    if reset is not None and cell.maps and reset.shape == xs.shape[:-3]:
+        reset = jnp.broadcast_to(reset[..., None, None], xs.shape[:-1])
     if reset is not None and reset.shape != xs.shape[:-1]:
         raise ValueError(f"reset must be of shape {xs.shape[:-1]}, as xs, got {reset.shape}")
     if remat is not None and remat < 1:

@@ -51,7 +51,8 @@ def sequential(
         if gradient == "stacked" and cell.gated is not None:
             length, rows = sequence.xs.shape[0], sequence.carry[0].size // cell.features
             choice = choose(compiled_for(), rows, cell.features)
-            if choice.columns and gates == "auto" and not chunk and length <= choice.chunk:
+            fits = choice.columns and not cell.maps and length <= choice.chunk
+            if fits and gates == "auto" and not chunk:
                 return columns(cell, params, sequence, unroll=unroll or choice.unroll)
             return stacked(cell, params, sequence, gates=gates, chunk=chunk, unroll=unroll)
         return _scan(cell, params, sequence, unroll or 1)

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -46,6 +46,7 @@ class Run:
       step: the checkpoint's step.
       seed_index: index of the seed, counted from 0; 0 for a run of one seed.
       track: wraps each range over batches, such as a progress bar.
+      identity: what the checkpoint says that it belongs to; `None` for arrays of no checkpoint.
     """
 
     workdir: Path
@@ -56,6 +57,7 @@ class Run:
     step: int
     seed_index: int = 0
     track: Track = iter
+    identity: Mapping[str, Any] | None = None
 
     def __repr__(self) -> str:
         """The folder, model, step and seed; not the parameters, which fill pages in a notebook."""
@@ -96,10 +98,14 @@ class Run:
 
     @functools.cached_property
     def digest(self) -> bytes:
-        """An 8-byte digest of the model's fields, images and parameters."""
+        """An 8-byte digest of the model's fields, images and parameters.
+
+        The fields are those of the checkpoint, so that a field that was added to the project since
+        leaves the digest as it was.
+        """
         arrays = digests.named({"params": self.params, "extra": self.extra})
         facts = {
-            "identity": continuing.identity(self.experiment, self.spec),
+            "identity": self.identity or continuing.identity(self.experiment, self.spec),
             "arrays": {name: digests.describe(np.asarray(array)) for name, array in arrays.items()},
         }
         return container.digest([digests.digest(facts).encode()])
@@ -360,14 +366,16 @@ def load_each(
     start_backend()
     with open_checkpoints(folder / "checkpoints") as checkpoints:
         step = checkpoints.find(checkpoint if checkpoint is not None else checkpoints.default())
-        spec = ImageSpec(**checkpoints.meta(step)["identity"]["spec"])
+        stored = checkpoints.meta(step)["identity"]
+        spec = ImageSpec(**stored["spec"])
         model = experiment.build(settings, spec)
         identity = continuing.identity(settings, spec)
-        found = checkpoints.restore_evaluated(step, model, identity, seeds)
+        defaults = continuing.defaults(settings)
+        found = checkpoints.restore_evaluated(step, model, identity, seeds, defaults)
 
     def of(seed_index: int) -> Run:
         arrays = pick((found.params, found.extra), seed_index, seeds)
         params, extra = jax.device_put(arrays)
-        return Run(folder, settings, model, params, extra, found.step, seed_index, track)
+        return Run(folder, settings, model, params, extra, found.step, seed_index, track, stored)
 
     return list(map(of, chosen))

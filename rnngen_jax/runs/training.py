@@ -104,6 +104,8 @@ def _train(
         settings, frozen = judging.adopt(settings, opened)
         announced.append(f"perceptual loss by {opened.workdir}, step {opened.step}")
     model = experiment.build(settings, dataset.spec, frozen)
+    if model.sequential is not None:
+        settings.data.lengths(dataset.spec.frames)  # else its evaluation would be the first to tell
     training = settings.training
     batches, available = program.batches_per_step(settings.optimizers), dataset.splits["train"].num
     most = f"≤ {available // batches} ({available} images, {batches} batches per step)"
@@ -148,6 +150,7 @@ def _train(
             settings.optimizers,
             folder,
             continuing.identity(settings, dataset.spec),
+            defaults=continuing.defaults(settings),
             validate=validate,
             draw=grid_sampler(model, settings, dataset, folder, track),
             describe=accountant(settings, dataset.splits["train"].num),

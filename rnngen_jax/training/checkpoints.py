@@ -126,6 +126,7 @@ class Checkpoints:
         abstract: TrainState,
         identity: Mapping[str, Any],
         warn: Callable[[str], None],
+        defaults: Mapping[str, Any] | None = None,
     ) -> tuple[TrainState, Meta] | None:
         """Restores the newest intact checkpoint, for a run to resume from.
 
@@ -136,6 +137,7 @@ class Checkpoints:
           abstract: the state's shapes and dtypes.
           identity: what the checkpoint must belong to.
           warn: called with a line for each damaged checkpoint.
+          defaults: of `identity`, as for `check_identity`.
 
         Returns:
           The state as NumPy arrays and the meta, or `None` if there is no checkpoint.
@@ -149,7 +151,7 @@ class Checkpoints:
         found = None
         for step in reversed(self.steps()):
             try:
-                found = self._restore(step, abstract, identity)
+                found = self._restore(step, abstract, identity, defaults)
                 break
             except DamagedError as error:
                 damaged.append((step, error))
@@ -167,7 +169,11 @@ class Checkpoints:
         return found
 
     def restore(
-        self, which: str | int, abstract: TrainState, identity: Mapping[str, Any]
+        self,
+        which: str | int,
+        abstract: TrainState,
+        identity: Mapping[str, Any],
+        defaults: Mapping[str, Any] | None = None,
     ) -> tuple[TrainState, Meta]:
         """Restores one checkpoint.
 
@@ -175,6 +181,7 @@ class Checkpoints:
           which: "best", "latest" or a step.
           abstract: the state's shapes and dtypes.
           identity: what the checkpoint must belong to.
+          defaults: of `identity`, as for `check_identity`.
 
         Returns:
           The state as NumPy arrays and the meta.
@@ -185,12 +192,17 @@ class Checkpoints:
         """
         step = self.find(which)
         try:
-            return self._restore(step, abstract, identity)
+            return self._restore(step, abstract, identity, defaults)
         except DamagedError as error:
             raise self._unusable(step, error) from None
 
     def restore_evaluated(
-        self, which: str | int, model: Model, identity: Mapping[str, Any], seeds: int = 1
+        self,
+        which: str | int,
+        model: Model,
+        identity: Mapping[str, Any],
+        seeds: int = 1,
+        defaults: Mapping[str, Any] | None = None,
     ) -> Evaluated:
         """Restores the part that evaluating and sampling need, whatever the optimiser was.
 
@@ -199,6 +211,7 @@ class Checkpoints:
           model: the model.
           identity: what the checkpoint must belong to.
           seeds: number of seeds of the run.
+          defaults: of `identity`, as for `check_identity`.
 
         Raises:
           UserError: it is missing, damaged, or belongs to another model.
@@ -207,7 +220,7 @@ class Checkpoints:
         step = self.find(which)
         try:
             meta = stored.meta(self._at(step))
-            check_identity(meta, identity, self._at(step))
+            check_identity(meta, identity, self._at(step), defaults)
             one = jax.eval_shape(model.init, jax.random.key(0))
             params, extra = with_axis(one, seeds)
             averaged = any(name.startswith("ema.") for name in meta["arrays"])
@@ -305,11 +318,15 @@ class Checkpoints:
         return best["step"]
 
     def _restore(
-        self, step: int, abstract: TrainState, identity: Mapping[str, Any]
+        self,
+        step: int,
+        abstract: TrainState,
+        identity: Mapping[str, Any],
+        defaults: Mapping[str, Any] | None,
     ) -> tuple[TrainState, Meta]:
         """Restores a whole state."""
         meta = stored.meta(self._at(step))
-        check_identity(meta, identity, self._at(step))
+        check_identity(meta, identity, self._at(step), defaults)
         wanted = set(named(abstract))
         if wanted != set(meta["arrays"]):
             odd = sorted(wanted ^ set(meta["arrays"]))

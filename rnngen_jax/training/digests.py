@@ -43,9 +43,24 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in _LIBRARIES}
 
 
-def check_identity(meta: Mapping[str, Any], identity: Mapping[str, Any], path: Path) -> None:
-    """Raises a `UserError` unless the checkpoint belongs to `identity`."""
+def check_identity(
+    meta: Mapping[str, Any],
+    identity: Mapping[str, Any],
+    path: Path,
+    defaults: Mapping[str, Any] | None = None,
+) -> None:
+    """Raises a `UserError` unless the checkpoint belongs to `identity`.
+
+    Args:
+      meta: the checkpoint's.
+      identity: what it must belong to.
+      path: of the checkpoint, for the message.
+      defaults: values, nested as `identity`, of fields that the checkpoint may lack since it was
+        written before they existed.
+    """
     stored, given = _flat(meta["identity"]), _flat(json.loads(json.dumps(identity)))
+    added = _flat(json.loads(json.dumps(defaults or {})))
+    stored = {name: added[name] for name in added if name in given} | stored
     for name in sorted(stored.keys() | given.keys()):
         was, now = stored.get(name, "missing"), given.get(name, "missing")
         if was != now:

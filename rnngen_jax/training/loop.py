@@ -44,6 +44,7 @@ def train(
     workdir: str | os.PathLike[str],
     identity: Mapping[str, Any],
     *,
+    defaults: Mapping[str, Any] | None = None,
     validate: Validate | None = None,
     draw: SampleGrid | None = None,
     describe: Describe | None = None,
@@ -77,6 +78,7 @@ def train(
       optimizers: each player's section, such as `optimizer`.
       workdir: gets `metrics.jsonl`, `tensorboard/` and `checkpoints/`.
       identity: JSON values that say what the checkpoints belong to.
+      defaults: of those values that older checkpoints lack, as for `digests.check_identity`.
       validate: `validate(params, extra) -> metrics`; the first metric decides which checkpoint is
         best, the lower the better, among those after `model.begins` steps. It is called for each
         seed. The arrays lie on one device and are gone after it returns.
@@ -123,7 +125,7 @@ def train(
     with ExitStack() as stack:
         checkpoints = stack.enter_context(open_checkpoints(workdir / "checkpoints", config.keep))
         abstract = jax.eval_shape(make_state)
-        found = checkpoints.resume(abstract, identity, _say)
+        found = checkpoints.resume(abstract, identity, _say, defaults)
         if found is None:
             state, standing = jax.jit(make_state)(), Standing()
         else:

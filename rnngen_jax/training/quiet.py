@@ -4,6 +4,7 @@ import functools
 import logging
 import re
 import sys
+import warnings
 
 from absl import logging as absl_logging
 
@@ -14,12 +15,16 @@ def silence_repeated_errors() -> None:
 
     Orbax logs each error of its threads with a traceback, and raises it from the next save or wait.
     The first array that fails closes the save's event loop: for each other array, asyncio logs the
-    error when its task is garbage-collected, or TensorStore prints that the loop is closed. These
-    come from threads at any time after the error, so a `with` block could not catch them.
+    error when its task is garbage-collected, or TensorStore prints that the loop is closed; and
+    Python warns of the handlers' coroutines that had not begun. These come from threads at any time
+    after the error, so a `with` block could not catch them.
     Everything else is printed as before.
     """
     absl_logging.get_absl_logger().addFilter(_not_an_error_of_orbax)
     logging.getLogger("asyncio").addFilter(_not_a_task_of_orbax)
+    warnings.filterwarnings(
+        "ignore", r"coroutine '\w*Handler\.\w+' was never awaited", RuntimeWarning
+    )
     before = sys.unraisablehook
 
     def hook(unraisable: "sys.UnraisableHookArgs") -> None:

@@ -266,6 +266,7 @@ def test_every_suite_has_its_parts():
         "newton",
         "sampling",
         "training",
+        "video",
     ]
     for name in suites.names():
         suite = suites.load(name)

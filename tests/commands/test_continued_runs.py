@@ -7,9 +7,13 @@ import math
 import re
 import shutil
 
+import numpy as np
 import pytest
 from tiny_runs import rnngen, tree
 
+import rnngen_jax as rg
+from rnngen_jax import continuing, experiment
+from rnngen_jax.errors import UserError
 from rnngen_jax.training import digests, stored
 from rnngen_jax.training.checkpoints import open_checkpoints
 
@@ -191,6 +195,80 @@ def test_a_config_that_this_version_does_not_know_is_named(train, pixel):
     assert code == 2
     assert "checkpoints/4 is not a config of this version: config.training.patience_of_s" in err
     assert tree(pixel) == before
+
+
+def aged(pixel):
+    """Makes a run look as if it were older than every field that it leaves at its default."""
+    usual = experiment.to_dict(experiment.check({"model": {"name": "pixel_rnn"}}))
+    count = 0
+
+    def shorten(fields, defaults):
+        nonlocal count
+        for name in [n for n in fields if n != "name" and fields[n] == defaults.get(n)]:
+            del fields[name]
+            count += 1
+
+    kept = stored.meta(pixel / "checkpoints" / "4")
+    written = json.loads((pixel / "config.json").read_text())
+    for config in (kept["config"], written):
+        for section, fields in config.items():
+            shorten(fields, usual[section])
+    shorten(kept["identity"]["model"], usual["model"])
+    shorten(kept["identity"]["spec"], {"frames": 0, "channels": 1})
+    rewritten(pixel, 4, config=kept["config"], identity=kept["identity"])
+    (pixel / "config.json").write_text(json.dumps(written))
+    return count
+
+
+def test_a_run_older_than_some_fields_opens_and_goes_on_with_their_defaults(train, pixel):
+    before = json.loads((pixel / "config.json").read_text())
+    images = rg.load(pixel).sample(3)
+    assert aged(pixel) > 60
+    run = rg.load(pixel)
+    np.testing.assert_array_equal(run.sample(3), images)
+    assert rnngen("doctor", f"--workdir={pixel}") == 0
+    code, out, _ = train(pixel, steps(6))
+    assert code == 0
+    assert "going on from step 4" in out
+    before["training"]["steps"] = 6
+    assert json.loads((pixel / "config.json").read_text()) == before
+    assert meta(pixel, 6)["identity"]["model"]["dropout"] == 0
+
+
+def test_a_run_older_than_a_field_that_is_set_now_is_another_run(train, pixel):
+    aged(pixel)
+    other = tree(pixel)
+    for _ in ("config.json", "the checkpoint alone"):
+        code, _, err = train(pixel, steps(6), "--config.model.dropout=0.25")
+        assert code == 2
+        assert "holds a run of another config: model.dropout: 0.0 -> 0.25" in err
+        assert tree(pixel) == other
+        (pixel / "config.json").unlink(missing_ok=True)
+        other = tree(pixel)
+    written = stored.meta(pixel / "checkpoints" / "4")["config"]
+    written["model"]["dropout"] = 0.25  # in config.json alone, so that the checkpoint is asked
+    (pixel / "config.json").write_text(json.dumps(written))
+    with pytest.raises(UserError, match=r"model.dropout is 0.0 there and 0.25 here"):
+        rg.load(pixel)
+
+
+def test_the_digest_of_a_run_is_that_of_the_fields_that_it_was_written_with(pixel, monkeypatch):
+    """So that codes and compressed files of a run stay its own when a model gets a new field."""
+    digest = rg.load(pixel).digest
+    of = continuing.identity
+
+    def later(settings, spec):
+        found = of(settings, spec)
+        return {**found, "model": {**found["model"], "new": 0}}
+
+    def usual(settings, of=continuing.defaults):
+        return {"model": {**of(settings)["model"], "new": 0}}
+
+    monkeypatch.setattr(continuing, "identity", later)
+    with pytest.raises(UserError, match=r"model.new is 'missing' there and 0 here"):
+        rg.load(pixel)
+    monkeypatch.setattr(continuing, "defaults", usual)
+    assert rg.load(pixel).digest == digest
 
 
 def test_each_checkpoint_says_the_whole_config(pixel):

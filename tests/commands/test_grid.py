@@ -23,6 +23,7 @@ UNCONVOLVED = sorted(set(CELLS) - set(convolvable_names()))
 CONVOLVING = ["diagonal_bilstm", "row_lstm"]
 # These step any cell in a loop of their own, so one of each kind will do: gated, linear, neither.
 STEPPING = ["draw", "rnn_autoencoder"]
+OF_FRAMES = ["video_rnn"]
 KINDS = ["lstm", "min_gru", "layer_norm_gru"]
 GRID = [
     (model, cell)
@@ -53,11 +54,12 @@ def test_a_cell_makes_a_training_step_in_a_generator(model, cell):
     config = experiment.default(model)
     config.model.update(cell=cell, features=8)
     settings = continuing.resolve(experiment.check(config))
-    built = experiment.build(settings, SPEC)
+    spec = SPEC._replace(frames=3) if model in OF_FRAMES else SPEC
+    built = experiment.build(settings, spec)
     make_state = program.initial_state(built, settings.optimizers, settings.training)
     step = program.one_step(built, settings.optimizers, settings.training, lambda batch, key: batch)
     batch = {
-        "image": jax.ShapeDtypeStruct((2, *SPEC.shape), SPEC.dtype),
+        spec.key: jax.ShapeDtypeStruct((2, *spec.shape), spec.dtype),
         "label": jax.ShapeDtypeStruct((2,), np.int32),
         "index": jax.ShapeDtypeStruct((2,), np.int32),
     }

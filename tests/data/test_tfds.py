@@ -206,12 +206,12 @@ def test_the_newest_complete_version_is_taken(home, tmp_path, monkeypatch):
         (
             "features.json",
             lambda text: text.replace("image", "picture"),
-            "must have a feature 'image', got label, picture",
+            "must have a feature 'image' or 'frames', got label, picture",
         ),
         (
             "features.json",
             lambda text: text.replace("uint8", "float32"),
-            "the images' dtype must be uint8, got 'float32'",
+            "dtype of 'image' must be uint8, got 'float32'",
         ),
         ("features.json", lambda text: text.replace('"8"', '"-1"'), "must have one size"),
         ("dataset_info.json", lambda text: text[:50], "cannot be read"),

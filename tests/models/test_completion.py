@@ -73,7 +73,7 @@ def distances(case, candidates, temperature, num=1500):
 # An untrained PixelCNN's values hardly depend on each other: one candidate would do for it.
 @pytest.mark.parametrize(
     ("case", "temperature"),
-    [(CASES[0], 0.7), (CASES[1], 1.0)],
+    [(CASES[0], 0.7), pytest.param(CASES[1], 1.0, marks=pytest.mark.slow)],
     ids=["row_rnn-0.7", "pixel_rnn-1.0"],
 )
 def test_many_candidates_are_completed_from_what_comes_later_too(case, temperature):

@@ -18,7 +18,11 @@ SPEC = ImageSpec(4, 4, levels=3, classes=2)
 BINARY = SPEC._replace(levels=2)
 DEEP = SPEC._replace(channels=2, levels=4)  # codes of two depths
 TWO_LEVELS = [DEEP._replace(height=2, width=2), DEEP]
-OF = {"code_rnn": TWO_LEVELS, "code_prior": TWO_LEVELS}
+OF = {
+    "code_rnn": TWO_LEVELS,
+    "code_prior": TWO_LEVELS,
+    "video_rnn": SPEC._replace(frames=3),
+}
 
 # For each model and field: another value, and what else must be set for the field to matter.
 READOUT = {
@@ -184,6 +188,18 @@ CHANGES = {
         "discriminator": ("recurrent", {"cell": "rnn"}),
         "share": ("discriminator", {}),
     },
+    "video_rnn": {
+        **CELL,
+        **READOUT,
+        "encoder": ("patches:size=2", {}),
+        "maps": (True, {"input_features": 128}),
+        "kernel": (5, {"maps": True, "input_features": 128}),
+        "input_features": (9, {}),
+        "last": (False, {}),
+        "objective": ("mse", {}),
+        "feeding": ("reverse:steps=10", {}),
+        **WAYS,
+    },
     "draw": {
         **BOUND,
         **CELL,
@@ -213,7 +229,7 @@ CHANGES = {
     },
 }
 SMALL = {name: {"features": 6} for name in CHANGES}
-for name in ("pixel_rnn", "row_rnn", "rnn_autoencoder", "code_rnn"):
+for name in ("pixel_rnn", "row_rnn", "rnn_autoencoder", "code_rnn", "video_rnn"):
     SMALL[name]["input_features"] = 6
 SMALL["vae"] |= {"latents": 2, "stages": 1, "kernel": 2, "hidden": 5}
 SMALL["vqvae"] |= {"quantiser": "codebook:codes=5", "vectors": 4, "stages": 1, "kernel": 2}
@@ -255,7 +271,7 @@ class Program:
         ]
         shapes, extra = jax.eval_shape(model.init, jax.random.key(0))
         batch = {
-            "image": levels.packed(images),
+            getattr(spec, "key", "image"): levels.packed(images),
             "label": np.array([0, 1, 0, 1], np.int32),
             "index": np.arange(4, dtype=np.int32),
         }

@@ -107,6 +107,8 @@ SAMPLED = [
     for name, fields, spec in SEQUENCES
     if fields.get("cell", "gru") in FEW and (name, fields.get("pixels")) != ("pixel_rnn", "scalar")
 ]
+# Step by step is all at once in test_pixel_steps.py; what is drawn from it depends on the readout.
+SAMPLED = [case for n, case in enumerate(SAMPLED) if n % 2 == 0 or case[0] == "code_rnn"]
 SAMPLED += [
     ("row_lstm", {"layers": 2, "order": "column"}, GREY),
     ("diagonal_bilstm", {"cell": "gru", "readout": "logistic_mixture"}, COLOUR),

@@ -53,21 +53,21 @@ def draw_params(cell: Cell, in_features: int, rng: np.random.Generator) -> Param
     return jax.tree.map(lambda leaf: 0.5 * rng.standard_normal(leaf.shape), shapes)
 
 
-def draw(cell: Cell, size: tuple[int, int, int], mode: Mode) -> Problem:
+def draw(cell: Cell, size: tuple[int, ...], mode: Mode) -> Problem:
     """Draws a random problem; under `jax.enable_x64` all of it is float64.
 
     Args:
       cell: any cell.
-      size: T, B and D.
+      size: T, B and D, with any number of batch axes between T and D.
       mode: what the sequence has; about a third of its steps begin anew, if any.
     """
     rng = np.random.default_rng(0)
-    steps, batch, in_features = size
+    steps, *batch, in_features = size
     params = draw_params(cell, in_features, rng)
     xs = rng.standard_normal(size)
-    weights = rng.standard_normal((steps, batch, cell.features))
-    reset = rng.random((steps, batch)) < 0.3
-    carry = jax.tree.map(lambda a: rng.standard_normal(a.shape), cell.carry((batch,), float))
+    weights = rng.standard_normal((steps, *batch, cell.features))
+    reset = rng.random((steps, *batch)) < 0.3
+    carry = jax.tree.map(lambda a: rng.standard_normal(a.shape), cell.carry(tuple(batch), float))
     return Problem(
         cell,
         params,

@@ -59,8 +59,8 @@ def longer(store, snapshots):
     return f"{store.url}/a/run"
 
 
-def test_a_run_is_that_of_a_folder(store, trained, runs, tmp_path, capsys):
-    local = runs / "pixel"
+def test_a_run_is_that_of_a_folder(store, trained, pixel, tmp_path, capsys):
+    local = pixel  # a copy: evaluating adds to it
     names = {name.removeprefix("a/run/") for name in store.names(store.bucket)}
     assert {"config.json", "status.json", "metrics.jsonl", "samples/step_00000004.png"} <= names
     assert ".lock" not in names
@@ -124,6 +124,7 @@ def test_a_checkpoint_without_its_mark_is_none(store, trained):
     assert rg.load(trained, "latest").step == 4
 
 
+@pytest.mark.slow  # the marks of a checkpoint and the order of its lines are held by tests here
 def test_a_killed_process_is_gone_on_from_to_the_bit(store, config):
     """SIGKILL while a checkpoint is written, whose mark is the last that comes of it."""
     given = (f"--config={config}", "--config.training.steps=12", "--config.training.keep=9")

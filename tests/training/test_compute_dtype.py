@@ -52,6 +52,18 @@ STEPS = {
         {"model": {**SMALL, **ENTRY, "within": "autoregressive", "cell": "rg_lru"}},
         {"model": {**SMALL, **ENTRY, "tied_readout": True}},
     ],
+    "video_rnn": [
+        {"model": {**SMALL, **ENTRY}},
+        {
+            "model": {
+                **SMALL,
+                "maps": True,
+                "encoder": "patches:size=2",
+                "feeding": "scheduled",
+                "readout": "logistic_mixture",  # whose mean has no product
+            }
+        },
+    ],
     "vae": [{"model": {**SMALL, "latents": 2, "hidden": 5}, "training": {"micro_batches": 2}}],
 }
 # Steps with products that are never rounded, and why.
@@ -82,6 +94,7 @@ CODED = {
 }
 CASES = [(name, given) for name, each in STEPS.items() for given in each]
 SPEC = spec_of((4, 4, 1), 17, 2)
+SPECS = {"video_rnn": spec_of((3, 4, 4, 1), 17, 2)}
 
 
 def settings(name, given, dtype="bfloat16", **training):
@@ -94,9 +107,9 @@ def settings(name, given, dtype="bfloat16", **training):
 
 
 @functools.cache
-def shapes(num):
+def shapes(spec, num):
     return {
-        "image": jax.ShapeDtypeStruct((num, *SPEC.shape), SPEC.dtype),
+        spec.key: jax.ShapeDtypeStruct((num, *spec.shape), spec.dtype),
         "label": jax.ShapeDtypeStruct((num,), np.int32),
         "index": jax.ShapeDtypeStruct((num,), np.int32),
     }
@@ -105,10 +118,11 @@ def shapes(num):
 def equations(name, given, dtype):
     """The operations of a training step, which keeps the types of its state."""
     of = settings(name, given, dtype)
-    model = experiment.build(of, SPEC)
+    spec = SPECS.get(name, SPEC)
+    model = experiment.build(of, spec)
     state = jax.eval_shape(program.initial_state(model, of.optimizers, of.training))
     step = program.one_step(model, of.optimizers, of.training, lambda batch, key: batch)
-    batch = shapes(4 * program.batches_per_step(of.optimizers))
+    batch = shapes(spec, 4 * program.batches_per_step(of.optimizers))
     after = []
 
     def keeping(*given):

@@ -74,7 +74,13 @@ def whole(tmp_path_factory):
     return outcome_of(workdir)
 
 
-@pytest.mark.parametrize("at", [1, 2, 3, 5, 6, 9, 10, 14, 21, 25, 26, 28, 30])
+@pytest.mark.parametrize(
+    "at",
+    [
+        *(1, 3, 6, 14, 26, 30),
+        *(pytest.param(at, marks=pytest.mark.slow) for at in (2, 5, 9, 10, 21, 25, 28)),
+    ],
+)
 def test_wherever_it_is_asked_it_goes_on_bit_by_bit(tmp_path, whole, at):
     """Between calls, within a validation, within a grid, at the last step."""
     asked = Asking(at)

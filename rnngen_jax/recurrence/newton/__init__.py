@@ -90,12 +90,13 @@ def newton(
         window would cost more, the run is sequential from the start. `inf` sets no limit.
 
     Raises:
-      UserError: an option out of range; when run, products in bfloat16.
+      UserError: an option out of range; when run, products in bfloat16, or a cell over maps.
     """
     method = Method(jacobian, tolerance, max_iterations, probes, window, overhead)
 
     def run(cell: Cell, params: Params, sequence: Sequence) -> tuple[Carry, Array]:
         _refuse_rounding()
+        _refuse_maps(cell)
         size = jax.eval_shape(_flattener(sequence), sequence.first).shape[-1]
         if not method.window_for(sequence.xs.shape, size):
             return sequential()(cell, params, sequence)
@@ -121,9 +122,10 @@ def solve(
       The carry after the last step executed, the outputs `[T, ..., F]`, and the report.
 
     Raises:
-      UserError: an option out of range, or products in bfloat16.
+      UserError: an option out of range, products in bfloat16, or a cell over maps.
     """
     _refuse_rounding()
+    _refuse_maps(cell)
     method = Method(**{**(newton.__kwdefaults__ or {}), **options})
     return _solve(method, cell, params, sequence, guess)
 
@@ -134,6 +136,15 @@ def _refuse_rounding() -> None:
         raise UserError(
             "strategy 'newton' needs config.training.compute_dtype='float32', got 'bfloat16': its "
             "steps have to be smooth; use strategy 'auto' or 'sequential'."
+        )
+
+
+def _refuse_maps(cell: Cell) -> None:
+    """Raises a `UserError` for a cell whose step mixes places of the batch axes."""
+    if cell.maps:
+        raise UserError(
+            "strategy 'newton' needs independent places, but a cell over maps sees its "
+            "neighbours'; use strategy 'auto' or 'sequential'."
         )
 
 
