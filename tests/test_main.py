@@ -109,7 +109,7 @@ REFUSED = {
     "sample --workdir=w --temperature=nan": "must be in [1e-06, 1e+06], got",
     "sample --workdir=w --temperature=inf": "must be in [1e-06, 1e+06], got",
     "sample --workdir=w --seed=-1": "must be in [0, 2147483647], got -1",
-    "sample --workdir=w --out=x.jpg": ".png, .npz or .gif",
+    "sample --workdir=w --out=x.jpg": ".png, .npz, .gif or .webp",
     "sample --workdir=w --out=c.py/": "which names a file",
     "complete --workdir=w --completions=0": "must be ≥ 1, got 0",
     "complete --workdir=w --out=folder/": ".png or .npz",
@@ -140,11 +140,11 @@ REFUSED = {
     "interpolate --workdir=w --latent=1": "--latent=1 is for --kind=latent, not for pairs",
     "interpolate --workdir=w --kind=grid --num=3": "--num=3 is for --kind=pairs, not for grid",
     "interpolate --workdir=w --kind=latent --path=linear": "--path=linear is not for --kind=latent",
-    "interpolate --workdir=w --out=a.jpg": ".png, .npz or .gif, got",
-    "reconstruct --workdir=w --out=folder/": ".png, .npz or .gif, got",
+    "interpolate --workdir=w --out=a.jpg": ".png, .npz, .gif or .webp, got",
+    "reconstruct --workdir=w --out=folder/": ".png, .npz, .gif or .webp, got",
     "reconstruct --workdir=w --num=0": "--num must be ≥ 1, got 0",
     "reconstruct --workdir=w --split=tests": "did you mean 'test'",
-    "sample --workdir=w --out=a.jpg": ".png, .npz or .gif, or a folder/",
+    "sample --workdir=w --out=a.jpg": ".png, .npz, .gif or .webp, or a folder/",
     "sample --workdir=w --pixels=means": "did you mean 'mean'",
 }
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # these import JAX, which --help must not wait for
     from rnngen_jax.runs import Run
 
 MOST_IN_PICTURE = 10_000  # images in one grid, 100 per side
-MOST_IN_ANIMATION = 1_000  # images in a GIF, each frame of which may show them all
+MOST_IN_ANIMATION = 1_000  # images in an animation, each frame of which may show them all
 MOST_BYTES = 2**31  # of all images of one command, which are held in memory
 
 
@@ -157,7 +157,7 @@ def check_amount(flag: str, num: int, spec: ImageSpec, out: str, size: int = 1) 
     most = MOST_BYTES // (spec.dims * size)
     if out.lower().endswith(".png"):
         most = min(most, MOST_IN_PICTURE)
-    if out.lower().endswith(".gif"):
+    if out.lower().endswith((".gif", ".webp")):
         most = min(most, MOST_IN_ANIMATION)
     require(num <= most, flag, num, f"≤ {most} for images of this size in {out!r}")
 

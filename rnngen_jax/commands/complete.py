@@ -3,16 +3,19 @@
   rnngen complete --workdir=runs/digits --mask=lower --num=10 --out=completed.png
   rnngen complete --workdir=runs/digits --mask=upper --candidates=32 --out=completed.png
   rnngen complete --workdir=runs/digits --mask=hole.png --input=photo.png --completions=5
+  rnngen complete --workdir=runs/video --mask=frames:8-12 --num=3 --out=between.gif
 
 The masks lower, upper and centre hide that half, or a central box of half the height and width;
 random hides half of the pixels, different ones in each image. A mask image has the images' size,
-black where pixels are missing and white where they are known.
+black where pixels are missing and white where they are known. Of sequences, the same pixels are
+hidden in all frames; --mask=frames:8-12 hides whole frames, counted from 1.
 
 The images are the first --num of --split, or those of --input: an image file, a folder of images,
 or an npz with the array `image`. In the picture each image is a column: the original, the damaged
-image with the missing pixels in blue, then the completions. An npz as --out holds `image`, `known`
-and `completed` ([N, completions, H, W, C]). A class-conditional model takes the images' own labels,
-or --label.
+image with the missing pixels in blue, then the completions; a sequence is a strip of frames, and a
+.gif or .webp shows sequences as animations. An npz as --out holds `image` (of sequences `frames`),
+`known` and `completed` ([N, completions, H, W, C]). A class-conditional model takes the images' own
+labels, or --label.
 
 An autoregressive model draws each missing pixel given the pixels before it in its order, so a
 single draw ignores known pixels that come later. With --candidates=K each completion is chosen
@@ -37,10 +40,16 @@ from rnngen_jax.commands import flags
 from rnngen_jax.commands.base import bar, check_amount, first, joining, open_run, read_images
 from rnngen_jax.commands.flags import Chosen, Flag, Which
 from rnngen_jax.config import require, to_mapping
+from rnngen_jax.errors import UserError
 
 FLAGS = (
     flags.RUN,
-    Flag("mask", "string", "lower, upper, centre, random or FILE.png (white: known)", "lower"),
+    Flag(
+        "mask",
+        "string",
+        "lower, upper, centre, random, frames:FIRST-LAST or FILE.png (white: known)",
+        "lower",
+    ),
     flags.images(num=8),
     Flag("completions", "integer", "how many completions of each image", 3),
     Flag(
@@ -51,7 +60,9 @@ FLAGS = (
     ),
     flags.TEMPERATURE,
     flags.SEED,
-    flags.OUT._replace(default="completed.png", help="FILE.png or FILE.npz"),
+    flags.OUT._replace(
+        default="completed.png", help="FILE.png, FILE.npz; of sequences FILE.gif or FILE.webp"
+    ),
     flags.HOSTS,
 )
 
@@ -92,13 +103,15 @@ def run(
 
     arguments.check_seed(seed, "--seed")
     arguments.check_temperature(temperature, "--temperature")
-    pictures.require_out(out, folder=False)
+    pictures.require_out(out, folder=False, endings=pictures.MOVING)
     opened = open_run(which)
+    if pictures.animated(out) and not opened.spec.frames:
+        raise UserError(f"--out={out} shows sequences of frames; of still images give a .png.")
 
     import jax
     import numpy as np
 
-    from rnngen_jax.evaluation import completion, inputs, sampling
+    from rnngen_jax.evaluation import animations, completion, inputs, sampling
 
     spec = opened.model.spec
     key = jax.random.key(seed)
@@ -122,7 +135,11 @@ def run(
     if not first():
         return
     completed = found.image.reshape(len(images), completions, *spec.shape)
-    if out.lower().endswith(".npz"):
+    if pictures.animated(out):
+        rows = pictures.completed_rows(images, known, completed, spec.levels)
+        frames = np.stack([pictures.tile(cells) for cells in np.moveaxis(rows, 2, 0)])
+        animations.write_animation(out, frames)
+    elif pictures.ending(out) == ".npz":
         arrays = {spec.key: images, "known": known, "completed": completed}
         pictures.write_npz(out, {**arrays, "levels": np.int32(spec.levels)})
     else:

@@ -42,7 +42,10 @@ A model of sequences is given the first frames (config.data.context) and predict
 beside that of showing the last given frame again. --protocol chooses in whose terms SSIM and bytes
 are: strict, openstl, predrnn or vpn. evaluation.json has all figures frame by frame.
 
-  rnngen evaluate --workdir=runs/video --protocol=openstl
+With --plot they are drawn over the frames, with intervals, for which matplotlib must be installed
+(pip install rnngen_jax[plots]).
+
+  rnngen evaluate --workdir=runs/video --protocol=openstl --plot=horizon.png
 
 With --inception, a file of the weights that torch-fidelity publishes, samples are compared in the
 features of the Inception network, whose Fréchet distance is the FID; with other weights the figures
@@ -136,6 +139,7 @@ FLAGS = (
         "of predicted frames: strict, openstl, predrnn or vpn",
         "strict",
     ),
+    Flag("plot", "string", "FILE.png to plot errors of predicted frames to, frame by frame"),
     Group(
         "judged",
         Judged,
@@ -162,6 +166,7 @@ def run(
     iw_samples: int,
     code_candidates: int,
     protocol: str,
+    plot: str | None,
     judged: Judged,
 ) -> None:
     """Evaluates a run.
@@ -173,6 +178,7 @@ def run(
       iw_samples: draws of the importance-weighted bound, 0 for the model's own likelihood.
       code_candidates: grids of codes of a tighter bound, 0 for none.
       protocol: of predicted frames.
+      plot: the picture to write, if any.
       judged: how samples are judged, if they are.
 
     Raises:
@@ -189,9 +195,12 @@ def run(
     require_choice("--protocol", protocol, PROTOCOLS)
 
     from rnngen_jax import runs
-    from rnngen_jax.evaluation import classifying, likelihood, records
+    from rnngen_jax.evaluation import classifying, horizon_plots, likelihood, pictures, records
     from rnngen_jax.runs import evaluating, judging
 
+    if plot is not None:
+        pictures.require_out(plot, folder=False, endings=(".png",), flag="--plot")
+        horizon_plots.require_plots("--plot")
     seeds = None if which.seed_index is None else [which.seed_index]
     opened = runs.load_each(which.workdir, which.checkpoint, seeds, track=bar)
     one = opened[0]
@@ -205,11 +214,13 @@ def run(
     if judged.neighbours is not None:
         classifying.sampler(one.model, one.dataset)  # refuses a model that cannot sample
     bounds = {"iw_samples": iw_samples, "code_candidates": code_candidates}
-    if protocol != "strict" and one.model.sequential is None:
-        raise UserError(
-            f"--protocol={protocol} has no effect with {one.model.name}, which is no model of "
-            "sequences; leave it out."
-        )
+    of_frames = {"--protocol": protocol if protocol != "strict" else None, "--plot": plot}
+    for flag, value in of_frames.items():
+        if value is not None and one.model.sequential is None:
+            raise UserError(
+                f"{flag}={value} has no effect with {one.model.name}, which is no model of "
+                "sequences; leave it out."
+            )
     options = {"num": num, "samples": judged.samples, "protocol": protocol, **bounds}
     record = evaluating.measure(opened, split, **options, **judges, **drawn)
     if judged.neighbours is not None:
@@ -234,6 +245,10 @@ def run(
             figures.print_samples(record[name], len(opened))
     if judged.neighbours is not None:
         print(f"neighbours:     {judged.neighbours}")
+    if plot is not None:
+        title = f"{one.workdir.name}, step {one.step}, {split}, protocol {protocol}"
+        horizon_plots.write_plot(plot, record["forecast"], title)
+        print(f"plot:           {plot}")
     # Last, so that the figures are printed even if the folder cannot be written to.
     records.add(one.workdir, record)
     print(one.workdir / records.NEWEST)

@@ -48,7 +48,7 @@ FLAGS = (
     Flag("latent", "integer", "latent: which latent variable, counted from 0, step after step"),
     Flag("steps", "integer", "images per path, ≥ 2", 9),
     Flag("path", "string", "linear or spherical; by default spherical for pairs, linear for grid"),
-    flags.OUT._replace(default="paths.png", help="FILE.png, FILE.npz or FILE.gif"),
+    flags.OUT._replace(default="paths.png", help="FILE.png, FILE.npz, FILE.gif or FILE.webp"),
     flags.HOSTS,
 )
 
@@ -115,10 +115,10 @@ def run(
         return
     if pictures.ending(out) == ".npz":
         pictures.write_npz(out, {"image": decoded, "latents": latents})
-    elif pictures.ending(out) == ".gif":
+    elif pictures.animated(out):
         columns = np.moveaxis(pictures.to_bytes(decoded), 1, 0)
         frames = np.stack([pictures.grid(images, 256) for images in columns])
-        animations.write_gif(out, animations.forth_and_back(frames))
+        animations.write_animation(out, animations.forth_and_back(frames))
     else:
         cells = pictures.to_pixels(pictures.to_bytes(decoded), 256)
         pictures.write_png(out, pictures.tile(cells))

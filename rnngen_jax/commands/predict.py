@@ -14,16 +14,18 @@ frame given those drawn before it; --temperature and --seed are as for `sample`.
 
 --out ends in .gif or .webp for an animation of one column per sequence, in .png for strips of
 frames side by side, or in .npz for the arrays `frames`, the given and the true ones, and
-`prediction`, float32 [N, K, M, H, W, C] in [0, 1] or drawn levels. Pictures show the given and true
-frames, in blue where there are none; under them each prediction, after the given frames; and, where
-the truth is known, how far it is from the first one, white being far.
+`prediction`, float32 [N, K, M, H, W, C] in [0, 1] or drawn levels. Pictures show the true frames,
+in blue where there are none; under them each prediction, after the given frames; and, where the
+truth is known, how far it is from the first one, white being far. What is given or true is framed
+in green, what is predicted, and its difference, in red.
 """
 
 from typing import TYPE_CHECKING
 
 from rnngen_jax.commands import flags
 from rnngen_jax.commands.base import (
-    check_amount,
+    MOST_BYTES,
+    MOST_IN_PICTURE,
     check_label,
     first,
     joining,
@@ -38,8 +40,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from rnngen_jax.runs import Run
+    from rnngen_jax.shapes import ImageSpec
 
 ENDINGS = (".gif", ".webp", ".png", ".npz")
+MOST_ANIMATED = MOST_BYTES // 8  # bytes of pixels of an animation, which are coded in memory
 FLAGS = (
     flags.RUN,
     Flag("context", "integer", "given frames; by default config.data.context"),
@@ -102,7 +106,7 @@ def run(
     frames, labels = _sequences(opened, chosen)
     most = frames.shape[1]
     require(given <= most, "--context", given, f"≤ {most}, the frames of {chosen.place}")
-    check_amount("--num", len(frames) * (futures or 1) * length, opened.spec, out, size=4)
+    _check_amounts(len(frames), futures, given + length, length, opened.spec, out)
 
     import numpy as np
 
@@ -129,6 +133,30 @@ def run(
             f"{len(frames)} sequences"
         )
     print(out)
+
+
+def _check_amounts(
+    num: int, futures: int, total: int, length: int, spec: "ImageSpec", out: str
+) -> None:
+    """Raises a `UserError` for more frames than one picture or the memory holds."""
+    from rnngen_jax.evaluation import animations, pictures
+
+    fewer = "by fewer --num, --futures or --horizon"
+    made = num * (futures or 1) * length
+    most = MOST_BYTES // (4 * spec.height * spec.width * spec.channels)
+    require(made <= most, "The number of predicted frames", made, f"≤ {most}, {fewer}")
+    rows = (futures or 1) + 2
+    if pictures.ending(out) == ".png":
+        cells, most = num * rows * total, MOST_IN_PICTURE
+        require(cells <= most, f"The number of frames in {out!r}", cells, f"≤ {most}, {fewer}")
+    if pictures.animated(out):
+        laid = pictures.layout(rows, num, spec.height, spec.width)
+        height, width = laid.corner(laid.rows, laid.columns)
+        size, most = 3 * height * width * total, MOST_ANIMATED
+        require(size <= most, f"The bytes of pixels of {out!r}", size, f"≤ {most}, {fewer}")
+        if pictures.ending(out) == ".webp":
+            side, most = max(height, width), animations.MOST_WEBP
+            require(side <= most, f"The longer side of {out!r}", side, f"≤ {most} pixels, {fewer}")
 
 
 def _sequences(opened: "Run", chosen: Chosen) -> "tuple[np.ndarray, np.ndarray | None]":
@@ -189,7 +217,9 @@ def _write(
     if true.shape[1]:
         gap = np.abs(true.astype(int) - pixels(each[0])[:, : true.shape[1]]).astype(np.uint8)
         rows.append(np.concatenate([np.zeros_like(before), gap, blue], axis=1))
+    marks = np.zeros((len(rows), given + length), bool)
+    marks[1:, given:] = True
     if pictures.ending(out) == ".png":
-        pictures.write_png(out, pictures.predictions(rows))
+        pictures.write_png(out, pictures.predictions(rows, marks))
     else:
-        animations.write_animation(out, animations.predicted(rows))
+        animations.write_animation(out, animations.predicted(rows, marks))

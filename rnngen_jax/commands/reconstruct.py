@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 FLAGS = (
     flags.RUN,
     flags.images(num=8),
-    flags.OUT._replace(default="rebuilt.png", help="FILE.png, FILE.npz or FILE.gif"),
+    flags.OUT._replace(default="rebuilt.png", help="FILE.png, FILE.npz, FILE.gif or FILE.webp"),
     flags.HOSTS,
 )
 
@@ -59,7 +59,7 @@ def run(which: Which, chosen: Chosen, out: str) -> None:
     from rnngen_jax.evaluation import animations, sampling
 
     model = opened.model
-    moving = pictures.ending(out) == ".gif"
+    moving = pictures.animated(out)
     sampling.latents_of(model, "to rebuild images from")
     if moving and model.codes is None:
         sampling.require_canvases(model)
@@ -73,7 +73,7 @@ def run(which: Which, chosen: Chosen, out: str) -> None:
     if not first():
         return
     if moving:
-        animations.write_gif(out, frames, hold=animations.HOLD)
+        animations.write_animation(out, frames, hold=animations.HOLD)
     elif pictures.ending(out) == ".npz":
         stored = {"image": images, "reconstruction": rebuilt}
         pictures.write_npz(out, {**stored, "levels": np.int32(model.spec.levels)})

@@ -5,6 +5,7 @@
   rnngen sample --workdir=runs/digits --num=10 --out=pictures/
   rnngen sample --workdir=runs/vae --num=64 --pixels=mean --out=expected.png
   rnngen sample --workdir=runs/draw --num=36 --out=drawing.gif
+  rnngen sample --workdir=runs/video --num=9 --out=moving.webp
 
 --out ends in .png for one grid, in .npz for the array `image` of grey levels (uint8
 [N, H, W, C], with `levels`, and `label` for a class-conditional model), or in / for a folder of
@@ -12,10 +13,12 @@ single PNGs. Without --label, a class-conditional model cycles through its class
 same seed gives the same images, and --num=10 gives the first ten of --num=1000.
 
 A latent-variable model draws its latents first, and then each pixel given them. With --pixels=mean
-it shows the expected image of the same latents instead, in 256 levels. A .gif needs a model that
-draws step by step: it shows the expected images of these latents after each step, and in red where
-the step wrote. Of a model of codes it shows the codes as they are drawn, in colours that are alike
-for like codes, and beside them the image expected by then, given those codes alone.
+it shows the expected image of the same latents instead, in 256 levels.
+
+A .gif or lossless .webp shows sequences of frames as animations. Of still images it needs a model
+that draws step by step: it shows the expected images of these latents after each step, and in red
+where the step wrote. Of a model of codes it shows the codes as they are drawn, in colours that are
+alike for like codes, and beside them the image expected by then, given those codes alone.
 
 A run on codes:RUN draws grids of codes: an npz holds the codes themselves, and pictures are those
 that the decoder of RUN makes of them, which must have the parameters that wrote the codes.
@@ -53,7 +56,9 @@ FLAGS = (
     flags.TEMPERATURE,
     Flag("pixels", "string", "draw or mean: drawn pixels, or the expected image", "draw"),
     flags.SEED,
-    flags.OUT._replace(default="samples.png", help="FILE.png, FILE.npz, FILE.gif or FOLDER/"),
+    flags.OUT._replace(
+        default="samples.png", help="FILE.png, FILE.npz, FILE.gif, FILE.webp or FOLDER/"
+    ),
     flags.HOSTS,
 )
 
@@ -120,7 +125,7 @@ def _tokenizer(opened: "Run", mean: bool, out: str) -> "Run | None":
 
     origin = codes.origin(opened.experiment.data.name)
     ending = pictures.ending(out)
-    if origin is None or ending == ".gif" or (ending == ".npz" and not mean):
+    if origin is None or pictures.animated(out) or (ending == ".npz" and not mean):
         return None
     asked = f"--out={out} of images, not of codes (--out=FILE.npz with --pixels=draw),"
     return coded.open_tokenizer(origin, asked)
@@ -149,10 +154,10 @@ def _drawn(
         images = pictures.to_bytes(images) if mean else images
         levels = 256 if mean else tokenizer.spec.levels
         return functools.partial(pictures.write_samples, out, images, labels, levels)
-    moving, levels = pictures.ending(out) == ".gif", opened.model.spec.levels
+    moving, levels = pictures.animated(out), opened.model.spec.levels
     if moving and opened.model.codes is not None:
         frames = _frames(opened, num, labels, temperature, seed)
-        return functools.partial(animations.write_gif, out, frames, hold=animations.HOLD)
+        return functools.partial(animations.write_animation, out, frames, hold=animations.HOLD)
     if (moving and not opened.spec.frames) or (mean and not moving):
         make = sampling.stepwise_decoder if moving else sampling.decoder
         decode = make(opened.model, bar)
@@ -160,7 +165,7 @@ def _drawn(
         latents = draw(opened.params, opened.extra, key, num, labels, temperature)
         decoded = decode(opened.params, opened.extra, latents, labels)
         if moving:
-            return lambda: animations.write_gif(
+            return lambda: animations.write_animation(
                 out, animations.sampled(decoded), hold=animations.HOLD
             )
         expected = pictures.to_bytes(decoded)
@@ -168,7 +173,7 @@ def _drawn(
     images = opened.sample(num, seed=seed, labels=labels, temperature=temperature)
     if moving:
         frames = np.stack([pictures.grid(images[:, t], levels) for t in range(images.shape[1])])
-        return functools.partial(animations.write_gif, out, frames, hold=animations.HOLD)
+        return functools.partial(animations.write_animation, out, frames, hold=animations.HOLD)
     return functools.partial(pictures.write_samples, out, images, labels, levels)
 
 

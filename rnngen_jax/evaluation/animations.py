@@ -1,4 +1,4 @@
-"""Animated GIFs of sampling, reconstruction and training, with attention windows as boxes."""
+"""Animations of sampling, prediction, reconstruction and training; attention windows as boxes."""
 
 import os
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from rnngen_jax.config import require
 from rnngen_jax.data.folder import read_image
 from rnngen_jax.evaluation import code_maps, pictures
 from rnngen_jax.evaluation.code_maps import Colours
@@ -21,6 +22,7 @@ LINE = 2  # width of a box's outline in pixels
 READ_COLOUR = (64, 192, 96)
 WRITE_COLOUR = (224, 64, 48)
 MOST_FRAMES = 100  # in an animation of training
+MOST_WEBP = 16_383  # pixels of a side of a WebP
 GREYS = 32  # entries of a colour animation's palette that are reserved for greys
 
 
@@ -57,25 +59,34 @@ def write_gif(
         )
 
 
-def write_animation(path: str, frames: np.ndarray, milliseconds: int = MILLISECONDS) -> None:
+def write_animation(
+    path: str, frames: np.ndarray, milliseconds: int = MILLISECONDS, hold: int | None = None
+) -> None:
     """Writes an animation that loops, a lossless WebP if the path ends so, or else a GIF.
 
     Args:
       path: the file.
       frames: uint8 RGB `[F, H, W, 3]`.
-      milliseconds: duration of each frame.
+      milliseconds, hold: as for `write_gif`.
+
+    Raises:
+      UserError: frames that are too large for WebP.
     """
     if pictures.ending(path) != ".webp":
-        write_gif(path, frames, milliseconds)
+        write_gif(path, frames, milliseconds, hold)
         return
+    longer = max(frames.shape[1:3])
+    allowed = f"≤ {MOST_WEBP} pixels, the most that WebP has; write a .gif"
+    require(longer <= MOST_WEBP, f"--out={path}: the longer side of a frame", longer, allowed)
     images = [Image.fromarray(frame) for frame in frames]
+    durations = [milliseconds] * (len(images) - 1) + [milliseconds if hold is None else hold]
     with replacing(path) as temporary:
         images[0].save(
             temporary,
             format="WEBP",
             save_all=True,
             append_images=images[1:],
-            duration=milliseconds,
+            duration=durations,
             loop=0,
             lossless=True,
         )
@@ -214,16 +225,24 @@ def reconstructed_codes(
     return _with_result(np.stack(frames), laid, [(read, READ_COLOUR, 0), *drawn])
 
 
-def predicted(rows: Sequence[np.ndarray]) -> np.ndarray:
+def predicted(rows: Sequence[np.ndarray], marks: np.ndarray) -> np.ndarray:
     """An animation of sequences, each kind in a row of its own, as `pictures.predictions` has them.
 
     Args:
-      rows: pixels of each kind, uint8 RGB `[N, T, H, W, 3]`, such as the truth and predictions.
+      rows: pixels of K kinds, uint8 RGB `[N, T, H, W, 3]`, such as the truth and predictions.
+      marks: bool `[K, T]`: which frames have the frame of predicted ones, and not of given.
 
     Returns:
       Frames, uint8 RGB `[T, H', W', 3]`, one column per sequence.
     """
-    return np.stack([pictures.tile(cells) for cells in np.moveaxis(np.stack(rows), 2, 0)])
+    cells = np.stack(rows)
+    laid = pictures.layout(len(rows), cells.shape[1], *cells.shape[3:5])
+    return np.stack(
+        [
+            pictures.framed(pictures.tile(cells[:, :, t]), laid, _columns(marks[:, t], laid))
+            for t in range(cells.shape[2])
+        ]
+    )
 
 
 def training(folder: Path) -> np.ndarray | None:
@@ -243,6 +262,11 @@ def training(folder: Path) -> np.ndarray | None:
     if len(frames) < 2 or len({frame.shape for frame in frames}) > 1:
         return None
     return np.broadcast_to(np.stack(frames), (*np.shape(frames)[:3], 3))
+
+
+def _columns(marks: np.ndarray, laid: pictures.Layout) -> np.ndarray:
+    """Marks of rows, `[rows]`, for all columns of a table."""
+    return np.broadcast_to(marks[:, None], (laid.rows, laid.columns))
 
 
 def _parts(

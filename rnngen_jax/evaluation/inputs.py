@@ -1,5 +1,7 @@
 """A verb's images, from a split or from the user, and masks."""
 
+import re
+
 import jax
 import numpy as np
 from jax import Array
@@ -18,6 +20,8 @@ from rnngen_jax.files import require_file
 from rnngen_jax.ops import masks
 from rnngen_jax.paths import Path
 from rnngen_jax.shapes import ImageSpec
+
+OF_FRAMES = "frames:"  # of a mask that hides whole frames
 
 
 def read_split(dataset: Dataset, split: str, num: int | None) -> tuple[np.ndarray, np.ndarray]:
@@ -123,16 +127,20 @@ def known_pixels(mask: str, key: Array, num: int, spec: ImageSpec) -> np.ndarray
 
     Args:
       mask: "lower", "upper", "centre", "random", or the path of a mask image: white where pixels
-        are known, black where they are missing.
+        are known, black where they are missing; of sequences also "frames:FIRST-LAST", whole frames
+        that are missing, counted from 1.
       key: for random masks, of which each image has its own.
       num: number of images N.
       spec: the images.
 
     Raises:
-      UserError: an unknown mask, or a mask image of another size, with colours other than black
-        and white, or with no missing pixel.
+      UserError: an unknown mask, frames that are not there, or a mask image of another size, with
+        colours other than black and white, or with no missing pixel.
     """
     height, width = spec.height, spec.width
+    if mask.startswith(OF_FRAMES):
+        known = _known_frames(mask, spec.frames)
+        return np.broadcast_to(known[:, None, None], (num, *spec.shape[:-1]))
     if mask == "random":
         index = np.arange(num, dtype=np.int32)
         known = np.asarray(masks.random_each(keys.named(key, "mask"), index, height, width))
@@ -144,6 +152,18 @@ def known_pixels(mask: str, key: Array, num: int, spec: ImageSpec) -> np.ndarray
     if not spec.frames:
         return known
     return np.broadcast_to(known[:, None], (num, *spec.shape[:-1]))
+
+
+def _known_frames(mask: str, frames: int) -> np.ndarray:
+    """Which of a sequence's frames are known, bool `[T]`."""
+    if not frames:
+        raise UserError(f"--mask={mask} is for sequences of frames; the model's images are still.")
+    found = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", mask.removeprefix(OF_FRAMES), re.ASCII)
+    first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    allowed = f"{OF_FRAMES}FIRST-LAST with 1 ≤ FIRST ≤ LAST ≤ {frames}"
+    require(1 <= first <= last <= frames, "--mask", mask, allowed)
+    number = np.arange(1, frames + 1)
+    return (number < first) | (number > last)
 
 
 def _read_mask(mask: str, height: int, width: int) -> np.ndarray:

@@ -19,7 +19,10 @@ GAP = 2  # pixels between the images of a grid
 GAP_COLOUR = (40, 40, 40)
 MISSING_COLOUR = (64, 96, 192)  # not a grey, so that it is never taken for a pixel's value
 ENDINGS = (".png", ".npz")
-MOVING = (*ENDINGS, ".gif")  # of verbs that can write an animation
+ANIMATED = (".gif", ".webp")
+MOVING = (*ENDINGS, *ANIMATED)  # of verbs that can write an animation
+GIVEN_COLOUR = (64, 192, 96)  # around frames that a prediction was given
+PREDICTED_COLOUR = (224, 64, 48)
 
 
 def to_pixels(images: np.ndarray, levels: int) -> np.ndarray:
@@ -143,21 +146,35 @@ def completions(
 ) -> np.ndarray:
     """One column per image: the original, the damaged image, then its completions.
 
+    Of sequences, these are strips of frames, all in one column.
+
     Args:
-      images: the originals, uint8 `[N, H, W, C]`.
-      known: bool `[N, H, W]`; missing pixels are shown in blue.
-      completed: uint8 `[N, K, H, W, C]`.
+      images: the originals, uint8 `[N, H, W, C]`, or sequences `[N, T, H, W, C]`.
+      known: bool `[N, H, W]` or `[N, T, H, W]`; missing pixels are shown in blue.
+      completed: uint8 `[N, K, ...]`.
       levels: number of grey levels.
 
     Returns:
       uint8 RGB `[H', W', 3]`.
     """
-    original = to_pixels(strips(images), levels)
-    seen = strips(np.broadcast_to(known[..., None], images.shape))
+    cells = completed_rows(images, known, completed, levels)
+    if images.ndim == 5:
+        cells = np.moveaxis(cells, 2, 3)  # frames beside one another
+        cells = cells.reshape(*cells.shape[:3], -1, 3)
+        cells = cells.swapaxes(0, 1).reshape(-1, 1, *cells.shape[2:])
+    return tile(cells)
+
+
+def completed_rows(
+    images: np.ndarray, known: np.ndarray, completed: np.ndarray, levels: int
+) -> np.ndarray:
+    """The pixels of `completions`, uint8 RGB `[2 + K, N, ..., H, W, 3]`, by kind and image."""
+    original, missing = to_pixels(images, levels), np.array(MISSING_COLOUR, np.uint8)
+    seen = np.broadcast_to(known[..., None], images.shape)
     seen = to_pixels(seen.astype(np.int32), 2) == 255  # laid out as the images are
-    damaged = np.where(seen, original, np.array(MISSING_COLOUR, np.uint8))
-    drawn = np.stack([to_pixels(strips(one), levels) for one in np.moveaxis(completed, 1, 0)])
-    return tile(np.concatenate([original[None], damaged[None], drawn]))
+    damaged = np.where(seen, original, missing)
+    drawn = to_pixels(np.moveaxis(completed, 1, 0), levels)
+    return np.concatenate([original[None], damaged[None], drawn])
 
 
 def reconstructions(images: np.ndarray, rebuilt: np.ndarray, levels: int) -> np.ndarray:
@@ -174,17 +191,45 @@ def reconstructions(images: np.ndarray, rebuilt: np.ndarray, levels: int) -> np.
     return tile(np.stack([to_pixels(images, levels), to_pixels(to_bytes(rebuilt), 256)]))
 
 
-def predictions(rows: Sequence[np.ndarray]) -> np.ndarray:
+def predictions(rows: Sequence[np.ndarray], predicted: np.ndarray) -> np.ndarray:
     """A strip of frames for each sequence: its kinds one above the other, frame beside frame.
 
     Args:
-      rows: pixels of each kind, uint8 RGB `[N, T, H, W, 3]`, such as the truth and predictions.
+      rows: pixels of K kinds, uint8 RGB `[N, T, H, W, 3]`, such as the truth and predictions.
+      predicted: bool `[K, T]`: which frames have the frame of predicted ones, and not of given.
 
     Returns:
       uint8 RGB `[H', W', 3]`.
     """
-    cells = np.moveaxis(np.stack(rows), 0, 1)  # [N, kinds, T, H, W, 3]
-    return tile(cells.reshape(-1, *cells.shape[2:]))
+    cells = np.moveaxis(np.stack(rows), 0, 1)  # [N, K, T, H, W, 3]
+    cells = cells.reshape(-1, *cells.shape[2:])
+    return framed(tile(cells), layout(*cells.shape[:4]), np.tile(predicted, (len(rows[0]), 1)))
+
+
+def framed(picture: np.ndarray, laid: Layout, predicted: np.ndarray) -> np.ndarray:
+    """A table of images, each with a frame of the colour of given or of predicted ones.
+
+    Args:
+      picture: from `tile`.
+      laid: its layout.
+      predicted: bool `[rows, columns]`.
+
+    Returns:
+      A new picture, uint8 RGB `[H', W', 3]`.
+    """
+    drawn = picture.copy()
+    for (row, column), own in np.ndenumerate(predicted):
+        top, left = laid.corner(row, column)
+        bottom, right = top + laid.height, left + laid.width
+        around = drawn[top - 1 : bottom + 1, left - 1 : right + 1]
+        for line in (around[0], around[-1], around[:, 0], around[:, -1]):
+            line[:] = PREDICTED_COLOUR if own else GIVEN_COLOUR
+    return drawn
+
+
+def animated(out: str) -> bool:
+    """Whether the file that `--out` names is an animation."""
+    return ending(out) in ANIMATED
 
 
 def write_png(path: str | os.PathLike[str], pixels: np.ndarray) -> None:
@@ -238,13 +283,16 @@ def ending(out: str) -> str:
     return paths.of(out).suffix.lower()
 
 
-def require_out(out: str, folder: bool, endings: Sequence[str] = ENDINGS) -> None:
+def require_out(
+    out: str, folder: bool, endings: Sequence[str] = ENDINGS, flag: str = "--out"
+) -> None:
     """Checks the ending of `--out` before any work is done.
 
     Args:
       out: a file with one of the endings, or a folder, which ends in "/" or exists.
       folder: whether a folder is allowed.
       endings: the file's allowed endings.
+      flag: that names the file.
 
     Raises:
       UserError: another ending, or a folder if none is allowed.
@@ -252,9 +300,9 @@ def require_out(out: str, folder: bool, endings: Sequence[str] = ENDINGS) -> Non
     given = ending(out)
     named = " or ".join(filter(None, (", ".join(endings[:-1]), endings[-1])))
     allowed = f"a file that ends in {named}" + (", or a folder/" if folder else "")
-    require(folder if given == "/" else given in endings, "--out", out, allowed)
+    require(folder if given == "/" else given in endings, flag, out, allowed)
     if given == "/" and paths.of(out).is_file():
-        raise UserError(f"--out must be {allowed}, got {out!r}, which names a file.")
+        raise UserError(f"{flag} must be {allowed}, got {out!r}, which names a file.")
 
 
 def write_samples(out: str, images: np.ndarray, labels: np.ndarray | None, levels: int) -> None:
