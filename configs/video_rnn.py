@@ -36,13 +36,13 @@ PRESETS = (*DIGITS, "mnist", "two_mnist", "mnist_64", "two_mnist_64", "fashion_m
 def get_config(arg: str = "digits"):
     config = recipes.begin("video_rnn", arg, PRESETS)
     config.data.objects = 2 if arg.startswith("two_") else 1
-    config.model.update(cell="lstm", features=256, input_features=256)
-    recipes.adamw(config, learning_rate=2e-3, steps=1000)
-    config.optimizer.weight_decay = 0.01
-    config.training.batch_size = 32
+    config.model.update(cell="conv_lstm", maps=True, features=32, layers=2)
+    recipes.adamw(config, learning_rate=4e-3, steps=1500)
+    config.optimizer.update(weight_decay=0.01, b2=0.99)
+    config.training.batch_size = 8
     if arg in DIGITS:
         config.data.name = "moving:digits"
-        config.model.encoder = "patches:size=2"
+        config.model.update(encoder="patches:size=2", feeding="scheduled:steps=300,context=10")
         recipes.every(config, lines=100, pictures=500)
         config.evaluation.num_images = 200
         return config

@@ -2,7 +2,9 @@
 
 The two commands of the README's start, which install, are run as they stand by `.ci/run`. All
 others run here, page by page, in their order and in one folder, commands through the command line's
-own entry; training is cut short. Blocks of `bash` are for machines elsewhere and are only parsed.
+own entry. Training is cut short; where no command of the page reads the run, the step is traced on
+the data of the command, and neither compiled nor run. Blocks of `bash` are for machines elsewhere
+and are only parsed.
 """
 
 import gzip
@@ -15,14 +17,17 @@ import subprocess
 import sys
 from typing import NamedTuple
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_runs import SIZES
+from tiny_runs import sizes_of
 
-from rnngen_jax import cells, main, models
+from rnngen_jax import cells, continuing, data, main, models, runs
 from rnngen_jax import commands as verbs
 from rnngen_jax.benchmarks import machine, peers
+from rnngen_jax.pods.programs import programs
+from rnngen_jax.runs import tokenizers
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -36,6 +41,9 @@ PAGES = {
 SHORT = ["steps=2", "steps_per_call=1"]
 ELSEWHERE = ["validate_every=0", "sample_every=0"]
 QUICKSTART = ["validate_every=2", "sample_every=2", "num_samples=4"]
+
+# What of a training is not in its step: it is run, even if no command of its page reads the run.
+RUN = ("--config.training.parallelism=", "--config.data.")
 
 # What makes a piece of Python quick, by page: what it says, and what is run in its place.
 SMALLER = {"docs/howto/own_images.md": ("SIDE = 32", "SIDE = 8")}
@@ -111,8 +119,9 @@ def place(tmp_path, monkeypatch):
 def sizes(words):
     """Flags of tiny sizes for a training's model, but for those that the command sets itself."""
     (config,) = (word.removeprefix("--config=") for word in words if word.startswith("--config="))
-    fields = models.config_class(pathlib.Path(config.split(":")[0]).stem).__dataclass_fields__
-    tiny = [f"--config.model.{name}={SIZES[name]}" for name in SIZES.keys() & fields.keys()]
+    model = pathlib.Path(config.split(":")[0]).stem
+    fields, small = models.config_class(model).__dataclass_fields__, sizes_of(model)
+    tiny = [f"--config.model.{name}={small[name]}" for name in small.keys() & fields.keys()]
     given = {word.split("=")[0] for word in words}
     if "--config.model.input_features" in given:  # which may have to be equal
         given.add("--config.model.features")
@@ -149,7 +158,10 @@ def test_every_block_of_a_page_works(page, place, monkeypatch, capsys):
             exec(block.text.replace(*SMALLER.get(page, ("", ""))), names)
         else:
             for words in split(block.text):
-                run(words, place, capsys)
+                with monkeypatch.context() as patch:
+                    if words[1] == "train" and only_trains(words, PAGES[page]):
+                        patch.setattr(runs, "train", trace)
+                    run(words, place, capsys)
 
 
 def run(words, place, capsys):
@@ -159,6 +171,49 @@ def run(words, place, capsys):
     assert main.run(shortened(words)) == 0, (words, capsys.readouterr().err)
     for out in [word.removeprefix("--out=") for word in words if word.startswith("--out=")]:
         assert (place / out).stat().st_size > 0
+
+
+def only_trains(words, page):
+    """Whether a training is not continued, nor is its run read, by any other command of its page.
+
+    A page's Python may read any run.
+    """
+    (workdir,) = (word.removeprefix("--workdir=") for word in words if "--workdir=" in word)
+    texts = [block.text for block in blocks(page) if block.language in ("sh", "python")]
+    named = re.findall(rf"{re.escape(workdir)}(?![\w-])", "\n".join(texts))
+    return len(named) == 1 and not any(word.startswith(RUN) for word in words)
+
+
+def trace(given, folder, **how):
+    """In the place of `runs.train`: traces the step of a config that is checked, on its data."""
+    settings = continuing.resolve(given)
+    dataset = data.load(settings.data)
+    if settings.tokenizer:
+        settings, _ = tokenizers.adopt(settings, tokenizers.open_tokenizer(settings))
+    assert dataset.splits["train"].num >= settings.training.batch_size
+    step = programs(settings, dataset)["train"]
+    (state, *_), _ = (lowered := step.lower(jax.devices()[:1], step.batch_size)).args_info
+    after, metrics = lowered.out_info
+    assert jax.tree.structure(after.params) == jax.tree.structure(state.params)
+    assert metrics
+    print(f"traced: {folder}")
+    return runs.Outcome(settings.training.steps)
+
+
+def test_a_training_is_run_if_its_run_is_read_or_continued():
+    train, other = ["rnngen", "train", "--config=a.py", "--workdir=runs/a"], "--workdir=runs/a-b"
+    page = "```sh\nrnngen train --config=a.py --workdir=runs/a\n{}\n```\n"
+    assert only_trains(train, page.format(f"rnngen evaluate {other}"))
+    for line in (
+        "rnngen evaluate --workdir=runs/a",
+        "rnngen train --config=a.py --workdir=runs/a --config.training.steps=9",
+        "rnngen train --config=b.py --workdir=runs/b --config.tokenizer=runs/a",
+    ):
+        assert not only_trains(train, page.format(line))
+    python = '```python\nrun = rg.load("runs/a")\n```\n'
+    assert not only_trains(train, page.format("") + python)
+    mapped = [*train, "--config.training.parallelism=pmap"]
+    assert not only_trains(mapped, page.format(""))
 
 
 def test_every_block_is_one_that_is_run_and_every_replacement_is_of_something():

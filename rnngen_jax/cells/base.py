@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnngen_jax.errors import UserError
+from rnngen_jax.ops.convolutions import convolver
 from rnngen_jax.ops.devices import compiled_for
-from rnngen_jax.ops.patches import neighbours
 from rnngen_jax.ops.precision import matmul
 from rnngen_jax.ops.products import THIN, is_narrow, multiplier, product
 
@@ -37,8 +37,8 @@ class Gated(NamedTuple):
         the carry is h, which is also the output.
       offsets: of the K neighbouring places along the first axis whose states replace h in the
         products, for `convolved` cells; kernels are then `[K F, F]`.
-      side: of the square of neighbouring places along the last two axes before F whose states
-        replace h in the products, for cells `over_maps`; kernels are then `[side² F, F]`.
+      side: of the square of places along the last two axes before F whose states are convolved
+        instead, for cells `over_maps`; kernels are then `[side² F, F]`.
       inputs: `inputs(params) -> ({gate: W [D, F]}, {gate: b [F]})` for cells each of whose gates is
         `x W + h U + b`; `None` for all others.
     """
@@ -52,11 +52,16 @@ class Gated(NamedTuple):
 
     def spread(self, h: Array) -> Array:
         """`[P, ..., F]` to the neighbours' states `[P, ..., K F]`; h itself without neighbours."""
-        if self.side > 1:
-            return neighbours(h, self.side)
         if self.offsets == (0,):
             return h
         return jnp.concatenate([shifted(h, offset) for offset in self.offsets], axis=-1)
+
+    def products(self, kernels: dict[str, Array]) -> Callable[[Array], dict[str, Array]]:
+        """`multiply(h [..., F]) -> {gate: h U [..., F]}`, linear in h, over neighbours if any."""
+        if self.side > 1:
+            return convolver(kernels, self.side)
+        multiply = multiplier(kernels)
+        return lambda h: multiply(self.spread(h))
 
 
 def shifted(x: Array, offset: int) -> Array:
@@ -201,7 +206,8 @@ def gated_step(gated: Gated) -> Callable[[Params, Carry, Inputs], tuple[Carry, A
     """The `step` of a gated cell with inputs `{gate: [..., F]}`."""
 
     def step(params: Params, carry: Carry, z: dict[str, Array]) -> tuple[Carry, Array]:
-        return advance(gated, params, carry, gated.spread(carry[0]), z)
+        products = gated.products(gated.kernels(params))(carry[0])
+        return _combined(gated, params, carry, products, z)
 
     return step
 
@@ -210,7 +216,12 @@ def advance(
     gated: Gated, params: Params, carry: Carry, h: Array, z: dict[str, Array]
 ) -> tuple[Carry, Array]:
     """One step of a gated cell, given the state that its products take, `h [..., K F]`."""
-    products = multiplier(gated.kernels(params))(h)
+    return _combined(gated, params, carry, multiplier(gated.kernels(params))(h), z)
+
+
+def _combined(
+    gated: Gated, params: Params, carry: Carry, products: dict[str, Array], z: dict[str, Array]
+) -> tuple[Carry, Array]:
     carry = gated.combine(carry, preactivations(z, products, gated.biases(params)))
     return carry, carry[0]
 

@@ -9,8 +9,9 @@ from jax import Array
 from rnngen_jax.cells.base import Cell, Params, gate_params
 from rnngen_jax.cells.convolved import with_wide_kernels
 from rnngen_jax.cells.gru import GRUCarry
-from rnngen_jax.cells.over_maps import convolve, require_side
+from rnngen_jax.cells.over_maps import convolved_inputs, require_side
 from rnngen_jax.ops.activations import sigmoid
+from rnngen_jax.ops.convolutions import convolution, convolver
 
 
 def conv_gru(features: int, kernel: int) -> Cell:
@@ -39,14 +40,13 @@ def conv_gru(features: int, kernel: int) -> Cell:
         return GRUCarry(jnp.zeros((*batch_shape, features), dtype))
 
     def inputs(params: Params, xs: Array) -> dict[str, Array]:
-        zs = convolve(params["input"], xs, kernel)
-        return {gate: z + params["bias"][gate] for gate, z in zs.items()}
+        return convolved_inputs(params["input"], params["bias"], xs, kernel)
 
     def step(params: Params, carry: GRUCarry, z: dict[str, Array]) -> tuple[GRUCarry, Array]:
         (h,), kernels = carry, params["recurrent"]
-        products = convolve({gate: kernels[gate] for gate in "zr"}, h, kernel)
+        products = convolver({gate: kernels[gate] for gate in "zr"}, kernel)(h)
         update, reset = (sigmoid(z[gate] + products[gate]) for gate in "zr")
-        n = jnp.tanh(z["n"] + convolve({"n": kernels["n"]}, reset * h, kernel)["n"])
+        n = jnp.tanh(z["n"] + convolution(reset * h, kernels["n"], kernel))
         h = (1 - update) * h + update * n
         return GRUCarry(h), h
 

@@ -7,8 +7,9 @@ from jax import Array
 
 from rnngen_jax.cells.base import Cell, Params
 from rnngen_jax.cells.lstm import LSTMCarry, lstm
-from rnngen_jax.cells.over_maps import convolve, over_maps
+from rnngen_jax.cells.over_maps import over_maps
 from rnngen_jax.ops.activations import sigmoid
+from rnngen_jax.ops.convolutions import convolver
 
 PEEPHOLES = ("i", "f", "o")
 
@@ -41,17 +42,13 @@ def conv_lstm(
         peephole = {gate: jnp.zeros(features) for gate in PEEPHOLES}
         return {**plain.init(key, in_features), "peephole": peephole}
 
-    def inputs(params: Params, xs: Array) -> dict[str, Array]:
-        zs = convolve(params["input"], xs, kernel)
-        return {gate: z + params["bias"][gate] for gate, z in zs.items()}
-
     def step(params: Params, carry: LSTMCarry, z: dict[str, Array]) -> tuple[LSTMCarry, Array]:
         h, c = carry
-        peephole, products = params["peephole"], convolve(params["recurrent"], h, kernel)
+        peephole, products = params["peephole"], convolver(params["recurrent"], kernel)(h)
         a: dict[str, Any] = {gate: z[gate] + products[gate] for gate in z}
         i, f = (sigmoid(a[gate] + peephole[gate] * c) for gate in "if")
         c = f * c + i * jnp.tanh(a["g"])
         h = sigmoid(a["o"] + peephole["o"] * c) * jnp.tanh(c)
         return LSTMCarry(h, c), h
 
-    return Cell(features, init, plain.carry, inputs, step, maps=True)
+    return Cell(features, init, plain.carry, plain.inputs, step, maps=True)

@@ -56,12 +56,11 @@ def gru(features: int, *, variant: str = "reset_after") -> Cell:
     def carry(batch_shape: tuple[int, ...], dtype: Any) -> GRUCarry:
         return GRUCarry(jnp.zeros((*batch_shape, features), dtype))
 
-    def inputs(params: Params, xs: Array) -> dict[str, Array]:
+    def nested_inputs(params: Params, xs: Array) -> dict[str, Array]:
         zs = gate_inputs(params, xs)
-        if variant == "nested":
-            # (r h + x W_r) U_n = (r h) U_n + x W_r U_n: the second term needs no time loop.
-            shared = matmul(xs, params["input"]["r"])
-            zs["n"] = matmul(shared, params["recurrent"]["n"]) + params["bias"]["n"]
+        # (r h + x W_r) U_n = (r h) U_n + x W_r U_n: the second term needs no time loop.
+        shared = matmul(xs, params["input"]["r"])
+        zs["n"] = matmul(shared, params["recurrent"]["n"]) + params["bias"]["n"]
         return zs
 
     def kernels(params: Params) -> dict[str, Array]:
@@ -84,6 +83,7 @@ def gru(features: int, *, variant: str = "reset_after") -> Cell:
         h = (1 - update) * h + update * n
         return GRUCarry(h), h
 
+    inputs = nested_inputs if variant == "nested" else gate_inputs
     if variant != "reset_after":
         return Cell(features, init, carry, inputs, reset_before)
     gated = Gated(kernels, lambda params: {"u": params["bias"]["u"]}, combine)

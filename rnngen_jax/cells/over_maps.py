@@ -1,16 +1,14 @@
 """Cells over maps, whose products with inputs and states are convolutions."""
 
-from typing import Any
-
 import jax
 from jax import Array
 
-from rnngen_jax.cells.base import Cell, Inputs, Params, gated_step
+from rnngen_jax.cells.base import Cell, Inputs, Params, gate_inputs, gated_step
 from rnngen_jax.cells.convolved import takes_any_width, with_wide_kernels
 from rnngen_jax.config import require
 from rnngen_jax.errors import UserError
-from rnngen_jax.ops.patches import neighbours
-from rnngen_jax.ops.products import multiplier, require_width
+from rnngen_jax.ops.convolutions import convolver, neighbours
+from rnngen_jax.ops.products import require_width
 
 
 def over_maps(cell: Cell, kernel: int = 3) -> Cell:
@@ -42,7 +40,11 @@ def over_maps(cell: Cell, kernel: int = 3) -> Cell:
         return with_wide_kernels(params, key_kernels, kernel**2)
 
     def inputs(params: Params, xs: Array) -> Inputs:
-        require_map_width(params["input"], xs, kernel)
+        if cell.gated is not None and cell.gated.inputs is not None:
+            return convolved_inputs(*cell.gated.inputs(params), xs, kernel)
+        if cell.inputs is gate_inputs:
+            return convolved_inputs(params["input"], params["bias"], xs, kernel)
+        require_width(xs, jax.tree.leaves(params["input"])[0].shape[0] // kernel**2)
         return cell.inputs(params, neighbours(xs, kernel))
 
     if cell.gated is None:
@@ -51,36 +53,13 @@ def over_maps(cell: Cell, kernel: int = 3) -> Cell:
     return cell._replace(init=init, inputs=inputs, step=gated_step(gated), gated=gated, maps=True)
 
 
+def convolved_inputs(
+    kernels: dict[str, Array], biases: dict[str, Array], xs: Array, side: int
+) -> dict[str, Array]:
+    """`x * W_g + b_g` for every gate g, from maps `[..., H, W, D]` and kernels `[side² D, F]`."""
+    return {gate: z + biases[gate] for gate, z in convolver(kernels, side)(xs).items()}
+
+
 def require_side(kernel: int) -> None:
     """Raises a `UserError` unless a kernel has a centre."""
     require(kernel >= 1 and kernel % 2 == 1, "kernel", kernel, "odd and ≥ 1")
-
-
-def require_map_width(kernels: Any, maps: Array, side: int) -> None:
-    """Raises a `ValueError` unless kernels `[side² D, F]` are for maps `[..., H, W, D]`."""
-    require_width(maps, jax.tree.leaves(kernels)[0].shape[0] // side**2)
-
-
-def convolve(kernels: dict[str, Array], maps: Array, side: int) -> dict[str, Array]:
-    """Convolves maps with the kernels of several gates at once.
-
-    Neighbourhoods are side² times as large as the maps, so they are not kept for the gradient.
-
-    Args:
-      kernels: `{gate: [side² D, F]}`.
-      maps: `[..., H, W, D]`.
-      side: of the kernels.
-
-    Returns:
-      `{gate: [..., H, W, F]}`.
-
-    Raises:
-      ValueError: the kernels are for maps of another width.
-    """
-    require_map_width(kernels, maps, side)
-
-    @jax.checkpoint
-    def product(kernels: dict[str, Array], maps: Array) -> dict[str, Array]:
-        return multiplier(kernels)(neighbours(maps, side))
-
-    return product(kernels, maps)

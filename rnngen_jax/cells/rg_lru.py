@@ -58,9 +58,8 @@ def rg_lru(features: int, *, c: float = 8.0, input_weights: bool = True) -> Cell
     def carry(batch_shape: tuple[int, ...], dtype: Any) -> RGLRUCarry:
         return RGLRUCarry(jnp.zeros((*batch_shape, features), dtype))
 
-    def inputs(params: Params, xs: Array) -> dict[str, Array]:
-        zs = gate_inputs(params, xs)
-        return zs if input_weights else {**zs, "v": xs}
+    def unweighted(params: Params, xs: Array) -> dict[str, Array]:
+        return {**gate_inputs(params, xs), "v": xs}
 
     def linear(params: Params, zs: dict[str, Array]) -> tuple[Array, Array]:
         log_a = c * jax.nn.log_sigmoid(params["lambda"]) * sigmoid(zs["r"])
@@ -74,4 +73,5 @@ def rg_lru(features: int, *, c: float = 8.0, input_weights: bool = True) -> Cell
         h = a * carry.h + b
         return RGLRUCarry(h), h
 
+    inputs = gate_inputs if input_weights else unweighted
     return Cell(features, init, carry, inputs, step, linear=linear)

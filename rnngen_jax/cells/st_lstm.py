@@ -8,8 +8,9 @@ from jax import Array
 
 from rnngen_jax.cells.base import Cell, Params, input_kernel
 from rnngen_jax.cells.convolved import wide_kernel
-from rnngen_jax.cells.over_maps import convolve, require_side
+from rnngen_jax.cells.over_maps import convolved_inputs, require_side
 from rnngen_jax.ops.activations import sigmoid
+from rnngen_jax.ops.convolutions import convolution, convolver
 from rnngen_jax.ops.precision import matmul
 
 RECURRENT = ("i", "f", "g", "o")
@@ -99,8 +100,7 @@ def st_lstm(
         return STLSTMCarry((zeros,) * layers, (zeros,) * layers, zeros)
 
     def layer_inputs(params: Params, xs: Array) -> dict[str, Array]:
-        zs = convolve(params["input"], xs, kernel)
-        return {gate: z + params["bias"][gate] for gate, z in zs.items()}
+        return convolved_inputs(params["input"], params["bias"], xs, kernel)
 
     def inputs(params: Params, xs: Array) -> dict[str, Array]:
         return layer_inputs(params["0"], xs)
@@ -110,13 +110,13 @@ def st_lstm(
         for n, h, c in zip(names, carry.h, carry.c, strict=True):
             own = params[n]
             z = z if n == "0" else layer_inputs(own, hs[-1])
-            of_h, of_m = convolve(own["recurrent"], h, kernel), convolve(own["memory"], m, kernel)
-            a = {gate: z[gate] + {**of_h, **of_m}[gate] for gate in z}
+            products = convolver(own["recurrent"], kernel)(h) | convolver(own["memory"], kernel)(m)
+            a = {gate: z[gate] + products[gate] for gate in z}
             more = sigmoid(a["i"]) * jnp.tanh(a["g"])
             more_m = sigmoid(a["i_m"]) * jnp.tanh(a["g_m"])
             c, m = sigmoid(a["f"]) * c + more, sigmoid(a["f_m"]) * m + more_m
             both = jnp.concatenate([c, m], axis=-1)
-            o = sigmoid(a["o"] + convolve({"o": own["output"]}, both, kernel)["o"])
+            o = sigmoid(a["o"] + convolution(both, own["output"], kernel))
             hs.append(o * jnp.tanh(matmul(both, own["last"])))
             cs.append(c)
             if decoupling:

@@ -37,6 +37,13 @@ it in pixel space.
 
   rnngen evaluate --workdir=runs/gan --inception=weights-inception-2015-12-05-6726825d.pth
 
+A model of sequences is given the first frames (config.data.context) and predicts those that follow
+(config.data.horizon): `mse` is the squared error of values in [0, 1], summed over a frame's pixels,
+beside that of showing the last given frame again. --protocol chooses in whose terms SSIM and bytes
+are: strict, openstl, predrnn or vpn. evaluation.json has all figures frame by frame.
+
+  rnngen evaluate --workdir=runs/video --protocol=openstl
+
 With --inception, a file of the weights that torch-fidelity publishes, samples are compared in the
 features of the Inception network, whose Fréchet distance is the FID; with other weights the figures
 are named after them. Grey images are repeated to RGB, and all are resized bilinearly to 299x299; a
@@ -51,8 +58,10 @@ from typing import NamedTuple
 from rnngen_jax.commands import figures, flags
 from rnngen_jax.commands.base import bar, check_amount, first, joining
 from rnngen_jax.commands.flags import Flag, Group, Which, check_split
-from rnngen_jax.config import require
+from rnngen_jax.config import require, require_choice
 from rnngen_jax.errors import UserError
+
+PROTOCOLS = ("strict", "openstl", "predrnn", "vpn")  # `forecasting.PROTOCOLS`, here for --help
 
 
 class Judged(NamedTuple):
@@ -121,6 +130,12 @@ FLAGS = (
         "grids of codes that a tighter bound sums over, in a row of its own; 0 for none",
         0,
     ),
+    Flag(
+        "protocol",
+        "string",
+        "of predicted frames: strict, openstl, predrnn or vpn",
+        "strict",
+    ),
     Group(
         "judged",
         Judged,
@@ -141,7 +156,13 @@ FLAGS = (
 
 @joining
 def run(
-    which: Which, split: str, num: int, iw_samples: int, code_candidates: int, judged: Judged
+    which: Which,
+    split: str,
+    num: int,
+    iw_samples: int,
+    code_candidates: int,
+    protocol: str,
+    judged: Judged,
 ) -> None:
     """Evaluates a run.
 
@@ -151,6 +172,7 @@ def run(
       num: number of images, 0 for all.
       iw_samples: draws of the importance-weighted bound, 0 for the model's own likelihood.
       code_candidates: grids of codes of a tighter bound, 0 for none.
+      protocol: of predicted frames.
       judged: how samples are judged, if they are.
 
     Raises:
@@ -164,6 +186,7 @@ def run(
     require(iw_samples >= 0, "--iw_samples", iw_samples, "≥ 1, or 0 for the ELBO")
     require(code_candidates >= 0, "--code_candidates", code_candidates, "≥ 1, or 0 for none")
     judged.check()
+    require_choice("--protocol", protocol, PROTOCOLS)
 
     from rnngen_jax import runs
     from rnngen_jax.evaluation import classifying, likelihood, records
@@ -182,7 +205,12 @@ def run(
     if judged.neighbours is not None:
         classifying.sampler(one.model, one.dataset)  # refuses a model that cannot sample
     bounds = {"iw_samples": iw_samples, "code_candidates": code_candidates}
-    options = {"num": num, "samples": judged.samples, **bounds}
+    if protocol != "strict" and one.model.sequential is None:
+        raise UserError(
+            f"--protocol={protocol} has no effect with {one.model.name}, which is no model of "
+            "sequences; leave it out."
+        )
+    options = {"num": num, "samples": judged.samples, "protocol": protocol, **bounds}
     record = evaluating.measure(opened, split, **options, **judges, **drawn)
     if judged.neighbours is not None:
         judging.write_neighbours(judged.neighbours, one, **drawn)
@@ -195,6 +223,7 @@ def run(
     figures.print_metrics(metrics, len(opened))
     figures.print_rows(metrics, len(opened))
     figures.print_codes(metrics)
+    figures.print_forecasts(metrics, len(opened))
     figures.print_usage(metrics, record.get("latents", []))
     if "cross_entropy" in metrics:
         print(f"{'accuracy:':<15} {metrics['accuracy']:.4f}")

@@ -43,6 +43,24 @@ def print_codes(metrics: Mapping[str, float]) -> None:
             )
 
 
+def print_forecasts(metrics: Mapping[str, float], seeds: int) -> None:
+    """Prints how well frames are predicted; ± as for the likelihood."""
+    error = "_error" if seeds == 1 else "/standard_error"
+    units = {
+        "mse": "summed over a frame",
+        "mse_best_of_k": "of the best future",
+        "mse_copy_last": "of the last given frame",
+        "mse_teacher_forced": "given the true frames before",
+        "psnr": "dB",
+        "ssim": "",
+        "soft_cross_entropy": "nats per frame, no likelihood",
+    }
+    for name, unit in units.items():
+        if name in metrics:
+            title = f"{name.replace('_', ' ')}:"
+            print(f"{title:<20}{metrics[name]:.4f} ± {metrics[name + error]:.4f} {unit}".rstrip())
+
+
 def print_usage(
     metrics: Mapping[str, float], latents: Sequence[Mapping[str, list[list[float]]]]
 ) -> None:

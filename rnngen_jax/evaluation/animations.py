@@ -57,6 +57,30 @@ def write_gif(
         )
 
 
+def write_animation(path: str, frames: np.ndarray, milliseconds: int = MILLISECONDS) -> None:
+    """Writes an animation that loops, a lossless WebP if the path ends so, or else a GIF.
+
+    Args:
+      path: the file.
+      frames: uint8 RGB `[F, H, W, 3]`.
+      milliseconds: duration of each frame.
+    """
+    if pictures.ending(path) != ".webp":
+        write_gif(path, frames, milliseconds)
+        return
+    images = [Image.fromarray(frame) for frame in frames]
+    with replacing(path) as temporary:
+        images[0].save(
+            temporary,
+            format="WEBP",
+            save_all=True,
+            append_images=images[1:],
+            duration=milliseconds,
+            loop=0,
+            lossless=True,
+        )
+
+
 def forth_and_back(frames: np.ndarray) -> np.ndarray:
     """`frames` `[F, ...]`, F ≥ 2, forward and back without repeating the ends: `[2F - 2, ...]`."""
     return np.concatenate([frames, frames[-2:0:-1]])
@@ -188,6 +212,18 @@ def reconstructed_codes(
     read, *written = (np.repeat(box[:, None], num, axis=1) for box in (boxes[-1], *boxes))
     drawn = [(box, WRITE_COLOUR, num * row) for row, box in enumerate(written, start=1)]
     return _with_result(np.stack(frames), laid, [(read, READ_COLOUR, 0), *drawn])
+
+
+def predicted(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """An animation of sequences, each kind in a row of its own, as `pictures.predictions` has them.
+
+    Args:
+      rows: pixels of each kind, uint8 RGB `[N, T, H, W, 3]`, such as the truth and predictions.
+
+    Returns:
+      Frames, uint8 RGB `[T, H', W', 3]`, one column per sequence.
+    """
+    return np.stack([pictures.tile(cells) for cells in np.moveaxis(np.stack(rows), 2, 0)])
 
 
 def training(folder: Path) -> np.ndarray | None:

@@ -8,6 +8,7 @@ from rnngen_jax import keys, paths
 from rnngen_jax.config import nearest, require
 from rnngen_jax.data.base import Dataset
 from rnngen_jax.data.folder import read_image
+from rnngen_jax.data.frames import read_clip as frames_of
 from rnngen_jax.data.npz import briefly, read_arrays
 from rnngen_jax.data.transforms import evaluation_transform
 from rnngen_jax.errors import UserError
@@ -98,6 +99,23 @@ def read_images(
         for file, image in zip(files, images, strict=True):
             _check_exact(image, spec.levels, str(file))
     return to_levels(np.stack(images), spec.levels), None
+
+
+def read_clip(path: str, spec: ImageSpec) -> np.ndarray:
+    """One sequence of one's own, an animation or a folder of numbered images, in a model's levels.
+
+    Returns:
+      Integers `[T, H, W, C]`, whatever T is.
+
+    Raises:
+      UserError: missing or damaged input, or frames of another size or number of channels.
+    """
+    place, where = paths.reached(path), f"--input={path}"
+    if not paths.exists(place):
+        raise UserError(f"{where}: there is no such file or folder.")
+    still = spec._replace(frames=0)
+    frames = np.stack([_fitting(frame, still, where) for frame in frames_of(place)])
+    return to_levels(frames, spec.levels)
 
 
 def known_pixels(mask: str, key: Array, num: int, spec: ImageSpec) -> np.ndarray:

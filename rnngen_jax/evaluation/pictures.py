@@ -174,6 +174,19 @@ def reconstructions(images: np.ndarray, rebuilt: np.ndarray, levels: int) -> np.
     return tile(np.stack([to_pixels(images, levels), to_pixels(to_bytes(rebuilt), 256)]))
 
 
+def predictions(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """A strip of frames for each sequence: its kinds one above the other, frame beside frame.
+
+    Args:
+      rows: pixels of each kind, uint8 RGB `[N, T, H, W, 3]`, such as the truth and predictions.
+
+    Returns:
+      uint8 RGB `[H', W', 3]`.
+    """
+    cells = np.moveaxis(np.stack(rows), 0, 1)  # [N, kinds, T, H, W, 3]
+    return tile(cells.reshape(-1, *cells.shape[2:]))
+
+
 def write_png(path: str | os.PathLike[str], pixels: np.ndarray) -> None:
     """Writes a PNG of uint8 `[H, W]` or `[H, W, 3]`; replaces a file only by a complete one."""
     with replacing(path) as temporary:

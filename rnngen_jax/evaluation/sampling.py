@@ -11,7 +11,7 @@ from jax import Array
 from rnngen_jax import keys
 from rnngen_jax.errors import UserError
 from rnngen_jax.evaluation.batching import Track, map_batches
-from rnngen_jax.models.base import Canvases, Completion, Extra, Latent, Model, Params
+from rnngen_jax.models.base import Canvases, Completion, Extra, Forecast, Latent, Model, Params
 from rnngen_jax.models.codes import Codes
 
 # Images per call of a model. Batch number i has the key `fold_in(key, i)` and always this shape, so
@@ -129,6 +129,52 @@ def completer(
         return map_batches(one, params, extra, common, len(images), BATCH, *arrays, track=track)
 
     return complete
+
+
+def forecaster(
+    model: Model, horizon: int, fed: str, track: Track = iter
+) -> Callable[..., Forecast]:
+    """`forecast(params, extra, key, context, labels, temperature) -> Forecast` of NumPy arrays.
+
+    `context` is `[N, T, H, W, C]` with T ≥ 0 given frames, `labels` int32 `[N]` or `None`.
+
+    Args:
+      model: a model of frames.
+      horizon: number of frames to predict.
+      fed: "sample" or "mean", as in `models.base.Sequential`.
+      track: wraps the range over batches.
+
+    Raises:
+      UserError: a model of still images, or one without a likelihood to draw frames from.
+    """
+    if model.sequential is None:
+        raise UserError(f"{model.name} is no model of sequences, so it predicts no frames.")
+    if fed == "sample" and model.sequential.log_probs is None:
+        raise UserError(
+            f"{model.name} has no likelihood with this objective, so no frames can be drawn; "
+            "predict expected frames instead."
+        )
+    one_batch = model.sequential.forecast
+
+    def one(params: Params, extra: Extra, batch: Any, common: tuple[Array, Array]) -> Forecast:
+        number, context, label = batch
+        key, temperature = common
+        own = jax.random.fold_in(key, number)
+        return one_batch(params, extra, own, context, horizon, label, temperature, fed)
+
+    def forecast(
+        params: Params,
+        extra: Extra,
+        key: Array,
+        context: np.ndarray,
+        labels: np.ndarray | None,
+        temperature: float,
+    ) -> Forecast:
+        common = keys.named(key, "forecast"), np.float32(temperature)
+        arrays = context, labels
+        return map_batches(one, params, extra, common, len(context), BATCH, *arrays, track=track)
+
+    return forecast
 
 
 def latents_of(model: Model, purpose: str) -> Latent:

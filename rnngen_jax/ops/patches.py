@@ -1,4 +1,4 @@
-"""Images as sequences or maps of equal patches, and the neighbourhoods of a map's places."""
+"""Images as sequences or maps of equal patches, such as rows, columns or squares."""
 
 import jax.numpy as jnp
 from jax import Array
@@ -67,23 +67,3 @@ def depth_to_space(maps: Array, size: int) -> Array:
         raise ValueError(f"{features} features are no patches of side {size}")
     grid = maps.reshape(*lead, height, width, size, size, features // size**2)
     return grid.swapaxes(-4, -3).reshape(*lead, height * size, width * size, features // size**2)
-
-
-def neighbours(maps: Array, side: int) -> Array:
-    """The values around each place of a map, with zeros beyond its edges.
-
-    Args:
-      maps: `[..., H, W, F]`.
-      side: of the square of K = side² places around each one; odd.
-
-    Returns:
-      `[..., H, W, K·F]`, places in raster order, so that a product with a kernel `[K·F, G]` is a
-      convolution.
-    """
-    if side == 1:
-        return maps
-    *lead, height, width, _ = maps.shape
-    reach = side // 2
-    around = jnp.pad(maps, [(0, 0)] * len(lead) + [(reach, reach)] * 2 + [(0, 0)])
-    taps = [around[..., i : i + height, j : j + width, :] for i in range(side) for j in range(side)]
-    return jnp.concatenate(taps, axis=-1)

@@ -6,6 +6,10 @@ from typing import NamedTuple
 # enough for a chunk's arrays to stay in cache.
 _CPU_ROWS = 1024
 
+# The same for cells over maps, which lay out a kernel's worth of places for each row; elsewhere few
+# enough for that to fit in memory.
+_MAP_ROWS = 2**18
+
 # Features from which gates are stored.
 _STORED = 192
 
@@ -34,7 +38,7 @@ class Choice(NamedTuple):
     columns: bool = False
 
 
-def choose(platform: str, rows: int, features: int) -> Choice:
+def choose(platform: str, rows: int, features: int, side: int = 1) -> Choice:
     """The choice for a platform and a shape.
 
         platform   stored          chunk              unroll   columns
@@ -56,7 +60,13 @@ def choose(platform: str, rows: int, features: int) -> Choice:
       platform: as `ops.devices.compiled_for` gives it.
       rows: sequences, over all batch axes.
       features: F.
+      side: of the square of places that a product takes, for cells over maps. Above 1, what counts
+        for `stored` is side² F, a chunk is one step if that has rows enough, and there are no
+        columns.
     """
+    if side > 1:
+        most = _CPU_ROWS if platform == "cpu" else _MAP_ROWS
+        return Choice(side**2 * features >= _STORED, max(most // rows, 1), 1)
     if platform == "cpu":
         return Choice(features >= _STORED, max(_CPU_ROWS // rows, 8), 1)
     if platform == "tpu":

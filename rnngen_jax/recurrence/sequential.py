@@ -50,9 +50,8 @@ def sequential(
     def run(cell: Cell, params: Params, sequence: Sequence) -> tuple[Carry, Array]:
         if gradient == "stacked" and cell.gated is not None:
             length, rows = sequence.xs.shape[0], sequence.carry[0].size // cell.features
-            choice = choose(compiled_for(), rows, cell.features)
-            fits = choice.columns and not cell.maps and length <= choice.chunk
-            if fits and gates == "auto" and not chunk:
+            choice = choose(compiled_for(), rows, cell.features, cell.gated.side)
+            if choice.columns and gates == "auto" and not chunk and length <= choice.chunk:
                 return columns(cell, params, sequence, unroll=unroll or choice.unroll)
             return stacked(cell, params, sequence, gates=gates, chunk=chunk, unroll=unroll)
         return _scan(cell, params, sequence, unroll or 1)
@@ -63,7 +62,7 @@ def sequential(
 def _scan(cell: Cell, params: Params, sequence: Sequence, unroll: int) -> tuple[Carry, Array]:
     """Any cell, differentiated by JAX."""
     # The input product is hoisted unless computing it is cheaper than storing and reloading it.
-    hoisted = not is_narrow(sequence.xs)
+    hoisted = not is_narrow(sequence.xs) or cell.maps
     inputs = cell.inputs(params, sequence.xs) if hoisted else sequence.xs
 
     def body(carry: Carry, step: tuple[Any, Array | None]) -> tuple[Carry, Array]:

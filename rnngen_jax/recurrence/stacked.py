@@ -8,13 +8,13 @@ steps: everything else exists for one chunk at a time, in a core's cache.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnngen_jax.cells.base import Carry, Cell, Params, preactivations
+from rnngen_jax.cells.base import Carry, Cell, Gated, Params, preactivations
 from rnngen_jax.ops.devices import compiled_for
 from rnngen_jax.ops.precision import matmul
 from rnngen_jax.ops.products import THIN, is_narrow, multiplier
@@ -38,10 +38,10 @@ def stacked(
     """
     gated, reverse = cell.gated, sequence.reverse
     length, rows = sequence.xs.shape[0], sequence.carry[0].size // cell.features
-    choice = choose(compiled_for(), rows, cell.features)
+    choice = choose(compiled_for(), rows, cell.features, gated.side)
     size, unroll = chunk_steps(chunk or choice.chunk, length), unroll or choice.unroll
     stored = choice.stored if gates == "auto" else gates == "store"
-    narrow = is_narrow(sequence.xs)
+    narrow = is_narrow(sequence.xs) and not cell.maps
 
     def weights(params: Params) -> tuple[dict[str, Array], dict[str, Array]]:
         return dict(gated.kernels(params)), dict(gated.biases(params))
@@ -51,11 +51,11 @@ def stacked(
     ) -> tuple[Carry, Array, Any]:
         """The final carry, ys and, with `keep`, each step's incoming carry and gates."""
         kernels, biases = weights(params)
-        multiply = multiplier(kernels)
+        multiply = gated.products(kernels)
 
         def step(carry: Carry, z: Any, begins: Array | None) -> tuple[Carry, Any]:
             begun = carry if begins is None else pick(begins, first, carry)
-            a = preactivations(z, multiply(gated.spread(begun[0])), biases)
+            a = preactivations(z, multiply(begun[0]), biases)
             carry = gated.combine(begun, a)
             return carry, (carry[0], (begun, a if stored else None) if keep else None)
 
@@ -98,15 +98,14 @@ def stacked(
         params, xs, first, reset, (begun, a) = residuals
         d_last, d_ys = gradients
         kernels, biases = weights(params)
-        multiply, transposed = multiplier(kernels), _transposed(kernels)
-        spread_back = jax.linear_transpose(gated.spread, first[0])
+        products = _products(gated, kernels, first[0])
 
         def retreat(state: Any, start: Array | int, steps: int) -> Any:
             d_carry, d_first, (d_params, d_kernels, d_biases), d_xs, d_a = state
             here = cut(begun, start, steps)
             zs, inputs_back = jax.vjp(cell.inputs, params, cut(xs, start, steps))
-            h = jax.vmap(gated.spread)(here[0])
-            a_here = None if stored else preactivations(zs, multiply(h), biases)
+            h = here[0]
+            a_here = None if stored else preactivations(zs, products.of_steps(h), biases)
 
             def block(state: Any, n: Array | int, count: int) -> Any:
                 d_carry, d_first, d_a = state
@@ -118,8 +117,7 @@ def stacked(
                     carry, d_y, begins = step_of(given, i)
                     _, combine_back = jax.vjp(gated.combine, carry, step_of(gates, i))
                     d_carry, values[i] = combine_back(add_to_h(d_carry, d_y))
-                    (d_h,) = spread_back(transposed(values[i]))
-                    d_carry = add_to_h(d_carry, d_h)
+                    d_carry = add_to_h(d_carry, products.transposed(values[i]))
                     if begins is not None:
                         nothing = zeros(d_carry)
                         d_first = add(d_first, pick(begins, d_carry, nothing))
@@ -131,12 +129,10 @@ def stacked(
             )
             d_a_here = cut(d_a, 0, steps)
             d_params_here, d_xs_here = inputs_back({gate: d_a_here[gate] for gate in zs})
-            d_rows = {gate: _rows(d) for gate, d in d_a_here.items()}
-            h = _rows(h)
             sums = (
                 add(d_params, d_params_here),
-                add(d_kernels, _weight_gradients(h, {gate: d_rows[gate] for gate in kernels})),
-                {gate: d + d_rows[gate].sum(0) for gate, d in d_biases.items()},
+                add(d_kernels, products.gradients(h, {gate: d_a_here[gate] for gate in kernels})),
+                {gate: d + _rows(d_a_here[gate]).sum(0) for gate, d in d_biases.items()},
             )
             d_xs = jax.lax.dynamic_update_slice_in_dim(d_xs, d_xs_here, start, 0)
             return d_carry, d_first, sums, d_xs, d_a
@@ -145,7 +141,7 @@ def stacked(
         d_a = jax.eval_shape(
             lambda: preactivations(
                 cell.inputs(params, xs[:size]),
-                multiply(jax.vmap(gated.spread)(begun[0][:size])),
+                products.of_steps(begun[0][:size]),
                 biases,
             )
         )
@@ -166,6 +162,44 @@ def stacked(
 
     run.defvjp(run_and_keep, run_backward)
     return run(params, sequence.xs, sequence.first, sequence.carry, sequence.reset)
+
+
+class _Products(NamedTuple):
+    """The products of a gated cell with its kernels, and what its gradient needs of them.
+
+    Attributes:
+      of_steps: `of_steps(h [steps, ..., F]) -> {gate: [steps, ..., F]}`.
+      transposed: `transposed({gate: d_a [..., F]}) -> d_h`, of one step.
+      gradients: `gradients(h, {gate: d_a}) -> {gate: d_U}`, over some steps.
+    """
+
+    of_steps: Callable[[Array], dict[str, Array]]
+    transposed: Callable[[dict[str, Array]], Array]
+    gradients: Callable[[Array, dict[str, Array]], dict[str, Array]]
+
+
+def _products(gated: Gated, kernels: dict[str, Array], like: Array) -> _Products:
+    """The products of a cell, for states of one step like `like`."""
+    if gated.side > 1:
+        convolve = gated.products(kernels)
+        _, back = jax.vjp(convolve, jnp.zeros_like(like))  # it is linear
+
+        def transposed_convolution(d_a: dict[str, Array]) -> Array:
+            return back({gate: d_a[gate] for gate in kernels})[0]
+
+        def of_kernels(h: Array, d_a: dict[str, Array]) -> dict[str, Array]:
+            return jax.vjp(lambda kernels: gated.products(kernels)(h), kernels)[1](d_a)[0]
+
+        return _Products(convolve, transposed_convolution, of_kernels)
+    multiply, transposed, spread = multiplier(kernels), _transposed(kernels), jax.vmap(gated.spread)
+    spread_back = jax.linear_transpose(gated.spread, like)
+    return _Products(
+        lambda h: multiply(spread(h)),
+        lambda d_a: spread_back(transposed(d_a))[0],
+        lambda h, d_a: _weight_gradients(
+            _rows(spread(h)), {gate: _rows(d) for gate, d in d_a.items()}
+        ),
+    )
 
 
 def _transposed(kernels: dict[str, Array]) -> Callable[[dict[str, Array]], Array]:

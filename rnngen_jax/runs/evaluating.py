@@ -14,7 +14,14 @@ from rnngen_jax.config import require, require_choice
 from rnngen_jax.data.base import SPLITS
 from rnngen_jax.data.transforms import evaluation_transform
 from rnngen_jax.errors import RunError, UserError
-from rnngen_jax.evaluation import classifying, container, latents, likelihood, records
+from rnngen_jax.evaluation import (
+    classifying,
+    container,
+    forecasting,
+    latents,
+    likelihood,
+    records,
+)
 from rnngen_jax.evaluation.batching import Batches, split_batches
 from rnngen_jax.evaluation.inception import Inception
 from rnngen_jax.models.base import Model
@@ -56,6 +63,7 @@ def measure(
     num: int = 0,
     iw_samples: int = 0,
     code_candidates: int = 0,
+    protocol: str = "strict",
     judge: classifying.Judge | None = None,
     network: Inception | None = None,
     samples: int | None = None,
@@ -71,6 +79,7 @@ def measure(
       iw_samples: draws of the importance-weighted bound; 0 for the model's own likelihood.
       code_candidates: grids of codes of a tighter bound, reported beside the model's own; 0 for
         none.
+      protocol: of the errors of predicted frames, one of `forecasting.PROTOCOLS`.
       judge: a classifier (`judging.open_judge`); if given, samples are compared with the split's
         images in its features.
       network: the Inception network, likewise.
@@ -82,7 +91,7 @@ def measure(
       `split`, `num_images` of the split's `split_images`, `metrics` (such as `bits_per_dim` and
       `bits_per_dim_error`; of codes `code_nats` and `bits_per_code`), `protocol`, `versions`
       and `time`; where they apply `seed`, `seed_index`, `latents` (lists `[S, Z]` per variable),
-      `samples` and `inception`.
+      `forecast` (lists per frame, of each seed), `samples` and `inception`.
 
     Raises:
       UserError: an invalid argument, a model with nothing to measure or without that bound, or
@@ -96,6 +105,7 @@ def measure(
     require(num >= 0, "num", num, "≥ 1, or 0 for all")
     allowed = "≥ 1, or 0 for none"
     require(code_candidates >= 0, "code_candidates", code_candidates, allowed)
+    require_choice("protocol", protocol, forecasting.PROTOCOLS)
     first = opened[0]
     _check_measurable(first.model, judge is not None or network is not None)
     sample = None
@@ -103,7 +113,11 @@ def measure(
         sample = classifying.sampler(first.model, first.dataset, track=first.track)
     scores = _measure(opened, split, num, iw_samples, code_candidates)
     usages = _inspect(opened, split, num)
-    each = [score | usage for score, (usage, _) in zip(scores, usages, strict=True)]
+    forecasts = _forecast(opened, split, num, protocol)
+    parts = (scores, [usage for usage, _ in usages], [each.metrics() for each in forecasts])
+    each = [
+        dict(pair for part in parts if part for pair in part[n].items()) for n in range(len(opened))
+    ]
     available = first.dataset.splits[split].num
     num_images = min(num, available) if num else available
     settings = first.experiment
@@ -132,6 +146,10 @@ def measure(
         record |= {"seed": first.seed, "seed_index": first.seed_index}
     if first.model.latent is not None:
         record["latents"] = [arrays for _, arrays in usages]
+    if forecasts:
+        record["forecast"] = [of_seed.arrays() for of_seed in forecasts]
+        lengths = {"context": forecasts[0].context, "horizon": forecasts[0].horizon}
+        record["protocol"] |= {"frames": protocol, **lengths}
     asked = Asked(split, samples, seed, temperature)
     if judge is not None:
         record["samples"] = judging.by_classifier(judge, sample, opened, asked)
@@ -142,7 +160,7 @@ def measure(
 
 def _check_measurable(model: Model, judged: bool) -> None:
     """Raises a `UserError` for a model with nothing to measure, unless its samples are judged."""
-    has = (model.log_prob, model.latent, model.classify)
+    has = (model.log_prob, model.latent, model.classify, model.sequential)
     if not judged and all(part is None for part in has):
         raise UserError(
             f"{model.name} has neither a likelihood nor latents; give --classifier=FOLDER to have "
@@ -233,6 +251,22 @@ def _inspect(
             arrays["kl"] = usage.kl.tolist()
         found.append((usage.metrics(), arrays))
     return found
+
+
+def _forecast(
+    opened: Sequence[Run], split: str, num: int, protocol: str
+) -> list[forecasting.Forecasts]:
+    """How well each seed predicts frames; empty for models of still images."""
+    first = opened[0]
+    if first.model.sequential is None:
+        return []
+    lengths = first.experiment.data.lengths(first.spec.frames)
+    transform = evaluation_transform(first.dataset)
+    look = forecasting.looker(first.model, transform, lengths, protocol)
+    return [
+        forecasting.measure(look, run.params, run.extra, _batches(first, split, num), lengths)
+        for run in opened
+    ]
 
 
 def _digest(opened: Sequence[Run]) -> str:

@@ -17,7 +17,7 @@ from rnngen_jax.errors import UserError
 from rnngen_jax.evaluation import container, likelihood, sampling
 from rnngen_jax.evaluation.batching import Track, split_batches
 from rnngen_jax.experiment import Experiment
-from rnngen_jax.models.base import Completion, Extra, Model, Params
+from rnngen_jax.models.base import Completion, Extra, Forecast, Model, Params
 from rnngen_jax.paths import Path
 from rnngen_jax.runs import arguments, coding
 from rnngen_jax.runs.backend import start_backend
@@ -288,7 +288,52 @@ class Run:
         found = coding.decompress(self, container.unpack(whole, name), name)
         return found.images, found.labels
 
+    def predict(
+        self,
+        frames: np.ndarray,
+        horizon: int,
+        *,
+        drawn: bool = False,
+        seed: int = 0,
+        labels: np.ndarray | None = None,
+        temperature: float = 1.0,
+    ) -> np.ndarray:
+        """Predicts the frames that follow given ones.
+
+        Args:
+          frames: grey levels `[N, T, H, W, C]` of T ≥ 1 given frames, as many as one likes.
+          horizon: number of frames to predict, M ≥ 1; it may be longer than in training.
+          drawn: draws frames, each given those drawn before it; by default frames are the expected
+            ones, each given the expected ones before it.
+          seed: seed of the draw; another one is another future.
+          labels: classes `[N]` of a class-conditional model.
+          temperature: of drawn frames, as for `sample`.
+
+        Returns:
+          float32 `[N, M, H, W, C]` in [0, 1]; of drawn frames grey levels, in `spec.dtype`.
+
+        Raises:
+          UserError: an invalid argument, a model of still images, or one that cannot draw.
+        """
+        arguments.check_count("horizon", horizon, 1)
+        arguments.check_seed(seed)
+        arguments.check_temperature(temperature)
+        forecast = self._forecaster(horizon, "sample" if drawn else "mean")
+        frames = np.asarray(frames)
+        length = frames.shape[1] if frames.ndim >= 2 else 0
+        frames = arguments.check_images(frames, self.spec._replace(frames=max(length, 1)))
+        labels = arguments.check_labels(labels, len(frames), self.model)
+        key = jax.random.key(seed)
+        found = forecast(self.params, self.extra, key, frames, labels, temperature)
+        return found.frames if drawn else found.mean
+
     # Each is compiled once, at the first call.
+
+    @functools.cached_property
+    def _forecaster(self) -> Callable[[int, str], Callable[..., Forecast]]:
+        return functools.cache(
+            lambda horizon, fed: sampling.forecaster(self.model, horizon, fed, self.track)
+        )
 
     @functools.cached_property
     def _sampler(self) -> sampling.Sampler:

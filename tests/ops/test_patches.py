@@ -45,3 +45,22 @@ def test_one_undoes_the_other(height, width):
     back = patches.from_steps(steps, (H, W, C), height, width)
     np.testing.assert_array_equal(back, images)
     np.testing.assert_array_equal(patches.to_steps(back, height, width), steps)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_patches_become_places_and_back(size):
+    """In raster order, within a patch and over a map, for any leading axes."""
+    images = np.arange(2 * B * H * W * C).reshape(2, B, H, W, C)
+    maps = patches.space_to_depth(images, size)
+    assert maps.shape == (2, B, H // size, W // size, size**2 * C)
+    steps = np.stack([cut(frame, size, size) for frame in images], axis=1)
+    wanted = np.moveaxis(steps, 0, 2).reshape(maps.shape)
+    np.testing.assert_array_equal(maps, wanted)
+    np.testing.assert_array_equal(patches.depth_to_space(maps, size), images)
+
+
+def test_patches_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="patches of side 4 must divide images of 4 by 6"):
+        patches.space_to_depth(np.zeros((B, H, W, C)), 4)
+    with pytest.raises(ValueError, match="6 features are no patches of side 2"):
+        patches.depth_to_space(np.zeros((B, H, W, 6)), 2)
