@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from tiny_runs import SIZES
+from tiny_runs import sizes_of
 
 from rnngen_jax import continuing, data, experiment
 from rnngen_jax.data.feed import fetch, make_feed
@@ -56,7 +56,7 @@ def names_of(config):
 def case(name, optimizer="sgd"):
     """The first preset of a config file with tiny sizes."""
     config = module(CONFIGS / f"{name}.py").get_config()
-    config.model.update({k: v for k, v in SIZES.items() if k in config.model})
+    config.model.update({k: v for k, v in sizes_of(name).items() if k in config.model})
     config.training.batch_size = BATCH
     for section in names_of(config):
         config[section].name, config[section].learning_rate = optimizer, RATES[optimizer]

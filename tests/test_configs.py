@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import pytest
-from tiny_runs import SIZES
+from tiny_runs import sizes_of
 
 from rnngen_jax import continuing, experiment, main, models
 from rnngen_jax.data.base import Dataset, Split
@@ -29,7 +29,6 @@ FILES = sorted((ROOT / "configs").glob("[!_]*.py"))
 REDUCED = re.compile(r'"stablehlo\.all_reduce".*?\}\) : \(tensor<(?:(\d+)x)?f32>\)', re.DOTALL)
 
 TINY = {
-    "model": SIZES,
     "training": {
         "steps": 2,
         "steps_per_call": 1,
@@ -63,7 +62,7 @@ CASES = [(file, preset) for file in FILES for preset in module(file).PRESETS]
 def tiny(file, preset):
     """A preset's config with tiny sizes."""
     config = module(file).get_config(preset)
-    for section, fields in TINY.items():
+    for section, fields in {"model": sizes_of(file.stem), **TINY}.items():
         config[section].update({k: v for k, v in fields.items() if k in config[section]})
     if "quantiser" in config.model:  # so that its statistics are fewer than the gradients
         config.model.quantiser = "codebook:codes=8"

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_runs import SIZES
+from tiny_runs import sizes_of
 
 from rnngen_jax import cells, continuing, data, main, models, runs
 from rnngen_jax import commands as verbs
@@ -119,8 +119,9 @@ def place(tmp_path, monkeypatch):
 def sizes(words):
     """Flags of tiny sizes for a training's model, but for those that the command sets itself."""
     (config,) = (word.removeprefix("--config=") for word in words if word.startswith("--config="))
-    fields = models.config_class(pathlib.Path(config.split(":")[0]).stem).__dataclass_fields__
-    tiny = [f"--config.model.{name}={SIZES[name]}" for name in SIZES.keys() & fields.keys()]
+    model = pathlib.Path(config.split(":")[0]).stem
+    fields, small = models.config_class(model).__dataclass_fields__, sizes_of(model)
+    tiny = [f"--config.model.{name}={small[name]}" for name in small.keys() & fields.keys()]
     given = {word.split("=")[0] for word in words}
     if "--config.model.input_features" in given:  # which may have to be equal
         given.add("--config.model.features")

@@ -31,6 +31,11 @@ SIZES = {
 }
 
 
+def sizes_of(name):
+    """`SIZES` of a config by its file's name; presets over maps read no width of inputs."""
+    return {k: v for k, v in SIZES.items() if (name, k) != ("video_rnn", "input_features")}
+
+
 def rnngen(*arguments):
     return main.run(["rnngen", *map(str, arguments)])
 

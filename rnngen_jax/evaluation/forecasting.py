@@ -78,7 +78,8 @@ def looker(
       model: a model of frames.
       transform: of the data, as in evaluation.
       lengths: numbers of given and of predicted frames.
-      protocol: one of `PROTOCOLS`: the range of SSIM, and for "predrnn" frames rounded to bytes.
+      protocol: one of `PROTOCOLS`: the range of SSIM; for "openstl" `mse` of predictions that are
+        not clipped to [0, 1]; and for "predrnn" PSNR and SSIM of bytes.
 
     Raises:
       UserError: a model of still images.
@@ -132,14 +133,17 @@ def looker(
 
 def compared(made: Array, truth: Array, spec: ImageSpec, protocol: str) -> Measures:
     """The measures of frames `[B, M, H, W, C]` in [0, 1] beside the true ones, each `[B, M]`."""
-    made = jnp.clip(made, 0.0, 1.0)
-    if protocol == "predrnn":
-        made, truth = (jnp.round(255 * x) / 255 for x in (made, truth))
-    error = _summed(jnp.square(made - truth))
+    raw, made = made, jnp.clip(made, 0.0, 1.0)
+    # OpenSTL takes the squared error before it clips (`metric`, openstl/core/metrics.py).
+    error = _summed(jnp.square((raw if protocol == "openstl" else made) - truth))
     values = spec.height * spec.width * spec.channels
     inside = jnp.clip(made, 1e-7, 1 - 1e-7)
     entropy = -_summed(truth * jnp.log(inside) + (1 - truth) * jnp.log1p(-inside))
-    psnr = -10 * jnp.log10(jnp.maximum(error / values, 1e-10))
+    if protocol == "predrnn":
+        # Bytes are for PSNR and SSIM alone (`test`, core/trainer.py), as `np.uint8` makes them: cut
+        # off, not rounded. 1e-3 keeps what is a byte already from falling to the one below.
+        made, truth = (jnp.floor(255 * x + 1e-3) / 255 for x in (made, truth))
+    psnr = -10 * jnp.log10(jnp.maximum(_summed(jnp.square(made - truth)) / values, 1e-10))
     found = {"mse": error, "psnr": psnr, "soft_cross_entropy": entropy}
     if min(spec.height, spec.width) >= WINDOW:
         unit = 255.0 if protocol == "predrnn" else 1.0

@@ -94,9 +94,24 @@ def test_protocols_differ_in_their_own_terms_alone():
     strict, openstl, predrnn = (measured(toy(), 11, p) for p in ("strict", "openstl", "predrnn"))
     assert openstl.metrics()["mse"] == strict.metrics()["mse"]
     assert openstl.metrics()["ssim"] > strict.metrics()["ssim"] + 0.01  # a range of 2
-    rounded = summed((np.round(255 * MADE) / 255 - np.round(255 * TRUTH) / 255) ** 2)
-    assert predrnn.metrics()["mse"] == pytest.approx(rounded.mean(), rel=1e-5)
+    assert predrnn.metrics()["mse"] == strict.metrics()["mse"]  # bytes are for the others alone
+    bytes_of = [np.uint8(255 * x).astype(np.float64) / 255 for x in (MADE, TRUTH)]
+    psnr = -10 * np.log10(summed((bytes_of[0] - bytes_of[1]) ** 2) / 56)
+    np.testing.assert_allclose(predrnn.means["psnr"], psnr.mean(0), rtol=1e-5)
+    assert abs(psnr.mean() - strict.metrics()["psnr"]) > 1e-3
     assert predrnn.metrics()["ssim"] == pytest.approx(strict.metrics()["ssim"], abs=2e-3)
+
+
+def test_only_openstl_has_the_squared_error_of_values_out_of_range():
+    made = np.float32(MADE * 3 - 0.2)
+    for protocol in forecasting.PROTOCOLS:
+        found = forecasting.compared(jnp.array(made), jnp.array(TRUTH), SPEC, protocol)
+        inside = np.clip(made, 0, 1)
+        wanted = summed(((made if protocol == "openstl" else inside) - TRUTH) ** 2)
+        np.testing.assert_allclose(found["mse"], wanted, rtol=1e-5)
+        if protocol != "predrnn":
+            psnr = -10 * np.log10(summed((inside - TRUTH) ** 2) / 56)
+            np.testing.assert_allclose(found["psnr"], psnr, rtol=1e-5)
 
 
 def test_a_stochastic_model_has_the_mean_and_the_best_of_its_futures():
