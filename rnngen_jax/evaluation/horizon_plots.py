@@ -3,12 +3,15 @@
 import importlib.util
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rnngen_jax.errors import UserError
 from rnngen_jax.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Z = 1.96  # standard errors on either side of a mean in a 95 % interval
 FORCED = "_teacher_forced"
@@ -22,7 +25,10 @@ PANELS = {
     },
     "PSNR, dB": {"psnr": "predicted", f"psnr{FORCED}": "given the true frames"},
     "SSIM": {"ssim": "predicted", f"ssim{FORCED}": "given the true frames"},
-    "soft cross-entropy, nats": {"soft_cross_entropy": "predicted"},
+    "soft cross-entropy, nats": {
+        "soft_cross_entropy": "predicted",
+        f"soft_cross_entropy{FORCED}": "given the true frames",
+    },
     "−log p given the true frames, nats": {"nats_per_frame": "each frame"},
 }
 
@@ -63,6 +69,12 @@ def write_plot(
       seeds: the `forecast` of a record of evaluation.json, one mapping per seed.
       title: of the whole picture.
     """
+    with replacing(path) as temporary:
+        figure_of(seeds, title).savefig(temporary, dpi=100, format="png")
+
+
+def figure_of(seeds: Sequence[Mapping[str, Any]], title: str) -> "Figure":
+    """The figure that `write_plot` writes."""
     # Not pyplot, which would select a GUI backend.
     from matplotlib import ticker
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -95,5 +107,4 @@ def write_plot(
         axes.grid(alpha=0.3)
         if len(curves) > 1:
             axes.legend(fontsize=7)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=100, format="png")
+    return figure

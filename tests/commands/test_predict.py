@@ -34,8 +34,11 @@ def opened(run):
     return rg.load(run)
 
 
-def test_evaluate_has_the_figures_of_predicted_frames(run, opened, capsys):
-    record = evaluated(run, "--num=12", "--protocol=openstl")
+def test_evaluate_has_the_figures_of_predicted_frames(run, opened, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    plot = tmp_path / "horizon.png"
+    record = evaluated(run, "--num=12", "--protocol=openstl", f"--plot={plot}")
+    assert plot.stat().st_size > 10_000
     metrics, (forecast,) = record["metrics"], record["forecast"]
     frames, _ = opened.dataset.splits["test"].read(np.arange(12))
     truth = frames[:, 3:5] / 16
@@ -75,6 +78,18 @@ def test_predictions_are_those_of_the_library(run, opened, tmp_path, capsys):
     np.testing.assert_array_equal(drawn[:, 1], opened.predict(frames[:, :4], 3, drawn=True, seed=1))
 
 
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """Animations that a model of 16x16 pixels cannot go on with."""
+    folder = tmp_path_factory.mktemp("clips")
+    for name, num, size in (("one", 1, 16), ("long", 4000, 1), ("cut", 3, 16), ("wide", 3, 17)):
+        frames = [Image.new("L", (size, min(size, 16)), 17 * (n % 16)) for n in range(num)]
+        frames[0].save(folder / f"{name}.gif", save_all=True, append_images=frames[1:])
+    whole = (folder / "cut.gif").read_bytes()
+    (folder / "cut.gif").write_bytes(whole[: len(whole) // 2])
+    return folder
+
+
 @pytest.mark.parametrize("ending", ["gif", "webp", "png"])
 def test_a_clip_of_ones_own_goes_on(run, tmp_path, ending):
     """Rows: what is given and true, the prediction, and how far it is; missing frames are blue."""
@@ -104,14 +119,23 @@ def test_a_clip_of_ones_own_goes_on(run, tmp_path, ending):
         (("--futures=-1",), "--futures must be ≥ 1, or 0 for the expected frames, got -1"),
         (("--temperature=0.5",), "--temperature=0.5 has no effect without drawn futures"),
         (("--input=none.gif",), "--input=none.gif: there is no such file or folder"),
+        (("--horizon=9999", "--out=a.png"), "The number of frames in 'a.png' must be ≤ 10000, by"),
+        (("--horizon=99999",), "The bytes of pixels of 'predicted.gif' must be ≤ 268435456, by"),
+        (("--input=one.gif",), "one.gif: is a single image; a sequence must have ≥ 2 frames"),
+        (("--input=long.gif",), "long.gif: a sequence must have ≤ 1000 frames, got 4000"),
+        (("--input=cut.gif",), "cut.gif: is truncated, damaged or not a GIF"),
+        (("--input=wide.gif",), "--input=wide.gif: 17x16 grey; the model's images are 16x16 grey"),
         (("--out=a.jpg",), "--out must be a file that ends in .gif, .webp, .png or .npz"),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line(run, capsys, flags, said):
+def test_what_cannot_be_is_refused_in_one_line(run, clips, monkeypatch, capsys, flags, said):
+    monkeypatch.chdir(clips)
+    before = sorted(clips.iterdir())
     assert rnngen("predict", f"--workdir={run}", *flags) == 2
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
+    assert sorted(clips.iterdir()) == before
 
 
 def test_a_model_of_still_images_predicts_nothing(runs, capsys):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rnngen_jax.errors import UserError
 from rnngen_jax.evaluation import animations, code_maps, pictures
 from rnngen_jax.evaluation.drawing import Film
 from rnngen_jax.models.base import Canvases
@@ -70,6 +71,16 @@ def test_what_stands_still_takes_the_time_of_its_frames(tmp_path):
     found, times, _ = read(tmp_path / "a.gif")
     np.testing.assert_array_equal(found, frames[1:])
     assert times == [200, 400]
+
+
+def test_webp_is_without_loss(tmp_path):
+    frames = noise(3, 8, 9, 3)
+    animations.write_animation(f"{tmp_path}/a.webp", frames, 100, hold=400)
+    found, times, _ = read(tmp_path / "a.webp")
+    np.testing.assert_array_equal(found, frames)
+    assert times == [100, 100, 400]
+    with pytest.raises(UserError, match=r"a.webp: the longer side .* ≤ 16383 pixels"):
+        animations.write_animation(f"{tmp_path}/a.webp", np.zeros((1, 1, 16384, 3), np.uint8))
 
 
 @pytest.mark.parametrize(("num", "want"), [(2, [0, 1]), (4, [0, 1, 2, 3, 2, 1])])

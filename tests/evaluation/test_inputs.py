@@ -191,6 +191,20 @@ def test_a_mask_image_is_white_where_pixels_are_known(tmp_path):
     np.testing.assert_array_equal(inputs.known_pixels(path, KEY, 2, SPEC), [mask, mask])
 
 
+def test_whole_frames_are_missing_by_number():
+    frames = SPEC._replace(frames=5)
+    for mask, missing in {"frames:2-4": [1, 2, 3], "frames:5": [4]}.items():
+        known = inputs.known_pixels(mask, KEY, 2, frames)
+        assert known.shape == (2, 5, 4, 6)
+        assert known.any((0, 2, 3)).tolist() == known.all((0, 2, 3)).tolist()
+        assert np.flatnonzero(~known[1, :, 0, 0]).tolist() == missing
+    for mask in ("frames:0-2", "frames:4-2", "frames:2-6", "frames:", "frames:a", "frames:2-3-4"):
+        with pytest.raises(UserError, match=r"FIRST-LAST with 1 ≤ FIRST ≤ LAST ≤ 5, got"):
+            inputs.known_pixels(mask, KEY, 2, frames)
+    with pytest.raises(UserError, match="is for sequences of frames"):
+        inputs.known_pixels("frames:1", KEY, 2, SPEC)
+
+
 def test_masks_that_do_not_fit(tmp_path):
     grey, white, small = (str(tmp_path / f"{name}.png") for name in ("grey", "white", "small"))
     Image.new("L", (6, 4), 100).save(grey)

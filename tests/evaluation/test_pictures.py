@@ -110,6 +110,49 @@ def test_other_endings_are_refused(out):
         pictures.require_out(out, folder=True)
 
 
+def test_strips_of_predictions_are_framed_by_what_they_are():
+    """Row by row: a sequence's truth, then its prediction, whose last two frames are predicted."""
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, 256, (2, 3, 4, 48, 50, 3), np.uint8)  # [kinds, N, T, H, W, 3]
+    predicted = np.array([[0, 0, 0, 0], [0, 0, 1, 1]], bool)
+    picture = pictures.predictions(list(rows), predicted)
+    film = animations.predicted(list(rows), predicted)
+    assert picture.shape == (6 * 50 + 2, 4 * 52 + 2, 3)
+    assert film.shape == (4, 2 * 50 + 2, 3 * 52 + 2, 3)
+    for kind, item, time in np.ndindex(2, 3, 4):
+        colours = (pictures.GIVEN_COLOUR, pictures.PREDICTED_COLOUR)
+        own = colours[int(predicted[kind, time])]
+        places = ((picture, 2 * item + kind, time), (film[time], kind, item))
+        for found, row, column in places:
+            top, left = 50 * row + 2, 52 * column + 2
+            cell = found[top - 1 : top + 49, left - 1 : left + 51]
+            np.testing.assert_array_equal(cell[1:-1, 1:-1], rows[kind, item, time])
+            for edge in (cell[0], cell[-1], cell[:, 0], cell[:, -1]):
+                assert (edge == own).all()
+
+
+def test_completed_sequences_are_strips_in_one_column():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 17, (2, 3, 48, 50, 1), np.uint8)
+    completed = rng.integers(0, 17, (2, 1, 3, 48, 50, 1), np.uint8)
+    known = np.ones((2, 3, 48, 50), bool)
+    known[:, 1] = False
+    picture = pictures.completions(images, known, completed, 17)
+    assert picture.shape == (2 * 3 * 50 + 2, 3 * 50 + 4, 3)
+    for item in range(2):
+        original, damaged, filled = (
+            picture[top : top + 48, 2:-2] for top in 2 + 50 * (3 * item + np.arange(3))
+        )
+        for time in range(3):
+            at = slice(50 * time, 50 * (time + 1))
+            true = pictures.to_pixels(images[item, time], 17)
+            np.testing.assert_array_equal(original[:, at], true)
+            seen = np.full_like(true, pictures.MISSING_COLOUR) if time == 1 else true
+            np.testing.assert_array_equal(damaged[:, at], seen)
+            made = pictures.to_pixels(completed[item, 0, time], 17)
+            np.testing.assert_array_equal(filled[:, at], made)
+
+
 def test_folders_only_where_they_are_allowed(tmp_path):
     pictures.require_out(f"{tmp_path}", folder=True)
     pictures.require_out(f"{tmp_path}/new/", folder=True)

@@ -14,6 +14,7 @@ from tiny_runs import evaluated, rnngen
 
 import rnngen_jax as rg
 from rnngen_jax import models
+from rnngen_jax.evaluation import pictures
 
 TOYS = str(pathlib.Path(__file__).parent / "toys")
 CONFIG = """
@@ -138,6 +139,16 @@ def test_completing_keeps_what_is_known(toys, tmp_path, kind):
         assert rnngen("sample", f"--workdir={tmp_path}/run", f"--out={tmp_path}/s.gif") == 0
         with Image.open(tmp_path / "s.gif") as picture:
             assert picture.n_frames >= shape[0]
+        one = ("--num=2", "--mask=frames:2", "--completions=1", f"--out={tmp_path}/c.webp")
+        assert rnngen("complete", f"--workdir={tmp_path}/run", *one) == 0
+        with Image.open(tmp_path / "c.webp") as picture:
+            assert picture.n_frames == shape[0]
+            picture.seek(1)
+            middle = np.asarray(picture.convert("RGB"))
+        laid = pictures.layout(3, 2, *shape[1:3])
+        top, left = laid.corner(1, 0)
+        cell = middle[top : top + laid.height, left : left + laid.width]
+        assert (cell == pictures.MISSING_COLOUR).all()
 
 
 @pytest.mark.parametrize(
