@@ -1,7 +1,8 @@
 """Video RNN: one frame per time step; images that move, 10 frames given and 10 to predict.
 
     rnngen train --config=configs/video_rnn.py --workdir=runs/video
-        two CPU cores, 5 min; not measured yet: nats per frame and the error of 10 predicted frames
+        two CPU cores, 18 min with other jobs running; 122.1 nats per frame (0.688 bits per
+        dimension), squared error of 10 predicted frames 8.54 where the last given frame's is 20.30
 
     rnngen train --config=configs/video_rnn.py:two_digits --workdir=runs/two_digits
         not run; two CPU cores, 5 min; nats per frame of two digits at once
