@@ -112,7 +112,7 @@ REFUSED = {
     "sample --workdir=w --out=x.jpg": ".png, .npz, .gif or .webp",
     "sample --workdir=w --out=c.py/": "which names a file",
     "complete --workdir=w --completions=0": "must be ≥ 1, got 0",
-    "complete --workdir=w --out=folder/": ".png or .npz",
+    "complete --workdir=w --out=folder/": ".png, .npz, .gif or .webp",
     "prepare --name=x": "--input missing",
     "prepare --input=digits '--name=A b'": "lower-case",
     "prepare --input=folder:none --name=x --data_dir=d": "no such folder",
