@@ -99,16 +99,17 @@ def programs(settings: Experiment, dataset: Dataset) -> dict[str, Program]:
     return made
 
 
-def unseen(settings: Experiment, numbers: Sequence[int]) -> Dataset:
+def unseen(settings: Experiment, numbers: Sequence[int], frames: int = 0) -> Dataset:
     """A data set of which only the shapes are known.
 
     Args:
       settings: the config, whose binarisation it gets.
       numbers: the images' height, width, channels, levels and classes, and how many there are.
+      frames: of each sequence; 0 for still images.
     """
     *shape, levels, classes, num = numbers
     binarisation = settings.data.binarisation
-    spec = ImageSpec(*shape, 2 if binarisation != "none" else levels, classes)
+    spec = ImageSpec(*shape, 2 if binarisation != "none" else levels, classes, frames)
 
     def read(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         raise AssertionError("nothing is read to compile")

@@ -20,6 +20,7 @@ ITEMS = {
     "folder": (32, 32, 3, 256, 0, 50_000),
     "tfds": (32, 32, 3, 256, 10, 45_000),
 }
+MOVING = "moving:"  # of a source of stills
 _COMPILERS = ("jax", "jaxlib", "libtpu")
 
 
@@ -64,9 +65,17 @@ def step(config: str) -> Step:
       UserError: an unknown config, or data whose shape is not known here.
     """
     settings = continuing.resolve(experiment.check(config_files.load(config)))
-    source = settings.data.name.partition(":")[0]
+    name, frames = settings.data.name, 0
+    if name.startswith(MOVING):
+        name, frames = name.removeprefix(MOVING), settings.data.context + settings.data.horizon
+    source = name.partition(":")[0]
     require(source in ITEMS, f"data of {config}", settings.data.name, f"one of {[*ITEMS]}")
-    dataset = programs.unseen(settings, ITEMS[source])
+    height, width, channels, levels, classes, num = ITEMS[source]
+    if frames:
+        height = width = settings.data.canvas or (64 if height == 28 else 2 * height)
+        classes = classes if settings.data.objects == 1 else 0
+    numbers = height, width, channels, levels, classes, num
+    dataset = programs.unseen(settings, numbers, frames)
     program = programs.programs(settings, dataset)["train"]
     return Step(program, programs.gradient_bytes(settings, dataset))
 

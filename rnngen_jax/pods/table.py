@@ -25,6 +25,7 @@ CONFIGS = (
     "row_lstm:mnist",
     "row_rnn:mnist",
     "vae:folder",
+    "video_rnn:mnist",
     "vqgan:mnist",
     "vqvae:mnist",
 )

@@ -14,6 +14,7 @@ from rnngen_jax.pods.compiling import Figures
 from rnngen_jax.pods.hlo import Costs, Traffic
 from rnngen_jax.pods.measuring import measuring
 from rnngen_jax.pods.programs import Program
+from rnngen_jax.shapes import ImageSpec
 
 ONES = jax.ShapeDtypeStruct((4, 4), np.float32)
 
@@ -121,7 +122,22 @@ def test_every_config_file_is_in_the_table_with_images_of_a_known_shape():
     assert [config.partition(":")[0] for config in table.CONFIGS] == config_files.names()
     for config in table.CONFIGS:
         name = config_files.load(config).data.name
-        assert name.partition(":")[0] in steps.ITEMS
+        assert name.removeprefix(steps.MOVING).partition(":")[0] in steps.ITEMS
+
+
+def test_moving_images_have_their_frames(monkeypatch):
+    """As the data have them: a canvas, and as many frames as are given and predicted."""
+    seen = []
+    unseen = programs.unseen
+    monkeypatch.setattr(
+        steps.programs, "unseen", lambda *given: seen.append(unseen(*given)) or seen[-1]
+    )
+    steps.step("video_rnn:mnist")
+    steps.step("video_rnn")
+    assert [one.spec for one in seen] == [
+        ImageSpec(32, 32, levels=256, classes=10, frames=20),
+        ImageSpec(16, 16, levels=17, classes=10, frames=20),
+    ]
 
 
 def test_gradients_are_those_of_every_player_and_update():
