@@ -9,8 +9,8 @@ layers against torch, Flax, Keras and Equinox), sampling (pixel by pixel, agains
 linear (long sequences), choices (ways to compute an LSTM's and a GRU's gradient), images (Row LSTM
 and Diagonal BiLSTM against textbook layers, sampling against one full pass per pixel), draw and gan
 (DRAW, MLP GAN and DCGAN against torch versions), codes (VQ-VAE against vector-quantize-pytorch,
-sampling through codes), codec (images of 256 levels), video (ConvLSTM), newton, and compile. All of them take long at
-their default shapes.
+sampling through codes), codec (images of 256 levels), video (ConvLSTM), newton, and compile. All of
+them take long at their default shapes.
 
 --target=tpu:v5e (v4, v5p, v6e, tpu7x) times nothing: it compiles for one chip that need not be
 here, with the compiler that comes with pip install rnngen_jax[pods], and sums the cycles that the
